@@ -1,0 +1,39 @@
+# Everything here sets itself up: Python >= 3.11 and a package registry are all it needs.
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?=
+OUT ?= demo
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test check bench docs clean
+
+demo: $(READY)  ## generated scenes (or DATA=folder): train, index, search, a page of results
+	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA))
+
+test: $(READY)  ## the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## what must pass before a commit: style, types, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## search speed beside FAISS and LanceDB alone, in one run
+	$(BIN)/python benchmarks/search.py
+
+docs: $(READY)  ## regenerate docs/cli.md from the shell's own help, and docs/pictures
+	$(BIN)/python docs/generate.py
+
+# uv resolves the GPU build of torch from the registry; plain pip may pick a CPU wheel that
+# torchvision cannot be imported with, so pip is only used to get uv.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rsir needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis

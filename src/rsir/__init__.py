@@ -1,0 +1,33 @@
+"""Content-based remote sensing image retrieval: learn, measure, search.
+
+    rsir.load("runs/a").encode(["chip.png"])          # Encoding
+    rsir.open("archive").search("chip.png", k=10)     # hits
+
+Importing rsir is quick: what is heavy loads when it is used.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+    from rsir.encode import Encoder
+
+__version__ = version("rsir")
+
+
+def load(model: str | Path, *, device: str = "auto") -> Encoder:
+    """The encoder of a run folder or of "hf:owner/name". See `rsir.encode.load`."""
+    from rsir import encode
+
+    return encode.load(model, device=device)
+
+
+def open(archive: str | Path) -> Archive:
+    """The archive in a folder. See `rsir.archive.Archive.open`."""
+    from rsir.archive.archive import Archive
+
+    return Archive.open(archive)

@@ -1,0 +1,696 @@
+"""The archive: images that were encoded by one model, kept, and searched by example.
+
+An archive is a folder:
+
+- archive.json: what it is: format, metric, dimension, bands, the model's fingerprint;
+- model/: a copy of the model, so that a search needs nothing else;
+- items.lance: records and vectors (`rsir.archive.lance`);
+- last-index.json: the report of the last `Archive.add`.
+
+archive.json appears last, in one step: a folder that has archive.json.new instead is a creation
+that was cut off, and creating again starts it afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rsir
+from rsir.archive.hits import Hits, Query
+from rsir.archive.store import Neighbour, Record
+from rsir.data.images import find_images, read_tile
+from rsir.errors import ArchiveError, DataError, ImageError, UsageError
+from rsir.ranking import metric_named, score
+from rsir.types import Encoding, Hit, Tile
+
+if TYPE_CHECKING:
+    from rsir.archive.lance import LanceStore
+
+FORMAT = "rsir-archive/1"
+
+ABOUT = "archive.json"
+MODEL = "model"
+ITEMS = "items.lance"
+LAST_INDEX = "last-index.json"
+_NEW = ABOUT + ".new"
+
+COMMIT_TILES = 1024
+COMMIT_SECONDS = 30.0
+"""What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
+choice: a commit costs some 10 ms, and this is what a crash can lose."""
+
+
+class Encoder(Protocol):
+    """What an archive needs of a model; `rsir.encode.Encoder` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for models that give equal embeddings."""
+
+    @property
+    def dimension(self) -> int:
+        """D floats, or bits if `ranking` is "hamming"."""
+
+    @property
+    def ranking(self) -> str:
+        """A name in `rsir.ranking.METRICS`."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """What the C channels of an image are, in order."""
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
+        """The Encoding of images (C, H, W) uint8, in order; their sizes may differ.
+
+        Raises DataError for an image that it cannot take.
+        """
+
+    def save(self, folder: Path) -> object:
+        """Write the model into `folder`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was not added, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What one `Archive.add` did, in files.
+
+    added: new. replaced: content changed. unchanged: known already (also if only its time of
+    change is new). skipped: could not be added; what the archive had of them it keeps.
+    ignored: files in the folders that are no images, by lower-case suffix. seconds: duration.
+    complete: False, in last-index.json, of a run that was interrupted.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: tuple[Skipped, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    complete: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self)
+
+
+class Archive:
+    """Encoded images in a folder, searched by example.
+
+    It belongs to one model: queries and additions by another are refused, for distances between
+    embeddings of different models mean nothing.
+    """
+
+    def __init__(
+        self, path: Path, about: Mapping[str, Any], store: LanceStore, encoder: Encoder | None
+    ) -> None:
+        """Use `create`, `open` or `open_or_create`."""
+        self.path = path
+        self._about = about
+        self._store = store
+        self._encoder = encoder
+
+    @classmethod
+    def create(cls, path: str | Path, encoder: Encoder) -> Archive:
+        """A new, empty archive for images encoded by `encoder`.
+
+        `path` may be an empty folder, or one where an earlier creation was cut off. Raises
+        ArchiveError if anything else is there.
+        """
+        from rsir.archive.lance import LanceStore
+
+        path = Path(path)
+        if (path / ABOUT).exists():
+            raise ArchiveError(f"{path} is an archive already; open it, or choose another path")
+        if path.exists() and not path.is_dir():
+            raise ArchiveError(f"{path} is a file; choose another path for the archive")
+        # A hidden file of this name is all that a kill within `_write` can leave.
+        others = path.exists() and any(not e.name.startswith(f".{_NEW}.") for e in path.iterdir())
+        if others and not (path / _NEW).exists():
+            raise ArchiveError(
+                f"{path} is a folder with other files; choose a new or empty one for the archive"
+            )
+        metric_named(encoder.ranking).width(encoder.dimension)
+        about = {
+            "format": FORMAT,
+            "rsir": rsir.__version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "metric": encoder.ranking,
+            "dimension": encoder.dimension,
+            "fingerprint": encoder.fingerprint,
+            "bands": list(encoder.bands),
+        }
+        path.mkdir(parents=True, exist_ok=True)
+        _write(path / _NEW, about)
+        for leftover in (path / MODEL, path / ITEMS):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        encoder.save(path / MODEL)
+        store = LanceStore.create(path / ITEMS, encoder.ranking, encoder.dimension)
+        (path / _NEW).replace(path / ABOUT)
+        return cls(path, about, store, encoder)
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: Encoder | None = None) -> Archive:
+        """The archive at `path`; its model is loaded by the first image query or addition.
+
+        encoder: the archive's model, if it is loaded already. Raises ArchiveError if there is no
+        archive, if it is damaged, or if `encoder` is another model.
+        """
+        from rsir.archive.lance import LanceStore
+
+        path = Path(path)
+        about = _read_about(path)
+        store = LanceStore.open(path / ITEMS)
+        if (store.metric, store.dimension) != (about["metric"], about["dimension"]):
+            raise ArchiveError(
+                f"{path / ABOUT} says {about['metric']}, {about['dimension']}, but {ITEMS} holds "
+                f"{store.metric}, {store.dimension}; restore one of them from a copy"
+            )
+        archive = cls(path, about, store, None)
+        if encoder is not None:
+            archive._encoder = archive._checked(encoder)
+        return archive
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, encoder: Encoder) -> Archive:
+        """The archive at `path` if there is one, else a new one; errors as in both."""
+        if (Path(path) / ABOUT).exists():
+            return cls.open(path, encoder)
+        return cls.create(path, encoder)
+
+    @property
+    def metric(self) -> str:
+        """The name of the distance, in `rsir.ranking.METRICS`."""
+        return self._store.metric
+
+    @property
+    def dimension(self) -> int:
+        """D of the embeddings, or bits of the codes."""
+        return self._store.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the archive's model."""
+        return str(self._about["fingerprint"])
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands of the images, in order."""
+        return tuple(self._about["bands"])
+
+    @property
+    def encoder(self) -> Encoder:
+        """The archive's model, loaded when first used; ArchiveError if its copy is not it."""
+        if self._encoder is None:
+            from rsir.encode import load
+
+            self._encoder = self._checked(load(self.path / MODEL))
+        return self._encoder
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __repr__(self) -> str:
+        return f"Archive({str(self.path)!r}: {len(self)} images, {self.metric}, {self.dimension})"
+
+    def add(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        batch_size: int = 64,
+        workers: int = 2,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> IndexReport:
+        """Encode and keep the images in `paths` (files and folders); says what was done.
+
+        A file with the size and time of change that are known is not read again, and one with
+        known content is not encoded again. One whose content has changed replaces what was kept
+        of it. A file that cannot be read is listed in the report, never fatal. Files that are
+        gone stay in the archive until `prune`. Interrupted, it keeps what is encoded, and the
+        next call goes on from there.
+
+        batch_size: images encoded at once. workers: threads that read files ahead.
+        on_progress: called with (files done, files in all).
+
+        Raises UsageError for a size below 1, DataError for a path that does not exist.
+        """
+        if batch_size < 1 or workers < 1:
+            raise UsageError("batch_size and workers must be at least 1")
+        start = time.monotonic()
+        files, others = find_images([paths] if isinstance(paths, str | Path) else paths)
+        own = Path(_source(self.path))
+        # By source: the same file can be named in several ways.
+        by_source = {_source(file): file for file in files}
+        indexing = _Indexing(
+            self,
+            {s: file for s, file in by_source.items() if not Path(s).is_relative_to(own)},
+            on_progress,
+        )
+        complete = False
+        try:
+            with closing(indexing.images(workers, batch_size + workers)) as reads:
+                for batch in _batches(reads, batch_size):
+                    indexing.encode(batch)
+            complete = True
+        finally:
+            # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
+            indexing.commit()
+            report = replace(
+                indexing.report(),
+                ignored={_printable(suffix): count for suffix, count in sorted(others.items())},
+                seconds=time.monotonic() - start,
+                complete=complete,
+            )
+            _write(self.path / LAST_INDEX, report.to_dict())
+        return report
+
+    def search(self, query: Query, k: int = 10) -> Hits:
+        """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
+
+        Raises UsageError for k < 1 or an array that is no query of this archive, ImageError for
+        a file that cannot be read.
+        """
+        return self.search_many([query], k)[0]
+
+    def search_many(self, queries: Sequence[Query], k: int = 10) -> list[Hits]:
+        """`search` for several queries, encoded and searched together; `seconds` is the mean."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        if not queries:
+            return []
+        start = time.monotonic()
+        vectors = self._vectors_of(queries)
+        found = self._store.search(vectors, k)
+        searched = len(self._store)
+        seconds = (time.monotonic() - start) / len(queries)
+        return [
+            Hits([self._hit(n) for n in neighbours], query, seconds, searched)
+            for query, neighbours in zip(queries, found, strict=True)
+        ]
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """The records under `ids`, in that order; ArchiveError for an unknown id."""
+        return [record for record, _ in self._store.get(ids)]
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
+        """The embeddings (N, D) float32 or codes (N, bits / 8) uint8 under `ids`, in that order."""
+        width = metric_named(self.metric).width(self.dimension)
+        rows = [vector for _, vector in self._store.get(ids)]
+        return np.stack(rows) if rows else np.empty((0, width), self._dtype)
+
+    def records(self) -> Iterator[Record]:
+        """All records, ordered by id."""
+        return self._store.records()
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget `ids`; returns how many there were. The files themselves are left alone."""
+        return self._store.delete(ids)
+
+    def prune(self) -> list[str]:
+        """Forget the images whose file is gone; returns their ids, sorted.
+
+        Only absolute file paths are looked for, not uris. A file that is there but cannot be
+        looked at (permissions) is kept.
+        """
+        gone = [record.id for record in self._store.records() if _is_gone(record.source)]
+        self._store.delete(gone)
+        return gone
+
+    def optimize(self) -> None:
+        """Merge the small files that many commits leave, so that opening is quick again."""
+        self._store.optimize()
+
+    def info(self) -> dict[str, Any]:
+        """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes."""
+        return {
+            "path": str(self.path),
+            "count": len(self),
+            "metric": self.metric,
+            "dimension": self.dimension,
+            "bands": list(self.bands),
+            "model": {"fingerprint": self.fingerprint, **_model_names(self.path / MODEL)},
+            "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            "version": self._store.version,
+            "created": self._about["created"],
+            "rsir": self._about["rsir"],
+        }
+
+    def _checked(self, encoder: Encoder) -> Encoder:
+        if encoder.fingerprint != self.fingerprint:
+            raise ArchiveError(
+                f"{self.path} belongs to the model {self.fingerprint}, not to "
+                f"{encoder.fingerprint}; use its own model, or index into another archive"
+            )
+        return encoder
+
+    @property
+    def _dtype(self) -> type[np.uint8] | type[np.float32]:
+        return np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
+
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+        encoding = self.encoder.encode(images)
+        vectors = encoding.code if self.metric == "hamming" else encoding.embedding
+        wanted = (len(images), metric_named(self.metric).width(self.dimension))
+        if vectors is None or vectors.shape != wanted:
+            got = "none" if vectors is None else f"an array of shape {vectors.shape}"
+            what = "codes" if self.metric == "hamming" else "embeddings"
+            raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
+        return vectors
+
+    def _vectors_of(self, queries: Sequence[Query]) -> NDArray[Any]:
+        """(Q, width) vectors of `queries`; the images among them are encoded in one call."""
+        vectors = np.empty(
+            (len(queries), metric_named(self.metric).width(self.dimension)), self._dtype
+        )
+        images: dict[int, NDArray[np.uint8]] = {}
+        for place, query in enumerate(queries):
+            if isinstance(query, str | Path):
+                tile = read_tile(Path(query))
+                self._check_bands(tile)
+                images[place] = tile.pixels
+                continue
+            array = np.asarray(query)
+            if array.ndim == 3:
+                images[place] = self._checked_pixels(array)
+            elif array.ndim == 1:
+                metric = metric_named(self.metric)
+                vectors[place] = metric.check(array[None], self.dimension, "the query")[0]
+            else:
+                raise UsageError(
+                    "a query is an image file, pixels (C, H, W) uint8, or a vector "
+                    f"({self.dimension} long), not a {array.ndim}-D array"
+                )
+        if images:
+            vectors[list(images)] = self._encode(list(images.values()))
+        return vectors
+
+    def _checked_pixels(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if pixels.dtype != np.uint8 or pixels.shape[0] != len(self.bands) or not pixels.size:
+            raise UsageError(
+                f"an image is a (C, H, W) uint8 array of the bands {', '.join(self.bands)}, not "
+                f"{pixels.shape} {pixels.dtype}"
+            )
+        return pixels
+
+    def _check_bands(self, tile: Tile) -> None:
+        if tile.bands != self.bands:
+            raise ImageError(
+                f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model "
+                f"takes {', '.join(self.bands)}"
+            )
+
+    def _hit(self, neighbour: Neighbour) -> Hit:
+        record = neighbour.record
+        return Hit(
+            id=record.id,
+            score=score(self.metric, neighbour.distance, bits=self.dimension),
+            distance=neighbour.distance,
+            source=record.source,
+            footprint=record.footprint,
+            datetime=record.datetime,
+            properties=record.properties,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the archive has of a source."""
+
+    id: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file that was read and is to be encoded: its tile, its record, and the ids it replaces."""
+
+    tile: Tile
+    record: Record
+    stale: tuple[str, ...]
+
+
+class _Indexing:
+    """One run of `Archive.add`: what is known, what waits for a commit, what was done."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        files: Mapping[str, Path],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._archive = archive
+        self._store = archive._store
+        self._files = files
+        self._on_progress = on_progress
+        self._done = 0
+        self._counts: Counter[str] = Counter()
+        self._skipped: list[Skipped] = []
+        self._encoded: list[tuple[Record, NDArray[Any]]] = []
+        self._touched: list[Record] = []
+        self._stale: list[str] = []
+        self._outcomes: list[str] = []
+        self._committed = time.monotonic()
+        self._known: dict[str, list[_Known]] = {}
+        for r in self._store.records():
+            if r.source in files:
+                self._known.setdefault(r.source, []).append(_Known(r.id, r.size, r.mtime_ns))
+
+    def report(self) -> IndexReport:
+        """What was done so far."""
+        return IndexReport(
+            added=self._counts["added"],
+            replaced=self._counts["replaced"],
+            unchanged=self._counts["unchanged"],
+            skipped=tuple(sorted(self._skipped, key=lambda skipped: skipped.path)),
+        )
+
+    def images(self, workers: int, ahead: int) -> Generator[_Read]:
+        """The files that have to be encoded, in order; at most `ahead` are held in memory."""
+        with ThreadPoolExecutor(workers, thread_name_prefix="rsir-read") as pool:
+            waiting: deque[tuple[str, os.stat_result, Future[Tile]]] = deque()
+            try:
+                for source, file in self._files.items():
+                    stat = self._changed(source, file)
+                    if stat is not None:
+                        waiting.append((source, stat, pool.submit(read_tile, file)))
+                    if len(waiting) >= ahead:
+                        yield from self._taken(*waiting.popleft())
+                while waiting:
+                    yield from self._taken(*waiting.popleft())
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def encode(self, batch: Sequence[_Read]) -> None:
+        """Encode `batch` and keep it for the next commit; commits if it is time to."""
+        try:
+            vectors = self._archive._encode([read.tile.pixels for read in batch])
+        except DataError as error:
+            # The encoder does not say which image it was: take them one at a time.
+            if len(batch) > 1:
+                for read in batch:
+                    self.encode([read])
+            else:
+                self._skip(batch[0].record.source, str(error))
+            return
+        faults = metric_named(self._archive.metric).faults(vectors)
+        for row, read in enumerate(batch):
+            if row in faults:
+                self._skip(read.record.source, f"the model cannot describe it: {faults[row]}")
+                continue
+            self._encoded.append((read.record, vectors[row]))
+            self._keep(read.stale, "replaced" if read.stale else "added")
+
+    def commit(self) -> None:
+        """Write what waits: first the new records, then the deletion of those they replace.
+
+        Cut off in between, both are there; the next run knows the current one by its size and
+        time of change, and deletes the other.
+        """
+        touched = self._store.get([record.id for record in self._touched])
+        rows = [*self._encoded, *zip(self._touched, [row for _, row in touched], strict=True)]
+        if rows:
+            self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
+        if self._stale:
+            self._store.delete(self._stale)
+        # Only now, so that what Ctrl-C cuts off is done again when the run is left.
+        self._counts.update(self._outcomes)
+        self._encoded, self._touched, self._stale, self._outcomes = [], [], [], []
+        self._committed = time.monotonic()
+
+    def _changed(self, source: str, file: Path) -> os.stat_result | None:
+        """The file's stat if it has to be read; None if it is known as it is, or is gone."""
+        try:
+            stat = file.stat()
+        except OSError as error:
+            self._skip(source, f"cannot be read ({error.strerror})")
+            return None
+        known = self._known.get(source, [])
+        current = [k for k in known if (k.size, k.mtime_ns) == (stat.st_size, stat.st_mtime_ns)]
+        if not current:
+            return stat
+        # Left by a run that was cut off between the two steps of a commit.
+        self._stale.extend(k.id for k in known if k not in current)
+        self._counts["unchanged"] += 1
+        self._progress()
+        return None
+
+    def _taken(self, source: str, stat: os.stat_result, future: Future[Tile]) -> Iterator[_Read]:
+        try:
+            tile = future.result()
+            self._archive._check_bands(tile)
+        except DataError as error:
+            self._skip(source, str(error))
+            return
+        record = Record(
+            id=tile.id,
+            source=tile.source,
+            content=tile.content,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            footprint=tile.footprint,
+            datetime=tile.datetime,
+            properties={
+                "folder": Path(source).parent.name,
+                "width": tile.pixels.shape[2],
+                "height": tile.pixels.shape[1],
+                **tile.properties,
+            },
+        )
+        known = self._known.get(source, [])
+        stale = tuple(k.id for k in known if k.id != tile.id)
+        if any(k.id == tile.id for k in known):
+            self._touched.append(record)
+            self._keep(stale, "unchanged")
+        else:
+            yield _Read(tile, record, stale)
+
+    def _keep(self, stale: Sequence[str], outcome: str) -> None:
+        self._stale.extend(stale)
+        self._outcomes.append(outcome)
+        self._progress()
+        due = time.monotonic() - self._committed >= COMMIT_SECONDS
+        if len(self._outcomes) >= COMMIT_TILES or due:
+            self.commit()
+
+    def _skip(self, source: str, reason: str) -> None:
+        source, reason = _printable(source), _printable(reason)
+        self._skipped.append(Skipped(source, reason.removeprefix(f"{source}: ")))
+        self._progress()
+
+    def _progress(self) -> None:
+        self._done += 1
+        if self._on_progress is not None:
+            self._on_progress(self._done, len(self._files))
+
+
+def _batches(reads: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
+    batch: list[_Read] = []
+    for read in reads:
+        batch.append(read)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _source(file: Path) -> str:
+    """The name that `read_tile` gives to the source: absolute, links not resolved."""
+    return Path(os.path.abspath(file)).as_posix()  # noqa: PTH100
+
+
+def _printable(name: str) -> str:
+    """A file name as text that can be written: bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_gone(source: str) -> bool:
+    if not Path(source).is_absolute():
+        return False
+    try:
+        Path(source).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        text = (path / ABOUT).read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if (path / _NEW).exists():
+            raise ArchiveError(
+                f"the creation of the archive {path} was cut off; create it again"
+            ) from error
+        raise ArchiveError(
+            f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"
+        ) from error
+    damaged = f"{path / ABOUT} is damaged; restore it from a copy, or index into a new archive"
+    try:
+        about = json.loads(text)
+    except ValueError as error:
+        raise ArchiveError(f"{damaged} ({error})") from error
+    if not isinstance(about, dict):
+        raise ArchiveError(damaged)
+    if about.get("format") != FORMAT:
+        raise ArchiveError(
+            f"{path / ABOUT} has the format {about.get('format')!r}, this rsir reads {FORMAT!r}; "
+            "use the rsir that made it, or index into a new archive"
+        )
+    kinds = {
+        "rsir": str,
+        "created": str,
+        "metric": str,
+        "dimension": int,
+        "fingerprint": str,
+        "bands": list,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name), kind):
+            raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong kind)")
+    return about
+
+
+def _model_names(folder: Path) -> dict[str, str]:
+    """The method and the backbone that the model's card names, as far as it has them."""
+    try:
+        card = json.loads((folder / "model.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(card, dict):
+        return {}
+    return {name: card[name] for name in ("method", "backbone") if isinstance(card.get(name), str)}
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that `path` is either as before or whole, even after a power cut."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,65 @@
+"""Brute force in NumPy, in memory: the reference that every store is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.archive.store import Neighbour, Record, Vector, checked_records, checked_vectors
+from rsir.errors import ArchiveError, UsageError
+from rsir.ranking import metric_named, nearest
+
+
+class ExactStore:
+    """A `Store` in memory that compares a query with every vector."""
+
+    def __init__(self, metric: str, dimension: int) -> None:
+        self._width = metric_named(metric).width(dimension)
+        self.metric = metric
+        self.dimension = dimension
+        self._items: dict[str, tuple[Record, NDArray[Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, records: Sequence[Record], vectors: Vector) -> None:
+        """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
+        kept = checked_records(records)
+        rows = checked_vectors(self.metric, self.dimension, vectors)
+        if len(kept) != len(rows):
+            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
+        for record, row in zip(kept, rows, strict=True):
+            self._items[record.id] = (record, row.copy())
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget `ids`; returns how many there were."""
+        return sum(self._items.pop(id, None) is not None for id in ids)
+
+    def search(self, queries: Vector, k: int) -> list[list[Neighbour]]:
+        """The min(k, len) nearest records of each query (Q, ...), nearest first, ties by id."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        rows = checked_vectors(self.metric, self.dimension, queries, "queries")
+        if not self._items:
+            return [[] for _ in rows]
+        records = [record for record, _ in self._items.values()]
+        gallery = np.stack([vector for _, vector in self._items.values()])
+        order, distances = nearest(self.metric, rows, gallery, list(self._items), k)
+        return [
+            [Neighbour(records[row], float(d)) for row, d in zip(found, far, strict=True)]
+            for found, far in zip(order, distances, strict=True)
+        ]
+
+    def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
+        """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
+        for id in ids:
+            if id not in self._items:
+                raise ArchiveError(f"the archive has no record {id!r}")
+        return [(self._items[id][0], self._items[id][1].copy()) for id in ids]
+
+    def records(self) -> Iterator[Record]:
+        """All records, ordered by id."""
+        return iter([self._items[id][0] for id in sorted(self._items)])

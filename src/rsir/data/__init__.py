@@ -1,0 +1,1 @@
+"""Labelled image sets: read, split, transformed, sampled, and generated."""

@@ -1,0 +1,183 @@
+"""Which images make a training batch.
+
+A sampler yields `Draw`s: an index, and a seed for the random view of that image. The seed comes
+from (run's seed, epoch, position), so a run is the same with any number of loader processes and
+after a resume. `set_epoch` follows torch's DistributedSampler; Lightning calls it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from rsir.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One image of a batch: its index in the set, and the seed of its random view."""
+
+    index: int
+    seed: int
+
+
+class EpochSampler(Sampler[Draw]):
+    """A sampler whose epochs differ, each fixed by (seed, epoch)."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Draw]:
+        """The draws of the epoch."""
+        random = np.random.default_rng([self.seed, self.epoch])
+        indices = self.indices(random)
+        seeds = random.integers(2**62, size=len(indices))
+        return (Draw(int(i), int(s)) for i, s in zip(indices, seeds, strict=True))
+
+    @abstractmethod
+    def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """The indices of one epoch, in order."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Draws in an epoch."""
+
+
+class ShuffleSampler(EpochSampler):
+    """Every image once, in random order, cut to whole batches (batch norm dislikes a rest)."""
+
+    def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
+        super().__init__(seed=seed)
+        if count < 1:
+            raise DataError("there are no images to train on")
+        self.count = count
+        self.length = max(1, count // batch_size) * min(count, batch_size)
+
+    def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """A random permutation, cut."""
+        return random.permutation(self.count)[: self.length]
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class PKSampler(EpochSampler):
+    """Batches of P classes with K images each (Hermans et al. 2017), about N draws an epoch.
+
+    targets: (N,) classes, or (N, L) multi-hot: then "class" is one of the image's labels.
+    batch_size = P·K; per_class = K. P falls to the number of classes where there are fewer.
+    Classes come round equally often, images within a class too; a class with fewer than K
+    images repeats them, each time in another random view.
+    """
+
+    def __init__(
+        self, targets: NDArray[np.integer], *, batch_size: int, per_class: int, seed: int
+    ) -> None:
+        super().__init__(seed=seed)
+        if batch_size % per_class:
+            raise UsageError(f"batch size {batch_size} is not a multiple of {per_class} per class")
+        self.members = members(targets)
+        if len(self.members) < 2:
+            raise DataError("training needs at least two classes with images")
+        self.per_class = per_class
+        self.classes_per_batch = min(batch_size // per_class, len(self.members))
+        self.batches = max(1, len(targets) // (self.classes_per_batch * per_class))
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch, P·K."""
+        return self.classes_per_batch * self.per_class
+
+    def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """Batch after batch: K images of one class, then K of the next."""
+        images = [_Deck(member, random) for member in self.members]
+        classes = _Deck(np.arange(len(self.members)), random)
+        drawn = [
+            images[c].deal(self.per_class)
+            for _ in range(self.batches)
+            for c in classes.deal(self.classes_per_batch)
+        ]
+        return np.concatenate(drawn)
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+
+class PairSampler(EpochSampler):
+    """Pairs of images, half of them similar: i₀ j₀ i₁ j₁ …, as a siamese net is fed.
+
+    targets: (N,) classes or (N, L) multi-hot labels; batch_size, even, is images, not pairs.
+    Every image leads one pair an epoch; pairs are in turn similar and dissimilar. The partner
+    is any image that shares a class or label with it (itself only if there is no other), or any
+    that does not (any at all if every image is similar).
+    """
+
+    def __init__(self, targets: NDArray[np.integer], *, batch_size: int, seed: int) -> None:
+        super().__init__(seed=seed)
+        if batch_size % 2:
+            raise UsageError(f"a batch of pairs has an even size, not {batch_size}")
+        if len(targets) < 2:
+            raise DataError("pairs need at least two images")
+        self.labels = one_hot(targets)
+        self.pairs = max(1, 2 * len(targets) // batch_size) * min(batch_size // 2, len(targets))
+
+    def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """Leaders in random order, each followed by its partner."""
+        leaders = random.permutation(len(self.labels))
+        leaders = np.resize(leaders, self.pairs)
+        partners = [self._partner(int(i), n % 2 == 0, random) for n, i in enumerate(leaders)]
+        return np.stack([leaders, np.array(partners)], axis=1).reshape(-1)
+
+    def _partner(self, leader: int, similar: bool, random: np.random.Generator) -> int:
+        shares = (self.labels & self.labels[leader]).any(axis=1)
+        wanted = shares if similar else ~shares
+        others = np.flatnonzero(wanted)
+        others = others[others != leader]
+        if len(others) == 0:
+            return leader if similar else int(random.integers(len(self.labels)))
+        return int(random.choice(others))
+
+    def __len__(self) -> int:
+        return 2 * self.pairs
+
+
+def one_hot(targets: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """(N, K) bool from (N,) classes or (N, L) multi-hot labels."""
+    if targets.ndim == 2:
+        return targets.astype(np.bool_)
+    hot: NDArray[np.bool_] = targets[:, None] == np.unique(targets)[None, :]
+    return hot
+
+
+def members(targets: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    """The indices of each class (or label) that has any images."""
+    return [np.flatnonzero(column) for column in one_hot(targets).T if column.any()]
+
+
+class _Deck:
+    """Deals from a shuffled deck of cards, and reshuffles when it runs out."""
+
+    def __init__(self, cards: NDArray[np.int64], random: np.random.Generator) -> None:
+        self.cards, self.random = cards, random
+        self.rest = cards[:0]
+
+    def deal(self, count: int) -> NDArray[np.int64]:
+        """`count` cards; without repeats, as long as there are that many."""
+        while len(self.rest) < count:
+            fresh = self.random.permutation(self.cards)
+            # A card still in hand goes to the end of the new deck, so that one deal of at most
+            # a whole deck does not hold it twice.
+            again = np.isin(fresh, self.rest)
+            self.rest = np.concatenate([self.rest, fresh[~again], fresh[again]])
+        dealt, self.rest = self.rest[:count], self.rest[count:]
+        return dealt

@@ -1,0 +1,480 @@
+"""Seeded stratified splits, written as manifests with content hashes; the leakage guard."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations, islice, product
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.data import folder
+from rsir.data.folder import SHOWN, LabelledSet, some
+from rsir.errors import DataError, LeakageError, UsageError
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+HEADER = ("path", "set", "sha256", "labels")
+HASH_THREADS = 8
+"""Readers at once when files are hashed; our choice: enough to hide the latency of a disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a split.
+
+    path: posix, relative to the set's root. part: "train", "val" or "test".
+    sha256: hex digest of the file's bytes. labels: sorted names; exactly one in a class-folder set.
+    """
+
+    path: str
+    part: Part
+    sha256: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which image of a labelled set belongs to which part, rows sorted by path.
+
+    Raises DataError for rows that no manifest could hold: repeated or absolute paths, unknown
+    parts, digests that are none, a label with "|" in its name. Leakage is `check`'s business.
+    """
+
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(sorted(self.rows, key=lambda row: row.path)))
+        if not self.rows:
+            raise DataError("a split needs at least one image")
+        for row in self.rows:
+            _check_row(row)
+        for one, other in zip(self.rows, self.rows[1:], strict=False):
+            if one.path == other.path:
+                raise DataError(f"{one.path}: more than one row in the split")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """(L,) every label of every part, sorted."""
+        return tuple(sorted({label for row in self.rows for label in row.labels}))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether any image of any part has other than exactly one label."""
+        return any(len(row.labels) != 1 for row in self.rows)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256, hex, over the sorted rows: the same for the same images, labels and parts."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            line = json.dumps([row.path, row.part, row.sha256, sorted(row.labels)])
+            digest.update(line.encode("ascii") + b"\n")
+        return digest.hexdigest()
+
+    def part(self, *names: Part) -> NDArray[np.int64]:
+        """(M,) int64, ascending: the indices into `rows` of the named parts.
+
+        Raises UsageError for a name that is no part.
+        """
+        for name in names:
+            if name not in PARTS:
+                raise UsageError(f"{name!r} is no part of a split; use {', '.join(PARTS)}")
+        return np.array([i for i, row in enumerate(self.rows) if row.part in names], np.int64)
+
+    def labelled(self, root: str | Path, *parts: Part) -> LabelledSet:
+        """The images of the named parts below `root`, with the whole split's list of classes.
+
+        `root` may be the folder that the set was loaded from, or the one its paths are relative
+        to. Raises DataError naming files that are not there; `verify` also compares contents.
+        """
+        chosen = [self.rows[i] for i in self.part(*parts)]
+        base = self._base(Path(root))
+        missing = [row.path for row in chosen if not (base / row.path).is_file()]
+        if missing:
+            raise DataError(f"{base}: {some(missing, 'image')} of the split missing")
+        index = {name: i for i, name in enumerate(self.classes)}
+        if self.multi_label:
+            targets = np.zeros((len(chosen), len(index)), np.uint8)
+            for i, row in enumerate(chosen):
+                targets[i, [index[label] for label in row.labels]] = 1
+        else:
+            targets = np.array([index[row.labels[0]] for row in chosen], np.int64)
+        return LabelledSet(
+            root=base,
+            paths=tuple(row.path for row in chosen),
+            classes=self.classes,
+            targets=targets,
+            multi_label=self.multi_label,
+        )
+
+    def check(self) -> None:
+        """Raises LeakageError naming images with the same content in different parts."""
+        by_content: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.rows:
+            by_content[row.sha256][row.part].append(row.path)
+        leaks = [(p, q, parts) for parts in by_content.values() for p, q in combinations(parts, 2)]
+        if not leaks:
+            return
+        count = sum(len(parts[p]) * len(parts[q]) for p, q, parts in leaks)
+        pairs = (
+            f"{a} ({p}) = {b} ({q})"
+            for p, q, parts in leaks
+            for a, b in product(parts[p], parts[q])
+        )
+        shown = "; ".join(islice(pairs, SHOWN)) + ("; …" if count > SHOWN else "")
+        raise LeakageError(
+            f"{count} pair{'s' if count != 1 else ''} of images with the same content in different "
+            f"parts of the split: {shown}. Make the split anew, or put each pair into one part"
+        )
+
+    def verify(self, root: str | Path) -> None:
+        """Hashes every file again; raises DataError naming those that are missing or changed."""
+        base = self._base(Path(root))
+        present = [row for row in self.rows if (base / row.path).is_file()]
+        there = {row.path for row in present}
+        missing = [row.path for row in self.rows if row.path not in there]
+        digests = hash_files([base / row.path for row in present])
+        changed = [
+            row.path for row, digest in zip(present, digests, strict=True) if digest != row.sha256
+        ]
+        wrong = [
+            some(names, "image") + what
+            for names, what in ((missing, " missing"), (changed, " changed"))
+            if names
+        ]
+        if wrong:
+            raise DataError(f"{base} is not what the split was made of: {'; '.join(wrong)}")
+
+    def write(self, path: str | Path) -> None:
+        """A CSV file `path,set,sha256,labels`, labels joined by "|"; all of it or nothing.
+
+        Checks for leakage first. Raises LeakageError, or DataError where it cannot be written.
+        """
+        self.check()
+        path = Path(path)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("w", encoding="utf-8", newline="") as file:
+                    plain = csv.writer(file, lineterminator="\n")
+                    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+                    plain.writerow(HEADER)
+                    for row in self.rows:
+                        cells = (row.path, row.part, row.sha256, "|".join(row.labels))
+                        # Before Python 3.13 a bare carriage return is not quoted by itself.
+                        (quoted if "\r" in "".join(cells) else plain).writerow(cells)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+    def _base(self, root: Path) -> Path:
+        """`root`, or the folder below it that `folder.load` would go down to."""
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give the one that the set lies in")
+        if any((root / row.path).is_file() for row in self.rows):
+            return root
+        return folder.class_root(root)
+
+
+def read(path: str | Path) -> Split:
+    """The split in a manifest that `Split.write` wrote, checked for leakage.
+
+    Raises DataError naming the line that is malformed, LeakageError as `Split.check` does.
+    """
+    path = Path(path)
+    rows: list[Row] = []
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                header = next(reader, [])
+                if tuple(header) != HEADER:
+                    raise DataError(f"{path}, line 1: the header must be {','.join(HEADER)}")
+                for cells in reader:
+                    where = f"{path}, line {reader.line_num}"
+                    row = _parse(cells, where)
+                    if row.path in lines:
+                        raise DataError(f"{where}: {row.path} is in line {lines[row.path]} too")
+                    lines[row.path] = reader.line_num
+                    rows.append(row)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason})"
+                ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not rows:
+        raise DataError(f"{path}: a header but no images")
+    split = Split(tuple(rows))
+    try:
+        split.check()
+    except LeakageError as error:
+        raise LeakageError(f"{path}: {error}") from error
+    return split
+
+
+def make(dataset: LabelledSet, *, train: float = 0.8, val: float = 0.0, seed: int = 0) -> Split:
+    """A random split of the set, each class cut in the same proportion.
+
+    train: share of the images, 0 … 1, that goes to training, the rest to "test"; with 1 all of
+        it, for methods that are tested on another set. Of n images of a class ⌊n·train⌋ or one
+        more are for training, so that the total is right too, and at least one lies in each part.
+    val: share, 0 up to but not 1, of the *training* images that goes to "val" in the same way.
+    seed: any integer from 0. The split depends on it, the paths, the labels and the contents only.
+
+    Images with the same bytes always land in the same part, which may cost a class one image more
+    or less. Multi-label sets are cut by iterative stratification (Sechidis, Tsoumakas and Vlahavas
+    2011, algorithm 1). Raises UsageError for bad shares, DataError for a class with fewer than two
+    different images and for files that cannot be read.
+    """
+    if not 0 <= train <= 1:
+        raise UsageError(f"train must be a share from 0 to 1, not {train}")
+    if not 0 <= val < 1:
+        raise UsageError(f"val must be a share of the training part, 0 or more and below 1: {val}")
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, not {seed}")
+    if not len(dataset):
+        raise DataError(f"{dataset.root}: no images to split")
+
+    order = sorted(range(len(dataset)), key=dataset.paths.__getitem__)
+    ordered = dataset.subset(order)
+    digests = hash_files(ordered.files)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, digest in enumerate(digests):
+        groups[digest].append(i)
+    if ordered.multi_label:
+        hot = ordered.targets.astype(np.int64)
+    else:
+        hot = np.eye(len(ordered.classes), dtype=np.int64)[ordered.targets]
+    members = list(groups.values())
+    # (G, L): how many images with each label each group of identical files holds.
+    weights = np.array([hot[group].sum(axis=0) for group in members])
+    sizes = np.array([len(group) for group in members])
+
+    both = 0 < train < 1
+    if both:
+        few = [
+            name
+            for name, n in zip(ordered.classes, (weights > 0).sum(axis=0), strict=True)
+            if n < 2
+        ]
+        if few:
+            raise DataError(
+                f"{dataset.root}: fewer than two different images of {some(few, 'class', 'es')}; "
+                "no such class can be both in training and in test: add images or leave it out"
+            )
+    rng = np.random.default_rng(seed)
+    cut = _iterative if ordered.multi_label else _quotas
+    in_train = cut(weights, sizes, train, rng, least=1 if both else 0)
+    if both:
+        lone = [
+            name
+            for name, a, b in zip(
+                ordered.classes,
+                weights[in_train].sum(axis=0),
+                weights[~in_train].sum(axis=0),
+                strict=True,
+            )
+            if not (a and b)
+        ]
+        if lone:
+            raise DataError(
+                f"{dataset.root}: all images of {some(lone, 'class', 'es')} fell into one part, "
+                "bound by identical files or rare labels; try another seed or another share"
+            )
+    in_val = np.zeros_like(in_train)
+    trained = np.flatnonzero(in_train)
+    if val and trained.size:
+        stays = cut(weights[trained], sizes[trained], float(1 - _exact(val)), rng, least=0)
+        in_val[trained[~stays]] = True
+
+    rows = []
+    for group, is_train, is_val in zip(members, in_train, in_val, strict=True):
+        part: Part = "val" if is_val else "train" if is_train else "test"
+        rows += [
+            Row(ordered.paths[i], part, digests[i], tuple(sorted(ordered.labels(i)))) for i in group
+        ]
+    split = Split(tuple(rows))
+    split.check()
+    return split
+
+
+def hash_files(files: Sequence[Path]) -> list[str]:
+    """The SHA-256, hex, of each file's bytes, in order. Raises DataError for an unreadable one."""
+
+    def one(file: Path) -> str:
+        try:
+            with file.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        return list(pool.map(one, files))
+
+
+def _quotas(
+    weights: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    share: float,
+    rng: np.random.Generator,
+    *,
+    least: int,
+) -> NDArray[np.bool_]:
+    """(G,) bool: which groups go to the first part, for one label per image.
+
+    weights: (G, L) images of each class in each group. Each class gets a quota in either part.
+    Groups of several files are placed first, while there is room to keep them whole.
+    """
+    first = _round_shares(weights.sum(axis=0), share, least)
+    room = np.stack([first, weights.sum(axis=0) - first])
+    placed = np.zeros_like(room)
+    chosen = np.zeros(len(weights), np.bool_)
+    shuffled = rng.permutation(len(weights))
+    for g in sorted(shuffled.tolist(), key=lambda g: -int(sizes[g])):
+        of = weights[g] > 0
+        fits = (room[:, of] >= weights[g, of]).all(axis=1)
+        if sizes[g] == 1:
+            side = 0 if fits[0] else 1
+        elif fits.all():
+            side = 0 if rng.random() < share else 1
+        elif fits.any():
+            side = int(np.argmax(fits))
+        else:
+            # Whichever part lacks the class altogether, then whichever is overrun less.
+            lacks = (placed[:, of] == 0).sum(axis=1)
+            left = room[:, of].sum(axis=1)
+            side = 0 if (lacks[0], left[0]) >= (lacks[1], left[1]) else 1
+        room[side] -= weights[g]
+        placed[side] += weights[g]
+        chosen[g] = side == 0
+    return chosen
+
+
+def _exact(share: float) -> Fraction:
+    """The decimal that was written: 0.7 as 7/10, so that 45 · 0.7 is 31.5 and not just below."""
+    return Fraction(repr(float(share)))
+
+
+def _round_shares(counts: NDArray[np.int64], share: float, least: int) -> NDArray[np.int64]:
+    """(L,) int64: share · counts rounded down or up by largest remainder, so that the sum is right.
+
+    least: how many each class must have, and must leave.
+    """
+    wanted = [_exact(share) * int(n) for n in counts]
+    low = [
+        min(max(math.floor(w), least), max(int(n) - least, 0))
+        for w, n in zip(wanted, counts, strict=True)
+    ]
+    total = math.floor(sum(wanted, Fraction(0)) + Fraction(1, 2))
+    by_remainder = sorted(range(len(counts)), key=lambda c: (low[c] - wanted[c], c))
+    spare = total - sum(low)
+    for c in by_remainder:
+        if spare > 0 and low[c] < wanted[c] and low[c] < int(counts[c]) - least:
+            low[c] += 1
+            spare -= 1
+    return np.array(low, np.int64)
+
+
+def _iterative(
+    weights: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    share: float,
+    rng: np.random.Generator,
+    *,
+    least: int,
+) -> NDArray[np.bool_]:
+    """(G,) bool: which groups go to the first part, for any number of labels per image.
+
+    Sechidis, Tsoumakas and Vlahavas (2011), algorithm 1, for two parts: the rarest label's images
+    go first, each to the part that still wants most images of that label, then most images.
+    weights: (G, L) images with each label in each group; `least`: as in `_round_shares`, our
+    choice, so that a rare label is wanted by both parts.
+    """
+    shares = np.array([share, 1 - share])
+    totals = weights.sum(axis=0)
+    wants = shares[:, None] * totals
+    if least:
+        wants = np.clip(wants, np.minimum(least, totals), np.maximum(totals - least, 0))
+    wants_any = shares * sizes.sum()
+    chosen = np.zeros(len(weights), np.bool_)
+    left = rng.permutation(len(weights))
+
+    def place(g: int, by_label: NDArray[np.float64]) -> None:
+        # Sums of shares differ in the last bits; rounding keeps ties ties on every platform.
+        keys = [(round(float(by_label[s]), 6), round(float(wants_any[s]), 6)) for s in (0, 1)]
+        side = int(rng.integers(2)) if keys[0] == keys[1] else int(keys[0] < keys[1])
+        chosen[g] = side == 0
+        wants[side] -= weights[g]
+        wants_any[side] -= sizes[g]
+
+    while left.size:
+        remaining = weights[left].sum(axis=0)
+        if not remaining.any():
+            break
+        label = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
+        has = weights[left, label] > 0
+        for g in left[has]:
+            place(int(g), wants[:, label])
+        left = left[~has]
+    for g in left:
+        place(int(g), wants_any)
+    return chosen
+
+
+def _check_row(row: Row) -> None:
+    pure = PurePosixPath(row.path)
+    if not row.path or "\0" in row.path or pure.is_absolute() or ".." in pure.parts:
+        raise DataError(f"{row.path!r}: a split needs paths below the set's root, no others")
+    if row.part not in PARTS:
+        raise DataError(f"{row.path}: {row.part!r} is no part of a split; use {', '.join(PARTS)}")
+    if not re.fullmatch("[0-9a-f]{64}", row.sha256):
+        raise DataError(f"{row.path}: {row.sha256!r} is no SHA-256 in lower-case hex")
+    for label in row.labels:
+        if not label or "|" in label:
+            raise DataError(
+                f"{row.path}: the label {label!r} cannot be written in a split, where '|' "
+                "separates labels; rename it"
+            )
+    if len(set(row.labels)) < len(row.labels):
+        twice = Counter(row.labels).most_common(1)[0][0]
+        raise DataError(f"{row.path}: the label {twice!r} given twice")
+
+
+def _parse(cells: list[str], where: str) -> Row:
+    if len(cells) != len(HEADER):
+        raise DataError(f"{where}: {len(cells)} columns, not {len(HEADER)}: {','.join(HEADER)}")
+    path, part, sha256, labels = cells
+    named = next((name for name in PARTS if name == part), None)
+    if named is None:
+        raise DataError(f"{where}: {part!r} is no part of a split; use {', '.join(PARTS)}")
+    row = Row(path, named, sha256, tuple(sorted(labels.split("|"))) if labels else ())
+    try:
+        _check_row(row)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    return row

@@ -1,0 +1,1 @@
+"""Where an image lies on the ground."""

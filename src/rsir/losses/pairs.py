@@ -1,0 +1,22 @@
+"""Which images of a batch are similar."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def similar(targets: Tensor) -> Tensor:
+    """(B, B) bool: s_ij is true where i and j have the same class, or share at least one label.
+
+    targets: (B,) integer classes, or (B, L) multi-hot labels.
+    """
+    if targets.ndim == 1:
+        return targets[:, None] == targets[None, :]
+    labels = targets.float()
+    return (labels @ labels.T) > 0
+
+
+def distinct_pairs(count: int, device: torch.device) -> Tensor:
+    """(count, count) bool, true above the diagonal: each unordered pair i < j once."""
+    return torch.ones(count, count, dtype=torch.bool, device=device).triu(diagonal=1)

@@ -1,0 +1,25 @@
+"""The published systems, one file each; one line here registers one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rsir.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsir.methods.base import Method
+
+METHODS = {
+    "pooled": "rsir.methods.pooled:Pooled",
+    "dual-attention": "rsir.methods.dual_attention:DualAttention",
+}
+
+
+def method_type(name: str) -> type[Method]:
+    """The class of a method by the name used in the shell; UsageError lists the names."""
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}; there are: {', '.join(METHODS)}")
+    module, _, attribute = METHODS[name].partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found

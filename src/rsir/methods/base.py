@@ -1,0 +1,62 @@
+"""What every published system is to the rest of rsir."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from rsir.nn.backbone import Backbone
+
+
+class Output(NamedTuple):
+    """What forward() gives for B images.
+
+    embedding: (B, D) float32, what is ranked; logits: (B, K) class scores, or None.
+    """
+
+    embedding: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a method, each with the paper's name; every field has a default.
+
+    Every default is a bool, int, float or str, so that an option can be written in the shell
+    and in `model.json`.
+    """
+
+
+class Method(nn.Module, ABC):
+    """A backbone and what the paper puts on it; its loss; the settings it is trained with.
+
+    A new method is one file with one subclass, and one line in `rsir.methods.METHODS`.
+    """
+
+    title: ClassVar[str]
+    """One line for `rsir methods`, with the source."""
+    ranking: ClassVar[str] = "cosine"
+    """The metric that its embeddings are ranked by (a name of `rsir.ranking`)."""
+    options_type: ClassVar[type[Options]] = Options
+    settings: ClassVar[dict[str, Any]] = {}
+    """Training settings that differ from the trainer's defaults, with their source."""
+
+    dimension: int
+    """D of the embedding."""
+
+    def __init__(self, backbone: Backbone, options: Any, *, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.options = options
+        self.classes = classes
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Output:
+        """Output for `images` (B, bands, H, W), normalised float32."""
+
+    @abstractmethod
+    def loss(self, output: Output, targets: Tensor) -> Tensor:
+        """A scalar; targets (B,) int64 classes or (B, L) multi-hot labels."""

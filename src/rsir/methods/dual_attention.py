@@ -1,0 +1,76 @@
+"""Paper A: dual attention + GeM.
+
+Chen Guangming, Wang Zhuowei, Chen Liyi, Qiu Junhao, He Junlin: "A dual attention deep neural
+network for remote sensing image retrieval" (in Chinese), Computer Science and Application
+11(3), 515–524, 2021, doi 10.12677/csa.2021.113052.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsir.losses.contrastive import contrastive
+from rsir.methods.base import Method, Options, Output
+from rsir.nn.attention import ChannelSelfAttention, SpatialSelfAttention
+from rsir.nn.backbone import Backbone
+from rsir.nn.pooling import pooling
+
+
+@dataclass(frozen=True)
+class DualAttentionOptions(Options):
+    """Options of `dual-attention`.
+
+    pooling: "gem" (the paper), "spoc" or "mac".
+    reduction: J and K have C / reduction channels; 8, our choice as in DANet.
+    fusion_kernel: side of the fusing convolution (1, 3, …); 1, our choice, the paper says only
+    "a convolution".
+    margin: τ of the contrastive loss; 0.9, our choice, the paper gives none.
+    """
+
+    pooling: str = "gem"
+    reduction: int = 8
+    fusion_kernel: int = 1
+    margin: float = 0.9
+
+
+class DualAttention(Method):
+    """backbone → spatial + channel self-attention → conv → GeM → L2 (paper A, figs 1 and 2)."""
+
+    title = "dual attention + GeM, contrastive loss (Chen et al. 2021)"
+    options_type = DualAttentionOptions
+
+    def __init__(self, backbone: Backbone, options: DualAttentionOptions, *, classes: int) -> None:
+        super().__init__(backbone, options, classes=classes)
+        channels = backbone.channels
+        self.spatial = SpatialSelfAttention(channels, reduction=options.reduction)
+        self.channel = ChannelSelfAttention()
+        self.fuse = halving_conv(channels, options.fusion_kernel)
+        self.pool = pooling(options.pooling)
+        self.dimension = channels
+
+    def forward(self, images: Tensor) -> Output:
+        """(B, bands, H, W) → embedding (B, C), L2-normalised."""
+        features = self.backbone(images)
+        attended = self.fuse(self.spatial(features) + self.channel(features))
+        descriptor = self.pool(attended)
+        return Output(functional.normalize(descriptor.float(), dim=1))
+
+    def loss(self, output: Output, targets: Tensor) -> Tensor:
+        """The contrastive loss over the batch's pairs (eq 8)."""
+        return contrastive(output.embedding, targets, margin=self.options.margin)
+
+
+def halving_conv(channels: int, kernel: int) -> nn.Conv2d:
+    """A C → C convolution that starts as ½·identity.
+
+    With α = β = 0 both branches start as F, so O = ½·(P + Q) starts as F, and training starts
+    from the backbone's own descriptor instead of a random projection of it: our choice.
+    """
+    conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+    nn.init.dirac_(conv.weight)
+    conv.weight.data.mul_(0.5)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv

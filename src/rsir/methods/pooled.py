@@ -1,0 +1,47 @@
+"""The plain backbone with a pooling: the untrained and the fine-tuned baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from rsir.losses.contrastive import contrastive
+from rsir.methods.base import Method, Options, Output
+from rsir.nn.backbone import Backbone
+from rsir.nn.pooling import pooling
+
+
+@dataclass(frozen=True)
+class PooledOptions(Options):
+    """Options of `pooled`.
+
+    pooling: "gem", "spoc" or "mac".
+    margin: τ of the contrastive loss; the same default as `dual-attention`, so that the two
+    compare.
+    """
+
+    pooling: str = "gem"
+    margin: float = 0.9
+
+
+class Pooled(Method):
+    """backbone → pooling → L2, trained with the contrastive loss."""
+
+    title = "plain backbone + pooling, untrained or fine-tuned (the baseline)"
+    options_type = PooledOptions
+
+    def __init__(self, backbone: Backbone, options: PooledOptions, *, classes: int) -> None:
+        super().__init__(backbone, options, classes=classes)
+        self.pool = pooling(options.pooling)
+        self.dimension = backbone.channels
+
+    def forward(self, images: Tensor) -> Output:
+        """(B, bands, H, W) → embedding (B, C), L2-normalised."""
+        descriptor = self.pool(self.backbone(images))
+        return Output(functional.normalize(descriptor.float(), dim=1))
+
+    def loss(self, output: Output, targets: Tensor) -> Tensor:
+        """The contrastive loss over the batch's pairs."""
+        return contrastive(output.embedding, targets, margin=self.options.margin)

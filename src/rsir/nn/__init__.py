@@ -1,0 +1,1 @@
+"""Blocks, (B, C, H, W) in, a documented shape out."""

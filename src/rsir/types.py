@@ -1,0 +1,91 @@
+"""The shape vocabulary: what travels from a scene to a list of hits.
+
+Plain frozen dataclasses over NumPy; nothing here imports torch or any other heavy library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bounds = tuple[float, float, float, float]
+"""(west, south, east, north) = (min x, min y, max x, max y), in the units of the CRS beside it."""
+
+Geometry = Mapping[str, Any]
+"""A GeoJSON geometry in WGS 84, longitude before latitude (RFC 7946)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """One image as the encoder sees it: pixels, and where and when they were taken.
+
+    pixels: (C, H, W), uint8; `bands` names the C channels, e.g. ("red", "green", "blue").
+    source: where it came from, a path or uri.
+    content: hex digest of the source's bytes; with `source` it makes the id stable.
+    bounds, crs: footprint as (west, south, east, north) in `crs` ("EPSG:32632"), or None.
+    footprint: the same as a GeoJSON geometry in WGS 84, or None.
+    datetime: acquisition time, or None if the source does not say.
+    """
+
+    id: str
+    pixels: NDArray[np.uint8]
+    source: str
+    content: str
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    bounds: Bounds | None = None
+    crs: str | None = None
+    footprint: Geometry | None = None
+    datetime: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """What an encoder says of a batch of B images.
+
+    embedding: (B, D) float32; for hashing methods the relaxed codes in [-1, 1].
+    code: (B, bits / 8) uint8, bits packed big-endian as by `numpy.packbits`, or None.
+    probabilities: (B, K) float32, rows sum to 1, or None.
+    """
+
+    embedding: NDArray[np.float32]
+    code: NDArray[np.uint8] | None = None
+    probabilities: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    distance: smaller is better, in the archive's metric.
+    score: larger is better; made from the distance in one place, `rsir.ranking.score`.
+    footprint: GeoJSON geometry in WGS 84, or None.
+    """
+
+    id: str
+    score: float
+    distance: float
+    source: str
+    footprint: Geometry | None = None
+    datetime: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hit as plain JSON values; times in ISO 8601."""
+        return {
+            "id": self.id,
+            "score": self.score,
+            "distance": self.distance,
+            "source": self.source,
+            "footprint": None if self.footprint is None else dict(self.footprint),
+            "datetime": None if self.datetime is None else self.datetime.isoformat(),
+            "properties": dict(self.properties),
+        }

@@ -1,0 +1,419 @@
+"""What every store promises, each beside a plain sort of all distances."""
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsir.archive.exact import ExactStore
+from rsir.archive.lance import LanceStore
+from rsir.archive.store import Record, Store
+from rsir.errors import ArchiveError, UsageError
+from rsir.ranking import METRICS, pairwise
+
+FLOATS = ("euclidean", "cosine", "ncc")
+
+Make = Callable[[str, int], Store]
+
+
+def exact(folder: Path) -> Make:
+    return ExactStore
+
+
+def lance(folder: Path) -> Make:
+    return lambda metric, dimension: LanceStore.create(folder / "items.lance", metric, dimension)
+
+
+STORES = {"exact": exact, "lance": lance}
+
+
+@pytest.fixture(params=STORES)
+def make(request, tmp_path) -> Make:
+    return STORES[request.param](tmp_path)
+
+
+def record(id: str, **more) -> Record:
+    return Record(id=id, source=f"/images/{id}.png", content=f"c-{id}", **more)
+
+
+def dimension(metric: str, width: int) -> int:
+    return 8 * width if metric == "hamming" else width
+
+
+def vectors(metric: str, rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    if metric == "hamming":
+        return rng.integers(0, 256, (count, width), dtype=np.uint8)
+    return rng.standard_normal((count, width)).astype(np.float32)
+
+
+def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: int) -> None:
+    """The store's answers are the first k of all records sorted by (distance, id)."""
+    found = store.search(queries, k)
+    assert len(found) == len(queries)
+    ids = sorted(kept)
+    for query, neighbours in zip(queries, found, strict=True):
+        far = pairwise(store.metric, query[None], np.stack([kept[id] for id in ids]))[0]
+        wanted = sorted(zip(far.tolist(), ids, strict=True))[:k]
+        assert [(n.distance, n.record.id) for n in neighbours] == wanted
+
+
+@pytest.mark.parametrize("name", STORES)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_history_leaves_the_same_answers(name, data):
+    metric = data.draw(st.sampled_from(list(METRICS)), "metric")
+    width = data.draw(st.integers(2, 9), "width")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
+    distinct = vectors(metric, rng, data.draw(st.integers(1, 12), "distinct vectors"), width)
+    ids = data.draw(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+            min_size=1,
+            max_size=25,
+            unique=True,
+        ),
+        "ids",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        store = STORES[name](Path(folder))(metric, dimension(metric, width))
+        kept: dict[str, np.ndarray] = {}
+        for _ in range(data.draw(st.integers(1, 5), "steps")):
+            some = data.draw(st.lists(st.sampled_from(ids), unique=True, max_size=25), "some")
+            if data.draw(st.integers(0, 2), "step") == 0:
+                assert store.delete(some) == sum(id in kept for id in some)
+                kept = {id: vector for id, vector in kept.items() if id not in some}
+            else:
+                rows = distinct[rng.integers(0, len(distinct), len(some))]
+                store.add([record(id) for id in some], rows)
+                kept |= dict(zip(some, rows, strict=True))
+            assert len(store) == len(kept)
+        k = data.draw(st.integers(1, 30), "k")
+        queries = np.concatenate([distinct[:2], vectors(metric, rng, 2, width)])
+        if kept:
+            agrees(store, kept, queries, k)
+        else:
+            assert store.search(queries, k) == [[]] * len(queries)
+        assert [r.id for r in store.records()] == sorted(kept)
+        for id, (got, vector) in zip(kept, store.get(list(kept)), strict=True):
+            assert got == record(id)
+            np.testing.assert_array_equal(vector, kept[id])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_thousands_of_equal_vectors_are_ordered_by_id(make, metric, k):
+    rng = np.random.default_rng(3)
+    store = make(metric, dimension(metric, 4))
+    distinct = vectors(metric, rng, 3, 4)
+    rows = distinct[np.repeat([0, 1, 2], [5, 3000, 7])]
+    ids = [f"{n:05d}" for n in rng.permutation(len(rows))]
+    store.add([record(id) for id in ids], rows)
+    agrees(store, dict(zip(ids, rows, strict=True)), distinct, k)
+
+
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_differences_below_float32_rounding_are_ordered_exactly(make, metric, offset):
+    """Far from the origin, |x|² - 2xy + |y|² in float32 cannot tell these vectors apart."""
+    rng = np.random.default_rng(4)
+    base = rng.standard_normal(16).astype(np.float32) + np.float32(offset)
+    noise = rng.integers(-3, 4, (600, 16)).astype(np.float32)
+    rows = (base + noise * np.spacing(base)).astype(np.float32)
+    store = make(metric, 16)
+    ids = [f"{n:03d}" for n in range(600)]
+    store.add([record(id) for id in ids], rows)
+    # From 20 queries on FAISS takes another way, through matrix products.
+    agrees(store, dict(zip(ids, rows, strict=True)), rows[:25], 20)
+    agrees(store, dict(zip(ids, rows, strict=True)), rows[:1], 20)
+
+
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 3e37])
+def test_values_whose_squares_do_not_fit_float32(make, metric, scale):
+    rng = np.random.default_rng(5)
+    rows = (rng.uniform(-1, 1, (200, 6)) * scale).astype(np.float32)
+    store = make(metric, 6)
+    ids = [f"{n:03d}" for n in range(200)]
+    store.add([record(id) for id in ids], rows)
+    agrees(store, dict(zip(ids, rows, strict=True)), rows[:3], 7)
+
+
+def test_near_unit_vectors_of_unequal_length_are_ordered_by_direction(make):
+    rng = np.random.default_rng(6)
+    angles = np.linspace(0, 1e-3, 500)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rows *= rng.uniform(1 - 4e-6, 1 + 4e-6, (500, 1))
+    rows = rows.astype(np.float32)
+    store = make("cosine", 2)
+    ids = [f"{n:03d}" for n in range(500)]
+    store.add([record(id) for id in ids], rows)
+    agrees(store, dict(zip(ids, rows, strict=True)), rows[::100], 9)
+
+
+def test_the_empty_store(make):
+    store = make("cosine", 2)
+    assert len(store) == 0
+    assert store.search(np.ones((2, 2), np.float32), 5) == [[], []]
+    assert store.search(np.empty((0, 2), np.float32), 5) == []
+    assert list(store.records()) == []
+    assert store.get([]) == []
+    assert store.delete(["a"]) == 0
+    store.add([], np.empty((0, 2), np.float32))
+    assert len(store) == 0
+    store.add([record("a")], np.ones((1, 2), np.float32))
+    assert store.search(np.empty((0, 2), np.float32), 5) == []
+
+
+def test_a_known_id_is_replaced_whole(make):
+    store = make("euclidean", 1)
+    store.add([record("a", size=1), record("b")], np.array([[1], [2]], np.float32))
+    new = Record("a", "/other.tif", "c2", 7, 8, None, None, {"x": 1})
+    store.add([new], np.array([[9]], np.float32))
+    assert len(store) == 2
+    assert store.get(["a"])[0] == (new, np.array([9], np.float32))
+    hits = store.search(np.array([[9]], np.float32), 2)[0]
+    assert [(n.record.id, n.distance) for n in hits] == [("a", 0), ("b", 7)]
+
+
+def test_a_record_comes_back_as_it_went(make):
+    full = Record(
+        id="b",
+        source="/städte/münchen 'alt' \"neu\".tif",
+        content="00ff",
+        size=2**40,
+        mtime_ns=1_700_000_000_123_456_789,
+        footprint={"type": "Point", "coordinates": [11.5, 48.1]},
+        datetime=datetime(2024, 5, 1, 10, 11, 12, 131415, timezone(timedelta(hours=2))),
+        properties={"folder": "a\n\\b", "width": 64, "cloud": 0.25, "tags": ["x", None, True]},
+    )
+    naive = record("a", datetime=datetime(2024, 5, 1))
+    store = make("euclidean", 1)
+    store.add([full, naive], np.array([[1], [2]], np.float32))
+    first, second = store.records()
+    assert second == full
+    assert second.datetime.utcoffset() == timedelta(0)
+    assert first.datetime == datetime(2024, 5, 1, tzinfo=UTC)
+    assert store.get(["b"])[0][0] == full
+    assert store.search(np.array([[1]], np.float32), 1)[0][0].record == full
+
+
+HOSTILE = [
+    "a'b",
+    "''",
+    "' OR '1'='1",
+    "x'); DROP TABLE items; --",
+    'a"b',
+    "a\\'b",
+    "new\nline",
+    "nul\0byte",
+    "%",
+    "_",
+    "`id`",
+    "",
+    " ",
+    "é",
+    "e\u0301",
+    "中文",
+    "\U0001f6f0",
+    "\uffff",
+]
+
+
+def test_ids_with_quotes_sql_and_unicode_are_just_ids(make):
+    store = make("euclidean", 1)
+    rows = np.zeros((len(HOSTILE), 1), np.float32)
+    store.add([record(id) for id in HOSTILE], rows)
+    found = store.search(rows[:1], 100)[0]
+    assert [n.record.id for n in found] == sorted(HOSTILE)
+    for id in HOSTILE:
+        assert store.get([id])[0][0].id == id
+        assert store.delete([id]) == 1
+        assert store.delete([id]) == 0
+        assert len(store) == len(HOSTILE) - 1
+        store.add([record(id)], rows[:1])
+    assert store.delete([*HOSTILE, *HOSTILE, "absent", "\udcff"]) == len(HOSTILE)
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_unfit_vectors_are_refused_and_nothing_changes(make, metric):
+    store = make(metric, dimension(metric, 3))
+    rows = vectors(metric, np.random.default_rng(7), 2, 3)
+    store.add([record("a")], rows[:1])
+    two = [record("a", size=5), record("b")]
+    bad = {
+        "columns": rows[:, :2],
+        "2-D": rows[0],
+        "2 records with 1": rows[:1],
+    }
+    if metric == "hamming":
+        bad["uint8"] = rows.astype(np.float32)
+    else:
+        bad["finite"] = np.where([[False], [True]], np.float32(np.nan), rows)
+        bad["not finite"] = np.where([[False], [True]], np.float32(np.inf), rows)
+    if metric == "cosine":
+        bad["zero vector"] = rows * np.array([[1], [0]], np.float32)
+    if metric == "ncc":
+        bad["constant"] = np.where([[False], [True]], np.float32(0.1), rows)
+    for reason, unfit in bad.items():
+        with pytest.raises(UsageError, match=reason):
+            store.add(two, unfit)
+        if "records" not in reason:
+            with pytest.raises(UsageError, match=reason):
+                store.search(unfit, 1)
+    with pytest.raises(UsageError, match="'b' stands twice"):
+        store.add([record("b"), record("b")], rows)
+    with pytest.raises(UsageError, match="JSON"):
+        store.add([record("b", properties={"x": float("nan")})], rows[:1])
+    with pytest.raises(UsageError, match="Unicode"):
+        store.add([record("\udcff")], rows[:1])
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        store.search(rows, 0)
+    assert list(store.records()) == [record("a")]
+
+
+def test_an_unknown_id_is_an_error_and_order_is_kept(make):
+    store = make("euclidean", 1)
+    store.add([record(id) for id in "abc"], np.array([[0], [1], [2]], np.float32))
+    got = store.get(["c", "a", "c"])
+    assert [(r.id, v.tolist()) for r, v in got] == [("c", [2]), ("a", [0]), ("c", [2])]
+    with pytest.raises(ArchiveError, match="'x'"):
+        store.get(["a", "x"])
+
+
+def test_what_comes_out_can_be_changed_without_changing_the_store(make):
+    store = make("euclidean", 2)
+    row = np.ones((1, 2), np.float32)
+    store.add([record("a")], row)
+    row[:] = 5
+    store.get(["a"])[0][1][:] = 7
+    np.testing.assert_array_equal(store.get(["a"])[0][1], [1, 1])
+
+
+@pytest.mark.parametrize("metric", ["l1", ""])
+def test_unknown_metrics_and_dimensions_are_refused(make, metric):
+    with pytest.raises(UsageError, match="no metric"):
+        make(metric, 8)
+    with pytest.raises(UsageError, match="multiple of 8"):
+        make("hamming", 12)
+    with pytest.raises(UsageError, match="at least 1"):
+        make("cosine", 0)
+
+
+# What only a store on disk promises.
+
+
+def test_a_reopened_store_is_the_same(tmp_path):
+    path = tmp_path / "deep" / "items.lance"
+    rng = np.random.default_rng(8)
+    rows = vectors("hamming", rng, 300, 8)
+    ids = [f"{n:03d}" for n in range(300)]
+    LanceStore.create(path, "hamming", 64).add([record(id) for id in ids], rows)
+    store = LanceStore.open(path)
+    assert (store.metric, store.dimension, len(store)) == ("hamming", 64, 300)
+    agrees(store, dict(zip(ids, rows, strict=True)), rows[:5], 40)
+
+
+def test_what_another_handle_wrote_is_seen_by_the_next_search(tmp_path):
+    one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    two = LanceStore.open(tmp_path / "items.lance")
+    query = np.zeros((1, 1), np.float32)
+    assert two.search(query, 3) == [[]]
+    one.add([record("a"), record("b")], np.array([[1], [2]], np.float32))
+    assert len(two) == 2
+    assert [n.record.id for n in two.search(query, 3)[0]] == ["a", "b"]
+    one.delete(["a"])
+    assert [n.record.id for n in two.search(query, 3)[0]] == ["b"]
+    one.optimize()
+    assert [n.record.id for n in two.search(query, 3)[0]] == ["b"]
+    two.add([record("c")], np.array([[0]], np.float32))
+    assert [r.id for r in one.records()] == ["b", "c"]
+
+
+def test_an_addition_is_one_commit(tmp_path):
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    rows = np.arange(500, dtype=np.float32)[:, None]
+    before = store.version
+    store.add([record(str(n)) for n in range(500)], rows)
+    assert store.version == before + 1
+    store.add([record(str(n)) for n in range(250, 750)], rows)
+    assert store.version == before + 2
+    store.delete([str(n) for n in range(600)])
+    assert store.version == before + 3
+    assert len(store) == 150
+
+
+def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
+    """Every commit moves all ten vectors; a mixture of two versions has unequal distances."""
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    ids = [record(str(n)) for n in range(10)]
+    store.add(ids, np.zeros((10, 1), np.float32))
+    stop = threading.Event()
+    wrong = []
+
+    def look() -> None:
+        while not stop.is_set():
+            found = store.search(np.zeros((1, 1), np.float32), 20)[0]
+            if len(found) != 10 or len({n.distance for n in found}) != 1:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    writer = LanceStore.open(tmp_path / "items.lance")
+    for step in range(1, 15):
+        writer.add(ids, np.full((10, 1), step, np.float32))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from rsir.archive.lance import LanceStore
+from rsir.archive.store import Record
+store = LanceStore.open(Path(sys.argv[1]))
+for start in range(0, 200, 20):
+    ids = [f"{n:03d}" for n in range(start, start + 20)]
+    store.add([Record(i, i, i) for i in ids], np.array([[float(i)] for i in ids], np.float32))
+"""
+
+
+def test_concurrent_additions_of_the_same_ids_leave_each_once(tmp_path):
+    path = tmp_path / "items.lance"
+    LanceStore.create(path, "euclidean", 1)
+    writers = [
+        subprocess.Popen([sys.executable, "-W", "error", "-c", WRITER, str(path)]) for _ in range(3)
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert [r.id for r in LanceStore.open(path).records()] == [f"{n:03d}" for n in range(200)]
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    with pytest.raises(ArchiveError, match="does not exist"):
+        LanceStore.open(tmp_path / "items.lance")
+    (tmp_path / "items.lance").mkdir()
+    with pytest.raises(ArchiveError, match="not a store of rsir"):
+        LanceStore.open(tmp_path / "items.lance")
+    with pytest.raises(ArchiveError, match="exists already"):
+        LanceStore.create(tmp_path / "items.lance", "cosine", 2)
+    with pytest.raises(UsageError, match=r"ends in '\.lance'"):
+        LanceStore.open(tmp_path / "items")
+
+
+def test_stores_do_not_import_torch():
+    code = (
+        "import sys, rsir.archive.lance, rsir.archive.exact, rsir.archive;"
+        "assert 'torch' not in sys.modules, 'torch'"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

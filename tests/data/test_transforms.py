@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rsir.data.transforms import Augmentation, InputSpec
+from rsir.errors import DataError, UsageError
+
+SPEC = InputSpec(size=4, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3))
+
+
+def image(height: int, width: int, bands: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (bands, height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1), (9, 5), (1, 50)])
+def test_squash_reaches_the_size_whatever_the_shape(shape: tuple[int, int]) -> None:
+    prepared = SPEC.prepare(image(*shape))
+    assert prepared.shape == (3, 4, 4)
+    assert prepared.dtype == torch.uint8
+
+
+def test_an_image_of_the_right_size_is_left_alone() -> None:
+    pixels = image(4, 4)
+    assert np.array_equal(SPEC.prepare(pixels).numpy(), pixels)
+
+
+def test_crop_keeps_the_centre_and_the_shape() -> None:
+    pixels = np.zeros((3, 4, 8), np.uint8)
+    pixels[:, :, 2:6] = image(4, 4)
+    spec = InputSpec(size=4, mean=(0,) * 3, std=(1,) * 3, resize="crop")
+    assert np.array_equal(spec.prepare(pixels).numpy(), pixels[:, :, 2:6])
+
+
+def test_halving_is_the_mean_of_what_the_antialiasing_filter_covers() -> None:
+    flat = np.full((3, 8, 8), 77, np.uint8)
+    assert (SPEC.prepare(flat) == 77).all()
+    # A checkerboard of single pixels must come out grey, not black or white (no aliasing).
+    checkers = np.indices((8, 8)).sum(axis=0) % 2 * 255
+    prepared = SPEC.prepare(np.stack([checkers] * 3).astype(np.uint8)).float()
+    assert ((prepared - 127.5).abs() < 30).all()
+
+
+def test_normalise_is_per_band() -> None:
+    batch = torch.from_numpy(image(4, 4))[None]
+    normal = SPEC.normalise(batch)
+    for band in range(3):
+        expected = (batch[0, band].double() / 255 - SPEC.mean[band]) / SPEC.std[band]
+        torch.testing.assert_close(normal[0, band].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (image(4, 4, bands=4), "takes 3 bands .red, green, blue., the image has 4"),
+        (image(4, 4, bands=1), "the image has 1"),
+        (image(4, 4).astype(np.float32), "uint8"),
+        (image(4, 4)[0], "uint8"),
+        (np.zeros((3, 0, 4), np.uint8), "uint8"),
+    ],
+)
+def test_other_bands_are_refused_never_cut(pixels: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        SPEC.prepare(pixels)
+
+
+@pytest.mark.parametrize("wrong", [{"resize": "stretch"}, {"size": 0}, {"mean": (0.5,)}])
+def test_a_spec_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        InputSpec(**{"size": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_view_is_fixed_by_its_seed_and_leaves_the_random_state_alone() -> None:
+    augment, pixels = Augmentation(), image(64, 64)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert torch.equal(augment(pixels, 8, seed=5), augment(pixels, 8, seed=5))
+    assert torch.equal(torch.get_rng_state(), before)
+    views = {augment(pixels, 8, seed=s).numpy().tobytes() for s in range(20)}
+    assert len(views) == 20
+
+
+def test_without_crop_a_view_is_one_of_the_eight_turns() -> None:
+    pixels = image(6, 6)
+    array = torch.from_numpy(pixels)
+    turns = [array.rot90(k, (1, 2)) for k in range(4)]
+    eight = {t.numpy().tobytes() for turn in turns for t in (turn, turn.flip(2))}
+    assert len(eight) == 8
+    views = [Augmentation(min_area=1.0)(pixels, 6, seed=s).numpy().tobytes() for s in range(100)]
+    assert set(views) == eight
+    plain = Augmentation(min_area=1.0, flips=False, quarter_turns=False)
+    assert np.array_equal(plain(pixels, 6, seed=3).numpy(), pixels)
+
+
+def test_a_crop_holds_at_least_the_least_area() -> None:
+    # Each pixel's value is its column: a view's range of values is the width of its crop.
+    ramp = np.broadcast_to(np.arange(100, dtype=np.uint8), (3, 100, 100))
+    augment = Augmentation(min_area=0.49, flips=False, quarter_turns=False)
+    widths = [np.ptp(augment(ramp, 100, seed=s).numpy()) + 1 for s in range(50)]
+    assert min(widths) >= 68
+    assert max(widths) > 90
+    assert min(widths) < 80
+
+
+@pytest.mark.parametrize("area", [0.0, -1.0, 1.5])
+def test_an_impossible_area_is_refused(area: float) -> None:
+    with pytest.raises(UsageError):
+        Augmentation(min_area=area)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional
+
+from rsir.errors import UsageError
+from rsir.methods import METHODS, method_type
+from rsir.methods.base import Method
+from rsir.methods.dual_attention import DualAttention, DualAttentionOptions, halving_conv
+from rsir.methods.pooled import Pooled, PooledOptions
+from rsir.nn.backbone import Backbone
+
+
+def make(name: str) -> Method:
+    kind = method_type(name)
+    return kind(Backbone("resnet10t", image_size=64), kind.options_type(), classes=3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_embeds_and_learns(name: str) -> None:
+    method = make(name)
+    output = method(torch.randn(4, 3, 64, 64))
+    assert output.embedding.shape == (4, method.dimension)
+    assert output.embedding.dtype == torch.float32
+    method.loss(output, torch.tensor([0, 0, 1, 2])).backward()
+    missing = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_has_a_plain_default(name: str) -> None:
+    for option in dataclasses.fields(method_type(name).options_type):
+        assert type(option.default) in (bool, int, float, str)
+    assert method_type(name).title
+
+
+def test_an_unknown_method_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="dual-attention"):
+        method_type("dual_attention")
+
+
+def test_dual_attention_is_the_papers_figure() -> None:
+    method = DualAttention(
+        Backbone("resnet10t", image_size=64), DualAttentionOptions(), classes=3
+    ).eval()
+    method.spatial.alpha.data.fill_(0.3)
+    method.channel.beta.data.fill_(0.2)
+    method.pool.p.data.fill_(2.0)
+    images = torch.randn(2, 3, 64, 64)
+    features = method.backbone(images)
+    fused = method.fuse(method.spatial(features) + method.channel(features))
+    pooled = fused.clamp(min=1e-6).pow(2).mean(dim=(2, 3)).sqrt()
+    expected = pooled / pooled.pow(2).sum(dim=1, keepdim=True).sqrt()
+    torch.testing.assert_close(method(images).embedding, expected)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_dual_attention_starts_as_the_plain_backbone(kernel: int) -> None:
+    backbone = Backbone("resnet10t", image_size=64)
+    options = DualAttentionOptions(fusion_kernel=kernel)
+    dual = DualAttention(backbone, options, classes=3).eval()
+    plain = Pooled(backbone, PooledOptions(), classes=3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(dual(images).embedding, plain(images).embedding)
+
+
+def test_the_fusing_convolution_halves() -> None:
+    features = torch.randn(1, 5, 3, 4)
+    torch.testing.assert_close(halving_conv(5, 3)(features), features / 2)
+
+
+def test_pooled_is_the_normalised_descriptor() -> None:
+    method = Pooled(
+        Backbone("resnet10t", image_size=64), PooledOptions(pooling="spoc"), classes=3
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = functional.normalize(method.backbone(images).mean(dim=(2, 3)), dim=1)
+    torch.testing.assert_close(method(images).embedding, expected)
