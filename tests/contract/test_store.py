@@ -351,6 +351,17 @@ def test_an_addition_is_one_commit(tmp_path):
     assert len(store) == 150
 
 
+def test_long_lists_of_ids_are_taken_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsir.archive.lance._IDS_AT_ONCE", 7)
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    ids = [f"{n:02d}" for n in range(50)]
+    store.add([record(id) for id in ids], np.arange(50, dtype=np.float32)[:, None])
+    assert [r.id for r in store.records()] == ids
+    assert [v.item() for _, v in store.get(ids[::-1])] == list(range(49, -1, -1))
+    assert store.delete([*ids[:40], *ids[:40], "absent"]) == 40
+    assert [r.id for r in store.records()] == ids[40:]
+
+
 def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
     """Every commit moves all ten vectors; a mixture of two versions has unequal distances."""
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)

@@ -53,7 +53,9 @@ _UNIT_TOLERANCE = 1e-5
 normalisation leaves about 1e-7, half-precision encoders are beyond it and get a scaled copy."""
 
 _IDS_AT_ONCE = 10_000
-"""Records made, or ids named in one SQL `IN` list, in one go. Our choice: some megabytes."""
+"""Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
+the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
+and 0.5 s, and six times the ids 1.4 GB."""
 
 
 class LanceStore:
@@ -141,12 +143,12 @@ class LanceStore:
         )
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids` in one commit; returns how many there were."""
-        known = [id for id in set(ids) if _is_unicode(id)]
-        if not known:
-            return 0
-        deleted: int = self._table.delete(_any_of(known)).num_deleted_rows
-        return deleted
+        """Forget `ids`, ten thousand in one commit; returns how many there were."""
+        known = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        return sum(
+            self._table.delete(_any_of(known[start : start + _IDS_AT_ONCE])).num_deleted_rows
+            for start in range(0, len(known), _IDS_AT_ONCE)
+        )
 
     def search(self, queries: Vector, k: int) -> list[list[Neighbour]]:
         """The min(k, len) nearest records of each query (Q, ...), nearest first, ties by id."""

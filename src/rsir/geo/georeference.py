@@ -85,7 +85,8 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
         for column, row in ((0, 0), (0, height), (width, height), (width, 0))
     ]
     xs, ys = zip(*corners, strict=True)
-    if crs is None or not all(map(math.isfinite, (*xs, *ys))):
+    flat = a * e == b * d  # all pixels on one line or point: no place at all
+    if crs is None or flat or not all(map(math.isfinite, (*xs, *ys))):
         return None
     name = _crs_name(crs.to_wkt())
     if name is None:
@@ -173,7 +174,7 @@ def _bends(edge: list[tuple[float, float]], end: tuple[float, float], pixels: in
     (x0, y0), (x1, y1) = edge[0], end
     length = math.hypot(x1 - x0, y1 - y0)
     if length == 0:
-        return True
+        return False
     off = max(abs((x - x0) * (y1 - y0) - (y - y0) * (x1 - x0)) / length for x, y in edge)
     return off > _STRAIGHT_WITHIN_PIXELS * length / pixels
 
