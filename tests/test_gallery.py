@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsir.gallery import cards, contact_sheet, page
+from rsir.gallery import Section, cards, contact_sheet, page
 from rsir.types import Hit
 
 SQUARE = {"type": "Polygon", "coordinates": [[[9, 48], [11, 48], [11, 50], [9, 50], [9, 48]]]}
@@ -84,10 +84,10 @@ def test_a_card_says_all(hits):
 
 
 def test_the_page_needs_nothing_else(hits):
-    html = page(hits, title="Places", took=0.01234)
+    html = page(Section(hits, took=0.01234, searched=50), title="Places")
     assert html.startswith("<!doctype html>")
     parser = parsed(html)
-    assert "3 results in 0.0123 s" in parser.text
+    assert "3 results of 50 images in 0.0123 s" in parser.text
     assert "Query" not in parser.text
     for tag, attrs in parser.seen:
         assert tag not in ("script", "link", "iframe")
@@ -99,10 +99,10 @@ def test_the_page_needs_nothing_else(hits):
 
 
 def test_query_comes_first(hits, tmp_path):
-    html = page(hits[:1], query=tmp_path / "chip2.png")
+    html = page(Section(hits[:1], query=tmp_path / "chip2.png"))
     assert html.index("Query: chip2.png") < html.index("1. chip0.png")
     assert "1 result</p>" in html
-    gone = page(hits[:1], query=tmp_path / "gone.png")
+    gone = page(Section(hits[:1], query=tmp_path / "gone.png"))
     assert "the file is gone" in gone
 
 
@@ -116,7 +116,7 @@ def test_nothing_from_outside_is_trusted(tmp_path):
         Hit("a", 1, 0, path.as_posix(), None, None, {evil: evil, "x": "{{ 7 * 7 }}", "n": None}),
         Hit("b", 1, 0, f"/nowhere/{evil}.png"),
     ]
-    for html in (cards(hostile), page(hostile, query=path, title=evil)):
+    for html in (cards(hostile), page(Section(hostile, query=path), title=evil)):
         assert "<script" not in html
         assert "onclick='" not in html
         parser = parsed(html)
@@ -129,7 +129,7 @@ def test_unreadable_sources_say_why(tmp_path):
     (tmp_path / "page.jpg").write_bytes(b"<html>404</html>")
     sources = ["/nowhere/a.png", str(tmp_path / "page.jpg"), "s3://bucket/key.tif", "",
                "/nowhere/caf\udce9.png"]  # fmt: skip
-    html = page([Hit(str(i), 1, 0, source) for i, source in enumerate(sources)])
+    html = page(Section([Hit(str(i), 1, 0, source) for i, source in enumerate(sources)]))
     html.encode()  # can be written to a file
     parser = parsed(html)
     assert not [tag for tag, _ in parser.seen if tag == "img"]
@@ -141,7 +141,7 @@ def test_unreadable_sources_say_why(tmp_path):
 
 def test_no_hits_and_odd_footprints(hits):
     assert "Nothing found." in cards([])
-    assert "0 results" in page([])
+    assert "0 results" in page(Section([]))
     odd = [
         None,
         {"type": "Polygon", "coordinates": []},

@@ -266,7 +266,8 @@ def search(
     elif format is Format.html:
         from rsir import gallery
 
-        text = gallery.page(hits, query=image, seconds=hits.seconds, searched=hits.searched)
+        section = gallery.Section(hits, image, took=hits.seconds, searched=hits.searched)
+        text = gallery.page(section, title=f"Images like {image.name}")
     else:
         text = "\n".join(f"{hit.score:.4f}\t{hit.distance:.4f}\t{hit.source}" for hit in hits)
     if out is None:
@@ -330,9 +331,10 @@ def datasets_check(
     root: Annotated[Path, typer.Argument(help="Folder that it was unpacked in.")],
 ) -> None:
     """Say what of a set is missing, extra or corrupt."""
-    from rsir.data import catalog
+    from rsir.data.catalog import get
+    from rsir.data.catalog_check import check
 
-    report = catalog.check(catalog.get(name), root)
+    report = check(get(name), root)
     for line in report.lines:
         typer.echo(line)
     if not report.ok:
@@ -345,9 +347,10 @@ def datasets_fetch(
     root: Annotated[Path, typer.Argument(help="Folder to unpack it in.")],
 ) -> None:
     """Download a set, where it can be had, and check it."""
-    from rsir.data import catalog
+    from rsir.data.catalog import get
+    from rsir.data.catalog_fetch import fetch
 
-    typer.echo(f"{name} is in {catalog.fetch(catalog.get(name), root)}")
+    typer.echo(f"{name} is in {fetch(get(name), root)}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -92,24 +93,25 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 :root { color-scheme: light dark; }
 body { max-width: 90rem; margin: 0 auto; padding: 1rem 1.5rem 3rem;
   font-family: system-ui, sans-serif; background: Canvas; color: CanvasText; }
-h1 { font-size: 1.4rem; } .rsir-query { max-width: 15rem; }
+h1 { font-size: 1.4rem; } section { border-top: 1px solid #8886; padding-top: 1rem; } .rsir-query { max-width: 15rem; }
 {{ style }}</style>
 </head>
 <body>
-<header>
-<h1>{{ title }}</h1>
-<p>{{ views | length }} {{ "result" if views | length == 1 else "results" }}\
-{% if took is not none %} in {{ "%.3g" | format(took) }} s{% endif %}</p>
-</header>
+<header><h1>{{ title }}</h1></header>
 <main>
-{%- if query %}
-<section class="rsir-query" aria-label="The query image">
-<div class="rsir-card">{{ picture(query) }}
-<div class="rsir-text"><p class="rsir-name">Query: {{ query.name }}</p>
-<p class="rsir-small">{{ query.folder }}</p></div></div>
-</section>
+{%- for section in sections %}
+<section aria-label="Search {{ loop.index }}">
+{%- if section.query %}
+<div class="rsir-card rsir-query">{{ picture(section.query) }}
+<div class="rsir-text"><p class="rsir-name">Query: {{ section.query.name }}</p>
+<p class="rsir-small">{{ section.query.folder }}</p></div></div>
 {%- endif %}
-<section aria-label="Results">{{ cards(views) }}</section>
+<p>{{ section.views | length }} {{ "result" if section.views | length == 1 else "results" }}\
+{% if section.searched is not none %} of {{ section.searched }} images{% endif %}\
+{% if section.took is not none %} in {{ "%.3g" | format(section.took) }} s{% endif %}</p>
+{{ cards(section.views) }}
+</section>
+{%- endfor %}
 </main>
 </body>
 </html>
@@ -126,20 +128,24 @@ def cards(hits: Sequence[Hit]) -> str:
     return _template(_FRAGMENT).render(views=_views(hits), style=_STYLE)
 
 
-def page(
-    hits: Sequence[Hit],
-    *,
-    query: Path | None = None,
-    title: str = "Search results",
-    took: float | None = None,
-) -> str:
-    """A whole HTML page of the hits that needs nothing else: write it to a file and open it.
+@dataclass(frozen=True)
+class Section:
+    """One search on a page.
 
-    query: the image that was searched with, shown first. took: seconds, shown if given.
+    query: the image that was searched with. took: seconds. searched: images compared. What is
+    None is not shown.
     """
-    shown = None if query is None else _picture(str(query), alt=f"Query image {query.name}")
+
+    hits: Sequence[Hit]
+    query: Path | None = None
+    took: float | None = None
+    searched: int | None = None
+
+
+def page(*sections: Section, title: str = "Search results") -> str:
+    """A whole HTML page of searches that needs nothing else: write it to a file and open it."""
     return _template(_PAGE).render(
-        views=_views(hits), style=_STYLE, query=shown, title=_clean(title), took=took
+        sections=[_section(section) for section in sections], style=_STYLE, title=_clean(title)
     )
 
 
@@ -175,6 +181,17 @@ def contact_sheet(query: str | Path | None, hits: Sequence[Hit], *, side: int = 
 
 
 # ------------------------------------------------------------------------------------ what is said
+
+
+def _section(section: Section) -> dict[str, Any]:
+    query = section.query
+    shown = None if query is None else _picture(str(query), alt=f"Query image {query.name}")
+    return {
+        "query": shown,
+        "views": _views(section.hits),
+        "took": section.took,
+        "searched": section.searched,
+    }
 
 
 def _views(hits: Sequence[Hit]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import rsir.archive.archive as module
-from rsir.archive import Archive, Hits, Skipped
+from rsir.archive import Archive, Hits, Skipped, indexing
 from rsir.archive.store import Record
 from rsir.data.images import read_tile
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
@@ -220,7 +220,7 @@ def test_batches_and_workers_change_nothing(tmp_path, images, batch_size, worker
 def test_indexing_again_reads_and_encodes_nothing(archive, images, monkeypatch):
     archive.add(images)
     before, version = contents(archive), archive.info()["version"]
-    monkeypatch.setattr(module, "read_tile", None)
+    monkeypatch.setattr(indexing, "read_tile", None)
     report = archive.add(images)
     assert (report.added, report.replaced, report.unchanged) == (0, 0, 12)
     assert archive.encoder.encoded == 12
@@ -383,7 +383,10 @@ def test_loops_of_links_end(archive, images):
 def test_an_archive_does_not_index_itself(tmp_path, images):
     archive = Archive.create(images / "archive", ColourEncoder())
     paint(images / "archive" / "model" / "thumbnail.png", 5)
-    assert archive.add(images).added == 12
+    (images / "notes.txt").touch()
+    for _ in range(2):  # the second time its own report lies there too
+        report = archive.add([images, images / "archive" / "model"])
+        assert (report.added + report.unchanged, report.ignored) == (12, {".txt": 1})
 
 
 def test_names_that_are_not_unicode_or_hold_quotes(archive, images):
@@ -428,7 +431,7 @@ class Interrupted(ColourEncoder):
 def test_an_interrupted_run_keeps_its_work_and_resumes(
     tmp_path, images, monkeypatch, batches, commit, error
 ):
-    monkeypatch.setattr(module, "COMMIT_TILES", commit)
+    monkeypatch.setattr(indexing, "COMMIT_TILES", commit)
     whole = Archive.create(tmp_path / "whole", ColourEncoder())
     whole.add(images, batch_size=2)
     path = tmp_path / "archive"
@@ -448,9 +451,9 @@ INDEXER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from colour_encoder import ColourEncoder
-import rsir.archive.archive as module
-module.COMMIT_TILES = 3
-archive = module.Archive.open(sys.argv[2], ColourEncoder())
+from rsir.archive import Archive, indexing
+indexing.COMMIT_TILES = 3
+archive = Archive.open(sys.argv[2], ColourEncoder())
 print("ready", flush=True)
 archive.add(sys.argv[3], batch_size=2)
 """

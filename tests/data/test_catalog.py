@@ -23,6 +23,10 @@ from PIL import Image
 
 from rsir.data import catalog, folder
 from rsir.data.catalog import ENTRIES, Archive, Citation, Entry
+from rsir.data.catalog_check import check
+from rsir.data.catalog_fetch import fetch
+from rsir.data.catalog_locate import locate
+from rsir.data.download import download, extract
 from rsir.errors import DataError, MissingExtraError, UsageError
 
 TINY = Entry(
@@ -136,77 +140,77 @@ def test_locate_each_layout_among_others(tmp_path: Path, entry: Entry) -> None:
         root = tmp_path / layout.replace("/", "-")
         folders(root / layout, *(name.title().replace(" ", "") for name in entry.class_folders))
         folders(root / "Other", "cats", "dogs")
-        assert catalog.locate(entry, root) == root / layout
-        assert catalog.locate(entry, root / layout) == root / layout
+        assert locate(entry, root) == root / layout
+        assert locate(entry, root / layout) == root / layout
 
 
 def test_locate_under_any_name(tmp_path: Path) -> None:
     base = folders(tmp_path / "a" / "b" / "c", *ENTRIES["aid"].classes)
-    assert catalog.locate(ENTRIES["aid"], tmp_path) == base
+    assert locate(ENTRIES["aid"], tmp_path) == base
     folders(tmp_path / "copy", *ENTRIES["aid"].classes)
-    assert catalog.locate(ENTRIES["aid"], tmp_path) == tmp_path / "copy"
+    assert locate(ENTRIES["aid"], tmp_path) == tmp_path / "copy"
     folders(tmp_path / "copy2", *ENTRIES["aid"].classes)
     with pytest.raises(DataError, match=r"could be 2 folders .*copy, .*copy2"):
-        catalog.locate(ENTRIES["aid"], tmp_path)
+        locate(ENTRIES["aid"], tmp_path)
 
 
 def test_sets_that_share_classes_are_kept_apart(tmp_path: Path) -> None:
     folders(tmp_path / "x", *ENTRIES["aid"].classes)
     with pytest.raises(DataError, match=r"WHU-RS19 is not below .* WHU-RS19/<class>/<image>"):
-        catalog.locate(ENTRIES["whu-rs19"], tmp_path)
+        locate(ENTRIES["whu-rs19"], tmp_path)
     folders(tmp_path / "y", *ENTRIES["whu-rs19"].classes)
-    assert catalog.locate(ENTRIES["whu-rs19"], tmp_path) == tmp_path / "y"
-    assert catalog.locate(ENTRIES["aid"], tmp_path) == tmp_path / "x"
+    assert locate(ENTRIES["whu-rs19"], tmp_path) == tmp_path / "y"
+    assert locate(ENTRIES["aid"], tmp_path) == tmp_path / "x"
 
 
 def test_locate_dlrsd_before_uc_merced(tmp_path: Path) -> None:
     ucm, dlrsd = ENTRIES["ucm"], ENTRIES["dlrsd"]
     merced = folders(tmp_path / "UCMerced_LandUse" / "Images", *ucm.classes)
-    assert catalog.locate(dlrsd, tmp_path) == merced
+    assert locate(dlrsd, tmp_path) == merced
     images = folders(tmp_path / "DLRSD" / "Images", *ucm.classes)
     folders(tmp_path / "DLRSD" / "Labels", *ucm.classes)
-    assert catalog.locate(dlrsd, tmp_path) == images
-    assert catalog.locate(ucm, tmp_path) == merced
+    assert locate(dlrsd, tmp_path) == images
+    assert locate(ucm, tmp_path) == merced
 
 
 def test_locate_and_check_flat_and_unnamed_sets(tmp_path: Path) -> None:
     picture(tmp_path / "WHDLD" / "Images" / "wh0001.png", 0)
     picture(tmp_path / "WHDLD" / "ImagesPNG" / "wh0001.png", 1)
-    report = catalog.check(ENTRIES["whdld"], tmp_path)
+    report = check(ENTRIES["whdld"], tmp_path)
     assert report.root == tmp_path / "WHDLD" / "Images"
     assert report.total == (1, 4940)
     assert not report.missing
     assert not report.extra
     for i in range(19):
         picture(tmp_path / "SATREM" / f"class {i}" / "1.png", i)
-    report = catalog.check(ENTRIES["satrem"], tmp_path, decode=False)
+    report = check(ENTRIES["satrem"], tmp_path, decode=False)
     assert report.wrong == (("class folders", 19, 20),)
     assert report.total == (19, 3000)
 
 
 def test_locate_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such folder"):
-        catalog.locate(TINY, tmp_path / "gone")
+        locate(TINY, tmp_path / "gone")
     with pytest.raises(DataError, match=r"Tiny set is not below"):
-        catalog.locate(TINY, tmp_path)
+        locate(TINY, tmp_path)
 
 
 def test_check_a_good_set(tmp_path: Path) -> None:
     base = tiny(tmp_path / "Tiny" / "Images")
-    report = catalog.check(TINY, tmp_path)
+    report = check(TINY, tmp_path)
     assert report.ok
     assert report.root == base
     assert report.counts == {"dense residential": 2, "storage tanks": 2}
     assert report.sizes == {(8, 6): 4}
     assert report.lines == [f"tiny: ok — 4 images in 2 folders, all decoded: {base}"]
-    assert not catalog.check(TINY, tmp_path, decode=False).sizes
+    assert not check(TINY, tmp_path, decode=False).sizes
 
 
 def test_check_notes(tmp_path: Path) -> None:
     base = tiny(tmp_path / "Tiny" / "Images")
     picture(base / "DenseResidential" / "2.png", 0)
     picture(base / "storage_tank" / "2.png", 9, (4, 5))
-    report = catalog.check(TINY, tmp_path)
+    report = check(TINY, tmp_path)
     assert report.ok
     assert report.duplicates == (("DenseResidential/1.png", "DenseResidential/2.png"),)
     assert report.lines[1:] == [
@@ -222,7 +226,7 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
         path.unlink()
     picture(base / "cats" / "1.png", 7)
     picture(base / "DenseResidential" / "3.png", 8)
-    report = catalog.check(TINY, tmp_path)
+    report = check(TINY, tmp_path)
     assert not report.ok
     assert report.missing == ("storage tanks",)
     assert report.extra == ("cats",)
@@ -237,14 +241,14 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_check_aid(data_root: Path) -> None:
-    report = catalog.check(ENTRIES["aid"], data_root, decode=False)
+    report = check(ENTRIES["aid"], data_root, decode=False)
     assert report.ok
     assert report.counts == ENTRIES["aid"].counts
     assert ("Industrial/industrial_203.jpg", "Industrial/industrial_205.jpg") in report.duplicates
 
 
 def test_check_ucm(data_root: Path) -> None:
-    report = catalog.check(ENTRIES["ucm"], data_root, decode=False)
+    report = check(ENTRIES["ucm"], data_root, decode=False)
     assert report.ok
     assert report.root == data_root / "UCMerced_LandUse" / "Images"
     assert ("airplane/airplane01.jpg", "airplane/airplane02.jpg") in report.duplicates
@@ -312,19 +316,19 @@ def test_fetch(server: str, tmp_path: Path) -> None:
         f"{server}/set.zip", size=len(body), sha256=hashlib.sha256(body).hexdigest()
     )
     seen: list[tuple[int, int | None]] = []
-    base = catalog.fetch(entry, tmp_path / "data", progress=lambda n, of: seen.append((n, of)))
+    base = fetch(entry, tmp_path / "data", progress=lambda n, of: seen.append((n, of)))
     assert base == tmp_path / "data" / "tiny" / "Tiny" / "Images"
     assert seen[-1] == (len(body), len(body))
-    assert catalog.check(entry, tmp_path).ok
+    assert check(entry, tmp_path).ok
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["tiny"]
     gone = dataclasses.replace(entry, archive=Archive("https://nowhere.invalid/x", "x"))
-    assert catalog.fetch(gone, tmp_path / "data") == base
+    assert fetch(gone, tmp_path / "data") == base
 
 
 def test_fetch_does_not_overwrite(server: str, tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     with pytest.raises(DataError, match=r"tiny exists but is not Tiny set"):
-        catalog.fetch(from_server(f"{server}/set.zip"), tmp_path)
+        fetch(from_server(f"{server}/set.zip"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -342,13 +346,13 @@ def test_failed_downloads_leave_nothing(
     server: str, tmp_path: Path, path: str, archive: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        catalog.fetch(from_server(f"{server}/{path}", **archive), tmp_path)
+        fetch(from_server(f"{server}/{path}", **archive), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_unreachable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be downloaded"):
-        catalog.download("http://127.0.0.1:9/x", tmp_path / "x")
+        download("http://127.0.0.1:9/x", tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -357,13 +361,13 @@ def test_unreachable(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_only_https(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError, match="only https"):
-        catalog.download(url, tmp_path / "x")
+        download(url, tmp_path / "x")
 
 
 def test_redirections(server: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"example.org.* only https"):
-        catalog.download(f"{server}/away", tmp_path / "x")
-    catalog.download(f"{server}/near", tmp_path / "x")
+        download(f"{server}/away", tmp_path / "x")
+    download(f"{server}/near", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == Server.files["set.zip"]
 
 
@@ -371,10 +375,10 @@ def test_extract_tar(tmp_path: Path) -> None:
     tiny(tmp_path / "in")
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "in", "in")
-    catalog.extract(tmp_path / "x.tar.gz", tmp_path / "out")
+    extract(tmp_path / "x.tar.gz", tmp_path / "out")
     assert len(list((tmp_path / "out").rglob("*.png"))) == 4
     with pytest.raises(DataError, match=r"exists"):
-        catalog.extract(tmp_path / "x.tar.gz", tmp_path / "out")
+        extract(tmp_path / "x.tar.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:/evil", "a\\..\\..\\evil"])
@@ -383,7 +387,7 @@ def test_zip_members_outside(tmp_path: Path, name: str) -> None:
         archive.writestr("good", "1")
         archive.writestr(name, "2")
     with pytest.raises(DataError, match="leads out of the archive"):
-        catalog.extract(tmp_path / "x.zip", tmp_path / "out")
+        extract(tmp_path / "x.zip", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
@@ -400,7 +404,7 @@ def test_links_outside(tmp_path: Path) -> None:
         packed.addfile(tarfile.TarInfo("../evil"))
     for name in ("x.zip", "x.tar"):
         with pytest.raises(DataError, match=r"leads out|cannot be unpacked"):
-            catalog.extract(tmp_path / name, tmp_path / "out")
+            extract(tmp_path / name, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
 
@@ -411,7 +415,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
     body[60] ^= 255
     (tmp_path / "x.zip").write_bytes(body)
     with pytest.raises(DataError, match="cannot be unpacked"):
-        catalog.extract(tmp_path / "x.zip", tmp_path / "out")
+        extract(tmp_path / "x.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -419,10 +423,10 @@ def test_fetch_by_hand_only(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"cannot be downloaded. Get it from https://captain.*AID/<"
     ):
-        catalog.fetch(ENTRIES["aid"], tmp_path / "new")
+        fetch(ENTRIES["aid"], tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with pytest.raises(DataError, match=r"lay it out as WHDLD/Images/<image> below"):
-        catalog.fetch(ENTRIES["whdld"], tmp_path)
+        fetch(ENTRIES["whdld"], tmp_path)
 
 
 def test_fetch_through_torchgeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,14 +445,14 @@ def test_fetch_through_torchgeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "torchgeo", package)
     monkeypatch.setitem(sys.modules, "torchgeo.datasets", module)
     entry = dataclasses.replace(TINY, torchgeo="Fake")
-    assert catalog.fetch(entry, tmp_path / "a") == tmp_path / "a" / "Tiny" / "Images"
+    assert fetch(entry, tmp_path / "a") == tmp_path / "a" / "Tiny" / "Images"
     assert calls == [{"root": tmp_path / "a", "download": True, "checksum": True}]
     with pytest.raises(DataError, match=r"torchgeo could not download it \(File not found"):
-        catalog.fetch(entry, tmp_path / "b")
+        fetch(entry, tmp_path / "b")
 
 
 def test_fetch_without_torchgeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchgeo", None)
     monkeypatch.setitem(sys.modules, "torchgeo.datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rsir\[datasets\]'"):
-        catalog.fetch(ENTRIES["ucm"], tmp_path)
+        fetch(ENTRIES["ucm"], tmp_path)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from rsir.data import images
 from rsir.data.images import SUFFIXES, find_images, read_pixels, read_tile, tile_id
 from rsir.errors import DataError, ImageError
 
@@ -469,7 +468,8 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_a_scene_is_refused_before_it_is_decoded(put, form, monkeypatch):
     data = encoded(RGB, form)
-    monkeypatch.setattr(images, "_image", lambda *_: pytest.fail("decoded"))
+    module = f"rsir.data.formats.{form.lower()}"
+    monkeypatch.setattr(f"{module}.load_image", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ImageError, match=r"17 × 13 pixels, more than 220: a scene, not a chip"):
         read_tile(put(data), max_pixels=220)
 
@@ -627,6 +627,20 @@ def test_find_images(tmp_path):
     with pytest.raises(DataError, match=r"missing: no such file or folder"):
         find_images([tmp_path / "missing"])
     assert all(suffix == suffix.lower() for suffix in SUFFIXES)
+
+
+def test_find_images_leaves_out_a_folder(tmp_path):
+    for name in ("a.png", "own/b.png", "own/deep/c.png", "own/about.json", "owned/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    own = tmp_path / "own"
+    (tmp_path / "other name").symlink_to(own, target_is_directory=True)
+    wanted = ([tmp_path / "a.png", tmp_path / "owned" / "d.png"], Counter())
+    assert find_images([tmp_path], exclude=own) == wanted
+    assert find_images([tmp_path], exclude=tmp_path / "other name") == wanted
+    within = [own, own / "b.png", own / "deep", tmp_path / "other name" / "deep" / "c.png"]
+    assert find_images(within, exclude=own) == ([], Counter())
+    assert find_images([tmp_path], exclude=tmp_path / "absent") == find_images([tmp_path])
 
 
 # ------------------------------------------------------------------------------------- real files

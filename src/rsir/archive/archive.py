@@ -17,11 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,9 +27,10 @@ from numpy.typing import NDArray
 
 import rsir
 from rsir.archive.hits import Hits, Query
+from rsir.archive.indexing import Indexing, IndexReport
 from rsir.archive.store import Neighbour, Record
 from rsir.data.images import find_images, read_tile
-from rsir.errors import ArchiveError, DataError, ImageError, UsageError
+from rsir.errors import ArchiveError, ImageError, UsageError
 from rsir.ranking import metric_named, score
 from rsir.types import Encoding, Hit, Tile
 
@@ -47,11 +44,6 @@ MODEL = "model"
 ITEMS = "items.lance"
 LAST_INDEX = "last-index.json"
 _NEW = ABOUT + ".new"
-
-COMMIT_TILES = 1024
-COMMIT_SECONDS = 30.0
-"""What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
-choice: a commit costs some 10 ms, and this is what a crash can lose."""
 
 
 class Encoder(Protocol):
@@ -81,37 +73,6 @@ class Encoder(Protocol):
 
     def save(self, folder: Path) -> object:
         """Write the model into `folder`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that was not added, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What one `Archive.add` did, in files.
-
-    added: new. replaced: content changed. unchanged: known already (also if only its time of
-    change is new). skipped: could not be added; what the archive had of them it keeps.
-    ignored: files in the folders that are no images, by lower-case suffix. seconds: duration.
-    complete: False, in last-index.json, of a run that was interrupted.
-    """
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    skipped: tuple[Skipped, ...] = ()
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    complete: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return asdict(self)
 
 
 class Archive:
@@ -247,8 +208,8 @@ class Archive:
         A file with the size and time of change that are known is not read again, and one with
         known content is not encoded again. One whose content has changed replaces what was kept
         of it. A file that cannot be read is listed in the report, never fatal. Files that are
-        gone stay in the archive until `prune`. Interrupted, it keeps what is encoded, and the
-        next call goes on from there.
+        gone stay in the archive until `prune`. What lies in the archive's own folder is left out.
+        Interrupted, it keeps what is encoded, and the next call goes on from there.
 
         batch_size: images encoded at once. workers: threads that read files ahead.
         on_progress: called with (files done, files in all).
@@ -258,30 +219,23 @@ class Archive:
         if batch_size < 1 or workers < 1:
             raise UsageError("batch_size and workers must be at least 1")
         start = time.monotonic()
-        files, others = find_images([paths] if isinstance(paths, str | Path) else paths)
-        own = Path(_source(self.path))
-        # By source: the same file can be named in several ways.
-        by_source = {_source(file): file for file in files}
-        indexing = _Indexing(
-            self,
-            {s: file for s, file in by_source.items() if not Path(s).is_relative_to(own)},
-            on_progress,
+        paths = [paths] if isinstance(paths, str | Path) else paths
+        files, ignored = find_images(paths, exclude=self.path)
+        indexing = Indexing(
+            self._store,
+            files,
+            encode=self._encode,
+            check=self._check_bands,
+            on_progress=on_progress,
         )
         complete = False
         try:
-            with closing(indexing.images(workers, batch_size + workers)) as reads:
-                for batch in _batches(reads, batch_size):
-                    indexing.encode(batch)
+            indexing.run(batch_size, workers)
             complete = True
         finally:
             # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
             indexing.commit()
-            report = replace(
-                indexing.report(),
-                ignored={_printable(suffix): count for suffix, count in sorted(others.items())},
-                seconds=time.monotonic() - start,
-                complete=complete,
-            )
+            report = indexing.report(ignored, time.monotonic() - start, complete)
             _write(self.path / LAST_INDEX, report.to_dict())
         return report
 
@@ -431,199 +385,6 @@ class Archive:
             datetime=record.datetime,
             properties=record.properties,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the archive has of a source."""
-
-    id: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A file that was read and is to be encoded: its tile, its record, and the ids it replaces."""
-
-    tile: Tile
-    record: Record
-    stale: tuple[str, ...]
-
-
-class _Indexing:
-    """One run of `Archive.add`: what is known, what waits for a commit, what was done."""
-
-    def __init__(
-        self,
-        archive: Archive,
-        files: Mapping[str, Path],
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self._archive = archive
-        self._store = archive._store
-        self._files = files
-        self._on_progress = on_progress
-        self._done = 0
-        self._counts: Counter[str] = Counter()
-        self._skipped: list[Skipped] = []
-        self._encoded: list[tuple[Record, NDArray[Any]]] = []
-        self._touched: list[Record] = []
-        self._stale: list[str] = []
-        self._outcomes: list[str] = []
-        self._committed = time.monotonic()
-        self._known: dict[str, list[_Known]] = {}
-        for r in self._store.records():
-            if r.source in files:
-                self._known.setdefault(r.source, []).append(_Known(r.id, r.size, r.mtime_ns))
-
-    def report(self) -> IndexReport:
-        """What was done so far."""
-        return IndexReport(
-            added=self._counts["added"],
-            replaced=self._counts["replaced"],
-            unchanged=self._counts["unchanged"],
-            skipped=tuple(sorted(self._skipped, key=lambda skipped: skipped.path)),
-        )
-
-    def images(self, workers: int, ahead: int) -> Generator[_Read]:
-        """The files that have to be encoded, in order; at most `ahead` are held in memory."""
-        with ThreadPoolExecutor(workers, thread_name_prefix="rsir-read") as pool:
-            waiting: deque[tuple[str, os.stat_result, Future[Tile]]] = deque()
-            try:
-                for source, file in self._files.items():
-                    stat = self._changed(source, file)
-                    if stat is not None:
-                        waiting.append((source, stat, pool.submit(read_tile, file)))
-                    if len(waiting) >= ahead:
-                        yield from self._taken(*waiting.popleft())
-                while waiting:
-                    yield from self._taken(*waiting.popleft())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def encode(self, batch: Sequence[_Read]) -> None:
-        """Encode `batch` and keep it for the next commit; commits if it is time to."""
-        try:
-            vectors = self._archive._encode([read.tile.pixels for read in batch])
-        except DataError as error:
-            # The encoder does not say which image it was: take them one at a time.
-            if len(batch) > 1:
-                for read in batch:
-                    self.encode([read])
-            else:
-                self._skip(batch[0].record.source, str(error))
-            return
-        faults = metric_named(self._archive.metric).faults(vectors)
-        for row, read in enumerate(batch):
-            if row in faults:
-                self._skip(read.record.source, f"the model cannot describe it: {faults[row]}")
-                continue
-            self._encoded.append((read.record, vectors[row]))
-            self._keep(read.stale, "replaced" if read.stale else "added")
-
-    def commit(self) -> None:
-        """Write what waits: first the new records, then the deletion of those they replace.
-
-        Cut off in between, both are there; the next run knows the current one by its size and
-        time of change, and deletes the other.
-        """
-        touched = self._store.get([record.id for record in self._touched])
-        rows = [*self._encoded, *zip(self._touched, [row for _, row in touched], strict=True)]
-        if rows:
-            self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
-        if self._stale:
-            self._store.delete(self._stale)
-        # Only now, so that what Ctrl-C cuts off is done again when the run is left.
-        self._counts.update(self._outcomes)
-        self._encoded, self._touched, self._stale, self._outcomes = [], [], [], []
-        self._committed = time.monotonic()
-
-    def _changed(self, source: str, file: Path) -> os.stat_result | None:
-        """The file's stat if it has to be read; None if it is known as it is, or is gone."""
-        try:
-            stat = file.stat()
-        except OSError as error:
-            self._skip(source, f"cannot be read ({error.strerror})")
-            return None
-        known = self._known.get(source, [])
-        current = [k for k in known if (k.size, k.mtime_ns) == (stat.st_size, stat.st_mtime_ns)]
-        if not current:
-            return stat
-        # Left by a run that was cut off between the two steps of a commit.
-        self._stale.extend(k.id for k in known if k not in current)
-        self._counts["unchanged"] += 1
-        self._progress()
-        return None
-
-    def _taken(self, source: str, stat: os.stat_result, future: Future[Tile]) -> Iterator[_Read]:
-        try:
-            tile = future.result()
-            self._archive._check_bands(tile)
-        except DataError as error:
-            self._skip(source, str(error))
-            return
-        record = Record(
-            id=tile.id,
-            source=tile.source,
-            content=tile.content,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            footprint=tile.footprint,
-            datetime=tile.datetime,
-            properties={
-                "folder": Path(source).parent.name,
-                "width": tile.pixels.shape[2],
-                "height": tile.pixels.shape[1],
-                **tile.properties,
-            },
-        )
-        known = self._known.get(source, [])
-        stale = tuple(k.id for k in known if k.id != tile.id)
-        if any(k.id == tile.id for k in known):
-            self._touched.append(record)
-            self._keep(stale, "unchanged")
-        else:
-            yield _Read(tile, record, stale)
-
-    def _keep(self, stale: Sequence[str], outcome: str) -> None:
-        self._stale.extend(stale)
-        self._outcomes.append(outcome)
-        self._progress()
-        due = time.monotonic() - self._committed >= COMMIT_SECONDS
-        if len(self._outcomes) >= COMMIT_TILES or due:
-            self.commit()
-
-    def _skip(self, source: str, reason: str) -> None:
-        source, reason = _printable(source), _printable(reason)
-        self._skipped.append(Skipped(source, reason.removeprefix(f"{source}: ")))
-        self._progress()
-
-    def _progress(self) -> None:
-        self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(self._done, len(self._files))
-
-
-def _batches(reads: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
-    batch: list[_Read] = []
-    for read in reads:
-        batch.append(read)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _source(file: Path) -> str:
-    """The name that `read_tile` gives to the source: absolute, links not resolved."""
-    return Path(os.path.abspath(file)).as_posix()  # noqa: PTH100
-
-
-def _printable(name: str) -> str:
-    """A file name as text that can be written: bytes that are not UTF-8 as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_gone(source: str) -> bool:

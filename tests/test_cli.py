@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from rsir import cli
+from rsir.errors import UsageError
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Shell = Callable[..., Done]
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Run the shell in this process: rsir is imported once, not for every command."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["rsir", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
+        return Done(status, *capsys.readouterr())
+
+    return run
+
+
+TRAIN = ["--backbone", "resnet10t", "--weights", "none", "-s", "image_size=32", "-s", "workers=0"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, coloured_classes: Path) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    command = [sys.executable, "-m", "rsir.cli", "train", "pooled", "--data", coloured_classes]
+    subprocess.run([*map(str, command), "--out", str(out), "--epochs", "1", *TRAIN], check=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, model: Path, coloured_classes: Path) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "archive"
+    command = [sys.executable, "-m", "rsir.cli", "index", out, coloured_classes, "--model", model]
+    subprocess.run([*map(str, command)], check=True)
+    return out
+
+
+@pytest.fixture
+def query(coloured_classes: Path) -> Path:
+    return coloured_classes / "lake" / "lake03.png"
+
+
+def test_evaluate_prints_a_table_and_writes_json(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    done = shell(
+        "evaluate", model, "--data", coloured_classes, "--json", tmp_path / "r.json", "--per-class"
+    )
+    assert done.status == 0
+    assert "mAP" in done.out
+    assert all(name in done.out for name in ("field", "lake", "roof", "sand", "all"))
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["data"]["part"] == "test"
+    assert report["queries"] == 8  # a fifth of 12, rounded, of four classes
+    assert f"{report['metrics']['map']:.4f}" in done.out
+
+
+def test_evaluate_takes_parts_and_protocols(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    def report(*options: str) -> dict[str, object]:
+        file = tmp_path / "r.json"
+        done = shell("evaluate", model, "--data", coloured_classes, "--json", file, *options)
+        assert done.status == 0, done.err
+        found: dict[str, object] = json.loads(file.read_text())
+        return found
+
+    everything = report("--part", "all")
+    assert everything["queries"] == 48
+    against = report("--protocol", "query-gallery")
+    assert (against["queries"], against["gallery"]) == (8, 40)
+    assert report("--ranking", "euclidean")["ranking"] == "euclidean"
+
+
+def test_search_as_json_prints_json_and_nothing_else(
+    shell: Shell, archive: Path, query: Path
+) -> None:
+    done = shell("search", archive, query, "-k", 5, "--format", "json")
+    hits = json.loads(done.out)
+    assert len(hits) == 5
+    assert hits[0]["source"] == str(query)
+    assert hits[0]["distance"] == pytest.approx(0, abs=1e-5)
+    assert [hit["distance"] for hit in hits] == sorted(hit["distance"] for hit in hits)
+
+
+def test_search_as_table_and_page(shell: Shell, archive: Path, query: Path, tmp_path: Path) -> None:
+    done = shell("search", archive, query)
+    assert done.status == 0
+    assert query.name in done.out
+    assert "48 images searched" in done.err
+    page = tmp_path / "hits.html"
+    done = shell("search", archive, query, "--format", "html", "--out", page)
+    assert done.status == 0
+    assert done.out == ""
+    assert page.read_text().startswith("<!doctype html>")
+    assert page.read_text().count("data:image/jpeg;base64,") == 11
+    many = shell("search", archive, query, "-k", 999, "--format", "json")
+    assert len(json.loads(many.out)) == 48
+
+
+def test_index_again_adds_nothing_and_lists_what_it_skips(
+    shell: Shell, archive: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("hello")
+    done = shell("index", archive, coloured_classes, tmp_path)
+    assert done.status == 0
+    assert done.out.startswith("0 added, 0 replaced, 48 unchanged, 1 skipped, 1 other files")
+    assert "bad.png" in done.err
+    report = json.loads(shell("index", archive, coloured_classes, tmp_path, "--json").out)
+    assert report["unchanged"] == 48
+    assert [Path(entry["path"]).name for entry in report["skipped"]] == ["bad.png"]
+
+
+def test_info_and_prune(shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(coloured_classes / "lake", images)
+    assert shell("index", tmp_path / "a", images, "--model", model).status == 0
+    info = json.loads(shell("info", tmp_path / "a", "--json").out)
+    fingerprint = json.loads((model / "model.json").read_text())["fingerprint"]
+    assert info["count"] == 12
+    assert info["model"]["fingerprint"] == fingerprint
+    assert fingerprint in shell("info", tmp_path / "a").out
+    (images / "lake00.png").unlink()
+    assert shell("prune", tmp_path / "a").out.startswith("1 images forgotten")
+    assert json.loads(shell("info", tmp_path / "a", "--json").out)["count"] == 11
+
+
+def test_lists(shell: Shell) -> None:
+    names = {row["name"] for row in json.loads(shell("methods", "--json").out)}
+    assert {"pooled", "dual-attention"} <= names
+    assert "-s margin=0.9" in shell("methods").out
+    sets = json.loads(shell("datasets", "list", "--json").out)
+    assert len(sets) == 10
+    assert all(row["name"] in shell("datasets", "list").out for row in sets)
+    assert shell("--version").out.strip()
+
+
+def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) -> None:
+    assert shell("datasets", "check", "ucm", data_root).status == 0
+    done = shell("datasets", "check", "ucm", tmp_path)
+    assert done.status == 1
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("train", "nonsense", "--data", "D", "--out", "X"), 2, "dual-attention"),
+        (("train", "pooled", "--data", "nowhere", "--out", "X", *TRAIN), 1, "no such folder"),
+        (("train", "pooled", "--data", "D", "--out", "X", *TRAIN, "-s", "lr"), 2, "key=value"),
+        (("train", "pooled", "--data", "D", "--out", "X", *TRAIN, "-s", "rl=1"), 2, "no rl"),
+        (("train", "pooled", "--data", "D", "--out", "X", *TRAIN, "-s", "lr=a"), 2, "must be"),
+        (("train", "pooled", "--data", "D", "--out", "D", *TRAIN), 2, "another folder"),
+        (
+            ("train", "pooled", "--data", "D", "--out", "X", "--backbone", "resnet1000"),
+            2,
+            "no backbone",
+        ),
+        (("train", "pooled", "--data", "D", "--out", "X", "--train-share", "2"), 2, "share"),
+        (("evaluate", "nowhere", "--data", "D"), 1, "no model folder"),
+        (("evaluate", "D", "--data", "D"), 1, "no rsir model"),
+        (("evaluate", "M", "--data", "nowhere"), 1, "no such folder"),
+        (("evaluate", "M", "--data", "D", "--ranking", "l7"), 2, "cosine"),
+        (("evaluate", "M", "--data", "D", "--split", "nowhere.csv"), 1, "nowhere.csv"),
+        (("evaluate", "M", "--data", "D", "--device", "abacus"), 2, "abacus"),
+        (("index", "new", "D"), 2, "--model"),
+        (("index", "A", "nowhere"), 1, "nowhere"),
+        (("index", "D", "D", "--model", "M"), 1, "other files"),
+        (("search", "D", "Q"), 1, "no archive"),
+        (("search", "nowhere", "Q"), 1, "nowhere"),
+        (("search", "A", "nowhere.png"), 1, "nowhere.png"),
+        (("search", "A", "T"), 1, "not an image"),
+        (("search", "A", "Q", "-k", "0"), 2, "k must be"),
+        (("search", "A", "Q", "--format", "xml"), 2, "xml"),
+        (("info", "nowhere"), 1, "nowhere"),
+        (("datasets", "check", "nonsense", "D"), 2, "nonsense"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_a_message_and_a_status(
+    arguments: tuple[str, ...],
+    status: int,
+    message: str,
+    shell: Shell,
+    model: Path,
+    archive: Path,
+    query: Path,
+    coloured_classes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("hello")
+    places = {"D": coloured_classes, "M": model, "A": archive, "Q": query, "X": tmp_path / "x"}
+    places["T"] = tmp_path / "text.png"
+    done = shell(*(places.get(argument, argument) for argument in arguments))
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_another_models_archive_is_refused(
+    shell: Shell, archive: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    assert (
+        shell(
+            "train", "pooled", "--data", coloured_classes, "--out", other, "--epochs", 0, *TRAIN
+        ).status
+        == 0
+    )
+    done = shell("index", archive, coloured_classes, "--model", other)
+    assert done.status == 1
+    assert "belongs to the model" in done.err
+
+
+def test_an_empty_class_and_a_class_of_one_are_named(shell: Shell, tmp_path: Path) -> None:
+    for name, count in (("wood", 4), ("lake", 4), ("lone", 1)):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "d" / name / f"{name}{i}.png")
+    train = ("train", "pooled", "--data", tmp_path / "d", "--out", tmp_path / "x", *TRAIN)
+    done = shell(*train)
+    assert done.status == 1
+    assert "lone" in done.err
+    (tmp_path / "d" / "lone" / "lone0.png").unlink()
+    done = shell(*train)
+    assert done.status == 1
+    assert "lone" in done.err
+    assert "empty" in done.err
+
+
+def test_values_of_assignments() -> None:
+    found = cli.parse_assignments(["a=1", "b=0.5", "c=true", "d=text", "e=x=y", 'f="1"'])
+    assert found == {"a": 1, "b": 0.5, "c": True, "d": "text", "e": "x=y", "f": "1"}
+    with pytest.raises(UsageError):
+        cli.parse_assignments(["=1"])
+
+
+def test_the_written_help_is_the_shells_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "typer", "rsir.cli", "utils", "docs", "--name", "rsir"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (DOCS / "cli.md").read_text("utf-8").strip() == done.stdout.strip(), "run: make docs"
