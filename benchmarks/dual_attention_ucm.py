@@ -21,7 +21,8 @@ from pathlib import Path
 import rsir
 from rsir.data import folder, splits
 from rsir.evaluate import evaluate
-from rsir.training import Settings, train
+from rsir.settings import Settings
+from rsir.training import train
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
 ROWS = {

@@ -14,11 +14,11 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "rsir"
 LAYERS = [
     {"types", "errors"},
     {"geo", "data", "nn", "losses", "metrics", "ranking"},
-    {"methods", "gallery"},
+    {"methods", "gallery", "settings"},
     {"model"},
-    {"training", "encode", "evaluate"},
+    {"training", "fitting", "encode", "evaluate"},
     {"archive"},
-    {"demo"},
+    {"demo", "terminal"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

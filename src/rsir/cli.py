@@ -1,6 +1,6 @@
 """The shell: parse, call, print. Nothing is decided here.
 
-Results go to stdout, messages and progress to stderr. Exit status: 0 done, 1 failed, 2 wrong
+Results go to stdout, messages to stderr. Exit status: 0 done, 1 failed, 2 wrong
 usage, 130 interrupted. Heavy libraries load inside the commands, so that --help is quick.
 """
 
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsir.errors import RsirError, UsageError
+from rsir.errors import DataError, RsirError, UsageError
+from rsir.terminal import print_hits, print_report, progress, say
 
 if TYPE_CHECKING:
-    from rsir.archive.hits import Hits
     from rsir.data.folder import LabelledSet
-    from rsir.evaluate import Report
+    from rsir.data.splits import Part as SplitPart
+    from rsir.data.splits import Split
 
 app = typer.Typer(
     help="Content-based remote sensing image retrieval: learn, measure, search.",
@@ -60,9 +58,9 @@ class Part(StrEnum):
     train = "train"
     all = "all"
 
-    def parts(self) -> tuple[Literal["train", "val", "test"], ...]:
+    def parts(self) -> tuple[SplitPart, ...]:
         """The parts of a split that it means."""
-        every: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+        every: tuple[SplitPart, ...] = ("train", "val", "test")
         return tuple(part for part in every if self.value in (part, "all"))
 
 
@@ -100,9 +98,13 @@ def methods(as_json: Json = False) -> None:
         }
         for name in METHODS
     ]
+    from rsir.settings import Settings
+
+    trainer = dataclasses.asdict(Settings())
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps({"methods": rows, "trainer": trainer}, indent=2))
         return
+    rows.append({"name": "trainer", "title": "settings of every method", "defaults": trainer})
     for row in rows:
         typer.echo(f"{row['name']:16s}{row['title']}")
         for key, value in row["defaults"].items():
@@ -121,8 +123,12 @@ def train(
         str, typer.Option(help="'pretrained' (timm's hub), 'none', or a safetensors file.")
     ] = "pretrained",
     split: Annotated[Path | None, typer.Option(help="A split written earlier.")] = None,
-    train_share: Annotated[float, typer.Option(help="Share of each class to train on.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    train_share: Annotated[
+        float | None, typer.Option(help="Share of each class to train on; 0.8 if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the split and of the training; 0 if not given.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="0: keep the starting weights.")] = None,
     labels: Labels = None,
     set_: Annotated[
@@ -134,32 +140,42 @@ def train(
 
     The same command takes up an interrupted run where it was, and does nothing if it is done.
     """
+    from rsir import settings as trainer
     from rsir import training
     from rsir.data import splits
     from rsir.methods import method_type
 
     kind = method_type(method)
     chosen = parse_assignments(set_ or [])
-    chosen |= {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
-    options, settings = training.configure(kind, chosen)
-    images = _readable(_labelled_set(data, labels))
+    chosen |= {} if seed is None else {"seed": seed}
+    chosen |= {} if epochs is None else {"epochs": epochs}
+    options, settings = trainer.configure(kind, chosen)
     if split is None:
-        parts = splits.make(images, train=train_share, val=settings.validation, seed=settings.seed)
+        images = _readable(_labelled_set(data, labels))
+        share = 0.8 if train_share is None else train_share
+        parts = splits.make(images, train=share, val=settings.validation, seed=settings.seed)
+        root = images.root
     else:
+        if labels is not None or train_share is not None or "validation" in chosen:
+            raise UsageError("--split settles labels and shares; leave out the options for them")
         parts = splits.read(split)
+        images = parts.labelled(data, "train", "val")
+        kept = _readable(images)
+        parts = parts.without(set(images.paths) - set(kept.paths))
+        root = images.root
     training.train(
         method,
         parts,
-        images.root,
+        root,
         out,
         backbone=backbone,
         weights=weights,
         options=options,
         settings=settings,
-        on_epoch=_say,
+        on_epoch=say,
         progress=sys.stderr.isatty(),
     )
-    _say(f"the model is in {out}")
+    say(f"the model is in {out}")
 
 
 @app.command()
@@ -192,23 +208,28 @@ def evaluate(
     manifest = split or (own if own.is_file() and part is not Part.all else None)
     gallery = None
     about: dict[str, Any] = {}
+    if protocol is Protocol.query_gallery and (manifest is None or part is Part.all):
+        raise UsageError("query-gallery needs a --split, and a --part of it to take queries from")
     if manifest is None:
-        if part not in (None, Part.all) or protocol is Protocol.query_gallery:
-            raise UsageError("parts need a split; give one with --split")
+        if part not in (None, Part.all):
+            raise UsageError(f"the part {part.value} is of a split; give one with --split")
         queries = _labelled_set(data, labels)
         about["part"] = "all"
     else:
+        if labels is not None:
+            raise UsageError("a split has its own labels; --labels goes with --part all")
         parts = splits.read(manifest)
         chosen = (part or Part.test).parts()
-        queries = parts.labelled(data, *chosen)
+        queries = _verified(parts, data, chosen, is_own=split is None)
         if protocol is Protocol.query_gallery:
-            gallery = parts.labelled(data, *(p for p in splits.PARTS if p not in chosen))
+            others = tuple(p for p in splits.PARTS if p not in chosen)
+            gallery = _verified(parts, data, others, is_own=split is None)
         about |= {"part": (part or Part.test).value, "split_hash": parts.hash}
-    with _progress("encoding") as tick:
+    with progress("encoding") as tick:
         report = run(encoder, queries, gallery, ranking=ranking, data=about, on_progress=tick)
+    print_report(report, per_class=per_class)
     if json_file is not None:
         report.write(json_file)
-    _print_report(report, per_class)
 
 
 @app.command()
@@ -223,15 +244,19 @@ def index(
 ) -> None:
     """Encode images into an archive. Running it again adds only what is new or changed."""
     import rsir
-    from rsir.archive.archive import Archive
+    from rsir.archive.archive import MODEL, Archive
 
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
     if model is not None:
         opened = Archive.open_or_create(archive, rsir.load(model, device=device))
     elif not archive.exists():
         raise UsageError(f"{archive} is a new archive: say with which --model to make it")
     else:
-        opened = Archive.open(archive)
-    with _progress("indexing") as tick:
+        Archive.open(archive)  # says so if it is none, before its model is loaded
+        opened = Archive.open(archive, rsir.load(archive / MODEL, device=device))
+    with progress("indexing") as tick:
         report = opened.add(paths, on_progress=tick)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
@@ -243,7 +268,7 @@ def index(
         f"{len(opened)} images in {archive}"
     )
     for skipped in report.skipped:
-        _say(f"skipped {skipped.path}: {skipped.reason}")
+        say(f"skipped {skipped.path}: {skipped.reason}")
 
 
 @app.command()
@@ -259,7 +284,7 @@ def search(
 
     hits = rsir.open(archive).search(image, k=k)
     if format is Format.table and out is None:
-        _print_hits(hits)
+        print_hits(hits)
         return
     if format is Format.json:
         text = json.dumps([hit.to_dict() for hit in hits], indent=2, ensure_ascii=False)
@@ -274,7 +299,7 @@ def search(
         typer.echo(text)
     else:
         out.write_text(text + "\n", "utf-8")
-        _say(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 @app.command()
@@ -296,11 +321,16 @@ def info(
 
 
 @app.command()
-def prune(archive: Annotated[Path, typer.Argument(help="Folder of the archive.")]) -> None:
+def prune(
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Even if the files of all images are gone.")
+    ] = False,
+) -> None:
     """Forget the images whose files are gone."""
     import rsir
 
-    gone = rsir.open(archive).prune()
+    gone = rsir.open(archive).prune(everything=everything)
     typer.echo(f"{len(gone)} images forgotten")
 
 
@@ -363,7 +393,7 @@ def demo(
     """Show the whole way, offline: scenes, training, archive, searches, a page."""
     from rsir import demo as demonstration
 
-    typer.echo(demonstration.run(out, data, say=_say))
+    typer.echo(demonstration.run(out, data, say=say))
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:
@@ -385,16 +415,16 @@ def main() -> None:
     try:
         app()
     except RsirError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(error.exit_status)
+    except OSError as error:
+        # A full disk, a folder that may not be written: what the system says is all there is.
+        say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(RsirError.exit_status)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            _say("interrupted; the same command goes on from here")
+            say("interrupted; training and indexing go on from here when run again")
         raise
-
-
-def _say(message: str) -> None:
-    typer.echo(message, err=True)
 
 
 def _labelled_set(data: Path, labels: Path | None) -> LabelledSet:
@@ -403,87 +433,32 @@ def _labelled_set(data: Path, labels: Path | None) -> LabelledSet:
     return folder.load(data, labels=labels)
 
 
+def _verified(
+    split: Split, data: Path, parts: tuple[SplitPart, ...], *, is_own: bool
+) -> LabelledSet:
+    """The images of the parts, if they are what the split was made of."""
+    if not len(split.part(*parts)):
+        raise UsageError(f"the split has no images in {', '.join(parts)}")
+    try:
+        split.verify(data, *parts)
+    except DataError as error:
+        if not is_own:
+            raise
+        hint = "this is the split that the model was trained on; for another set: --part all"
+        raise DataError(f"{error} ({hint})") from error
+    return split.labelled(data, *parts)
+
+
 def _readable(images: LabelledSet) -> LabelledSet:
     """The readable ones; the others are counted and listed."""
     from rsir.data.loading import readable
 
     kept, skipped = readable(images)
     for path, reason in skipped:
-        _say(f"skipped {path}: {reason}")
+        say(f"skipped {path}: {reason}")
     if skipped:
-        _say(f"{len(skipped)} of {len(images)} images skipped")
+        say(f"{len(skipped)} of {len(images)} images skipped")
     return kept
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on a terminal; a plain line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines(what)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _Lines:
-    """Progress as text, a line every ten seconds."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.started = self.last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.last < 10:
-            return
-        self.last = now
-        rate = done / (now - self.started)
-        _say(f"{self.what}: {done} of {total}, {rate:.0f} a second")
-
-
-def _print_report(report: Report, per_class: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names = {k: k.replace("r_at_", "R@").replace("p_at_", "P@") for k in report.metrics}
-    names["map"] = "mAP"
-    table = Table(
-        title=f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
-        f"{report.ranking}"
-    )
-    table.add_column("class" if per_class else "")
-    for key in report.metrics:
-        table.add_column(names[key], justify="right")
-    if per_class:
-        for name, values in report.per_class.items():
-            table.add_row(name, *(f"{values[key]:.3f}" for key in report.metrics))
-        table.add_section()
-    table.add_row("all", *(f"{value:.4f}" for value in report.metrics.values()))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    if report.queries_without_relevant:
-        _say(f"{report.queries_without_relevant} queries have nothing relevant and count 0")
-    for path, reason in report.skipped:
-        _say(f"skipped {path}: {reason}")
-
-
-def _print_hits(hits: Hits) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for column in ("rank", "score", "distance"):
-        table.add_column(column, justify="right")
-    table.add_column("image", overflow="fold")
-    for rank, hit in enumerate(hits, start=1):
-        table.add_row(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", hit.source)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    _say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

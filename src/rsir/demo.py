@@ -14,7 +14,7 @@ from rsir.data.folder import LabelledSet
 from rsir.data.images import find_images
 from rsir.data.loading import readable
 from rsir.errors import DataError
-from rsir.training import Settings
+from rsir.settings import Settings
 
 METHOD = "dual-attention"
 BACKBONE = "resnet10t"
@@ -55,6 +55,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> str:
         labelled.root,
         out / f"run-{mark}",
         backbone=BACKBONE,
+        weights="none",
         settings=replace(SETTINGS, epochs=epochs),
         on_epoch=lambda line: say(f"  {line}"),
     )

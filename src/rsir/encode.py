@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsir import model as models
 from rsir.data.images import read_pixels
-from rsir.errors import ModelError
+from rsir.errors import ModelError, UsageError
 from rsir.model import Model
 from rsir.types import Encoding
 
@@ -37,7 +37,7 @@ class Encoder:
         folder: Path | None = None,
     ) -> None:
         self.model = model
-        self.device = torch.device(best_device() if device == "auto" else device)
+        self.device = usable_device(device)
         self.batch_size = batch_size
         self.module = model.module.eval().to(self.device).to(memory_format=torch.channels_last)
         self.folder = folder
@@ -111,8 +111,18 @@ def load(name: str | Path, *, device: str = "auto", batch_size: int = 64) -> Enc
     return Encoder(models.load(folder), device=device, batch_size=batch_size, folder=folder)
 
 
-def best_device() -> str:
-    """The device to use: "cuda" where there is a GPU, else "mps" on Apple silicon, else "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name; "auto" is CUDA, then Apple's MPS, then the CPU.
+
+    Raises UsageError for a name that torch does not know, or a device that is not there.
+    """
+    if name == "auto":
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
+    return device

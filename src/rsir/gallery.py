@@ -93,7 +93,8 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 :root { color-scheme: light dark; }
 body { max-width: 90rem; margin: 0 auto; padding: 1rem 1.5rem 3rem;
   font-family: system-ui, sans-serif; background: Canvas; color: CanvasText; }
-h1 { font-size: 1.4rem; } section { border-top: 1px solid #8886; padding-top: 1rem; } .rsir-query { max-width: 15rem; }
+h1 { font-size: 1.4rem; } section { border-top: 1px solid #8886; padding-top: 1rem; }
+.rsir-query { max-width: 15rem; }
 {{ style }}</style>
 </head>
 <body>

@@ -293,6 +293,22 @@ def test_files_that_are_gone_stay_until_prune(archive, images):
     assert archive.prune() == []
 
 
+def test_prune_forgets_no_disk_that_is_not_mounted(archive, images, tmp_path):
+    assert archive.prune() == []
+    archive.add(images)
+    archive._store.add([Record("uri", "s3://bucket/a.png", "c")], np.ones((1, 16), np.float32))
+    before = contents(archive)
+    images.rename(tmp_path / "unmounted")
+    with pytest.raises(ArchiveError, match=r"none of the 12 files.*images.*not mounted"):
+        archive.prune()
+    assert contents(archive) == before
+    (tmp_path / "unmounted").rename(images)
+    assert archive.prune() == []
+    shutil.rmtree(images)
+    assert len(archive.prune(everything=True)) == 12
+    assert [record.id for record in archive.records()] == ["uri"]
+
+
 def test_bad_images_are_listed_and_stop_nothing(archive, images, tmp_path):
     (images / "river" / "not.png").write_bytes(b"not an image")
     (images / "river" / "empty.jpg").write_bytes(b"")

@@ -629,6 +629,27 @@ def test_find_images(tmp_path):
     assert all(suffix == suffix.lower() for suffix in SUFFIXES)
 
 
+@pytest.mark.parametrize("link", ["0", "z", "deep/z", "m/z"])
+def test_a_folder_keeps_its_own_name_whatever_links_to_it(tmp_path, link):
+    for name in ("a/1.png", "m/sub/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wanted = find_images([tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in wanted[0]] == [
+        "a/1.png",
+        "m/sub/2.png",
+    ]
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "other").symlink_to(tmp_path / "m", target_is_directory=True)
+    assert find_images([tmp_path]) == wanted
+    # Links that are named outright, or lie in a folder that comes first, give way too.
+    starts = [tmp_path / link, (tmp_path / link).parent, tmp_path / "a", tmp_path]
+    assert find_images(starts) == wanted
+    alone, _ = find_images([tmp_path / link])
+    assert alone == [tmp_path / link / "1.png"]
+
+
 def test_find_images_leaves_out_a_folder(tmp_path):
     for name in ("a.png", "own/b.png", "own/deep/c.png", "own/about.json", "owned/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -89,11 +89,77 @@ def test_pairs_are_in_turn_similar_and_dissimilar() -> None:
     assert len(drawn) % 8 == 0
 
 
-def test_multi_label_pairs_and_batches_share_a_label() -> None:
-    drawn = indices(PairSampler(LABELS, batch_size=4, seed=0))
-    for n, (one, other) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
+@pytest.mark.parametrize("epoch", range(10))
+def test_multi_label_pairs_are_in_turn_similar_and_dissimilar(epoch: int) -> None:
+    sampler = PairSampler(LABELS, batch_size=4, seed=0)
+    sampler.set_epoch(epoch)
+    drawn = indices(sampler)
+    turn = True
+    for one, other in zip(drawn[::2], drawn[1::2], strict=True):
         shares = bool((LABELS[one] & LABELS[other]).any())
-        assert shares == (n % 2 == 0) or one == other
+        if one == 4:  # it has no label, so nothing is similar to it, nor is it to itself
+            assert not shares
+            assert other != one
+            continue
+        assert shares == turn
+        if one == other:
+            assert one == 2  # the only image with its label
+        turn = not turn
+
+
+def test_images_without_labels_are_never_similar() -> None:
+    labels = np.zeros((6, 3), np.uint8)
+    labels[:2, 1] = 1
+    drawn = np.array(indices(PairSampler(labels, batch_size=4, seed=0))).reshape(-1, 2)
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    both_labelled = (drawn < 2).all(axis=1)
+    assert both_labelled.sum() == 1
+    assert len(indices(PairSampler(np.zeros((4, 3), np.uint8), batch_size=4, seed=0))) == 8
+
+
+@pytest.mark.parametrize("targets", [TARGETS, LABELS, np.array([0] * 300 + [1])])
+def test_partners_are_those_that_brute_force_allows(targets: np.ndarray) -> None:
+    hot = targets if targets.ndim == 2 else targets[:, None] == np.arange(5)
+    shares = (hot.astype(int) @ hot.T.astype(int)) > 0
+    sampler = PairSampler(targets, batch_size=2, seed=0)
+    seen: dict[int, set[int]] = {}
+    for epoch in range(1000 if len(targets) < 40 else 3):
+        sampler.set_epoch(epoch)
+        drawn = indices(sampler)
+        for one, other in zip(drawn[::2], drawn[1::2], strict=True):
+            seen.setdefault(one, set()).add(other)
+    for one, partners in seen.items():
+        others = set(range(len(targets))) - {one}
+        similar = {i for i in others if shares[one, i]}
+        alone = not similar and hot[one].any()
+        allowed = (others | {one}) if alone else others
+        if len(targets) < 40:
+            assert partners == allowed
+        else:  # 300 similar images and one that is not: it is found, though hardly by chance
+            assert partners <= allowed
+    if len(targets) > 40:
+        dissimilar = sum(300 in partners for one, partners in seen.items() if one != 300)
+        assert dissimilar > 200
+
+
+def test_partners_are_found_without_looking_at_every_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = PairSampler(np.arange(3000) % 30, batch_size=8, seed=0)
+
+    def fail(leader: int) -> None:
+        raise AssertionError(f"looked through the whole set for {leader}")
+
+    monkeypatch.setattr(sampler, "_all_dissimilar", fail)
+    assert len(indices(sampler)) == 6000
+
+
+def test_all_similar_images_pair_with_another() -> None:
+    drawn = indices(PairSampler(np.zeros(4, int), batch_size=2, seed=0))
+    assert all(one != other for one, other in zip(drawn[::2], drawn[1::2], strict=True))
+
+
+def test_multi_label_batches_share_a_label() -> None:
     sampler = PKSampler(LABELS, batch_size=4, per_class=2, seed=0)
     drawn = indices(sampler)
     assert 4 not in drawn  # it has no label
@@ -127,5 +193,7 @@ def test_too_little_to_train_on_is_an_error(make) -> None:  # type: ignore[no-un
 def test_batches_that_do_not_divide_are_an_error() -> None:
     with pytest.raises(UsageError, match="multiple"):
         pk(batch_size=10)
+    with pytest.raises(UsageError, match="single class"):
+        pk(batch_size=3)  # nothing in such a batch is dissimilar
     with pytest.raises(UsageError, match="even"):
         PairSampler(TARGETS, batch_size=5, seed=0)

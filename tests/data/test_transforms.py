@@ -103,6 +103,36 @@ def test_a_crop_holds_at_least_the_least_area() -> None:
     assert min(widths) < 80
 
 
+@pytest.mark.parametrize("shape", [(60, 250), (250, 60), (1, 50), (7, 3), (1999, 1)])
+def test_without_crop_a_view_is_what_search_sees(shape: tuple[int, int]) -> None:
+    pixels = image(*shape)
+    spec = InputSpec(size=32, mean=(0,) * 3, std=(1,) * 3)
+    plain = Augmentation(min_area=1.0, flips=False, quarter_turns=False)
+    for seed in range(5):
+        assert torch.equal(plain(pixels, 32, seed=seed), spec.prepare(pixels))
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 250), (250, 60)])
+def test_crops_of_oblong_images_differ_and_have_their_shape(height: int, width: int) -> None:
+    # Band 0 holds the row, band 1 the column: their ranges are the sides of the crop.
+    rows, columns = np.indices((height, width)).astype(np.uint8)
+    pixels = np.stack([rows, columns, rows])
+    augment = Augmentation(min_area=0.25, flips=False, quarter_turns=False)
+    views = [augment(pixels, 256, seed=s).numpy() for s in range(30)]
+    assert len({view.tobytes() for view in views}) == 30
+    for view in views:
+        tall, wide = (np.ptp(view[band]) + 1 for band in (0, 1))
+        assert tall / height == pytest.approx(wide / width, abs=0.03)
+        assert 0.48 < tall / height <= 1
+
+
+def test_a_view_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    Augmentation()(image(8, 8), 8, seed=5)
+    assert seeds == []
+
+
 @pytest.mark.parametrize("area", [0.0, -1.0, 1.5])
 def test_an_impossible_area_is_refused(area: float) -> None:
     with pytest.raises(UsageError):

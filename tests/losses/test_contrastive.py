@@ -63,9 +63,30 @@ def test_a_batch_of_one_costs_nothing() -> None:
 
 def test_equal_embeddings_have_finite_gradients() -> None:
     embedding = torch.ones(3, 2).requires_grad_()
+    distance = pairwise_euclidean(embedding)
+    assert (distance == 0).all()
     contrastive(embedding, torch.tensor([0, 1, 0]), margin=0.9).backward()
     assert embedding.grad is not None
-    assert torch.isfinite(embedding.grad).all()
+    assert (embedding.grad == 0).all()
+
+
+def test_no_difference_of_each_pair_is_kept() -> None:
+    kept = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        contrastive(unit(20, 300).requires_grad_(), torch.arange(20) % 4, margin=0.9)
+    assert max(kept) <= 20 * 300
+
+
+def test_near_embeddings_keep_their_digits() -> None:
+    embedding = unit(30, 2048).double()
+    embedding[1] = embedding[0] + 1e-5 * unit(1, 2048)[0].double()
+    expected = (embedding[0].float() - embedding[1].float()).norm()
+    torch.testing.assert_close(pairwise_euclidean(embedding.float())[0, 1], expected)
 
 
 def test_half_precision_input_is_computed_in_float32() -> None:

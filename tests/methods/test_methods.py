@@ -37,6 +37,31 @@ def test_every_option_has_a_plain_default(name: str) -> None:
     assert method_type(name).title
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("pooling", "sum", "one of spoc, mac, gem"),
+        ("margin", 0.0, "above 0"),
+        ("margin", 2.1, "at most 2"),
+        ("margin", float("nan"), "at most 2"),
+        ("reduction", 0, "at least 1"),
+        ("fusion_kernel", 0, "odd"),
+        ("fusion_kernel", 2, "odd"),
+        ("fusion_kernel", -1, "at least 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(option: str, value: float | str, rule: str) -> None:
+    for kind in (DualAttentionOptions, PooledOptions):
+        if option in {field.name for field in dataclasses.fields(kind)}:
+            with pytest.raises(UsageError, match=f"{option} must be .*{rule}.*not {value!r}"):
+                kind(**{option: value})
+
+
+def test_the_limits_of_the_options_are_allowed() -> None:
+    DualAttentionOptions(pooling="mac", margin=2.0, reduction=1, fusion_kernel=5)
+    PooledOptions(pooling="spoc", margin=2)
+
+
 def test_an_unknown_method_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="dual-attention"):
         method_type("dual_attention")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import timm
@@ -8,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsir.errors import ModelError, UsageError
-from rsir.nn.backbone import Backbone, parse_name
+from rsir.nn.backbone import REFUSED_OPTIONS, Backbone, parse_name
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,11 @@ from rsir.nn.backbone import Backbone, parse_name
         ("mobilenetv2_100:pad_type=same", 64, 2),
         ("vit_tiny_patch16_224", 48, 3),  # tokens, with a class token
         ("swin_tiny_patch4_window7_224", 224, 7),  # channels last
+        ("xcit_nano_12_p16_224", 64, 4),  # from here on, tokens whose grid timm does not tell
+        ("mvitv2_tiny", 224, 7),
+        ("tnt_s_legacy_patch16_224", 224, 14),
+        ("levit_128s", 224, 4),
+        ("volo_d1_224", 224, 14),  # with a class token that timm does not tell
     ],
 )
 def test_any_kind_of_backbone_gives_a_feature_map(name: str, side: int, cells: int) -> None:
@@ -78,8 +86,83 @@ def test_names_are_parsed_and_unknown_ones_get_a_hint() -> None:
         parse_name("esnet50")
     with pytest.raises(UsageError, match="key=value"):
         parse_name("resnet18:fast")
-    with pytest.raises(UsageError, match="does not take these options"):
-        Backbone("resnet18:nonsense=1", image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("resnet18:nonsense=1", 32, "cannot build.*TypeError.*nonsense"),
+        ("resnet50.nonsense", 32, "cannot build.*Invalid pretrained tag"),
+        ("resnet10t:global_pool=foo", 32, "cannot build.*Invalid pool type: foo"),
+        ("resnet10t:output_stride=7", 32, "cannot build.*AssertionError"),
+        ("resnet10t:act_layer=foo", 32, "cannot build.*KeyError: 'foo'"),
+        ("vit_tiny_patch16_224:patch_size=0", 32, "cannot build.*ZeroDivisionError"),
+        ("swin_tiny_patch4_window7_224", 3, "'swin_tiny.*3 × 3 pixels"),
+        ("pit_ti_224", 224, "'pit_ti_224' gives 0 patch tokens, .* no 27 × 27 map"),
+        ("coat_tiny", 224, "'coat_tiny' gives several maps"),
+    ],
+)
+def test_what_timm_refuses_is_a_usage_error(name: str, size: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Backbone(name, image_size=size)
+
+
+class Net(torch.nn.Module):
+    """A net that gives `features`, whatever it is shown."""
+
+    pretrained_cfg: ClassVar[dict[str, tuple[float, ...]]] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+    def __init__(self, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.features
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 8), "'resnet10t' gives 2-D features"),
+        ((1, 2, 3, 4, 5), "'resnet10t' gives 5-D features"),
+        ((1, 12, 8), "'resnet10t' gives 12 patch tokens, which make no square map"),
+    ],
+)
+def test_features_that_make_no_map_are_refused(
+    shape: tuple[int, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: Net(torch.zeros(shape)))
+    with pytest.raises(UsageError, match=message):
+        Backbone("resnet10t", image_size=32)
+
+
+def test_weights_that_cannot_be_fetched_stay_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NotCachedError(FileNotFoundError, ValueError):
+        """As the hub's LocalEntryNotFoundError is."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise NotCachedError("offline")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ModelError, match="could not fetch"):
+        Backbone("resnet10t", image_size=32, weights="pretrained")
+
+
+@pytest.mark.parametrize("option", sorted(REFUSED_OPTIONS))
+def test_names_cannot_reach_files_or_what_the_images_settle(option: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot set {option};"):
+        parse_name(f"resnet10t:pad_type=same,{option}=1")
+
+
+def test_a_pickle_in_a_name_is_never_opened(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "boom"),)
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UsageError, match="checkpoint_path"):
+        Backbone(f"resnet10t:checkpoint_path={tmp_path / 'w.pth'}", image_size=32)
+    assert not (tmp_path / "boom").exists()
 
 
 def test_the_weights_at_hand_fit(weights: Path) -> None:

@@ -281,13 +281,27 @@ class Archive:
         """Forget `ids`; returns how many there were. The files themselves are left alone."""
         return self._store.delete(ids)
 
-    def prune(self) -> list[str]:
+    def prune(self, *, everything: bool = False) -> list[str]:
         """Forget the images whose file is gone; returns their ids, sorted.
 
         Only absolute file paths are looked for, not uris. A file that is there but cannot be
         looked at (permissions) is kept.
+
+        everything: forget also if no file at all is left. Without it that is an ArchiveError, and
+        nothing is forgotten: a disk that is not mounted is the likelier reason.
         """
-        gone = [record.id for record in self._store.records() if _is_gone(record.source)]
+        gone: list[str] = []
+        files, last = 0, ""
+        for record in self._store.records():
+            if Path(record.source).is_absolute():
+                files, last = files + 1, record.source
+                if _is_gone(record.source):
+                    gone.append(record.id)
+        if gone and len(gone) == files and not everything:
+            raise ArchiveError(
+                f"none of the {files} files that {self.path} knows is there, e.g. {last}; is a "
+                "disk not mounted? To forget them all, prune with everything=True"
+            )
         self._store.delete(gone)
         return gone
 

@@ -101,36 +101,44 @@ def find_images(
     """The image files among files and folders, sorted and each once, and what was passed over.
 
     Folders are searched to the bottom; names that begin with a dot are ignored, links are
-    followed, a folder reached twice is searched once. A file named outright is taken whatever its
-    suffix. The Counter has the lower-case suffixes ("" for none) of the other files in the folders.
+    followed, a folder reached twice is searched once, under its own name rather than a link's. A
+    file named outright is taken whatever its suffix. The Counter has the lower-case suffixes (""
+    for none) of the other files in the folders.
     exclude: a folder in which nothing is looked at, under whatever name it is reached.
 
     Errors: DataError if a path is missing or a folder cannot be listed.
     """
     found: set[Path] = set()
     others: Counter[str] = Counter()
-    seen: set[Path] = set()
+    folders: list[Path] = []
     closed = None if exclude is None else exclude.resolve()
     for start in map(Path, paths):
         if start.is_dir():
-            for file in _walk(start, seen, closed):
-                if file.suffix.lower() in SUFFIXES:
-                    found.add(file)
-                else:
-                    others[file.suffix.lower()] += 1
+            folders.append(start)
         elif start.exists():
             if closed is None or not start.parent.resolve().is_relative_to(closed):
                 found.add(start)
         else:
             raise DataError(f"{start}: no such file or folder; check the path")
+    for file in _walk(folders, closed):
+        if file.suffix.lower() in SUFFIXES:
+            found.add(file)
+        else:
+            others[file.suffix.lower()] += 1
     return sorted(found), others
 
 
-def _walk(folder: Path, seen: set[Path], closed: Path | None) -> Iterator[Path]:
-    # A stack, not recursion: depth is the user's. Resolved folders in `seen` stop link loops.
-    stack = [folder]
-    while stack:
-        folder = stack.pop()
+def _walk(starts: list[Path], closed: Path | None) -> Iterator[Path]:
+    # Stacks, not recursion: depth is the user's. Resolved folders in `seen` stop link loops.
+    # A link waits until no real folder is left: the ids of a folder's files come from their paths,
+    # and must not change when someone links to it.
+    seen: set[Path] = set()
+    folders: list[Path] = []
+    links: list[Path] = []
+    for start in starts:
+        (links if start.is_symlink() else folders).append(start)
+    while folders or links:
+        folder = (folders or links).pop()
         real = folder.resolve()
         if real in seen or (closed is not None and real.is_relative_to(closed)):
             continue
@@ -145,7 +153,7 @@ def _walk(folder: Path, seen: set[Path], closed: Path | None) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                stack.append(entry)
+                (links if entry.is_symlink() else folders).append(entry)
             elif entry.is_file():
                 yield entry
 

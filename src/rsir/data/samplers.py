@@ -17,6 +17,10 @@ from torch.utils.data import Sampler
 
 from rsir.errors import DataError, UsageError
 
+DISSIMILAR_TRIES = 32
+"""Random images looked at for a dissimilar one before the whole set is: our choice; where half of
+the set is similar, one leader in 10^9 needs more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -75,7 +79,8 @@ class PKSampler(EpochSampler):
     """Batches of P classes with K images each (Hermans et al. 2017), about N draws an epoch.
 
     targets: (N,) classes, or (N, L) multi-hot: then "class" is one of the image's labels.
-    batch_size = P·K; per_class = K. P falls to the number of classes where there are fewer.
+    batch_size = P·K, P ≥ 2 (one class has no dissimilar pair); per_class = K. P falls to the
+    number of classes where there are fewer.
     Classes come round equally often, images within a class too; a class with fewer than K
     images repeats them, each time in another random view.
     """
@@ -86,6 +91,11 @@ class PKSampler(EpochSampler):
         super().__init__(seed=seed)
         if batch_size % per_class:
             raise UsageError(f"batch size {batch_size} is not a multiple of {per_class} per class")
+        if batch_size // per_class < 2:
+            raise UsageError(
+                f"batches of {batch_size} images, {per_class} of each class, hold a single class; "
+                "raise the batch size or lower the images per class"
+            )
         self.members = members(targets)
         if len(self.members) < 2:
             raise DataError("training needs at least two classes with images")
@@ -118,8 +128,9 @@ class PairSampler(EpochSampler):
 
     targets: (N,) classes or (N, L) multi-hot labels; batch_size, even, is images, not pairs.
     Every image leads one pair an epoch; pairs are in turn similar and dissimilar. The partner
-    is any image that shares a class or label with it (itself only if there is no other), or any
-    that does not (any at all if every image is similar).
+    is another image of its class, or of a random one of its labels (itself only if there is no
+    other), or any that shares none (any other if every image is similar). Images without labels
+    are similar to nothing: they lead dissimilar pairs, which do not count as a turn.
     """
 
     def __init__(self, targets: NDArray[np.integer], *, batch_size: int, seed: int) -> None:
@@ -129,23 +140,44 @@ class PairSampler(EpochSampler):
         if len(targets) < 2:
             raise DataError("pairs need at least two images")
         self.labels = one_hot(targets)
+        self.members = [np.flatnonzero(column) for column in self.labels.T]
+        self.shared = self.labels.sum(axis=0) > 1
         self.pairs = max(1, 2 * len(targets) // batch_size) * min(batch_size // 2, len(targets))
 
     def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
         """Leaders in random order, each followed by its partner."""
         leaders = random.permutation(len(self.labels))
         leaders = np.resize(leaders, self.pairs)
-        partners = [self._partner(int(i), n % 2 == 0, random) for n, i in enumerate(leaders)]
-        return np.stack([leaders, np.array(partners)], axis=1).reshape(-1)
+        partners = np.empty_like(leaders)
+        labelled: NDArray[np.bool_] = np.any(self.labels, axis=1)
+        similar = True
+        for n, leader in enumerate(leaders):
+            partner = self._similar if similar and labelled[leader] else self._dissimilar
+            partners[n] = partner(int(leader), random)
+            similar ^= bool(labelled[leader])
+        return np.stack([leaders, partners], axis=1).reshape(-1)
 
-    def _partner(self, leader: int, similar: bool, random: np.random.Generator) -> int:
+    def _similar(self, leader: int, random: np.random.Generator) -> int:
+        labels = np.flatnonzero(self.labels[leader] & self.shared)
+        if len(labels) == 0:
+            return leader
+        group = self.members[labels[random.integers(len(labels))]]
+        place = np.searchsorted(group, leader) + random.integers(1, len(group))
+        return int(group[place % len(group)])
+
+    def _dissimilar(self, leader: int, random: np.random.Generator) -> int:
+        count = len(self.labels)
+        for _ in range(DISSIMILAR_TRIES):
+            other = (leader + int(random.integers(1, count))) % count
+            if not (self.labels[leader] & self.labels[other]).any():
+                return other
+        all_dissimilar = self._all_dissimilar(leader)
+        return int(random.choice(all_dissimilar)) if len(all_dissimilar) else other
+
+    def _all_dissimilar(self, leader: int) -> NDArray[np.int64]:
         shares = (self.labels & self.labels[leader]).any(axis=1)
-        wanted = shares if similar else ~shares
-        others = np.flatnonzero(wanted)
-        others = others[others != leader]
-        if len(others) == 0:
-            return leader if similar else int(random.integers(len(self.labels)))
-        return int(random.choice(others))
+        shares[leader] = True
+        return np.flatnonzero(~shares)
 
     def __len__(self) -> int:
         return 2 * self.pairs

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -123,6 +123,10 @@ class Split:
             multi_label=self.multi_label,
         )
 
+    def without(self, paths: Collection[str]) -> Split:
+        """The split without some images, e.g. those that cannot be read."""
+        return Split(tuple(row for row in self.rows if row.path not in paths))
+
     def check(self) -> None:
         """Raises LeakageError naming images with the same content in different parts."""
         by_content: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -143,12 +147,16 @@ class Split:
             f"parts of the split: {shown}. Make the split anew, or put each pair into one part"
         )
 
-    def verify(self, root: str | Path) -> None:
-        """Hashes every file again; raises DataError naming those that are missing or changed."""
+    def verify(self, root: str | Path, *parts: Part) -> None:
+        """Hashes the files of the named parts, or of all parts if none is named, again.
+
+        Raises DataError naming those that are missing or changed.
+        """
         base = self._base(Path(root))
-        present = [row for row in self.rows if (base / row.path).is_file()]
+        rows = [self.rows[i] for i in self.part(*(parts or PARTS))]
+        present = [row for row in rows if (base / row.path).is_file()]
         there = {row.path for row in present}
-        missing = [row.path for row in self.rows if row.path not in there]
+        missing = [row.path for row in rows if row.path not in there]
         digests = hash_files([base / row.path for row in present])
         changed = [
             row.path for row, digest in zip(present, digests, strict=True) if digest != row.sha256

@@ -75,7 +75,8 @@ class InputSpec:
 class Augmentation:
     """The random views of training; overhead images have no up, so all eight turns are the same.
 
-    min_area: the crop's least share of the image's area, (0, 1]; 1 crops nothing.
+    min_area: the crop's least share of the image's area, (0, 1]; 1 crops nothing. A crop has the
+    image's own shape, and is squashed as the whole image is in search.
     flips, quarter_turns: random mirror images and turns by 90°.
     """
 
@@ -91,12 +92,14 @@ class Augmentation:
         """A (C, size, size) uint8 view of (C, H, W) uint8 pixels; the same seed, the same view."""
         image = torch.from_numpy(np.ascontiguousarray(pixels))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed: it would reseed the GPUs too, which fork_rng leaves out here.
+            torch.default_generator.manual_seed(seed)
             return self._view(image, size)
 
     def _view(self, image: Tensor, size: int) -> Tensor:
+        height, width = image.shape[1:]
         crop = v2.RandomResizedCrop(
-            size, scale=(self.min_area, 1.0), ratio=(1.0, 1.0), antialias=True
+            size, scale=(self.min_area, 1.0), ratio=(width / height,) * 2, antialias=True
         )
         view: Tensor = crop(image)
         turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))

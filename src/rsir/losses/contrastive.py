@@ -28,6 +28,9 @@ def contrastive(embedding: Tensor, targets: Tensor, *, margin: float) -> Tensor:
 
 
 def pairwise_euclidean(embedding: Tensor) -> Tensor:
-    """(B, B) Euclidean distances of (B, D); the gradient is finite where two rows are equal."""
-    squared = (embedding[:, None] - embedding[None, :]).square().sum(dim=2)
-    return squared.clamp(min=1e-12).sqrt()
+    """(B, B) Euclidean distances of (B, D); the gradient is 0 where two rows are equal.
+
+    Not by a matrix product, whose d² = |a|² + |b|² − 2ab has no digits left for near rows; and
+    without the (B, B, D) differences in memory.
+    """
+    return torch.cdist(embedding, embedding, compute_mode="donot_use_mm_for_euclid_dist")

@@ -16,7 +16,7 @@ from rsir.losses.contrastive import contrastive
 from rsir.methods.base import Method, Options, Output
 from rsir.nn.attention import ChannelSelfAttention, SpatialSelfAttention
 from rsir.nn.backbone import Backbone
-from rsir.nn.pooling import pooling
+from rsir.nn.pooling import POOLINGS, pooling
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,14 @@ class DualAttentionOptions(Options):
     reduction: int = 8
     fusion_kernel: int = 1
     margin: float = 0.9
+
+    def __post_init__(self) -> None:
+        self.require("pooling", self.pooling in POOLINGS, f"one of {', '.join(POOLINGS)}")
+        self.require("reduction", self.reduction >= 1, "at least 1")
+        odd = self.fusion_kernel >= 1 and self.fusion_kernel % 2 == 1
+        self.require("fusion_kernel", odd, "an odd number, at least 1")
+        # Between L2-normalised embeddings no distance is above 2.
+        self.require("margin", 0 < self.margin <= 2, "above 0 and at most 2")
 
 
 class DualAttention(Method):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from rsir.losses.contrastive import contrastive
 from rsir.methods.base import Method, Options, Output
 from rsir.nn.backbone import Backbone
-from rsir.nn.pooling import pooling
+from rsir.nn.pooling import POOLINGS, pooling
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class PooledOptions(Options):
 
     pooling: str = "gem"
     margin: float = 0.9
+
+    def __post_init__(self) -> None:
+        self.require("pooling", self.pooling in POOLINGS, f"one of {', '.join(POOLINGS)}")
+        # Between L2-normalised embeddings no distance is above 2.
+        self.require("margin", 0 < self.margin <= 2, "above 0 and at most 2")
 
 
 class Pooled(Method):

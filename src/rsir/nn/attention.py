@@ -15,9 +15,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Σ_i s_ji · values_i with s_ji = exp(queries_j · keys_i) / Σ_i exp(queries_j · keys_i).
 
     queries (B, J, D), keys (B, I, D), values (B, I, E) → (B, J, E), float32. The logits are not
-    scaled by 1/√D, as neither paper A nor DANet does. torch's fused kernel subtracts the row
-    maximum before the exponential, so it does not overflow, and keeps no J × I matrix (for the
-    1280 or 2048 channels of a backbone that matrix is most of a step's memory and time).
+    scaled by 1/√D, as neither paper A nor DANet does. The row maximum is subtracted before the
+    exponential, so it does not overflow. Where torch's fused kernel applies, no J × I matrix is
+    kept (for the 1280 or 2048 channels of a backbone that matrix is most of a step's memory and
+    time): on CPUs where D = E, so between channels but not between positions; on GPUs that also
+    depends on D and the device. Elsewhere torch makes the matrix; the values are the same.
     """
     with torch.autocast(queries.device.type, enabled=False):
         q, k, v = (t.float().unsqueeze(1).contiguous() for t in (queries, keys, values))

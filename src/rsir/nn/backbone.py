@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,36 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rsir.errors import ModelError, UsageError
+
+REFUSED_OPTIONS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "in_chans",
+        "no_jit",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "scriptable",
+    }
+)
+"""Arguments of `timm.create_model` that a backbone's name may not hold: those that read files (timm
+unpickles the one at `checkpoint_path`, and a name can come with someone else's model), those that
+are set here, and those that change what kind of net is built."""
+
+_TIMM_REFUSES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm raises for options, tags and image sizes that do not go together."""
 
 
 class Backbone(nn.Module):
@@ -25,7 +56,8 @@ class Backbone(nn.Module):
     weights: "none" (random start), "pretrained" (timm's hub) or a local safetensors file with
     timm's parameter names; a classifier in it is ignored.
 
-    Raises UsageError for a name that timm does not know, ModelError for weights that do not fit.
+    Raises UsageError for a name that timm does not know, for options or an image size that it
+    refuses and for a net that gives no single map, ModelError for weights that do not fit.
     """
 
     channels: int
@@ -39,6 +71,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         architecture, options = parse_name(name)
+        self.name = name
         self.net: Any
         try:
             self.net = timm.create_model(
@@ -48,43 +81,65 @@ class Backbone(nn.Module):
                 in_chans=bands,
                 **options,
             )
-        except TypeError as error:
-            raise UsageError(f"backbone {name!r} does not take these options: {error}") from error
-        except OSError as error:
+        except OSError as error:  # first: some errors of the hub are a ValueError too
             raise ModelError(
                 f"timm could not fetch the weights of {architecture!r} ({error}); "
                 "without a network, give a safetensors file with --weights"
             ) from error
+        except _TIMM_REFUSES as error:
+            raise UsageError(f"timm cannot build {name!r}: {_reason(error)}") from error
         config: dict[str, Any] = self.net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         if weights not in ("none", "pretrained"):
             self._load(Path(weights))
-        if hasattr(self.net, "set_input_size"):
-            self.net.set_input_size(img_size=(image_size, image_size))
-        self.prefix_tokens = int(getattr(self.net, "num_prefix_tokens", 0))
+        # VOLO has a class token, but does not say so.
+        has_class_token = getattr(self.net, "cls_token", None) is not None
+        self.prefix_tokens = int(getattr(self.net, "num_prefix_tokens", has_class_token))
         self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
-        was_training = self.training
-        with torch.no_grad():
-            probe = torch.zeros(1, bands, image_size, image_size)
-            self.channels = self.eval()(probe).shape[1]
-        self.train(was_training)
+        try:
+            if hasattr(self.net, "set_input_size"):
+                self.net.set_input_size(img_size=(image_size, image_size))
+            self.channels = self._probed_channels(bands, image_size)
+        except _TIMM_REFUSES as error:
+            raise UsageError(
+                f"backbone {name!r} does not take {bands} bands of {image_size} × {image_size} "
+                f"pixels: {_reason(error)}"
+            ) from error
         if len(self.mean) != bands:
             self.mean, self.std = (0.5,) * bands, (0.5,) * bands
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map (B, C, h, w) of `images` (B, bands, H, W), normalised by mean and std."""
-        features: Tensor = self.net.forward_features(images)
-        if features.ndim == 3:
-            features = self._tokens_to_map(features)
-        elif self.channels_last:
-            features = features.permute(0, 3, 1, 2)
-        return features
+        return self._to_map(self.net.forward_features(images))
+
+    def _to_map(self, features: Any) -> Tensor:
+        """(B, C, h, w) from what the net gives: a map, a map with channels last, or tokens."""
+        if isinstance(features, Tensor) and features.ndim == 3:
+            return self._tokens_to_map(features)
+        if isinstance(features, Tensor) and features.ndim == 4:
+            return features.permute(0, 3, 1, 2) if self.channels_last else features
+        kind = f"{features.ndim}-D features" if isinstance(features, Tensor) else "several maps"
+        raise UsageError(f"backbone {self.name!r} gives {kind}, not one map; take another")
 
     def _tokens_to_map(self, tokens: Tensor) -> Tensor:
-        """(B, prefix + h·w, C) → (B, C, h, w)."""
-        height, width = self.net.patch_embed.grid_size
+        """(B, prefix + h·w, C) → (B, C, h, w); h = w where the net does not say its grid."""
         patches = tokens[:, self.prefix_tokens :].transpose(1, 2)
+        count = patches.shape[2]
+        grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
+        height, width = grid or (math.isqrt(count),) * 2
+        if not count or height * width != count:
+            raise UsageError(
+                f"backbone {self.name!r} gives {count} patch tokens, which make no "
+                f"{f'{height} × {width}' if grid else 'square'} map; take another"
+            )
         return patches.reshape(*patches.shape[:2], height, width)
+
+    def _probed_channels(self, bands: int, image_size: int) -> int:
+        was_training = self.training
+        with torch.no_grad():
+            features = self.eval()(torch.zeros(1, bands, image_size, image_size))
+        self.train(was_training)
+        return int(features.shape[1])
 
     def _load(self, file: Path) -> None:
         if not file.is_file():
@@ -119,7 +174,7 @@ def parse_name(name: str) -> tuple[str, dict[str, Any]]:
     """("mobilenetv2_100", {"pad_type": "same"}) from "mobilenetv2_100:pad_type=same".
 
     Values are numbers, true / false, or text. Raises UsageError for a name that timm does not
-    know (with near names) or an option without a value.
+    know (with near names), an option without a value or one of REFUSED_OPTIONS.
     """
     architecture, _, rest = name.partition(":")
     if not timm.is_model(architecture):
@@ -131,8 +186,17 @@ def parse_name(name: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not (key and equals and value):
             raise UsageError(f"backbone option {part!r} is not of the form key=value")
+        if key in REFUSED_OPTIONS:
+            raise UsageError(
+                f"a backbone's name cannot set {key}; weights are given with --weights, the bands "
+                "and the classes come from the images"
+            )
         options[key] = _value(value)
     return architecture, options
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _value(text: str) -> bool | int | float | str:
