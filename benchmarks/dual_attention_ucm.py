@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
 
+    # Asked for at the start: it is this code that runs, whatever is committed meanwhile.
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
     images = folder.load(given.data)
     found: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
     # Seeds in the inner loop: the rows of interest are complete first, should time run out.
@@ -88,6 +92,7 @@ def main() -> None:
         f"--precision {given.precision} --seeds {' '.join(map(str, given.seeds))}",
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "rsir": rsir.__version__,
+        "commit": commit,
         "backbone": BACKBONE,
         "images": len(images),
         "rows": found,

@@ -30,7 +30,8 @@ def main() -> None:
         print(demo.run(Path(folder) / "demo"))
         (archive,) = (Path(folder) / "demo").glob("archive-*")
         (DOCS / "pictures").mkdir(exist_ok=True)
-        search_picture(archive, Path(folder)).save(DOCS / "pictures" / "search.png", optimize=True)
+        picture = search_picture(archive, Path(folder)).quantize(256)
+        picture.save(DOCS / "pictures" / "search.png", optimize=True)
 
 
 def search_picture(archive: Path, folder: Path) -> Image.Image:

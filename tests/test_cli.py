@@ -78,7 +78,7 @@ def test_evaluate_prints_a_table_and_writes_json(
     assert all(name in done.out for name in ("field", "lake", "roof", "sand", "all"))
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["data"]["part"] == "test"
-    assert report["queries"] == 8  # a fifth of 12, rounded, of four classes
+    assert report["queries"] == 10  # a fifth of 48, rounded
     assert f"{report['metrics']['map']:.4f}" in done.out
 
 
@@ -95,7 +95,7 @@ def test_evaluate_takes_parts_and_protocols(
     everything = report("--part", "all")
     assert everything["queries"] == 48
     against = report("--protocol", "query-gallery")
-    assert (against["queries"], against["gallery"]) == (8, 40)
+    assert (against["queries"], against["gallery"]) == (10, 38)
     assert report("--ranking", "euclidean")["ranking"] == "euclidean"
 
 
@@ -154,8 +154,9 @@ def test_info_and_prune(shell: Shell, model: Path, coloured_classes: Path, tmp_p
 
 
 def test_lists(shell: Shell) -> None:
-    names = {row["name"] for row in json.loads(shell("methods", "--json").out)}
-    assert {"pooled", "dual-attention"} <= names
+    listed = json.loads(shell("methods", "--json").out)
+    assert {"pooled", "dual-attention"} <= {row["name"] for row in listed["methods"]}
+    assert listed["trainer"]["batch_size"] == 80
     assert "-s margin=0.9" in shell("methods").out
     sets = json.loads(shell("datasets", "list", "--json").out)
     assert len(sets) == 10
@@ -194,6 +195,14 @@ def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) ->
         (("index", "new", "D"), 2, "--model"),
         (("index", "A", "nowhere"), 1, "nowhere"),
         (("index", "D", "D", "--model", "M"), 1, "other files"),
+        (("index", "new", "nowhere", "--model", "M"), 1, "nowhere"),
+        (("train", "pooled", "--data", "D", "--out", "X", *TRAIN, "-s", "seed=-1"), 2, "seed"),
+        (("train", "pooled", "--data", "D", "--out", "X", *TRAIN, "-s", "margin=9.0"), 2, "margin"),
+        (
+            ("evaluate", "M", "--data", "D", "--part", "all", "--protocol", "query-gallery"),
+            2,
+            "--part",
+        ),
         (("search", "D", "Q"), 1, "no archive"),
         (("search", "nowhere", "Q"), 1, "nowhere"),
         (("search", "A", "nowhere.png"), 1, "nowhere.png"),
@@ -241,6 +250,80 @@ def test_another_models_archive_is_refused(
     done = shell("index", archive, coloured_classes, "--model", other)
     assert done.status == 1
     assert "belongs to the model" in done.err
+
+
+def test_labels_and_splits_do_not_contradict_each_other(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    names = sorted(path.stem for path in coloured_classes.glob("*/*.png"))
+    rows = [f"{name},{int(name < 'l')},{int(name >= 'l')}" for name in names]
+    table.write_text("image,early,late\n" + "\n".join(rows) + "\n")
+    done = shell("evaluate", model, "--data", coloured_classes, "--labels", table)
+    assert done.status == 2
+    report = tmp_path / "r.json"
+    arguments = ("--labels", table, "--part", "all", "--json", report)
+    assert shell("evaluate", model, "--data", coloured_classes, *arguments).status == 0
+    assert set(json.loads(report.read_text())["per_class"]) == {"early", "late"}
+    for option in (("--labels", table), ("--train-share", 0.5), ("-s", "validation=0.2")):
+        done = shell(
+            "train", "pooled", "--data", coloured_classes, "--out", tmp_path / "x", *TRAIN,
+            "--split", model / "split.csv", *option,
+        )  # fmt: skip
+        assert (done.status, "--split settles" in done.err) == (2, True)
+
+
+def test_a_split_is_held_against_the_files(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(coloured_classes, other)
+    for file in other.glob("*/*.png"):
+        Image.new("RGB", (32, 32), (len(file.name), 0, 9)).save(file)
+    done = shell("evaluate", model, "--data", other)
+    assert done.status == 1
+    assert "changed" in done.err
+    assert "--part all" in done.err
+    assert shell("evaluate", model, "--data", other, "--part", "all").status == 0
+
+
+def test_training_on_a_split_skips_what_cannot_be_read(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(coloured_classes, images)
+    split = (model / "split.csv").read_text().splitlines()
+    bad = next(line.split(",")[0] for line in split if ",train," in line)
+    (images / bad).write_bytes(b"nothing")
+    done = shell(
+        "train", "pooled", "--data", images, "--out", tmp_path / "x", *TRAIN, "--epochs", 1,
+        "--split", model / "split.csv",
+    )  # fmt: skip
+    assert done.status == 0
+    assert bad in done.err
+    assert bad not in (tmp_path / "x" / "split.csv").read_text()
+
+
+def test_a_place_that_cannot_be_written_is_a_message(
+    shell: Shell, model: Path, archive: Path, query: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    done = shell("evaluate", model, "--data", coloured_classes, "--json", tmp_path)
+    assert done.status == 1
+    assert "mAP" in done.out  # the work is not lost
+    assert str(tmp_path) in done.err
+    page = tmp_path / "none" / "hits.html"
+    done = shell("search", archive, query, "--format", "html", "--out", page)
+    assert done.status == 1
+    assert str(page) in done.err
+
+
+def test_names_are_not_taken_for_markup(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "[red]lakes"
+    shutil.copytree(coloured_classes / "lake", images)
+    shell("index", tmp_path / "a", images, "--model", model)
+    assert "[red]lakes" in shell("search", tmp_path / "a", images / "lake00.png").out
 
 
 def test_an_empty_class_and_a_class_of_one_are_named(shell: Shell, tmp_path: Path) -> None:

@@ -282,7 +282,9 @@ def search(
     """Find the images of an archive that are most similar to an image."""
     import rsir
 
-    hits = rsir.open(archive).search(image, k=k)
+    opened = rsir.open(archive)
+    _ = opened.encoder  # loaded now, so that the time shown is that of the search
+    hits = opened.search(image, k=k)
     if format is Format.table and out is None:
         print_hits(hits)
         return
@@ -337,13 +339,11 @@ def prune(
 @datasets_app.command("list")
 def datasets_list(as_json: Json = False) -> None:
     """List the benchmark sets: classes, images, size, licence."""
-    import dataclasses
-
     from rsir.data import catalog
 
     entries = catalog.ENTRIES.values()
     if as_json:
-        rows = [dataclasses.asdict(entry) for entry in entries]
+        rows = [entry.to_dict() for entry in entries]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for entry in entries:

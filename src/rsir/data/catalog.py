@@ -7,11 +7,12 @@ sets, lower case with spaces; `find_class` knows the folder names that archives 
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from rsir.errors import UsageError
 
@@ -73,6 +74,15 @@ class Entry:
     archive: Archive | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        inner = {
+            key: None if values[key] is None else dataclasses.asdict(values[key])
+            for key in ("citation", "archive")
+        }
+        return values | inner | {"counts": dict(self.counts), "aliases": dict(self.aliases)}
 
     @property
     def class_folders(self) -> tuple[str, ...]:
