@@ -252,19 +252,41 @@ def test_another_models_archive_is_refused(
     assert "belongs to the model" in done.err
 
 
-def test_labels_and_splits_do_not_contradict_each_other(
-    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+@pytest.fixture
+def table(coloured_classes: Path, tmp_path: Path) -> Path:
+    """A multi-label table: warm is roof and sand, wet is lake, plant is field and every third."""
+    file = tmp_path / "labels.csv"
+    rows = [
+        f"{path.stem},{int(path.stem[0] in 'rs')},{int(path.stem[0] == 'l')},"
+        f"{int(path.stem[0] == 'f' or number % 3 == 0)}"
+        for number, path in enumerate(sorted(coloured_classes.glob("*/*.png")))
+    ]
+    file.write_text("image,warm,wet,plant\n" + "\n".join(rows) + "\n")
+    return file
+
+
+def test_a_multi_label_set_goes_the_whole_way(
+    shell: Shell, table: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
-    table = tmp_path / "labels.csv"
-    names = sorted(path.stem for path in coloured_classes.glob("*/*.png"))
-    rows = [f"{name},{int(name < 'l')},{int(name >= 'l')}" for name in names]
-    table.write_text("image,early,late\n" + "\n".join(rows) + "\n")
+    run, report = tmp_path / "run", tmp_path / "report.json"
+    train = ("train", "dual-attention", "--data", coloured_classes, "--labels", table)
+    assert shell(*train, "--out", run, *TRAIN, "--epochs", 1).status == 0
+    assert shell("evaluate", run, "--data", coloured_classes, "--json", report).status == 0
+    found = json.loads(report.read_text())
+    assert set(found["per_class"]) == {"warm", "wet", "plant"}
+    by_label = sum(values["queries"] for values in found["per_class"].values())
+    assert by_label > found["queries"]  # an image counts under all of its labels
+
+
+def test_labels_and_splits_do_not_contradict_each_other(
+    shell: Shell, model: Path, table: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
     done = shell("evaluate", model, "--data", coloured_classes, "--labels", table)
     assert done.status == 2
     report = tmp_path / "r.json"
     arguments = ("--labels", table, "--part", "all", "--json", report)
     assert shell("evaluate", model, "--data", coloured_classes, *arguments).status == 0
-    assert set(json.loads(report.read_text())["per_class"]) == {"early", "late"}
+    assert set(json.loads(report.read_text())["per_class"]) == {"warm", "wet", "plant"}
     for option in (("--labels", table), ("--train-share", 0.5), ("-s", "validation=0.2")):
         done = shell(
             "train", "pooled", "--data", coloured_classes, "--out", tmp_path / "x", *TRAIN,
