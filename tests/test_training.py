@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import rsir
 from rsir.data import folder, splits
@@ -326,6 +327,29 @@ def test_what_cannot_be_trained_leaves_no_mark(split: Split, images: Path, tmp_p
             run(tmp_path / "run", split, images, **wrong)
     assert not (tmp_path / "run").exists()
     run(tmp_path / "run", split, images, epochs=1)
+
+
+def test_the_same_weights_elsewhere_are_the_same_run(
+    no_val: Split, images: Path, tmp_path: Path
+) -> None:
+    state = timm.create_model("resnet10t", num_classes=0).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    (tmp_path / "other").mkdir()
+    settings = Settings(**{**SETTINGS, "epochs": 0})
+
+    def start(weights: Path) -> Path:
+        out = tmp_path / "run"
+        return train(
+            "pooled", no_val, images, out, backbone="resnet10t", weights=weights, settings=settings
+        )
+
+    saved = (start(tmp_path / "w.safetensors") / "model.safetensors").stat().st_mtime_ns
+    moved = (tmp_path / "w.safetensors").rename(tmp_path / "other" / "w.safetensors")
+    assert (start(moved) / "model.safetensors").stat().st_mtime_ns == saved
+    state["bn1.weight"] += 1
+    save_file(state, moved)
+    with pytest.raises(UsageError, match="differs in weights"):
+        start(moved)
 
 
 def test_changed_images_are_noticed(split: Split, images: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Model:
         partial = folder / f".{WEIGHTS}.partial"
         save_file(state, partial)
         partial.replace(folder / WEIGHTS)
-        weights = _sha256(folder / WEIGHTS)
+        weights = file_sha256(folder / WEIGHTS)
         card = {
             "format": FORMAT,
             "rsir": rsir.__version__,
@@ -136,7 +136,7 @@ def load(folder: str | Path) -> Model:
     file = folder / WEIGHTS
     if not file.is_file():
         raise ModelError(f"{folder}: {CARD} is there, but {WEIGHTS} is missing")
-    if _sha256(file) != card["weights_sha256"]:
+    if file_sha256(file) != card["weights_sha256"]:
         raise ModelError(f"{file} is damaged or was replaced: its hash is not the one in {CARD}")
     try:
         spec = InputSpec(**{k: _tuple(v) for k, v in card["input"].items()})
@@ -208,7 +208,8 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

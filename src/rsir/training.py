@@ -62,7 +62,7 @@ def train(
     config = {
         "method": method,
         "backbone": backbone,
-        "weights": str(weights),
+        "weights": _named(weights),
         "options": dict(options or {}),
         "settings": dataclasses.asdict(settings),
         "data": Path(root).name,
@@ -98,7 +98,6 @@ def train(
         model,
         training={
             **config,
-            "weights": Path(weights).name,
             "train_images": len(train_set),
             "val_images": len(val_set),
             **chosen,
@@ -112,11 +111,20 @@ def train(
 
 
 def _write_run(out: Path, split: Split, config: Mapping[str, Any], *, complete: bool) -> None:
+    """Mark `out` as the folder of this run; what appears first makes it one."""
     out.mkdir(parents=True, exist_ok=True)
-    split.write(out / "split.csv")
     partial = out / ".run.json.partial"
     partial.write_text(json.dumps({**config, "complete": complete}, indent=2) + "\n", "utf-8")
     partial.replace(out / "run.json")
+    split.write(out / "split.csv")
+
+
+def _named(weights: str | Path) -> str:
+    """The weights by what is in them: the same file elsewhere is the same, another is not."""
+    file = Path(weights)
+    if str(weights) in ("none", "pretrained") or not file.is_file():
+        return str(weights)
+    return f"{file.name} (sha256 {models.file_sha256(file)[:16]}…)"
 
 
 def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
@@ -126,7 +134,7 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
     """
     file = out / "run.json"
     if not file.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or not _is_empty(out)):
             raise UsageError(f"{out} is not empty and holds no run; choose another folder")
         return False
     try:
@@ -142,6 +150,11 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
             f"{', '.join(differing)}); choose another folder, or delete it"
         )
     return complete and (out / models.WEIGHTS).exists() and (out / models.CARD).exists()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing is in it but what a killed process may leave of a file."""
+    return all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
