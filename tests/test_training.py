@@ -344,6 +344,8 @@ def test_the_same_weights_elsewhere_are_the_same_run(
         )
 
     saved = (start(tmp_path / "w.safetensors") / "model.safetensors").stat().st_mtime_ns
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["training"]["seconds"] == 0
     moved = (tmp_path / "w.safetensors").rename(tmp_path / "other" / "w.safetensors")
     assert (start(moved) / "model.safetensors").stat().st_mtime_ns == saved
     state["bn1.weight"] += 1

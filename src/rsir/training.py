@@ -81,7 +81,7 @@ def train(
         options=options,
         weights=weights,
     )
-    chosen: dict[str, Any] = {"chosen": "the starting weights"}
+    chosen: dict[str, Any] = {"chosen": "the starting weights", "seconds": 0.0}
     if settings.epochs:
         chosen = fitting.fit(
             model,
