@@ -52,13 +52,13 @@ def fit(
     """
     sampler, batch_size = _sampler(train_set, settings)
     augmentation = Augmentation(settings.min_area, settings.flips, settings.quarter_turns)
-    workers = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
     loader = DataLoader(
         Images(train_set, model.spec, augmentation),
         batch_size=batch_size,
         sampler=sampler,
         drop_last=True,
-        **workers,  # type: ignore[arg-type]
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
     )
     validate = bool((val_set.counts >= 2).any())
     if len(val_set) and not validate:
@@ -68,7 +68,8 @@ def fit(
     val_loader = DataLoader(
         Images(val_set, model.spec, None),
         batch_size=settings.batch_size,
-        **workers,  # type: ignore[arg-type]
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
     )
     start()
     best = BestEpoch(folder, patience=settings.patience)
@@ -84,7 +85,7 @@ def fit(
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             devices=1,
-            precision=PRECISIONS[_precision(settings.precision)],  # type: ignore[arg-type]
+            precision=PRECISIONS[_precision(settings.precision)],
             callbacks=[epochs, best, every] if validate else [epochs, every],
             logger=False,
             enable_progress_bar=progress,

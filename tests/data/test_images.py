@@ -349,7 +349,7 @@ def test_several_pages_or_frames_are_refused(put):
 
 
 def test_overviews_and_masks_are_not_pages(put, tmp_path):
-    rasterio = pytest.importorskip("rasterio")
+    import rasterio
     from affine import Affine
 
     path = tmp_path / "a.tif"
@@ -373,7 +373,7 @@ def test_overviews_and_masks_are_not_pages(put, tmp_path):
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 @pytest.mark.parametrize("compress", ["none", "deflate", "lzw", "zstd"])
 def test_geotiff_layouts_of_gdal(tmp_path, compress, interleave):
-    rasterio = pytest.importorskip("rasterio")
+    import rasterio
     from affine import Affine
 
     big = RNG.integers(0, 256, (3, 40, 50), dtype=np.uint8)

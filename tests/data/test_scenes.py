@@ -81,7 +81,8 @@ def test_colour_alone_does_not_give_the_class_away(chips):
 
 
 def test_geotiffs_read_back_in_their_place(tmp_path):
-    rasterio = pytest.importorskip("rasterio")
+    import rasterio
+
     paths = write_scenes(tmp_path, per_class=3, size=32, seed=4)
     assert len(paths) == 24
     assert [p.parent.name for p in paths] == [use for use in LAND_USES for _ in range(3)]

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 
 from rsir.data.images import read_tile
 from rsir.errors import MissingExtraError
 from rsir.geo import tiff
 from rsir.geo.georeference import georeference
-
-rasterio = pytest.importorskip("rasterio")
-from affine import Affine  # noqa: E402 - comes with rasterio
 
 R = 6378137.0  # radius of the sphere of EPSG:3857
 
@@ -109,7 +108,8 @@ def test_south_up_is_still_counter_clockwise(geotiff):
 
 
 def test_long_edges_bend_and_are_densified(geotiff):
-    pyproj = pytest.importorskip("pyproj")
+    import pyproj
+
     # 1000 km of equal-area Europe: its edges are curves in longitude and latitude.
     found = georeference(geotiff(Affine(20_000, 0, 4e6, 0, -20_000, 3e6), "EPSG:3035"))
     points = ring(found.footprint)

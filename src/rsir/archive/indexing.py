@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.store import Record, Store
-from rsir.data.images import read_tile
+from rsir.data.images import read_tile, source_name
 from rsir.errors import DataError
 from rsir.ranking import metric_named
 from rsir.types import Tile
@@ -97,7 +97,7 @@ class Indexing:
         self._encode = encode
         self._check = check
         # By source: the same file can be named in several ways.
-        self._files = {_source(file): file for file in files}
+        self._files = {source_name(file): file for file in files}
         self._on_progress = on_progress
         self._done = 0
         self._counts: Counter[str] = Counter()
@@ -258,11 +258,6 @@ def _batches(reads: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
             batch = []
     if batch:
         yield batch
-
-
-def _source(file: Path) -> str:
-    """The name that `read_tile` gives to the source: absolute, links not resolved."""
-    return Path(os.path.abspath(file)).as_posix()  # noqa: PTH100
 
 
 def _printable(name: str) -> str:

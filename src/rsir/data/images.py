@@ -158,9 +158,14 @@ def _walk(starts: list[Path], closed: Path | None) -> Iterator[Path]:
                 yield entry
 
 
-def _source(path: str | os.PathLike[str]) -> str:
+def source_name(path: str | os.PathLike[str]) -> str:
+    """The name under which a file is known as a source: its absolute path, posix, as text."""
     # abspath, not resolve: a link keeps the name its owner gave it, and 'a/../b' is still 'b'.
-    source = Path(os.path.abspath(path)).as_posix()  # noqa: PTH100
+    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100
+
+
+def _source(path: str | os.PathLike[str]) -> str:
+    source = source_name(path)
     try:
         source.encode()
     except UnicodeEncodeError:
