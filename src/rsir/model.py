@@ -58,7 +58,8 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         partial = folder / f".{WEIGHTS}.partial"
-        save_file(state, partial)
+        statistics = {"mean": self.spec.mean, "std": self.spec.std}
+        save_file(state, partial, {k: ",".join(map(str, v)) for k, v in statistics.items()})
         partial.replace(folder / WEIGHTS)
         weights = file_sha256(folder / WEIGHTS)
         card = {

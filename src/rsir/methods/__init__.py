@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 METHODS = {
     "pooled": "rsir.methods.pooled:Pooled",
     "dual-attention": "rsir.methods.dual_attention:DualAttention",
+    "eara": "rsir.methods.eara:EARA",
 }
 
 

@@ -15,7 +15,8 @@ from rsir.nn.backbone import Backbone
 class Output(NamedTuple):
     """What forward() gives for B images.
 
-    embedding: (B, D) float32, what is ranked; logits: (B, K) class scores, or None.
+    embedding: (B, D) float32, what is ranked; of a hashing method the relaxed codes h in [-1, 1],
+    whose signs are the D bits. logits: (B, K) class scores, or None.
     """
 
     embedding: Tensor
@@ -44,14 +45,14 @@ class Method(nn.Module, ABC):
 
     title: ClassVar[str]
     """One line for `rsir methods`, with the source."""
-    ranking: ClassVar[str] = "cosine"
+    ranking: str = "cosine"
     """The metric that its embeddings are ranked by (a name of `rsir.ranking`)."""
     options_type: ClassVar[type[Options]] = Options
     settings: ClassVar[dict[str, Any]] = {}
     """Training settings that differ from the trainer's defaults, with their source."""
 
     dimension: int
-    """D of the embedding."""
+    """D of the embedding; the bits of a hash code."""
 
     def __init__(self, backbone: Backbone, options: Any, *, classes: int) -> None:
         super().__init__()

@@ -70,3 +70,78 @@ class ChannelSelfAttention(nn.Module):
         rows = features.flatten(2)  # b c h w -> b c (h w)
         context = attend(queries=rows, keys=rows, values=rows)
         return features + self.beta * context.reshape(features.shape)
+
+
+class JointAttention(nn.Module):
+    """g_sp = A_sp · (A_ch · g): channel, then spatial attention (paper C, eqs 1 to 4).
+
+    A_ch = σ(W2(W1(max + mean over positions))): the sum comes before the MLP, where CBAM sums
+    after it. A_sp = σ(conv 1×1 [max; mean over the channels of A_ch · g]).
+
+    reduction: W1 gives C / reduction channels (at least 1), a ReLU follows: 16 and the ReLU as in
+    CBAM, our choice, the paper says neither.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.mlp = bottleneck(channels, reduction)
+        self.conv = nn.Conv2d(2, 1, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, h, w), float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            g = features.float()
+            g_ch = torch.sigmoid(self.mlp(g.amax((2, 3)) + g.mean((2, 3))))[:, :, None, None] * g
+            return torch.sigmoid(self.conv(max_and_mean(g_ch))) * g_ch
+
+
+class SqueezeExcitation(nn.Module):
+    """σ(W2 ReLU(W1 mean)) · g (Hu et al. 2018), paper C's comparison in the attention's place.
+
+    reduction: W1 gives C / reduction channels (at least 1); 16 as there.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.mlp = bottleneck(channels, reduction)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, h, w), float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            g = features.float()
+            return torch.sigmoid(self.mlp(g.mean((2, 3))))[:, :, None, None] * g
+
+
+class CBAM(nn.Module):
+    """x · A_ch · A_sp (paper E, eqs 1 to 3; Woo et al. 2018).
+
+    A_ch = σ(MLP(max over positions) + MLP(mean over positions)), one MLP for both.
+    A_sp = σ(conv 7×7 [max; mean over the channels of A_ch · x]), as Woo et al.: the paper's eq 2
+    is damaged. No batch norm after that convolution: our choice, neither paper's text has it.
+
+    reduction: the MLP is C / reduction wide (at least 1); 16 as Woo et al.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.mlp = bottleneck(channels, reduction)
+        self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, h, w), float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.float()
+            a_ch = torch.sigmoid(self.mlp(x.amax((2, 3))) + self.mlp(x.mean((2, 3))))
+            x_ch = a_ch[:, :, None, None] * x
+            return torch.sigmoid(self.conv(max_and_mean(x_ch))) * x_ch
+
+
+def bottleneck(channels: int, reduction: int) -> nn.Sequential:
+    """(B, C) → (B, C): W2(ReLU(W1 x)), C / reduction wide, at least 1."""
+    inner = max(1, channels // reduction)
+    return nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels))
+
+
+def max_and_mean(features: Tensor) -> Tensor:
+    """[max; mean] over the channels: (B, C, h, w) → (B, 2, h, w)."""
+    return torch.cat((features.amax(1, keepdim=True), features.mean(1, keepdim=True)), dim=1)

@@ -44,6 +44,10 @@ _TIMM_REFUSES = (
 """What timm raises for options, tags and image sizes that do not go together."""
 
 
+IN_A_RUN = "backbone.net."
+"""What the names of the backbone's parameters begin with in a trained model's file."""
+
+
 class Backbone(nn.Module):
     """The last feature map of a timm model: (B, bands, H, W) → (B, C, h, w).
 
@@ -54,7 +58,8 @@ class Backbone(nn.Module):
     "resnet50", "mobilenetv2_100:pad_type=same", "vit_small_patch14_dinov2".
     image_size: H = W in pixels; transformers with fixed position embeddings are built for it.
     weights: "none" (random start), "pretrained" (timm's hub) or a local safetensors file with
-    timm's parameter names; a classifier in it is ignored.
+    timm's parameter names, where a classifier is ignored, or with a run's (its model.safetensors),
+    of which the backbone is taken.
 
     Raises UsageError for a name that timm does not know, for options or an image size that it
     refuses and for a net that gives no single map, ModelError for weights that do not fit.
@@ -72,6 +77,8 @@ class Backbone(nn.Module):
         super().__init__()
         architecture, options = parse_name(name)
         self.name = name
+        self.image_size = image_size
+        self.bands = bands
         self.net: Any
         try:
             self.net = timm.create_model(
@@ -110,10 +117,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map (B, C, h, w) of `images` (B, bands, H, W), normalised by mean and std."""
-        return self._to_map(self.net.forward_features(images))
+        return self.to_map(self.net.forward_features(images))
 
-    def _to_map(self, features: Any) -> Tensor:
-        """(B, C, h, w) from what the net gives: a map, a map with channels last, or tokens."""
+    def to_map(self, features: Any) -> Tensor:
+        """(B, C, h, w) of what the net gives: a map, a map with channels last, or tokens."""
         if isinstance(features, Tensor) and features.ndim == 3:
             return self._tokens_to_map(features)
         if isinstance(features, Tensor) and features.ndim == 4:
@@ -150,6 +157,10 @@ class Backbone(nn.Module):
                 metadata = opened.metadata() or {}
         except SafetensorError as error:
             raise ModelError(f"{file} is not a safetensors file: {error}") from error
+        if any(key.startswith(IN_A_RUN) for key in state):
+            state = {
+                k.removeprefix(IN_A_RUN): v for k, v in state.items() if k.startswith(IN_A_RUN)
+            }
         own = self.net.state_dict()
         # How many batches a batch norm has seen is a counter that many files leave out.
         state |= {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}

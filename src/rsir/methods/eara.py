@@ -1,0 +1,135 @@
+"""Paper B: EARA, an ensemble of residual attention and pooling descriptors.
+
+Cheng Qimin, Gan Deqiao, Fu Peng, Huang Haiyan, Zhou Yuzhuo: "A novel ensemble architecture of
+residual attention-based deep metric learning for remote sensing image retrieval", Remote Sensing
+13, 3445, 2021, doi 10.3390/rs13173445.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsir.losses.metric_learning import LOSSES, MetricLearningLoss
+from rsir.methods.base import Method, Options, Output
+from rsir.nn.backbone import Backbone
+from rsir.nn.pooling import MAC, GeM, SPoC
+from rsir.nn.residual_attention import ACTIVATIONS, ResidualAttention
+from rsir.nn.stages import ReplicatedStages
+
+DESCRIPTORS = {"S": SPoC, "M": MAC, "G": lambda: GeM(3.0, learnable=False)}
+"""S, M, and G with its fixed p = 3 (paper B, section 3.1.1)."""
+COMBINATIONS = ("S", "M", "G", "SM", "SG", "MG", "SGM")
+
+
+@dataclass(frozen=True)
+class EARAOptions(Options):
+    """Options of `eara`.
+
+    descriptors: one submodule each; "S", "M", "G", "SM", "SG" (the paper's default), "MG", "SGM".
+    activation: H of the soft mask, "mixed" (default), "channel" or "spatial"; "none" leaves the
+    residual attention out.
+    dimension: of the whole embedding, split evenly; 1536 (the paper's default) or 512.
+    loss: "triplet" (batch-hard, default), "n-pairs", "proxy-nca" or "lifted".
+    margin: of the triplets; 0.1. temperature: of the softmax losses; 0.5.
+    """
+
+    descriptors: str = "SG"
+    activation: str = "mixed"
+    dimension: int = 1536
+    loss: str = "triplet"
+    margin: float = 0.1
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        known = self.descriptors in COMBINATIONS
+        self.require("descriptors", known, f"one of {', '.join(COMBINATIONS)}")
+        activations = (*ACTIVATIONS, "none")
+        known = self.activation in activations
+        self.require("activation", known, f"one of {', '.join(activations)}")
+        parts = len(self.descriptors)
+        splits = self.dimension >= parts and self.dimension % parts == 0
+        self.require("dimension", splits, f"a positive multiple of {parts}")
+        self.require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
+        # No squared distance between L2-normalised embeddings is above 4.
+        self.require("margin", 0 < self.margin <= 4, "above 0 and at most 4")
+        self.require("temperature", 0 < self.temperature <= 100, "above 0 and at most 100")
+
+
+class EARA(Method):
+    """stages 1–3 → n × (stage 4 ∘ residual attention → descriptor → FC → L2) → concat → L2."""
+
+    title = "EARA: residual attention, ensemble of descriptors (Cheng et al. 2021)"
+    options_type = EARAOptions
+    settings: ClassVar[dict[str, Any]] = {
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "schedule": "step",
+        "batch_size": 128,
+    }
+    """The paper's (section 4.2); where the steps are is our choice."""
+
+    def __init__(self, backbone: Backbone, options: EARAOptions, *, classes: int) -> None:
+        super().__init__(backbone, options, classes=classes)
+        parts = options.descriptors
+        self.backbone = ReplicatedStages(backbone, copies=len(parts))
+        self.submodules = nn.ModuleList(
+            Submodule(self.backbone, name, options.activation, options.dimension // len(parts))
+            for name in parts
+        )
+        self.dimension = options.dimension
+        self.criterion = MetricLearningLoss(
+            options.loss,
+            margin=options.margin,
+            temperature=options.temperature,
+            classes=classes,
+            dimension=options.dimension,
+        )
+
+    def forward(self, images: Tensor) -> Output:
+        """(B, bands, H, W) → embedding (B, D), L2-normalised."""
+        shared, trunks = self.backbone(images)
+        parts = [
+            submodule(shared, trunk)
+            for submodule, trunk in zip(self.submodules, trunks, strict=True)
+        ]
+        return Output(functional.normalize(torch.cat(parts, dim=1), dim=1))
+
+    def loss(self, output: Output, targets: Tensor) -> Tensor:
+        """The chosen ranking loss of the whole embedding (algorithm 1, line 16)."""
+        found: Tensor = self.criterion(output.embedding, targets)
+        return found
+
+
+class Submodule(nn.Module):
+    """Residual attention on a copy of stage 4, then Z = α · FC(F) / ‖FC(F)‖ (eqs 2 and 7).
+
+    α is learnt and starts at 1. In eq 2 it stands within the norm, where a positive α cancels:
+    it is kept outside, so that it weighs the submodule, which is our choice. The FC starts
+    orthogonal, so that distances start as those of the descriptors: our choice.
+    """
+
+    def __init__(
+        self, stages: ReplicatedStages, descriptor: str, activation: str, dimension: int
+    ) -> None:
+        super().__init__()
+        self.attention = (
+            None
+            if activation == "none"
+            else ResidualAttention(stages.shared_channels, stages.channels, activation=activation)
+        )
+        self.pool = DESCRIPTORS[descriptor]()
+        self.fc = nn.Linear(stages.channels, dimension)
+        nn.init.orthogonal_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        self.alpha = nn.Parameter(torch.ones(()))
+
+    def forward(self, shared: Tensor, trunk: Tensor) -> Tensor:
+        """Stage 3's map (B, C', h', w'), stage 4's (B, C, h, w) → (B, D / n) of length |α|."""
+        attended = trunk if self.attention is None else self.attention(shared, trunk)
+        descriptor = self.fc(self.pool(attended))
+        return self.alpha * functional.normalize(descriptor.float(), dim=1)

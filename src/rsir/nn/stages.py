@@ -1,0 +1,97 @@
+"""A timm backbone cut before its last stage: the earlier stages once, the last one several times.
+
+Paper B's submodules are copies of the last stage; what lies before it is shared.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsir.errors import UsageError
+from rsir.nn.backbone import Backbone
+
+
+class ReplicatedStages(nn.Module):
+    """The shared stages of `backbone`, and `copies` of its last one, each with its own weights.
+
+    The cut is where timm says that the second-deepest feature map is (a ResNet's stage 3 of 4);
+    all that runs after it, a final convolution too, is the last stage. All copies start with the
+    backbone's weights. `backbone` is used up.
+
+    Raises UsageError for a backbone without stages: one that timm gives no two feature maps of
+    different size for (a plain vision transformer), or that is no chain of stages.
+    """
+
+    channels: int
+    """C of a copy's feature map."""
+    shared_channels: int
+    """C of the shared stages' feature map."""
+
+    def __init__(self, backbone: Backbone, *, copies: int) -> None:
+        super().__init__()
+        self._to_map = backbone.to_map  # a method: the net itself is not registered twice
+        side = backbone.image_size
+        probe = torch.rand(1, backbone.bands, side, side)
+        before, after = _units(backbone, probe)
+        was_training = backbone.net.training
+        with torch.no_grad():
+            wanted = backbone.net.eval().forward_features(probe)
+            last = copy.deepcopy(backbone.net)
+            for name in before:
+                last.set_submodule(name, nn.Identity())
+            self.shared = backbone.net
+            for name in after:
+                self.shared.set_submodule(name, nn.Identity())
+            middle = self.shared.forward_features(probe)
+            if not torch.allclose(last.forward_features(middle), wanted, rtol=1e-4, atol=1e-5):
+                raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
+        self.shared.train(was_training)
+        self.copies = nn.ModuleList(copy.deepcopy(last.train(was_training)) for _ in range(copies))
+        self.channels = backbone.channels
+        self.shared_channels = int(self._to_map(middle).shape[1])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, bands, H, W) → the shared map (B, C', h', w') and each copy's map (B, C, h, w)."""
+        shared = self.shared.forward_features(images)
+        maps = [self._to_map(stage.forward_features(shared)) for stage in self.copies]
+        return self._to_map(shared), maps
+
+
+def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str]]:
+    """The names of the modules that make the shared stages, and of those that make the last one.
+
+    A unit is a child of the net, or of the containers that the cut goes through.
+    """
+    net = backbone.net
+    info: Any = getattr(net, "feature_info", None) or []
+    levels = info if isinstance(info, list) else info.info
+    if len(levels) < 2 or levels[-1]["reduction"] == levels[0]["reduction"]:
+        raise UsageError(f"backbone {backbone.name!r} has no stages; take one that has, a ResNet…")
+    cut = levels[-2]["module"]
+    names: list[str] = []
+    parent, prefix = net, ""
+    for part in cut.split("."):
+        names += [f"{prefix}{name}" for name, _ in parent.named_children() if name != part]
+        parent, prefix = parent.get_submodule(part), f"{prefix}{part}."
+    names.append(cut)
+    ran: list[str] = []
+    hooks = [
+        net.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, _output, name=name: ran.append(name)
+        )
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            net.eval().forward_features(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if cut not in ran:
+        raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
+    place = ran.index(cut)
+    return ran[: place + 1], list(dict.fromkeys(ran[place + 1 :]))
