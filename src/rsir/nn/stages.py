@@ -36,8 +36,8 @@ class ReplicatedStages(nn.Module):
         self._to_map = backbone.to_map  # a method: the net itself is not registered twice
         side = backbone.image_size
         probe = torch.rand(1, backbone.bands, side, side)
-        before, after = _units(backbone, probe)
         was_training = backbone.net.training
+        before, after = _units(backbone, probe)
         with torch.no_grad():
             wanted = backbone.net.eval().forward_features(probe)
             last = copy.deepcopy(backbone.net)
