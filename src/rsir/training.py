@@ -14,7 +14,9 @@ import torch
 
 from rsir import fitting
 from rsir import model as models
+from rsir.adapt import adapt
 from rsir.data.splits import Split
+from rsir.encode import Encoder
 from rsir.errors import DataError, UsageError
 from rsir.settings import Settings
 
@@ -94,6 +96,8 @@ def train(
             say=on_epoch,
             progress=progress,
         )
+    if model.module.adapts:
+        chosen |= {"fitted_on": adapt(Encoder(model), train_set.files).to_dict()}
     trained = dataclasses.replace(
         model,
         training={

@@ -17,6 +17,20 @@ def similar(targets: Tensor) -> Tensor:
     return (labels @ labels.T) > 0
 
 
+def jaccard(targets: Tensor) -> Tensor:
+    """(B, B) float32: |labels of i and j| / |labels of i or j|, in [0, 1]; without labels 0.
+
+    targets: (B,) integer classes (1 where equal, else 0), or (B, L) multi-hot labels.
+    """
+    if targets.ndim == 1:
+        return similar(targets).float()
+    labels = (targets > 0).float()
+    shared = labels @ labels.T
+    count = labels.sum(dim=1)
+    either = count[:, None] + count[None, :] - shared
+    return shared / either.clamp(min=1)
+
+
 def distinct_pairs(count: int, device: torch.device) -> Tensor:
     """(count, count) bool, true above the diagonal: each unordered pair i < j once."""
     return torch.ones(count, count, dtype=torch.bool, device=device).triu(diagonal=1)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 METHODS = {
     "pooled": "rsir.methods.pooled:Pooled",
     "dual-attention": "rsir.methods.dual_attention:DualAttention",
+    "dah": "rsir.methods.dah:DAH",
+    "mlrsir-net": "rsir.methods.mlrsir_net:MLRSIRNet",
     "eara": "rsir.methods.eara:EARA",
+    "jsrt": "rsir.methods.jsrt:JSRT",
 }
 
 

@@ -53,6 +53,8 @@ class Method(nn.Module, ABC):
 
     dimension: int
     """D of the embedding; the bits of a hash code."""
+    adapts: bool = False
+    """Whether it has something to learn from a gallery without labels (`rsir.adapt`)."""
 
     def __init__(self, backbone: Backbone, options: Any, *, classes: int) -> None:
         super().__init__()
@@ -67,3 +69,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """A scalar; targets (B,) int64 classes or (B, L) multi-hot labels."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What `adapt` learns from: (B, F) for `images` as in `forward`; only if it `adapts`."""
+        raise NotImplementedError
+
+    def adapt(self, features: Tensor) -> dict[str, Any]:
+        """Learn from the (N, F) features of a gallery; says what, in JSON values."""
+        raise NotImplementedError

@@ -1,0 +1,37 @@
+"""Feature maps of several depths of a backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from rsir.errors import UsageError
+from rsir.nn.backbone import Backbone
+
+
+def level_channels(backbone: Backbone, levels: int) -> list[int]:
+    """C of each map that `feature_maps` gives.
+
+    Raises UsageError for a backbone that gives no maps of inner stages, or fewer than `levels`.
+    """
+    known: Any = getattr(backbone.net, "feature_info", None) or []
+    stages = known if isinstance(known, list) else known.info
+    if levels > 1 and not hasattr(backbone.net, "forward_intermediates"):
+        raise UsageError(f"backbone {backbone.name!r} gives no maps of inner stages; take another")
+    if levels > max(1, len(stages)):
+        raise UsageError(f"backbone {backbone.name!r} has {len(stages)} stages, not {levels}")
+    return [int(s["num_chs"]) for s in stages[len(stages) - levels : -1]] + [backbone.channels]
+
+
+def feature_maps(backbone: Backbone, images: Tensor, levels: int) -> list[Tensor]:
+    """The maps (B, C_l, h_l, w_l) of the last `levels` stages, the deepest last.
+
+    Stages are where timm says they end: where the size halves, or a block of a plain transformer.
+    The deepest map is the backbone's own, with the head convolution or norm that follows the
+    last stage.
+    """
+    if levels == 1:
+        return [backbone(images)]
+    final, maps = backbone.net.forward_intermediates(images, indices=levels)
+    return [*maps[:-1], backbone.to_map(final)]
