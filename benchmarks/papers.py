@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -180,7 +181,9 @@ def fitted(encoder: Encoder, gallery: LabelledSet, out: Path) -> Encoder:
     """The encoder with what it learns from a gallery without labels."""
     from rsir.adapt import fit_on
 
-    return fit_on(encoder, gallery.files, out)
+    if (out / "model.json").exists():
+        shutil.rmtree(out)
+    return fit_on(encoder, gallery.files, out)[0]
 
 
 def markdown(config: dict[str, Any], found: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from rsir.errors import UsageError
 from rsir.methods import METHODS, method_type
 from rsir.methods.base import Method
-from rsir.methods.dual_attention import DualAttention, DualAttentionOptions, halving_conv
+from rsir.methods.dual_attention import DualAttention, DualAttentionOptions, averaging_conv
 from rsir.methods.pooled import Pooled, PooledOptions
 from rsir.nn.backbone import Backbone
 
@@ -40,6 +40,7 @@ def test_every_option_has_a_plain_default(name: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
     [
+        ("attention", "both", "one of dual, spatial, channel, none"),
         ("pooling", "sum", "one of spoc, mac, gem"),
         ("margin", 0.0, "above 0"),
         ("margin", 2.1, "at most 2"),
@@ -82,19 +83,39 @@ def test_dual_attention_is_the_papers_figure() -> None:
     torch.testing.assert_close(method(images).embedding, expected)
 
 
+@pytest.mark.parametrize("attention", ["spatial", "channel"])
+def test_one_branch_alone_is_fused_alone(attention: str) -> None:
+    options = DualAttentionOptions(attention=attention)
+    method = DualAttention(Backbone("resnet10t", image_size=64), options, classes=3).eval()
+    branch = getattr(method, attention)
+    next(branch.parameters()).data.fill_(0.4)
+    features = torch.randn(2, 512, 3, 2)
+    expected = torch.einsum("oc,bchw->bohw", method.fuse.weight[:, :, 0, 0], branch(features))
+    torch.testing.assert_close(method.attend(features), expected, rtol=1e-4, atol=1e-4)
+    names = {name.split(".")[0] for name, _ in method.named_parameters()}
+    assert names == {"backbone", attention, "fuse", "pool"}
+
+
+def test_without_attention_nothing_is_left_but_the_pooling() -> None:
+    options = DualAttentionOptions(attention="none")
+    method = DualAttention(Backbone("resnet10t", image_size=64), options, classes=3)
+    assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"backbone", "pool"}
+
+
+@pytest.mark.parametrize("attention", ["dual", "spatial", "channel", "none"])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_dual_attention_starts_as_the_plain_backbone(kernel: int) -> None:
+def test_dual_attention_starts_as_the_plain_backbone(kernel: int, attention: str) -> None:
     backbone = Backbone("resnet10t", image_size=64)
-    options = DualAttentionOptions(fusion_kernel=kernel)
+    options = DualAttentionOptions(fusion_kernel=kernel, attention=attention)
     dual = DualAttention(backbone, options, classes=3).eval()
     plain = Pooled(backbone, PooledOptions(), classes=3).eval()
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(dual(images).embedding, plain(images).embedding)
 
 
-def test_the_fusing_convolution_halves() -> None:
+def test_the_fusing_convolution_averages_the_branches() -> None:
     features = torch.randn(1, 5, 3, 4)
-    torch.testing.assert_close(halving_conv(5, 3)(features), features / 2)
+    torch.testing.assert_close(averaging_conv(5, 3, branches=2)(features), features / 2)
 
 
 def test_pooled_is_the_normalised_descriptor() -> None:

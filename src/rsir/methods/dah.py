@@ -33,7 +33,10 @@ class DAHOptions(Options):
     choice (any image size, fewest weights). The paper flattens the whole map.
     batch_norm: standardise each bit before the tanh; our choice (`rsir.nn.hashing.HashLayer`).
     scale: I_ij = scale · ⟨h_i, h_j⟩; 1 in the paper.
-    alpha, beta: weights of the quantisation and of the classification loss; 1 in the paper.
+    alpha: weight of the quantisation loss. The paper's 1 stands beside a sum over the pairs; here
+    L_w is their mean, so it is 1 / 36 (a pair per image of the paper's batches) rounded: our
+    choice. With 1, the signs that h has at first are soon final.
+    beta: weight of the classification loss; 1 in the paper.
     ranking: "adaptive-hamming" (the paper) or "hamming".
     """
 
@@ -43,7 +46,7 @@ class DAHOptions(Options):
     grid: int = 1
     batch_norm: bool = True
     scale: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 0.03
     beta: float = 1.0
     ranking: str = "adaptive-hamming"
 

@@ -7,6 +7,7 @@ residual attention-based deep metric learning for remote sensing image retrieval
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,11 @@ from rsir.nn.pooling import MAC, GeM, SPoC
 from rsir.nn.residual_attention import ACTIVATIONS, ResidualAttention
 from rsir.nn.stages import ReplicatedStages
 
-DESCRIPTORS = {"S": SPoC, "M": MAC, "G": lambda: GeM(3.0, learnable=False)}
+DESCRIPTORS: dict[str, Callable[[], nn.Module]] = {
+    "S": SPoC,
+    "M": MAC,
+    "G": lambda: GeM(3.0, learnable=False),
+}
 """S, M, and G with its fixed p = 3 (paper B, section 3.1.1)."""
 COMBINATIONS = ("S", "M", "G", "SM", "SG", "MG", "SGM")
 
@@ -76,9 +81,10 @@ class EARA(Method):
     def __init__(self, backbone: Backbone, options: EARAOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)
         parts = options.descriptors
-        self.backbone = ReplicatedStages(backbone, copies=len(parts))
+        stages = ReplicatedStages(backbone, copies=len(parts))
+        self.backbone: ReplicatedStages = stages  # type: ignore[assignment]  # what is left of it
         self.submodules = nn.ModuleList(
-            Submodule(self.backbone, name, options.activation, options.dimension // len(parts))
+            Submodule(stages, name, options.activation, options.dimension // len(parts))
             for name in parts
         )
         self.dimension = options.dimension

@@ -103,9 +103,9 @@ class JSRT(Method):
 
     def __init__(self, backbone: Backbone, options: JSRTOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)
-        self.bands = len(backbone.mean)
-        start = IDENTITY if self.is_spatial else ()
-        start += (1.0,) * self.bands + (0.0,) if self.is_radiometric else ()
+        self.bands = backbone.bands
+        start: list[float] = [*IDENTITY] if self.is_spatial else []
+        start += [1.0] * self.bands + [0.0] if self.is_radiometric else []
         self.pgn = (
             ParameterNetwork(
                 start, bands=self.bands, size=options.pgn_size, scale=options.pgn_scale

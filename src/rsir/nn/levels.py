@@ -17,7 +17,7 @@ def level_channels(backbone: Backbone, levels: int) -> list[int]:
     """
     known: Any = getattr(backbone.net, "feature_info", None) or []
     stages = known if isinstance(known, list) else known.info
-    if levels > 1 and not hasattr(backbone.net, "forward_intermediates"):
+    if levels > 1 and not callable(getattr(backbone.net, "forward_intermediates", None)):
         raise UsageError(f"backbone {backbone.name!r} gives no maps of inner stages; take another")
     if levels > max(1, len(stages)):
         raise UsageError(f"backbone {backbone.name!r} has {len(stages)} stages, not {levels}")

@@ -94,8 +94,9 @@ class ResidualAttention(nn.Module):
         self.mask = SoftMask(in_channels, channels, activation=activation)
 
     def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
-        """X (B, C', h', w'), trunk A (B, C, h, w) → (B, C, h, w)."""
-        return (1 + self.mask(x, trunk.shape[2:])) * trunk
+        """(1 + H(x)) ∘ A of x (B, C', h', w'), trunk A (B, C, h, w) → (B, C, h, w)."""
+        attended: Tensor = (1 + self.mask(x, trunk.shape[2:])) * trunk
+        return attended
 
 
 def _activated_conv(

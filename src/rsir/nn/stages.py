@@ -50,14 +50,16 @@ class ReplicatedStages(nn.Module):
             if not torch.allclose(last.forward_features(middle), wanted, rtol=1e-4, atol=1e-5):
                 raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
         self.shared.train(was_training)
-        self.copies = nn.ModuleList(copy.deepcopy(last.train(was_training)) for _ in range(copies))
+        last.train(was_training)
+        self.copies = nn.ModuleList(copy.deepcopy(last) for _ in range(copies))
         self.channels = backbone.channels
         self.shared_channels = int(self._to_map(middle).shape[1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, bands, H, W) → the shared map (B, C', h', w') and each copy's map (B, C, h, w)."""
         shared = self.shared.forward_features(images)
-        maps = [self._to_map(stage.forward_features(shared)) for stage in self.copies]
+        copies: Any = self.copies
+        maps = [self._to_map(last.forward_features(shared)) for last in copies]
         return self._to_map(shared), maps
 
 
