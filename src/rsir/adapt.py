@@ -80,7 +80,8 @@ def adapt(
             readable = [tensor for tensor in read if isinstance(tensor, Tensor)]
             if readable:
                 normalised = spec.normalise(torch.stack(readable).to(encoder.device))
-                features.append(module.features(normalised).float().cpu())
+                stacked = normalised.contiguous(memory_format=torch.channels_last)
+                features.append(module.features(stacked).float().cpu())
             if on_progress is not None:
                 on_progress(start + len(batch), len(images))
     if not features:

@@ -61,7 +61,7 @@ class MetricLearningLoss(nn.Module):
             self.loss = losses.LiftedStructureLoss(distance=plain)
 
     def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
-        """embedding (B, D), L2-normalised; targets (B,) int64 classes. UsageError for labels."""
+        """Embedding (B, D), L2-normalised; targets (B,) int64 classes. UsageError for labels."""
         if targets.ndim != 1:
             raise UsageError(f"the loss {self.name} needs one class per image, not several labels")
         with torch.autocast(embedding.device.type, enabled=False):
