@@ -99,6 +99,35 @@ def test_evaluate_takes_parts_and_protocols(
     assert report("--ranking", "euclidean")["ranking"] == "euclidean"
 
 
+def test_hash_codes_go_the_whole_way(
+    shell: Shell, coloured_classes: Path, query: Path, tmp_path: Path
+) -> None:
+    run, archive, report = tmp_path / "run", tmp_path / "archive", tmp_path / "r.json"
+    train = ("train", "dah", "--data", coloured_classes, "--out", run, "--epochs", 1, *TRAIN)
+    done = shell(*train, "--bits", 12, "-s", "validation=0.25")
+    assert done.status == 0, done.err
+    for ranking in ("adaptive-hamming", "hamming"):
+        options = () if ranking == "adaptive-hamming" else ("--ranking", ranking)
+        evaluate = ("evaluate", run, "--data", coloured_classes, "--part", "all")
+        done = shell(*evaluate, "--json", report, *options)
+        assert done.status == 0, done.err
+        found = json.loads(report.read_text())
+        assert (found["ranking"], found["model"]["dimension"]) == (ranking, 12)
+        assert f"{found['metrics']['anmrr']:.4f}" in done.out
+        assert f"@20 {found['metrics']['map_at_20_found']:.4f}" in done.out
+    assert shell("index", archive, coloured_classes, "--model", run).status == 0
+    done = shell("search", archive, query, "-k", 48, "--format", "json")
+    assert done.status == 0, done.err
+    hits = json.loads(done.out)
+    assert len(hits) == 48
+    itself = next(hit for hit in hits if hit["source"] == str(query))
+    assert (itself["distance"], itself["score"]) == (0, 1)
+    order = [(hit["distance"], hit["id"]) for hit in hits]
+    assert order == sorted(order)
+    about = json.loads(shell("info", archive, "--json").out)
+    assert (about["metric"], about["dimension"]) == ("adaptive-hamming:4", 12)
+
+
 def test_search_as_json_prints_json_and_nothing_else(
     shell: Shell, archive: Path, query: Path
 ) -> None:
@@ -203,6 +232,12 @@ def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) ->
             2,
             "--part",
         ),
+        (
+            ("train", "pooled", "--data", "D", "--out", "X", "--bits", "8", *TRAIN),
+            2,
+            "--bits is for methods that learn hash codes; pooled does not",
+        ),
+        (("evaluate", "M", "--data", "D", "--ranking", "hamming"), 2, "hash codes"),
         (("search", "D", "Q"), 1, "no archive"),
         (("search", "nowhere", "Q"), 1, "nowhere"),
         (("search", "A", "nowhere.png"), 1, "nowhere.png"),

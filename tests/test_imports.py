@@ -16,7 +16,7 @@ LAYERS = [
     {"geo", "data", "nn", "losses", "metrics", "ranking"},
     {"methods", "gallery", "settings"},
     {"model"},
-    {"training", "fitting", "encode", "evaluate"},
+    {"training", "fitting", "encode", "evaluate", "adapt", "cost"},
     {"archive"},
     {"demo", "terminal"},
     {"cli"},

@@ -1,4 +1,5 @@
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -6,12 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.errors import UsageError
-from rsir.ranking import METRICS, metric_named, nearest, pairwise, score
+from rsir.ranking import (
+    METRICS,
+    adapted,
+    metric_named,
+    name_with_classes,
+    nearest,
+    packed,
+    pairwise,
+    score,
+    unpacked,
+)
 
 FLOATS = ("euclidean", "cosine", "ncc")
+ADAPTIVE = "adaptive-hamming:3"
+ALL = (*METRICS, ADAPTIVE)
 
 
 def loop_distance(metric: str, a: list[float], b: list[float]) -> float:
+    if metric == ADAPTIVE:
+        (code, mine), (other, theirs) = (
+            (row[:-12], struct.unpack("<3f", bytes(row[-12:]))) for row in (a, b)
+        )
+        p = theirs[mine.index(max(mine))]
+        return math.exp(1 - p) * loop_distance("hamming", code, other)
     if metric == "hamming":
         return sum(bin(x ^ y).count("1") for x, y in zip(a, b, strict=True))
     if metric == "euclidean":
@@ -24,12 +43,16 @@ def loop_distance(metric: str, a: list[float], b: list[float]) -> float:
 
 
 def vectors(metric: str, rng: np.random.Generator, count: int, width: int) -> np.ndarray:
-    if metric == "hamming":
-        return rng.integers(0, 256, (count, width), dtype=np.uint8)
+    if metric not in FLOATS:
+        codes = rng.integers(0, 256, (count, width), dtype=np.uint8)
+        if metric == "hamming":
+            return codes
+        # Few levels, so that the largest is often there twice.
+        return packed(codes, (rng.integers(0, 5, (count, 3)) / 4).astype(np.float32))
     return rng.standard_normal((count, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("width", [2, 3, 8, 65])
 def test_pairwise_equals_a_loop(metric, width):
     rng = np.random.default_rng(width)
@@ -42,7 +65,7 @@ def test_pairwise_equals_a_loop(metric, width):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    metric=st.sampled_from(list(METRICS)),
+    metric=st.sampled_from(ALL),
     width=st.integers(2, 70),
     before=st.integers(0, 40),
     after=st.integers(0, 9),
@@ -91,7 +114,7 @@ def test_cosine_is_never_negative():
     assert pairwise("cosine", rows, -rows).max() <= 2
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ALL)
 def test_nearest_equals_a_sorted_list_with_ties_by_id(metric):
     rng = np.random.default_rng(5)
     gallery = vectors(metric, rng, 6, 3)[rng.integers(0, 6, 40)]
@@ -159,8 +182,8 @@ def test_wrong_shapes_types_and_names_are_refused():
         pairwise("cosine", [["a"]], [[1.0]])
     with pytest.raises(UsageError, match="must have 2 bytes columns"):
         METRICS["hamming"].check(np.zeros((1, 3), np.uint8), 16)
-    with pytest.raises(UsageError, match="multiple of 8"):
-        METRICS["hamming"].width(12)
+    with pytest.raises(UsageError, match="at least 1"):
+        METRICS["hamming"].width(0)
     with pytest.raises(UsageError, match="k must be"):
         nearest("cosine", [[1.0]], [[1.0]], ["a"], 0)
     with pytest.raises(UsageError, match="2 ids for a gallery of 1"):
@@ -173,7 +196,83 @@ def test_scores_are_larger_for_nearer():
     assert score("hamming", 16, bits=64) == 0.75
     with pytest.raises(UsageError, match="bits"):
         score("hamming", 16)
-    for metric in METRICS:
+    for metric in ALL:
         scores = score(metric, np.array([0.0, 0.5, 1.0, 2.0]), bits=8)
         assert scores[0] == 1
         assert (np.diff(scores) < 0).all()
+
+
+@pytest.mark.parametrize("bits", [1, 7, 8, 9, 12, 36, 64])
+def test_codes_of_any_length_are_padded_with_zeros(bits):
+    rng = np.random.default_rng(bits)
+    signs = rng.random((5, bits)) < 0.5
+    codes = np.packbits(signs, axis=1)
+    hamming = metric_named("hamming")
+    assert hamming.width(bits) == codes.shape[1]
+    assert hamming.check(codes, bits).tolist() == codes.tolist()
+    wanted = [[int((a != b).sum()) for b in signs] for a in signs]
+    assert pairwise("hamming", codes, codes).tolist() == wanted
+    if bits % 8:
+        codes[3, -1] |= 1
+        with pytest.raises(UsageError, match=f"row 3: the code has bits set beyond its {bits}"):
+            hamming.check(codes, bits)
+        hamming.check(codes, bits + -bits % 8)
+
+
+def test_a_row_of_adaptive_hamming_is_the_code_and_the_probabilities():
+    code = np.packbits([[1, 0, 1], [0, 0, 0]], axis=1)
+    probabilities = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
+    rows = packed(code, probabilities)
+    assert rows.tolist() == [
+        [0b10100000, *struct.pack("<2f", 0.25, 0.75)],
+        [0, *struct.pack("<2f", 1, 0)],
+    ]
+    back, values = unpacked(rows, 2)
+    assert back.tolist() == code.tolist()
+    assert values.tolist() == probabilities.tolist()
+    metric = metric_named("adaptive-hamming:2")
+    assert (metric.kind, metric.classes, metric.width(3)) == ("bits", 2, 9)
+    # 2 bits differ; the first row's class is the second, of which the second row has 0.
+    assert pairwise(metric, rows[:1], rows)[0].tolist() == [0, 2 * math.exp(1)]
+    assert pairwise(metric, rows[1:], rows)[0].tolist() == [2 * math.exp(0.75), 0]
+    assert packed(code[:0], probabilities[:0]).shape == (0, 9)
+    with pytest.raises(UsageError, match="2 codes with 1"):
+        packed(code, probabilities[:1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.25, 1.25])
+def test_probabilities_out_of_range_are_refused_with_their_row(value):
+    rows = packed(np.zeros((2, 2), np.uint8), np.array([[0.5, 0.5], [0.5, value]], np.float32))
+    metric = metric_named("adaptive-hamming:2")
+    assert metric.faults(rows).keys() == {1}
+    with pytest.raises(UsageError, match="row 1: a class probability"):
+        metric.check(rows, 16)
+    with pytest.raises(UsageError, match="must have 10 bytes columns, not 9"):
+        metric.check(rows[:1, :9], 16)
+    with pytest.raises(UsageError, match="2 probabilities of 4"):
+        pairwise(metric, rows[:1, :8], rows[:1, :8])
+
+
+@pytest.mark.parametrize("name", ["", ":", ":0", ":03", ":-3", ":3.0", ":a", ":٣"])
+def test_adaptive_hamming_needs_the_number_of_classes(name):
+    with pytest.raises(UsageError, match="adaptive-hamming:K"):
+        metric_named("adaptive-hamming" + name)
+
+
+def test_a_models_ranking_gets_its_classes():
+    assert name_with_classes("adaptive-hamming", 30) == "adaptive-hamming:30"
+    assert name_with_classes("hamming", 30) == "hamming"
+    assert metric_named("adaptive-hamming:30") is metric_named("adaptive-hamming:30")
+
+
+@given(
+    hamming=st.integers(0, 10_000),
+    probability=st.floats(0, 1, width=32),
+    other=st.floats(0, 1, width=32),
+)
+def test_an_adapted_distance_stays_within_its_bounds(hamming, probability, other):
+    near, far = adapted(
+        np.array([hamming, hamming], float), np.array(sorted([probability, other])[::-1])
+    )
+    assert hamming <= near <= far <= math.e * hamming * (1 + 1e-15)
+    assert 0 <= score(ADAPTIVE, float(near), bits=10_000) <= 1

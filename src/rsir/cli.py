@@ -130,6 +130,7 @@ def train(
         int | None, typer.Option(help="Of the split and of the training; 0 if not given.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="0: keep the starting weights.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Length of the hash code.")] = None,
     labels: Labels = None,
     set_: Annotated[
         list[str] | None,
@@ -140,6 +141,8 @@ def train(
 
     The same command takes up an interrupted run where it was, and does nothing if it is done.
     """
+    import dataclasses
+
     from rsir import settings as trainer
     from rsir import training
     from rsir.data import splits
@@ -149,6 +152,10 @@ def train(
     chosen = parse_assignments(set_ or [])
     chosen |= {} if seed is None else {"seed": seed}
     chosen |= {} if epochs is None else {"epochs": epochs}
+    if bits is not None:
+        if "bits" not in {field.name for field in dataclasses.fields(kind.options_type)}:
+            raise UsageError(f"--bits is for methods that learn hash codes; {method} does not")
+        chosen |= {"bits": bits}
     options, settings = trainer.configure(kind, chosen)
     if split is None:
         images = _readable(_labelled_set(data, labels))
@@ -192,13 +199,19 @@ def evaluate(
         Protocol,
         typer.Option(help="query-gallery: the part's images search all other parts' images."),
     ] = Protocol.leave_one_out,
-    ranking: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    ranking: Annotated[
+        str | None,
+        typer.Option(
+            help="cosine, euclidean, ncc; of hash codes hamming, adaptive-hamming. "
+            "Default: the model's own."
+        ),
+    ] = None,
     labels: Labels = None,
     per_class: Annotated[bool, typer.Option(help="Also a row for each class.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Measure a model on a labelled set: mAP, R@k, P@k, overall and per class."""
+    """Measure a model on a labelled set: mAP, ANMRR, R@k, P@k, overall and per class."""
     import rsir
     from rsir.data import splits
     from rsir.evaluate import evaluate as run
@@ -230,6 +243,66 @@ def evaluate(
     print_report(report, per_class=per_class)
     if json_file is not None:
         report.write(json_file)
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="A run folder, or hf:owner/name.")],
+    paths: Annotated[list[Path], typer.Argument(help="The gallery: images and folders of images.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fitted model.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Fit what a model learns from a gallery without labels: the PCA of jsrt.
+
+    Training fits it to the training images; this makes a model for another gallery.
+    """
+    import rsir
+    from rsir.adapt import fit_on
+    from rsir.data.images import find_images
+
+    files, _ = find_images(paths)
+    with progress("encoding") as tick:
+        _, adapted = fit_on(rsir.load(model, device=device), files, out, on_progress=tick)
+    for path, reason in adapted.skipped:
+        say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
+    typer.echo(
+        f"fitted to {adapted.images} images, {len(adapted.skipped)} skipped ("
+        + ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in adapted.learnt.items())
+        + f"); the model is in {out}"
+    )
+
+
+@app.command()
+def cost(
+    method: Annotated[str, typer.Argument(help="A method, see `rsir methods`.")],
+    backbone: Annotated[
+        str, typer.Option(help="A timm name, options after a colon: resnet50, name:key=value.")
+    ] = "resnet50",
+    size: Annotated[int, typer.Option(help="Height and width of the image in pixels.")] = 224,
+    classes: Annotated[int, typer.Option(help="Of the training set, for a classifier.")] = 21,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the method."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the parameters of a method, and the multiply-adds that describe one image."""
+    import dataclasses
+
+    from rsir.cost import cost as count
+    from rsir.model import build
+
+    names = tuple(f"class {i}" for i in range(classes))
+    options = parse_assignments(set_ or [])
+    built = build(method, backbone=backbone, spec=size, classes=names, options=options)
+    found = count(built)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    typer.echo(
+        f"{method} on {backbone}: {found.parameters / 1e6:.3f} M parameters, "
+        f"{found.multiply_adds / 1e9:.3f} G multiply-adds for an image of {size} × {size}"
+    )
 
 
 @app.command()

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from rsir import model as models
 from rsir.data.images import read_pixels
-from rsir.errors import ModelError, UsageError
+from rsir.errors import DataError, ModelError, UsageError
 from rsir.model import Model
+from rsir.ranking import metric_named, name_with_classes
 from rsir.types import Encoding
 
 Image = str | Path | NDArray[np.uint8]
@@ -59,13 +60,18 @@ class Encoder:
 
     @property
     def dimension(self) -> int:
-        """D of the embedding."""
+        """D of the embedding, or the bits of the codes."""
         return self.model.dimension
 
     @property
     def ranking(self) -> str:
-        """The metric that the embeddings are ranked by."""
-        return self.model.ranking
+        """The metric that the embeddings or codes are ranked by, a name for `metric_named`."""
+        return name_with_classes(self.model.ranking, len(self.model.classes))
+
+    @property
+    def hashes(self) -> bool:
+        """Whether its images are ranked by hash codes."""
+        return metric_named(self.ranking).kind == "bits"
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -75,25 +81,45 @@ class Encoder:
     def encode(self, images: Sequence[Image] | NDArray[np.uint8]) -> Encoding:
         """The Encoding of B images, each a file or (bands, H, W) uint8; sizes may differ.
 
-        Raises ImageError for a file that cannot be read faithfully, DataError for other bands.
+        Raises ImageError for a file that cannot be read faithfully, DataError for other bands
+        and for an image that a hashing model has no finite values for.
         """
         spec = self.model.spec
-        parts = [np.empty((0, self.dimension), np.float32)]
+        parts = []
         for start in range(0, len(images), self.batch_size):
             batch = [
                 spec.prepare(read_pixels(Path(i)) if isinstance(i, str | Path) else i)
                 for i in images[start : start + self.batch_size]
             ]
             parts.append(self.encode_batch(torch.stack(batch)))
-        return Encoding(embedding=np.concatenate(parts))
+        return joined(parts) if parts else self._nothing()
 
     @torch.inference_mode()
-    def encode_batch(self, prepared: torch.Tensor) -> NDArray[np.float32]:
-        """(B, D) embeddings of (B, bands, size, size) uint8 images from `InputSpec.prepare`."""
+    def encode_batch(self, prepared: torch.Tensor) -> Encoding:
+        """The Encoding of (B, bands, size, size) uint8 images from `InputSpec.prepare`."""
         batch = self.model.spec.normalise(prepared.to(self.device))
         output = self.module(batch.contiguous(memory_format=torch.channels_last))
         embedding: NDArray[np.float32] = output.embedding.float().cpu().numpy()
-        return embedding
+        probabilities = None
+        if output.logits is not None:
+            probabilities = output.logits.float().softmax(dim=1).cpu().numpy()
+        return Encoding(embedding, self._code(embedding), probabilities)
+
+    def _code(self, embedding: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+        """The signs of relaxed codes (B, bits), packed; None if the model does not hash."""
+        if not self.hashes:
+            return None
+        if not np.isfinite(embedding).all():
+            # As a bit NaN would look like any other number.
+            raise DataError("the model gives values that are not finite, which have no hash code")
+        return np.packbits(embedding > 0, axis=1)
+
+    def _nothing(self) -> Encoding:
+        """The Encoding of no images."""
+        metric = metric_named(self.ranking)
+        embedding = np.empty((0, self.dimension), np.float32)
+        probabilities = np.empty((0, metric.classes), np.float32) if metric.classes else None
+        return Encoding(embedding, self._code(embedding), probabilities)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the model into `folder`, bit for bit, so that its fingerprint stays."""
@@ -103,6 +129,16 @@ class Encoder:
         for name in (models.WEIGHTS, models.CARD):
             shutil.copyfile(self.folder / name, Path(folder) / name)
         return Path(folder)
+
+
+def joined(parts: Sequence[Encoding]) -> Encoding:
+    """One Encoding of the images of several (at least one) by the same model."""
+
+    def column(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    return Encoding(column("embedding"), column("code"), column("probabilities"))
 
 
 def load(name: str | Path, *, device: str = "auto", batch_size: int = 64) -> Encoder:

@@ -24,7 +24,7 @@ from rsir.data.loading import Images
 from rsir.data.samplers import EpochSampler, PairSampler, PKSampler, ShuffleSampler
 from rsir.data.transforms import Augmentation, InputSpec
 from rsir.errors import ModelError, UsageError
-from rsir.evaluate import score_queries
+from rsir.evaluate import Described, score_queries
 from rsir.methods.base import Method
 from rsir.model import Model
 from rsir.settings import PRECISIONS, Settings
@@ -135,7 +135,7 @@ class Run(lightning.LightningModule):
         self.settings = settings
         self.sampler = sampler
         self.steps_per_epoch = steps_per_epoch
-        self.validated: list[tuple[Tensor, Tensor]] = []
+        self.validated: list[Described] = []
 
     def forward(self, images: Tensor) -> Any:
         """The method's Output for (B, bands, H, W) uint8 images."""
@@ -158,21 +158,22 @@ class Run(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Collect the embeddings."""
+        """Collect what is ranked."""
         images, targets = batch
-        self.validated.append((self(images).embedding.float(), targets))
+        output = self(images)
+        logits = output.logits
+        probabilities = None if logits is None else logits.float().softmax(dim=1)
+        self.validated.append(Described(output.embedding.float(), targets, probabilities))
 
     def on_validation_epoch_end(self) -> None:
         """Log whole-ranking mAP of the validation part, leave-one-out.
 
         Images that are the only one of their class cannot be retrieved, and are no queries.
         """
-        embedding, targets = (torch.cat(parts) for parts in zip(*self.validated, strict=True))
+        images = Described.joined(self.validated)
         self.validated.clear()
-        own = torch.arange(len(embedding), device=embedding.device)
-        scores = score_queries(
-            embedding, targets, embedding, targets, ranking=self.module.ranking, own=own
-        )
+        own = torch.arange(len(images), device=images.embedding.device)
+        scores = score_queries(images, images, ranking=self.module.ranking, own=own)
         self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()), prog_bar=True)
 
     def configure_optimizers(self) -> Any:

@@ -8,6 +8,8 @@ shape). So ties are real ties, and they are ordered by id.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -23,13 +25,20 @@ of server CPUs and keeps temporaries small beside the gallery."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+ADAPTIVE = "adaptive-hamming"
+"""Hamming distance adapted by class probabilities (paper C, DAH). As a metric its name carries
+the number of classes, "adaptive-hamming:30", because the width of its vectors depends on it."""
+
+_PROBABILITY = np.dtype("<f4")
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One distance: what vectors it takes, how it is computed, how it becomes a score.
 
-    kind: "float" for real vectors (N, D), "bits" for codes (N, bits / 8) uint8 packed as by
-    `numpy.packbits`.
+    kind: "float" for real vectors (N, D); "bits" for rows of bytes (N, width) uint8, which begin
+    with a code of ceil(bits / 8) bytes, packed as by `numpy.packbits`: its padding is zero.
+    classes: K of "adaptive-hamming:K", whose rows go on with K probabilities (see `packed`).
     """
 
     name: str
@@ -38,31 +47,45 @@ class Metric:
     _distances: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
     _score: Callable[[NDArray[np.float64], int | None], NDArray[np.float64]]
     _fault: Callable[[NDArray[Any]], tuple[NDArray[np.bool_], str]] | None = None
+    classes: int = 0
 
     def width(self, dimension: int) -> int:
-        """Values per row of an array of vectors: D floats, or bits / 8 bytes.
+        """Values per row of an array of vectors: D floats, or ceil(bits / 8) + 4 K bytes.
 
-        Raises UsageError if no vector of this metric has such a dimension.
+        Raises UsageError for a dimension below 1.
         """
-        if dimension < 1 or (self.kind == "bits" and dimension % 8):
-            wanted = "a positive multiple of 8 bits" if self.kind == "bits" else "at least 1"
-            raise UsageError(f"the dimension for '{self.name}' is {wanted}, not {dimension}")
-        return dimension // 8 if self.kind == "bits" else dimension
+        if dimension < 1:
+            raise UsageError(f"the dimension for '{self.name}' is at least 1, not {dimension}")
+        return -(-dimension // 8) + self._tail if self.kind == "bits" else dimension
 
-    def faults(self, vectors: NDArray[Any]) -> dict[int, str]:
-        """Why single rows of `vectors` (N, width) cannot be ranked, by row; empty if all can."""
-        if self.kind == "bits":
-            return {}
+    @property
+    def _tail(self) -> int:
+        """Bytes of a row of bits beyond the code."""
+        return _PROBABILITY.itemsize * self.classes
+
+    def faults(self, vectors: NDArray[Any], dimension: int | None = None) -> dict[int, str]:
+        """Why single rows of `vectors` (N, width) cannot be ranked, by row; empty if all can.
+
+        dimension: if given, the padding of codes is looked at too.
+        """
         values = np.asarray(vectors)
-        # Written so that NaN fails it too.
-        bad = ~(np.abs(values) <= _FLOAT32_MAX).all(axis=1)
-        found = dict.fromkeys(
-            np.flatnonzero(bad).tolist(),
-            "the vector has a value that is not finite (or is beyond float32)",
-        )
+        found: dict[int, str]
+        if self.kind == "bits":
+            padding = -(dimension or 0) % 8
+            # The last bits of the code's last byte; another bit there would count as a difference.
+            last = values[:, values.shape[1] - self._tail - 1] if padding else values[:, 0]
+            found = _rows(
+                (last & ((1 << padding) - 1)) != 0,
+                f"the code has bits set beyond its {dimension}; pad with zeros, as numpy.packbits",
+            )
+            checked = values
+        else:
+            # Written so that NaN fails it too.
+            bad = ~(np.abs(values) <= _FLOAT32_MAX).all(axis=1)
+            found = _rows(bad, "the vector has a value that is not finite (or is beyond float32)")
+            checked = np.where(bad[:, None], 1, values).astype(np.float64)
         if self._fault is not None:
-            flat, reason = self._fault(np.where(bad[:, None], 1, values).astype(np.float64))
-            found |= dict.fromkeys(np.flatnonzero(flat & ~bad).tolist(), reason)
+            found = _rows(*self._fault(checked)) | found
         return dict(sorted(found.items()))
 
     def check(
@@ -72,7 +95,7 @@ class Metric:
 
         Raises UsageError for another shape, dtype or (if given) `dimension`, and for a row that
         the metric cannot rank: NaN or infinite values, a zero vector under "cosine", a constant
-        one under "ncc". `what` names the argument in the message.
+        one under "ncc", probabilities outside [0, 1]. `what` names the argument in the message.
         """
         array = np.asarray(vectors)
         if array.ndim != 2:
@@ -89,9 +112,59 @@ class Metric:
             raise UsageError(
                 f"{what} must have {self.width(dimension)}{unit} columns, not {array.shape[1]}"
             )
-        for row, reason in self.faults(array).items():
+        if self.kind == "bits" and array.shape[1] <= self._tail:
+            raise UsageError(
+                f"{what} have {array.shape[1]} bytes; '{self.name}' takes a code of at least 1"
+                + (f" and {self.classes} probabilities of 4" if self.classes else "")
+            )
+        for row, reason in self.faults(array, dimension).items():
             raise UsageError(f"{what}, row {row}: {reason}")
         return np.ascontiguousarray(array)
+
+
+def packed(code: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Vectors of "adaptive-hamming:K", (N, ceil(bits / 8) + 4 K) uint8.
+
+    A row is the code (N, ceil(bits / 8)) uint8 followed by the probabilities (N, K) as
+    little-endian float32. Raises UsageError if they are not 2-D arrays of as many rows.
+    """
+    if code.ndim != 2 or code.dtype != np.uint8 or probabilities.ndim != 2:
+        raise UsageError("packed takes codes (N, bytes) uint8 and probabilities (N, K)")
+    if len(code) != len(probabilities):
+        raise UsageError(f"{len(code)} codes with {len(probabilities)} rows of probabilities")
+    values = np.ascontiguousarray(probabilities, dtype=_PROBABILITY)
+    width = _PROBABILITY.itemsize * values.shape[1]
+    return np.concatenate([code, values.view(np.uint8).reshape(len(code), width)], axis=1)
+
+
+def unpacked(
+    vectors: NDArray[np.uint8], classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The code (N, ceil(bits / 8)) and the probabilities (N, K) of `packed` rows, as views.
+
+    (Of a contiguous copy, if the rows are not contiguous.)
+    """
+    vectors = np.ascontiguousarray(vectors)
+    width = vectors.shape[1] - _PROBABILITY.itemsize * classes
+    return vectors[:, :width], vectors[:, width:].view(_PROBABILITY)
+
+
+def adapted(
+    hamming: NDArray[np.floating[Any]], probability: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """D_a = e^(1 - p) · D_h (paper C, DAH), float64, never less than D_h.
+
+    hamming: D_h; probability: p, the gallery item's probability of the query's class (the most
+    probable one, of equals the first). D_h ≤ D_a ≤ e · D_h.
+    """
+    # Contiguous, because NumPy may compute strided arrays by another routine.
+    rest = np.ascontiguousarray(1.0 - probability.astype(np.float64))
+    distances: NDArray[np.float64] = np.exp(rest) * hamming
+    return distances
+
+
+def _rows(bad: NDArray[np.bool_], reason: str) -> dict[int, str]:
+    return dict.fromkeys(np.flatnonzero(bad).tolist(), reason)
 
 
 def _same(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -130,6 +203,23 @@ def _differing_bits(query: NDArray[Any], gallery: NDArray[Any]) -> NDArray[np.fl
     return distances
 
 
+def _adapted_bits(
+    query: NDArray[Any], gallery: NDArray[Any], *, classes: int
+) -> NDArray[np.float64]:
+    code, probabilities = unpacked(query[None], classes)
+    codes, theirs = unpacked(gallery, classes)
+    likeliest = int(probabilities[0].argmax())
+    return adapted(_differing_bits(code[0], codes), theirs[:, likeliest])
+
+
+def _improbable(vectors: NDArray[np.uint8], *, classes: int) -> tuple[NDArray[np.bool_], str]:
+    _, probabilities = unpacked(vectors, classes)
+    # Written so that NaN fails it too.
+    fit = (probabilities >= 0) & (probabilities <= 1)
+    bad: NDArray[np.bool_] = ~np.logical_and.reduce(fit, axis=1)
+    return bad, "a class probability is not finite or not within [0, 1]"
+
+
 def _zero(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
     # Squares below the smallest normal float64 have lost digits; no float32 is that small.
     tiny = (values * values).sum(axis=1) < np.finfo(np.float64).tiny
@@ -159,6 +249,10 @@ def _equal_share(distance: NDArray[np.float64], bits: int | None) -> NDArray[np.
     return 1.0 - distance / bits
 
 
+def _adapted_share(distance: NDArray[np.float64], bits: int | None) -> NDArray[np.float64]:
+    return _equal_share(distance / math.e, bits)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -169,22 +263,53 @@ METRICS: dict[str, Metric] = {
         Metric("hamming", "bits", _same, _differing_bits, _equal_share),
     )
 }
-"""The distances by name."""
+"""The distances by name; those of "adaptive-hamming:K" are made by `metric_named`."""
 
 
 def metric_named(name: str | Metric) -> Metric:
-    """The metric called `name`; UsageError, listing the names, if there is none."""
+    """The metric called `name`, e.g. "cosine" or "adaptive-hamming:30" (of 30 classes).
+
+    UsageError, listing the names, if there is none.
+    """
     if isinstance(name, Metric):
         return name
+    base, _, classes = name.partition(":")
+    if base == ADAPTIVE:
+        # One metric has one name: no 030, no signs.
+        if not (classes.isascii() and classes.isdecimal()) or classes.startswith("0"):
+            raise UsageError(
+                f"'{name}' lacks the number of classes, without which the width of a vector is "
+                f"not known: name it {ADAPTIVE}:K, e.g. {ADAPTIVE}:30"
+            )
+        return _adaptive(int(classes))
     if name not in METRICS:
-        raise UsageError(f"no metric is called '{name}'; there are: {', '.join(METRICS)}")
+        names = ", ".join([*METRICS, f"{ADAPTIVE}:K"])
+        raise UsageError(f"no metric is called '{name}'; there are: {names}")
     return METRICS[name]
+
+
+@functools.cache
+def _adaptive(classes: int) -> Metric:
+    return Metric(
+        f"{ADAPTIVE}:{classes}",
+        "bits",
+        _same,
+        functools.partial(_adapted_bits, classes=classes),
+        _adapted_share,
+        functools.partial(_improbable, classes=classes),
+        classes,
+    )
+
+
+def name_with_classes(ranking: str, classes: int) -> str:
+    """The metric of a model's `ranking`: "adaptive-hamming" becomes "adaptive-hamming:K"."""
+    return f"{ADAPTIVE}:{classes}" if ranking == ADAPTIVE else ranking
 
 
 def pairwise(metric: str | Metric, queries: ArrayLike, gallery: ArrayLike) -> NDArray[np.float64]:
     """Distances (Q, N) float64 of every query to every gallery vector.
 
-    queries (Q, D) and gallery (N, D) are real numbers, or (., bits / 8) uint8 for "hamming".
+    queries (Q, D) and gallery (N, D) are real numbers, or (., width) uint8 for metrics of bits.
     Equal rows get bit-equal distances. Raises UsageError for what `Metric.check` refuses.
     """
     metric = metric_named(metric)
@@ -216,8 +341,9 @@ def score(
     """The larger-is-better score of a distance, or of an array of them.
 
     1 - d for "cosine" and "ncc" (the similarity itself, -1 to 1), 1 / (1 + d) for "euclidean"
-    (0 to 1, our choice: bounded, and 1 for equal vectors), and 1 - d / bits for "hamming" (the
-    share of equal bits, 0 to 1), which needs `bits`.
+    (0 to 1, our choice: bounded, and 1 for equal vectors), 1 - d / bits for "hamming" (the share
+    of equal bits, 0 to 1) and 1 - d / (e · bits) for "adaptive-hamming" (0 to 1, our choice: its
+    distances go to e · bits). The last two need `bits`.
     """
     scores = metric_named(metric)._score(np.asarray(distance, dtype=np.float64), bits)
     return scores if isinstance(distance, np.ndarray) else float(scores)

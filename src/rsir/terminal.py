@@ -61,8 +61,10 @@ def print_report(report: Report, *, per_class: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = {k: k.replace("r_at_", "R@").replace("p_at_", "P@") for k in report.metrics}
-    names["map"] = "mAP"
+    found = {k: v for k, v in report.metrics.items() if k.endswith("_found")}
+    shown = [key for key in report.metrics if key not in found]
+    names = {k: k.replace("r_at_", "R@").replace("p_at_", "P@") for k in shown}
+    names |= {"map": "mAP", "anmrr": "ANMRR"}
     table = Table(
         title=f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
         f"{report.ranking}"
@@ -70,16 +72,23 @@ def print_report(report: Report, *, per_class: bool) -> None:
     table.add_column("class" if per_class else "")
     if per_class:
         table.add_column("queries", justify="right")
-    for key in report.metrics:
+    for key in shown:
         table.add_column(names[key], justify="right")
     if per_class:
         for name, values in report.per_class.items():
-            cells = [f"{values[key]:.3f}" for key in report.metrics]
+            cells = [f"{values[key]:.3f}" for key in shown]
             table.add_row(Text(name), str(values["queries"]), *cells)
         table.add_section()
-    cells = [f"{value:.4f}" for value in report.metrics.values()]
+    cells = [f"{report.metrics[key]:.4f}" for key in shown]
     table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    if found:
+        # Other papers' mAP: the AP of a short list, divided by what is relevant in that list.
+        cells = [
+            f"@{key.removeprefix('map_at_').removesuffix('_found')} {value:.4f}"
+            for key, value in found.items()
+        ]
+        print("mAP of the first k, denominator found: " + "  ".join(cells))
     if report.queries_without_relevant:
         say(f"{report.queries_without_relevant} queries have nothing relevant and count 0")
     for path, reason in report.skipped:

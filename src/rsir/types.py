@@ -49,7 +49,7 @@ class Encoding:
     """What an encoder says of a batch of B images.
 
     embedding: (B, D) float32; for hashing methods the relaxed codes in [-1, 1].
-    code: (B, bits / 8) uint8, bits packed big-endian as by `numpy.packbits`, or None.
+    code: (B, ceil(bits / 8)) uint8, bits packed big-endian as by `numpy.packbits`, or None.
     probabilities: (B, K) float32, rows sum to 1, or None.
     """
 

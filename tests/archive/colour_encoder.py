@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import DataError
+from rsir.ranking import metric_named
 from rsir.types import Encoding
 
 
@@ -29,8 +30,14 @@ class ColourEncoder:
         # One at a time: the order of summation of a matrix product depends on its shape.
         features = np.stack([self._features(image) @ self.projection for image in images])
         self.encoded += len(images)
-        code = np.packbits(features > 0, axis=1) if self.ranking == "hamming" else None
-        return Encoding(features.astype(np.float32), code)
+        metric = metric_named(self.ranking)
+        code = np.packbits(features > 0, axis=1) if metric.kind == "bits" else None
+        # A class for each of the first features.
+        powers = np.exp(3 * features[:, : metric.classes])
+        probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return Encoding(
+            features.astype(np.float32), code, probabilities if metric.classes else None
+        )
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ from rsir.archive import Archive, Hits, Skipped, indexing
 from rsir.archive.store import Record
 from rsir.data.images import read_tile
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
-from rsir.ranking import pairwise
+from rsir.ranking import packed, pairwise, score
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("colour_encoder", HERE / "colour_encoder.py")
@@ -561,6 +562,37 @@ def test_codes_are_searched_by_code_or_image(tmp_path, images):
     assert hits[0].score == 1
     with pytest.raises(UsageError, match="uint8 codes"):
         archive.search(np.ones(32))
+
+
+@pytest.mark.parametrize("metric", ["hamming", "adaptive-hamming:3"])
+def test_codes_of_odd_lengths_are_searched_the_whole_way(tmp_path, images, metric):
+    encoder = ColourEncoder(metric, 13)
+    archive = Archive.create(tmp_path / "archive", encoder)
+    archive.add(images)
+    archive = Archive.open(tmp_path / "archive", encoder)
+    assert (archive.metric, archive.dimension) == (metric, 13)
+    records = list(archive.records())
+    rows = archive.vectors([r.id for r in records])
+    assert rows.shape == (12, 2 if metric == "hamming" else 2 + 3 * 4)
+    for path in sorted(images.rglob("*.png"))[:3]:
+        encoding = encoder.encode([read_tile(path).pixels])
+        query = encoding.code
+        if metric != "hamming":
+            query = packed(encoding.code, encoding.probabilities)
+        far = pairwise(metric, query, rows)[0]
+        wanted = sorted(zip(far.tolist(), [r.id for r in records], strict=True))
+        for hits in (archive.search(path, 12), archive.search(query[0], 12)):
+            assert [(h.distance, h.id) for h in hits] == wanted
+            assert [h.score for h in hits] == [score(metric, d, bits=13) for d, _ in wanted]
+
+
+def test_a_model_without_the_probabilities_of_its_ranking_is_refused(tmp_path, images):
+    encoder = ColourEncoder("adaptive-hamming:3", 16)
+    archive = Archive.create(tmp_path / "archive", encoder)
+    whole = encoder.encode
+    encoder.encode = lambda images: dataclasses.replace(whole(images), probabilities=None)
+    with pytest.raises(ArchiveError, match="the model gave none for codes"):
+        archive.add(images)
 
 
 def test_the_empty_archive_has_no_hits(archive, images):

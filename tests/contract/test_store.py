@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.archive.exact import ExactStore
+from rsir.archive.flat import FlatAdaptive
 from rsir.archive.lance import LanceStore
 from rsir.archive.store import Record, Store
 from rsir.errors import ArchiveError, UsageError
-from rsir.ranking import METRICS, pairwise
+from rsir.ranking import METRICS, packed, pairwise, unpacked
 
 FLOATS = ("euclidean", "cosine", "ncc")
+ADAPTIVE = "adaptive-hamming:3"
+ALL = (*METRICS, ADAPTIVE)
 
 Make = Callable[[str, int], Store]
 
@@ -45,13 +48,19 @@ def record(id: str, **more) -> Record:
 
 
 def dimension(metric: str, width: int) -> int:
-    return 8 * width if metric == "hamming" else width
+    """Of codes: a number of bits that does not fill the last of `width` bytes."""
+    return width if metric in FLOATS else 8 * width - 3
 
 
 def vectors(metric: str, rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    if metric in FLOATS:
+        return rng.standard_normal((count, width)).astype(np.float32)
+    codes = np.packbits(rng.random((count, 8 * width - 3)) < 0.5, axis=1)
     if metric == "hamming":
-        return rng.integers(0, 256, (count, width), dtype=np.uint8)
-    return rng.standard_normal((count, width)).astype(np.float32)
+        return codes
+    # From sure (all on one class) to undecided, with equal probabilities among them.
+    classes = rng.integers(0, 4, (count, 3)).astype(np.float32) + np.float32(1e-3)
+    return packed(codes, classes / classes.sum(axis=1)[:, None])
 
 
 def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: int) -> None:
@@ -69,7 +78,7 @@ def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: in
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_history_leaves_the_same_answers(name, data):
-    metric = data.draw(st.sampled_from(list(METRICS)), "metric")
+    metric = data.draw(st.sampled_from(ALL), "metric")
     width = data.draw(st.integers(2, 9), "width")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
     distinct = vectors(metric, rng, data.draw(st.integers(1, 12), "distinct vectors"), width)
@@ -107,7 +116,7 @@ def test_any_history_leaves_the_same_answers(name, data):
             np.testing.assert_array_equal(vector, kept[id])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("k", [1, 10, 150])
 def test_thousands_of_equal_vectors_are_ordered_by_id(make, metric, k):
     rng = np.random.default_rng(3)
@@ -156,6 +165,34 @@ def test_near_unit_vectors_of_unequal_length_are_ordered_by_direction(make):
     ids = [f"{n:03d}" for n in range(500)]
     store.add([record(id) for id in ids], rows)
     agrees(store, dict(zip(ids, rows, strict=True)), rows[::100], 9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    bits=st.integers(1, 70),
+    classes=st.integers(1, 5),
+    count=st.integers(0, 60),
+    k=st.integers(1, 70),
+    levels=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_ball_of_adaptive_search_holds_the_whole_answer(bits, classes, count, k, levels, seed):
+    """Few distinct codes and probabilities: ties everywhere, which go by place."""
+    rng = np.random.default_rng(seed)
+    codes = np.packbits(rng.random((levels, bits)) < 0.5, axis=1)[
+        rng.integers(0, levels, count + 3)
+    ]
+    probabilities = (rng.integers(0, levels + 1, (count + 3, classes)) / levels).astype(np.float32)
+    rows = packed(codes, probabilities)
+    queries, gallery = rows[:3], rows[3:]
+    far = pairwise(f"adaptive-hamming:{classes}", queries, gallery)
+    hamming = pairwise("hamming", codes[:3], codes[3:])
+    assert (hamming <= far).all()
+    assert (far <= np.e * hamming * (1 + 1e-15)).all()
+    for q, (places, distances) in enumerate(FlatAdaptive(gallery, classes).nearest(queries, k)):
+        wanted = sorted(range(count), key=lambda n: (far[q, n], n))[:k]
+        assert places.tolist() == wanted
+        assert distances.tolist() == far[q, wanted].tolist()
 
 
 def test_the_empty_store(make):
@@ -243,7 +280,7 @@ def test_ids_with_quotes_sql_and_unicode_are_just_ids(make):
     assert len(store) == 0
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ALL)
 def test_unfit_vectors_are_refused_and_nothing_changes(make, metric):
     store = make(metric, dimension(metric, 3))
     rows = vectors(metric, np.random.default_rng(7), 2, 3)
@@ -254,11 +291,18 @@ def test_unfit_vectors_are_refused_and_nothing_changes(make, metric):
         "2-D": rows[0],
         "2 records with 1": rows[:1],
     }
-    if metric == "hamming":
+    if metric not in FLOATS:
         bad["uint8"] = rows.astype(np.float32)
+        padding = rows.copy()
+        padding[1, 2] |= 0b001
+        bad["row 1: the code has bits set beyond its 21"] = padding
     else:
         bad["finite"] = np.where([[False], [True]], np.float32(np.nan), rows)
         bad["not finite"] = np.where([[False], [True]], np.float32(np.inf), rows)
+    if metric == ADAPTIVE:
+        codes, probabilities = unpacked(rows, 3)
+        wrong = np.where([[False, False, False], [False, True, False]], 1.5, probabilities)
+        bad["row 1: a class probability"] = packed(codes, wrong)
     if metric == "cosine":
         bad["zero vector"] = rows * np.array([[1], [0]], np.float32)
     if metric == "ncc":
@@ -302,8 +346,10 @@ def test_what_comes_out_can_be_changed_without_changing_the_store(make):
 def test_unknown_metrics_and_dimensions_are_refused(make, metric):
     with pytest.raises(UsageError, match="no metric"):
         make(metric, 8)
-    with pytest.raises(UsageError, match="multiple of 8"):
-        make("hamming", 12)
+    with pytest.raises(UsageError, match="number of classes"):
+        make("adaptive-hamming", 12)
+    with pytest.raises(UsageError, match="at least 1"):
+        make("hamming", 0)
     with pytest.raises(UsageError, match="at least 1"):
         make("cosine", 0)
 

@@ -31,7 +31,7 @@ from rsir.archive.indexing import Indexing, IndexReport
 from rsir.archive.store import Neighbour, Record
 from rsir.data.images import find_images, read_tile
 from rsir.errors import ArchiveError, ImageError, UsageError
-from rsir.ranking import metric_named, score
+from rsir.ranking import Metric, metric_named, packed, score
 from rsir.types import Encoding, Hit, Tile
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """D floats, or bits if `ranking` is "hamming"."""
+        """D floats, or bits if `ranking` compares hash codes."""
 
     @property
     def ranking(self) -> str:
-        """A name in `rsir.ranking.METRICS`."""
+        """A name for `rsir.ranking.metric_named`."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ class Archive:
 
     @property
     def metric(self) -> str:
-        """The name of the distance, in `rsir.ranking.METRICS`."""
+        """The name of the distance, for `rsir.ranking.metric_named`."""
         return self._store.metric
 
     @property
@@ -268,7 +268,7 @@ class Archive:
         return [record for record, _ in self._store.get(ids)]
 
     def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
-        """The embeddings (N, D) float32 or codes (N, bits / 8) uint8 under `ids`, in that order."""
+        """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
         width = metric_named(self.metric).width(self.dimension)
         rows = [vector for _, vector in self._store.get(ids)]
         return np.stack(rows) if rows else np.empty((0, width), self._dtype)
@@ -338,11 +338,12 @@ class Archive:
 
     def _encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
         encoding = self.encoder.encode(images)
-        vectors = encoding.code if self.metric == "hamming" else encoding.embedding
-        wanted = (len(images), metric_named(self.metric).width(self.dimension))
+        metric = metric_named(self.metric)
+        vectors = _compared(encoding, metric)
+        wanted = (len(images), metric.width(self.dimension))
         if vectors is None or vectors.shape != wanted:
             got = "none" if vectors is None else f"an array of shape {vectors.shape}"
-            what = "codes" if self.metric == "hamming" else "embeddings"
+            what = "codes" if metric.kind == "bits" else "embeddings"
             raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
         return vectors
 
@@ -399,6 +400,17 @@ class Archive:
             datetime=record.datetime,
             properties=record.properties,
         )
+
+
+def _compared(encoding: Encoding, metric: Metric) -> NDArray[Any] | None:
+    """What `metric` compares of `encoding`, (B, width); None if the model did not give it."""
+    if metric.kind == "float":
+        return encoding.embedding
+    if not metric.classes:
+        return encoding.code
+    if encoding.code is None or encoding.probabilities is None:
+        return None
+    return packed(encoding.code, encoding.probabilities)
 
 
 def _is_gone(source: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.ranking import pairwise
+from rsir.ranking import adapted, pairwise, unpacked
 
 _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need the second pass
@@ -26,7 +27,7 @@ Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class FlatCodes:
-    """Exact Hamming search over codes (N, bits / 8); the row number breaks ties."""
+    """Exact Hamming search over codes (N, ceil(bits / 8)); the row number breaks ties."""
 
     def __init__(self, codes: NDArray[np.uint8]) -> None:
         self._codes = codes
@@ -37,27 +38,69 @@ class FlatCodes:
         if not k:
             return [(np.empty(0, np.int64), np.empty(0))] * len(queries)
         distances, _ = faiss.knn_hamming(queries, self._codes, k)
+        # Which of the many codes at the k-th distance FAISS lists is its own affair: list them all.
         return [
-            self._within(query[None], int(row.max()), k)
+            _first(*_ball(self._codes, query, int(row.max())), k)
             for query, row in zip(queries, distances, strict=True)
         ]
 
-    def _within(self, query: NDArray[np.uint8], radius: int, k: int) -> Found:
-        # Which of the many codes at the k-th distance FAISS lists is its own affair: list them all.
-        result = faiss.RangeSearchResult(1)
-        search: Any = faiss.hamming_range_search  # type: ignore[attr-defined]  # only in SWIG
-        search(
-            faiss.swig_ptr(query),
-            faiss.swig_ptr(self._codes),
-            1,
-            len(self._codes),
-            radius + 1,  # FAISS's radius is exclusive
-            self._codes.shape[1],
-            result,
-        )
-        count = int(faiss.rev_swig_ptr(result.lims, 2)[1])
-        places = faiss.rev_swig_ptr(result.labels, count).astype(np.int64)
-        return _first(places, pairwise("hamming", query, self._codes[places])[0], k)
+
+class FlatAdaptive:
+    """Exact search over vectors of "adaptive-hamming:K"; the row number breaks ties.
+
+    D_h ≤ D_a ≤ e·D_h. Let τ be the largest D_a among the k nearest by Hamming distance: k rows
+    are within τ, so no row of the answer is beyond it, and every row with D_a ≤ τ has D_h ≤ τ.
+    So the answer, all ties with its last row included, lies in the Hamming ball of radius ⌊τ⌋.
+    """
+
+    def __init__(self, vectors: NDArray[np.uint8], classes: int) -> None:
+        self._classes = classes
+        codes, self._probabilities = unpacked(vectors, classes)
+        self._codes = np.ascontiguousarray(codes)
+
+    def nearest(self, queries: NDArray[np.uint8], k: int) -> list[Found]:
+        """The places and distances of each query's min(k, N) nearest."""
+        k = min(k, len(self._codes))
+        if not k or not len(queries):
+            return [(np.empty(0, np.int64), np.empty(0))] * len(queries)
+        codes, probabilities = unpacked(queries, self._classes)
+        codes = np.ascontiguousarray(codes)
+        hamming, places = faiss.knn_hamming(codes, self._codes, k)
+        return [
+            self._exact(codes[i], column, hamming[i], places[i], k)
+            for i, column in enumerate(probabilities.argmax(axis=1))
+        ]
+
+    def _exact(
+        self,
+        code: NDArray[np.uint8],
+        likeliest: int,
+        hamming: NDArray[Any],
+        places: NDArray[np.int64],
+        k: int,
+    ) -> Found:
+        probability = self._probabilities[:, likeliest]
+        bound = float(adapted(hamming, probability[places]).max())
+        places, near = _ball(self._codes, code, math.floor(bound))
+        return _first(places, adapted(near, probability[places]), k)
+
+
+def _ball(codes: NDArray[np.uint8], query: NDArray[np.uint8], radius: int) -> Found:
+    """The places and Hamming distances of all codes within `radius` of `query` (bytes,)."""
+    result = faiss.RangeSearchResult(1)
+    search: Any = faiss.hamming_range_search  # type: ignore[attr-defined]  # only in SWIG
+    search(
+        faiss.swig_ptr(query),
+        faiss.swig_ptr(codes),
+        1,
+        len(codes),
+        radius + 1,  # FAISS's radius is exclusive
+        codes.shape[1],
+        result,
+    )
+    count = int(faiss.rev_swig_ptr(result.lims, 2)[1])
+    places = faiss.rev_swig_ptr(result.labels, count).astype(np.int64)
+    return places, faiss.rev_swig_ptr(result.distances, count).astype(np.float64)
 
 
 class FlatFloats:

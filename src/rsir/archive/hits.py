@@ -13,7 +13,7 @@ from rsir.types import Hit
 
 Query = str | Path | NDArray[Any]
 """An image file; pixels (C, H, W) uint8 in the archive's bands; an embedding (D,) of floats; or,
-in a "hamming" archive, a code (bits / 8,) uint8."""
+in an archive of hash codes, a row of bytes as it keeps them (`rsir.archive.store.Vector`)."""
 
 
 class Hits(Sequence[Hit]):

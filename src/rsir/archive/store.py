@@ -20,7 +20,8 @@ from rsir.ranking import metric_named
 from rsir.types import Geometry
 
 Vector = NDArray[np.float32] | NDArray[np.uint8]
-"""(D,) float32; (bits / 8,) uint8 for "hamming"."""
+"""(D,) float32; uint8 for metrics of bits: (ceil(bits / 8),) for "hamming", and a row of
+`rsir.ranking.packed` for "adaptive-hamming:K"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Neighbour:
 class Store(Protocol):
     """Records and vectors under unique ids, searched exactly; ties in distance go by id.
 
-    metric: a name in `rsir.ranking.METRICS`; dimension: D floats, or bits for "hamming".
+    metric: a name for `rsir.ranking.metric_named`; dimension: D floats, or the bits of a code.
     Ids are ordered by code point, as Python orders strings.
     """
 
@@ -68,7 +69,8 @@ class Store(Protocol):
         """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced.
 
         Raises UsageError for a wrong shape or dtype, NaN or infinite values, a zero vector
-        under "cosine", an id that stands twice in `records`, or values that are not JSON.
+        under "cosine", probabilities outside [0, 1], an id that stands twice in `records`, or
+        values that are not JSON.
         """
 
     def delete(self, ids: Sequence[str]) -> int:
