@@ -14,6 +14,7 @@ import rsir
 from rsir import model as models
 from rsir.data.transforms import InputSpec
 from rsir.errors import DataError, ModelError, UsageError
+from rsir.methods import METHODS
 from rsir.model import Model
 
 SPEC = InputSpec(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), resize="crop")
@@ -46,6 +47,43 @@ def test_a_saved_model_comes_back_the_same(saved: Path) -> None:
     images = torch.randn(2, 3, 32, 32)
     original.module.eval()
     assert torch.equal(loaded.module(images).embedding, original.module(images).embedding)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "eara"])
+def test_a_model_can_start_from_another_models_backbone(
+    method: str, saved: Path, tmp_path: Path
+) -> None:
+    started = models.build(
+        method, backbone="resnet10t", spec=32, classes=("a",), weights=saved / models.WEIGHTS
+    )
+    assert (started.spec.mean, started.spec.std) == (SPEC.mean, SPEC.std)
+    expected = make().module.backbone.state_dict()
+    found = started.module.backbone.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_copies_of_a_stage_are_no_backbone_to_start_from(tmp_path: Path) -> None:
+    eara = models.build("eara", backbone="resnet10t", spec=SPEC, classes=("a",)).save(tmp_path)
+    with pytest.raises(ModelError, match="does not fit this backbone"):
+        models.build(
+            "pooled", backbone="resnet10t", spec=32, classes=("a",), weights=eara / models.WEIGHTS
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_comes_back_the_same(method: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classes = tuple("abc")
+    original = models.build(method, backbone="resnet10t", spec=SPEC, classes=classes)
+    images = torch.randn(4, 3, 32, 32)
+    original.module.train()
+    original.module(images)  # moves the statistics of batch norms
+    original.save(tmp_path)
+    loaded = models.load(tmp_path).module(images)
+    for one, other in zip(loaded, original.module.eval()(images), strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
 
 
 def test_there_is_no_pickle_in_it(saved: Path) -> None:

@@ -40,7 +40,8 @@ class MLRSIRNetOptions(Options):
     the more labels it shares.
     balanced: similar pairs weigh as much together as dissimilar ones; our choice, after paper C.
     scale: I_ij = scale · ⟨h_i, h_j⟩; ½, our choice, as in DPSH (Li et al. 2016).
-    quantisation: weight of the quantisation loss; 1, eq 6 has none.
+    quantisation: weight of the quantisation loss; 0.03, our choice as in `dah`. Eq 6 has none, but
+    with 1 the signs that h has at first are soon final.
     """
 
     bits: int = 48
@@ -52,7 +53,7 @@ class MLRSIRNetOptions(Options):
     overlap: str = "none"
     balanced: bool = True
     scale: float = 0.5
-    quantisation: float = 1.0
+    quantisation: float = 0.03
 
     def __post_init__(self) -> None:
         self.require("levels", self.levels in LEVELS, f"one of {', '.join(LEVELS)}")
