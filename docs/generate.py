@@ -1,10 +1,12 @@
-"""Regenerate what in docs/ comes from commands: cli.md, and pictures/ from generated scenes.
+"""Regenerate what in docs/ comes from commands.
 
-python docs/generate.py
+python docs/generate.py           # cli.md, the tables, and pictures/ from generated scenes
+python docs/generate.py --tables  # the tables of results.md alone, from benchmarks/results
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,16 @@ SHOWN = ("airport", "residential", "water")
 """The land uses whose searches are in the picture."""
 
 
+RESULTS = DOCS.parent / "benchmarks" / "results"
+TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(\n<!-- /table -->)", re.DOTALL)
+"""A place in results.md that holds benchmarks/results/NAME.md."""
+
+
 def main() -> None:
     """Write them all."""
+    fill_tables()
+    if "--tables" in sys.argv[1:]:
+        return
     command = [sys.executable, "-m", "typer", "rsir.cli", "utils", "docs", "--name", "rsir"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (DOCS / "cli.md").write_text(done.stdout, "utf-8")
@@ -32,6 +42,18 @@ def main() -> None:
         (DOCS / "pictures").mkdir(exist_ok=True)
         picture = search_picture(archive, Path(folder)).quantize(256)
         picture.save(DOCS / "pictures" / "search.png", optimize=True)
+
+
+def fill_tables() -> None:
+    """Put each table of benchmarks/results that results.md has a place for into it."""
+    file = DOCS / "results.md"
+    text = file.read_text("utf-8")
+    file.write_text(TABLE.sub(lambda m: m[1] + table(m[2]) + m[3], text), "utf-8")
+
+
+def table(name: str) -> str:
+    """The Markdown of one table."""
+    return (RESULTS / f"{name}.md").read_text("utf-8").strip()
 
 
 def search_picture(archive: Path, folder: Path) -> Image.Image:

@@ -63,12 +63,18 @@ def test_a_model_can_start_from_another_models_backbone(
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_copies_of_a_stage_are_no_backbone_to_start_from(tmp_path: Path) -> None:
-    eara = models.build("eara", backbone="resnet10t", spec=SPEC, classes=("a",)).save(tmp_path)
-    with pytest.raises(ModelError, match="does not fit this backbone"):
-        models.build(
-            "pooled", backbone="resnet10t", spec=32, classes=("a",), weights=eara / models.WEIGHTS
-        )
+def test_of_a_replicated_stage_the_first_copy_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    eara = models.build("eara", backbone="resnet10t", spec=SPEC, classes=("a",))
+    for parameter in eara.module.backbone.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    file = eara.save(tmp_path) / models.WEIGHTS
+    started = models.build("pooled", backbone="resnet10t", spec=32, classes=("a",), weights=file)
+    images = torch.randn(2, 3, 32, 32)
+    _, (first, second) = eara.module.backbone.eval()(images)
+    found = started.module.backbone.eval()(images)
+    assert torch.equal(found, first)
+    assert not torch.equal(found, second)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -44,8 +44,9 @@ _TIMM_REFUSES = (
 """What timm raises for options, tags and image sizes that do not go together."""
 
 
-IN_A_RUN = "backbone.net."
-"""What the names of the backbone's parameters begin with in a trained model's file."""
+IN_A_RUN = ("backbone.net.", "backbone.shared.", "backbone.copies.0.")
+"""What the names of the backbone's parameters begin with in a trained model's file; of a last stage
+that was replicated (`rsir.nn.stages`) the first copy is the backbone's."""
 
 
 class Backbone(nn.Module):
@@ -159,7 +160,10 @@ class Backbone(nn.Module):
             raise ModelError(f"{file} is not a safetensors file: {error}") from error
         if any(key.startswith(IN_A_RUN) for key in state):
             state = {
-                k.removeprefix(IN_A_RUN): v for k, v in state.items() if k.startswith(IN_A_RUN)
+                key.removeprefix(prefix): value
+                for prefix in IN_A_RUN
+                for key, value in state.items()
+                if key.startswith(prefix)
             }
         own = self.net.state_dict()
         # How many batches a batch norm has seen is a counter that many files leave out.
