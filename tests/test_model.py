@@ -179,7 +179,7 @@ def test_damaged_or_missing_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no option margins; it has: pooling.*margin"):
+    with pytest.raises(UsageError, match=r"no option margins; it has: attention, pooling.*margin"):
         models.build(
             "dual-attention", backbone="resnet10t", spec=32, classes=(), options={"margins": 1}
         )
