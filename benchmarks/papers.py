@@ -61,6 +61,11 @@ def main() -> None:
     print(table.write(given.out))
 
 
+def slug(name: str) -> str:
+    """The name of a row as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def tables() -> list[str]:
     return sorted(file.stem for file in (HERE / "papers").glob("*.toml"))
 
@@ -73,6 +78,9 @@ class Table:
         self.given = given
         self.config = tomllib.loads((HERE / "papers" / f"{name}.toml").read_text("utf-8"))
         self.rows = {row["name"]: row for row in self.config["row"]}
+        unknown = set(given.rows or ()) - self.rows.keys()
+        if unknown:
+            sys.exit(f"{name} has no row {', '.join(unknown)}; it has: {'; '.join(self.rows)}")
         self.images = self.load(self.config["data"], self.config.get("labels"))
 
     def load(self, data: str, labels: str | None = None) -> LabelledSet:
@@ -84,8 +92,7 @@ class Table:
 
     def run_of(self, row: dict[str, Any], seed: int) -> Path:
         """The folder of the row's run, or of the row whose run it shares."""
-        slug = re.sub(r"[^a-z0-9]+", "-", row.get("run", row["name"]).lower()).strip("-")
-        return self.given.runs / self.config.get("runs", self.name) / f"{slug}-{seed}"
+        return self.given.runs / self.name / f"{slug(row.get('run', row['name']))}-{seed}"
 
     def train(self, row: dict[str, Any], seed: int) -> Path:
         """Train the row, after the row it starts from; nothing if that is done already."""
@@ -136,12 +143,12 @@ class Table:
             "train_seconds": encoder.model.training["seconds"],
             "evaluate_seconds": round(time.perf_counter() - started, 1),
             "commit": run.with_name(run.name + ".commit").read_text().strip(),
+            "evaluated_at": commit(),
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "training": dict(encoder.model.training),
         }
-        slug = re.sub(r"[^a-z0-9]+", "-", row["name"].lower()).strip("-")
-        file = run.with_name(f"{slug}-{seed}.result.json")
+        file = run.with_name(f"{slug(row['name'])}-{seed}.result.json")
         file.write_text(json.dumps(result, indent=2) + "\n")
         shown = (f"{name} {report.metrics[name]:.4f}" for name in self.config["measures"])
         return f"{row['name']} · seed {seed}: " + ", ".join(shown)
@@ -160,9 +167,9 @@ class Table:
         """results/NAME.json and NAME.md of all that is measured; returns the table."""
         found = []
         for row in self.config["row"]:
-            slug = re.sub(r"[^a-z0-9]+", "-", row["name"].lower()).strip("-")
-            files = self.run_of(row, 0).parent.glob(f"{slug}-[0-9]*.result.json")
-            found += [json.loads(file.read_text()) for file in sorted(files)]
+            files = self.run_of(row, 0).parent.glob(f"{slug(row['name'])}-*.result.json")
+            results = [json.loads(file.read_text()) for file in sorted(files)]
+            found += [result for result in results if result["row"] == row["name"]]
         out.mkdir(parents=True, exist_ok=True)
         text = markdown(self.config, found)
         command = f"python benchmarks/papers.py {self.name} --data-root DIR --weights FILE"
@@ -187,10 +194,12 @@ def fitted(encoder: Encoder, gallery: LabelledSet, out: Path) -> Encoder:
 
 
 def markdown(config: dict[str, Any], found: list[dict[str, Any]]) -> str:
-    """Mean over the seeds, ± the sample standard deviation where there are several."""
-    measures = config["measures"]
-    heads = [name for key in measures for name in (HEADS.get(key, key), "paper")]
-    heads = [h for i, h in enumerate(heads) if i % 2 == 0 or measures[i // 2] in papers(config)]
+    """Mean over the seeds, ± the sample standard deviation where there are several, in percent."""
+    measures = [*config["measures"], *(key for key in ALWAYS if key not in config["measures"])]
+    given = {key for row in config["row"] for key in row.get("paper", {})}
+    heads = []
+    for key in measures:
+        heads += [HEADS[key], "paper"] if key in given else [HEADS[key]]
     lines = [f"| | {' | '.join(heads)} | seeds |", "|---|" + "--:|" * (len(heads) + 1)]
     for row in config["row"]:
         results = [r for r in found if r["row"] == row["name"]]
@@ -201,26 +210,24 @@ def markdown(config: dict[str, Any], found: list[dict[str, Any]]) -> str:
             values = [100 * r["metrics"][key] for r in results]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.2f}{spread}")
-            if key in papers(config):
+            if key in given:
                 paper = row.get("paper", {}).get(key)
                 cells.append("" if paper is None else f"{100 * paper:.2f}")
         seeds = ", ".join(str(r["seed"]) for r in results)
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {seeds} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", config["note"].strip()])
 
 
+ALWAYS = ("map", *(f"map_at_{k}_found" for k in (5, 10, 20, 100)))
+"""Beside every paper's number, for papers mix them up: AP over the whole ranking and over short
+lists, divided by the relevant that were found."""
 HEADS = {
     "map": "mAP",
     "anmrr": "ANMRR",
     **{f"r_at_{k}": f"R@{k}" for k in (1, 2, 4, 8)},
     **{f"p_at_{k}": f"P@{k}" for k in (5, 10, 50, 100)},
-    **{f"map_at_{k}_found": f"AP@{k} found" for k in (5, 10, 20, 100)},
+    **{f"map_at_{k}_found": f"AP@{k}" for k in (5, 10, 20, 100)},
 }
-
-
-def papers(config: dict[str, Any]) -> set[str]:
-    """The measures that the paper gives a number for."""
-    return {key for row in config["row"] for key in row.get("paper", {})}
 
 
 def commit() -> str:

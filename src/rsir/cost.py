@@ -24,7 +24,7 @@ NEEDS_CLASSES = ("adaptive-hamming",)
 class Cost:
     """What describing one image costs.
 
-    parameters: numbers that the embedding depends on, learnt or fitted; for a ranking that needs
+    parameters: numbers that the embedding depends on, learnt, fitted or fixed; for a ranking that needs
     them, those of the class probabilities too. What only training uses (a classifier, proxies of
     a loss) is not in it, nor are the running statistics of batch normalisation.
     multiply_adds: of one forward pass: convolutions, matrix products, attention, and bilinear

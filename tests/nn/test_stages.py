@@ -7,7 +7,13 @@ from rsir.errors import UsageError
 from rsir.nn.backbone import Backbone
 from rsir.nn.stages import ReplicatedStages
 
-STAGED = ["resnet10t", "mobilenetv2_100:pad_type=same", "convnext_atto", "regnety_002", "vgg11"]
+STAGED = [
+    "resnet10t",
+    "mobilenetv2_100:pad_type=same",
+    "convnext_atto",
+    "regnety_002",
+    "densenet121",
+]
 
 
 @pytest.mark.parametrize("name", STAGED)
@@ -70,3 +76,16 @@ def test_channels_last_nets_give_channels_first() -> None:
 def test_a_backbone_without_stages_is_refused() -> None:
     with pytest.raises(UsageError, match="has no stages"):
         ReplicatedStages(Backbone("vit_tiny_patch16_224", image_size=64), copies=2)
+
+
+@pytest.mark.parametrize("name", ["xception41", "hrnet_w18_small", "vgg11"])
+def test_a_backbone_that_is_no_chain_of_stages_with_weights_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be cut before its last stage"):
+        ReplicatedStages(Backbone(name, image_size=64), copies=2)
+
+
+def test_what_never_runs_is_not_kept() -> None:
+    stages = ReplicatedStages(Backbone("mobilenetv3_small_050", image_size=64), copies=2).eval()
+    shared, maps = stages(torch.randn(1, 3, 64, 64))
+    (shared.sum() + sum(m.sum() for m in maps)).backward()
+    assert all(p.grad is not None for p in stages.parameters())

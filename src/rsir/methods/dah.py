@@ -33,10 +33,9 @@ class DAHOptions(Options):
     choice (any image size, fewest weights). The paper flattens the whole map.
     batch_norm: standardise each bit before the tanh; our choice (`rsir.nn.hashing.HashLayer`).
     scale: I_ij = scale · ⟨h_i, h_j⟩; 1 in the paper.
-    alpha: weight of the quantisation loss. The paper's 1 stands beside a sum over the pairs; here
-    L_w is their mean, so it is 1 / 36 (a pair per image of the paper's batches) rounded: our
-    choice. With 1, the signs that h has at first are soon final.
-    beta: weight of the classification loss; 1 in the paper.
+    alpha: weight of the quantisation loss; 0.03, our choice, where the paper has 1: beside a mean
+    over the pairs, not the paper's sum, 1 soon makes the signs final that h has at first.
+    beta: weight of the classification loss; 1 as in the paper, though L_w is a mean here.
     ranking: "adaptive-hamming" (the paper) or "hamming".
     """
 

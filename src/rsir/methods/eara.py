@@ -73,10 +73,14 @@ class EARA(Method):
     settings: ClassVar[dict[str, Any]] = {
         "optimizer": "adam",
         "lr": 1e-4,
+        "head_lr": 1e-4,
         "schedule": "step",
+        "warmup_epochs": 0.0,
         "batch_size": 128,
     }
-    """The paper's (section 4.2); where the steps are is our choice."""
+    """Section 4.2: Adam, 1e-4, a step decay, batches of 128. Where the steps are, how many epochs
+    and the decay of weights are the trainer's: the paper does not say. So are the random views,
+    which are more than the paper's crop of 224² from 256² and its mirror images."""
 
     def __init__(self, backbone: Backbone, options: EARAOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)

@@ -23,7 +23,8 @@ class ReplicatedStages(nn.Module):
     backbone's weights. `backbone` is used up.
 
     Raises UsageError for a backbone without stages: one that timm gives no two feature maps of
-    different size for (a plain vision transformer), or that is no chain of stages.
+    different size for (a plain vision transformer), that is no chain of stages, or whose last
+    stage has no weights (a VGG, which ends in a pooling).
     """
 
     channels: int
@@ -36,19 +37,29 @@ class ReplicatedStages(nn.Module):
         self._to_map = backbone.to_map  # a method: the net itself is not registered twice
         side = backbone.image_size
         probe = torch.rand(1, backbone.bands, side, side)
+        refused = UsageError(
+            f"backbone {backbone.name!r} cannot be cut before its last stage: it is no chain of "
+            "stages with weights; take one that is, a ResNet for one"
+        )
         was_training = backbone.net.training
-        before, after = _units(backbone, probe)
+        before, after, idle = _units(backbone, probe)
+        if not any(list(backbone.net.get_submodule(name).parameters()) for name in after):
+            raise refused
         with torch.no_grad():
             wanted = backbone.net.eval().forward_features(probe)
             last = copy.deepcopy(backbone.net)
-            for name in before:
+            for name in (*before, *idle):
                 last.set_submodule(name, nn.Identity())
             self.shared = backbone.net
-            for name in after:
+            for name in (*after, *idle):
                 self.shared.set_submodule(name, nn.Identity())
-            middle = self.shared.forward_features(probe)
-            if not torch.allclose(last.forward_features(middle), wanted, rtol=1e-4, atol=1e-5):
-                raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
+            try:
+                middle = self.shared.forward_features(probe)
+                found = last.forward_features(middle)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise refused from error
+            if found.shape != wanted.shape or not torch.allclose(found, wanted, 1e-4, 1e-5):
+                raise refused
         self.shared.train(was_training)
         last.train(was_training)
         self.copies = nn.ModuleList(copy.deepcopy(last) for _ in range(copies))
@@ -63,8 +74,8 @@ class ReplicatedStages(nn.Module):
         return self._to_map(shared), maps
 
 
-def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str]]:
-    """The names of the modules that make the shared stages, and of those that make the last one.
+def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str], list[str]]:
+    """The names of the modules of the shared stages, of the last one, and of those that never run.
 
     A unit is a child of the net, or of the containers that the cut goes through.
     """
@@ -96,4 +107,5 @@ def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str]]:
     if cut not in ran:
         raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
     place = ran.index(cut)
-    return ran[: place + 1], list(dict.fromkeys(ran[place + 1 :]))
+    idle = [name for name in names if name not in ran]
+    return ran[: place + 1], list(dict.fromkeys(ran[place + 1 :])), idle
