@@ -44,6 +44,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 TRAIN = ["--backbone", "resnet10t", "--weights", "none", "-s", "image_size=32", "-s", "workers=0"]
+COST = ["--backbone", "resnet10t", "--size", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,18 @@ def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) ->
             "--bits is for methods that learn hash codes; pooled does not",
         ),
         (("evaluate", "M", "--data", "D", "--ranking", "hamming"), 2, "hash codes"),
+        (("evaluate", "M", "--data", "D", "--ranking", "cosine:foo"), 2, "cosine:foo"),
+        (("cost", "dah", *COST, "-s", "bits=abc"), 2, "bits='abc': it must be a int"),
+        (("cost", "dah", *COST, "-s", "bits=1.5"), 2, "bits=1.5: it must be a int"),
+        (("cost", "dah", *COST, "-s", "bits=true"), 2, "bits=True: it must be a int"),
+        (("cost", "jsrt", *COST, "-s", "pca_length=x"), 2, "must be a int"),
+        (("cost", "mlrsir-net", *COST, "-s", "levels=[1]"), 2, "must be a str"),
+        (("cost", "dah", *COST, "-s", f"bits={10**15}"), 2, "does not fit into memory"),
+        (("cost", "dah", *COST, "-s", f"bits={10**18}"), 2, "does not fit into memory"),
+        (("cost", "dah", *COST, "-s", f"bits={10**30}"), 2, "does not fit into memory"),
+        (("cost", "dah", *COST, "--classes", "0"), 2, "--classes"),
+        (("cost", "dah", "--size", "0"), 2, "--size"),
+        (("cost", "jsrt", *COST, "--classes", "1", "-s", "features=fc"), 2, "2 classes"),
         (("search", "D", "Q"), 1, "no archive"),
         (("search", "nowhere", "Q"), 1, "nowhere"),
         (("search", "A", "nowhere.png"), 1, "nowhere.png"),
@@ -311,6 +324,17 @@ def test_a_multi_label_set_goes_the_whole_way(
     assert set(found["per_class"]) == {"warm", "wet", "plant"}
     by_label = sum(values["queries"] for values in found["per_class"].values())
     assert by_label > found["queries"]  # an image counts under all of its labels
+
+
+@pytest.mark.parametrize("method", ["dah", "jsrt", "eara"])
+def test_a_multi_label_set_is_not_for_every_method(
+    method: str, shell: Shell, table: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    train = ("train", method, "--data", coloured_classes, "--labels", table)
+    done = shell(*train, "--out", tmp_path / "run", *TRAIN, "--epochs", 0)
+    message = f"{method} learns one class per image; this set has several labels"
+    assert (done.status, message in done.err) == (2, True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_and_splits_do_not_contradict_each_other(

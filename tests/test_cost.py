@@ -155,6 +155,55 @@ def test_the_cost_is_that_of_the_layers(method: str, options: dict[str, Any]) ->
     assert cost(make(method, **options)) == Cost(*expected, image_size=(224, 224))
 
 
+LEVELS = 512 + 1024 + 2048
+ABLATIONS: list[tuple[str, dict[str, Any], Work]] = [
+    # An MLP 2048 → 128 → 2048 with its biases, and a 1 × 1 convolution of 2 maps of 7².
+    ("dah", {"attention": "none"}, Work(-(2 * 2048 * 128 + 128 + 2048) - 3, -2 * 2048 * 128 - 98)),
+    ("dah", {"attention": "se"}, Work(-3, -98)),  # the same MLP
+    # An MLP of 3584 → 224 → 3584, that runs twice, and a 7 × 7 convolution of 2 maps of 7².
+    (
+        "mlrsir-net",
+        {"cbam": False},
+        Work(-(2 * LEVELS * 224 + 224 + LEVELS) - (98 + 1), -4 * LEVELS * 224 - 98 * 49),
+    ),
+    # The MLP is 2048 → 128 → 2048, and the FC of 500 has 1536 fewer to read.
+    (
+        "mlrsir-net",
+        {"levels": "single"},
+        Work(
+            -2 * (LEVELS * 224 - 2048 * 128) - (224 - 128) - 1536 - 1536 * 500,
+            -4 * (LEVELS * 224 - 2048 * 128) - 1536 * 500,
+        ),
+    ),
+    # Twice: batch norms (1024, 256, 256; 1024, 1024), convolutions 1024 → 256 → 256 → 1024 with
+    # 3 × 3 in the middle, then 1024 → 1024 → 2048, the last one with a bias; all at 7².
+    (
+        "eara",
+        {"activation": "none"},
+        Work(
+            -2 * (2 * 3584 + 2 * 1024 * 256 + 9 * 256**2 + 1024**2 + 1024 * 2048 + 2048),
+            -2 * 49 * (2 * 1024 * 256 + 9 * 256**2 + 1024**2 + 1024 * 2048),
+        ),
+    ),
+    # A third stage 4 with its submodule; the FCs share 1536 numbers, as before.
+    (
+        "eara",
+        {"descriptors": "SGM"},
+        resnet50()[-1] + submodule(0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "difference"), ABLATIONS)
+def test_an_ablation_costs_what_it_changes(
+    method: str, options: dict[str, Any], difference: Work
+) -> None:
+    bits = {"dah": 64, "mlrsir-net": 48}.get(method)
+    default = BACKBONE + head(method, {"bits": bits} if bits else {})
+    expected = default + difference
+    assert cost(make(method, **options)) == Cost(*expected, image_size=(224, 224))
+
+
 def test_a_classifier_adds_its_weights() -> None:
     plain = cost(make("pooled", pooling="spoc"))
     with_classifier = cost(make("jsrt", transform="none", features="fc", fc1=0))

@@ -193,6 +193,17 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         score_queries(one[:0], one, ranking="cosine")
     with pytest.raises(UsageError, match="class probabilities"):
         score_queries(one, one, ranking="adaptive-hamming")
+    zeros = Described(torch.zeros(1, 2), one.targets)
+    with pytest.raises(DataError, match="vector of zeros, which cosine"):
+        score_queries(one, zeros, ranking="cosine")
+    # Of 0.1 a rounded mean leaves something.
+    for value in (0.0, 0.1, 1.0):
+        constant = Described(torch.full((1, 7), value), one.targets)
+        other = Described(torch.arange(7.0)[None], one.targets)
+        with pytest.raises(DataError, match="constant vector, which ncc"):
+            score_queries(other, constant, ranking="ncc")
+        with pytest.raises(UsageError, match="constant"):
+            ranking.pairwise("ncc", other.embedding.numpy(), constant.embedding.numpy())
     wrong = Described(one.embedding, one.targets, torch.tensor([[0.5, torch.nan]]))
     with pytest.raises(DataError, match="probabilities"):
         score_queries(wrong, wrong, ranking="adaptive-hamming")
@@ -285,6 +296,28 @@ def test_a_model_of_floats_has_no_codes(encoder: Encoder, coloured_classes: Path
     assert encoder.encode(list(images.files)[:1]).code is None
     with pytest.raises(UsageError, match="hash codes, which the model does not give"):
         evaluate(encoder, images, ranking="hamming")
+
+
+def test_a_ranking_that_does_not_fit_is_refused_before_anything_is_encoded(
+    encoder: Encoder, hashing: Encoder, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images, done = folder.load(coloured_classes), []
+    spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    made = models.build("mlrsir-net", backbone="resnet10t", spec=spec, classes=tuple("abc"))
+    unsure = load(made.save(tmp_path), device="cpu")
+    for model, metric, message in (
+        (unsure, "adaptive-hamming", "'adaptive-hamming' needs class probabilities"),
+        (unsure, "adaptive-hamming:3", "'adaptive-hamming:3' needs class probabilities"),
+        (hashing, "adaptive-hamming:5", "has 3 classes"),
+        (hashing, "adaptive-hamming:", "has 3 classes"),
+        (hashing, "hamming:3", "take one of"),
+        (encoder, "cosine:foo", "take one of"),
+        (encoder, "euclidean:", "take one of"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate(model, images, ranking=metric, on_progress=lambda *n: done.append(n))
+    assert not done
+    assert evaluate(hashing, images, ranking="adaptive-hamming:3").ranking == "adaptive-hamming"
 
 
 def test_a_code_is_not_made_of_what_is_not_finite(hashing: Encoder) -> None:

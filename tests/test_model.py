@@ -185,6 +185,33 @@ def test_unknown_options_are_named(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("dah", {"bits": "abc"}, "bits='abc': it must be a int"),
+        ("dah", {"bits": 1.5}, "must be a int"),
+        ("dah", {"bits": True}, "must be a int"),
+        ("dah", {"alpha": False}, "must be a float"),
+        ("dah", {"batch_norm": 1}, "must be a bool"),
+        ("mlrsir-net", {"levels": [1]}, "must be a str"),
+        ("dah", {"bits": 10**15}, "memory"),
+        ("jsrt", {"features": "fc"}, "option features must be pca with fewer than 2 classes"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    method: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        models.build(method, backbone="resnet10t", spec=32, classes=("a",), options=options)
+
+
+def test_a_whole_number_will_do_for_a_float() -> None:
+    made = models.build(
+        "dah", backbone="resnet10t", spec=32, classes=("a",), options={"alpha": 1, "bits": 8}
+    )
+    assert made.options["alpha"] == 1
+
+
 def test_band_statistics_come_from_the_weights() -> None:
     model = models.build("pooled", backbone="mobilenetv2_100", spec=32, classes=("a",))
     assert model.spec.mean == (0.485, 0.456, 0.406)  # timm's, ImageNet's

@@ -321,6 +321,23 @@ def test_a_loss_that_is_not_finite_is_an_error(no_val: Split, images: Path, tmp_
         run(tmp_path / "run", no_val, images, optimizer="sgd", lr=1e30, head_lr=1e30)
 
 
+@pytest.mark.parametrize("rate", [1e12, 1e30])
+def test_a_run_gone_astray_says_so_before_its_epoch_is_ranked(
+    rate: float, split: Split, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"not finite.*lower lr"):
+        run(tmp_path / "run", split, images, optimizer="sgd", lr=rate, head_lr=rate)
+
+
+def test_weights_gone_astray_in_the_last_step_are_noticed(
+    split: Split, images: Path, tmp_path: Path
+) -> None:
+    """One step an epoch: its loss is finite, what it makes of the weights is not."""
+    changes = {"batch_size": 64, "sampler": "shuffle", "warmup_epochs": 0.0, "epochs": 1}
+    with pytest.raises(ModelError, match=r"\(epoch 1\); lower lr"):
+        run(tmp_path / "run", split, images, optimizer="sgd", lr=1e38, **changes)
+
+
 def test_what_cannot_be_trained_leaves_no_mark(split: Split, images: Path, tmp_path: Path) -> None:
     for wrong in ({"per_class": 2}, {"min_area": 2.0}):
         with pytest.raises(UsageError):
@@ -399,6 +416,14 @@ def test_a_split_without_training_images_is_an_error(images: Path, tmp_path: Pat
         run(tmp_path / "run", only_test, images)
 
 
+@pytest.mark.parametrize("sampler", ["shuffle", "pairs", "pk"])
+def test_one_image_is_too_few(sampler: str, no_val: Split, images: Path, tmp_path: Path) -> None:
+    lone = no_val.without({no_val.rows[i].path for i in no_val.part("train")[1:]})
+    with pytest.raises(DataError, match="training needs at least 2 images"):
+        run(tmp_path / "run", lone, images, sampler=sampler)
+    assert not (tmp_path / "run").exists()
+
+
 def test_new_layers_learn_faster_and_scalars_do_not_decay() -> None:
     method = DualAttention(Backbone("resnet10t", image_size=32), DualAttentionOptions(), classes=2)
     settings = Settings(lr=0.1, head_lr=0.2, weight_decay=0.3)
@@ -423,9 +448,17 @@ def test_settings_come_from_the_trainer_the_method_and_the_person(
     assert settings.batch_size == Settings().batch_size
     with pytest.raises(UsageError, match=r"no epoch;.*margin.*epochs"):
         configure(kind, {"epoch": 3})
-    for wrong in ({"epochs": 1.5}, {"epochs": True}, {"lr": "fast"}, {"pooling": 3}):
+    for wrong in ({"epochs": 1.5}, {"epochs": True}, {"lr": "fast"}, {"pooling": 0.5}):
         with pytest.raises(UsageError, match="must be a"):
             configure(kind, wrong)
+
+
+@pytest.mark.parametrize("precision", [16, 32])
+def test_a_number_will_do_where_a_text_of_digits_is_wanted(precision: int) -> None:
+    _, settings = configure(method_type("pooled"), {"precision": precision})
+    assert settings.precision == str(precision)
+    with pytest.raises(UsageError, match="precision='8'"):
+        configure(method_type("pooled"), {"precision": 8})
 
 
 @pytest.mark.parametrize(
@@ -448,3 +481,50 @@ def test_settings_come_from_the_trainer_the_method_and_the_person(
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("eara", {"dimension": 32, "loss": "proxy-nca"}),  # the proxies too are learnt
+        ("dah", {}),
+        ("jsrt", {"fc1": 32, "pca_length": 4}),
+        ("mlrsir-net", {}),
+    ],
+)
+def test_every_method_resumes_to_the_weights_of_a_whole_run(
+    method: str, options: dict[str, Any], no_val: Split, images: Path, tmp_path: Path
+) -> None:
+    own = method_type(method).settings
+    few = {"epochs": 3, "batch_size": 18, "per_class": 6, "validation": 0.0}
+    settings = Settings(**{**own, **SETTINGS, **few})
+    said: list[str] = []
+
+    def train_in(folder: str, interrupted: bool = False) -> dict[str, torch.Tensor]:
+        said.clear()
+
+        def on_epoch(line: str) -> None:
+            said.append(line.split("/")[0])
+            if interrupted and said[-1] == "epoch 2":
+                raise KeyboardInterrupt
+
+        out = train(
+            method,
+            no_val,
+            images,
+            tmp_path / folder,
+            backbone="resnet10t",
+            weights="none",
+            options=options,
+            settings=settings,
+            on_epoch=on_epoch,
+        )
+        return load_file(out / "model.safetensors")
+
+    whole = train_in("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_in("cut", interrupted=True)
+    resumed = train_in("cut")
+    assert said == ["epoch 2", "epoch 3"]
+    assert whole.keys() == resumed.keys()
+    assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []

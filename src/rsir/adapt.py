@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ import torch
 from torch import Tensor
 
 from rsir import encode
-from rsir.data.images import read_pixels
-from rsir.data.transforms import InputSpec
+from rsir.data.loading import read_ahead
 from rsir.encode import Encoder, Image
 from rsir.errors import DataError, UsageError
 
@@ -68,18 +66,16 @@ def adapt(
         )
     features: list[Tensor] = []
     skipped: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(max_workers=2) as pool, torch.no_grad():
-        for start in range(0, len(images), encoder.batch_size):
-            batch = images[start : start + encoder.batch_size]
-            read = list(pool.map(lambda image: _prepared(image, spec), batch))
-            named = [
-                (_name(image, start + i), r)
-                for i, (image, r) in enumerate(zip(batch, read, strict=True))
+    with torch.no_grad():
+        for start, batch in read_ahead(images, spec, encoder.batch_size):
+            ready = [prepared for prepared in batch if isinstance(prepared, Tensor)]
+            skipped += [
+                (_name(images[index], index), prepared)
+                for index, prepared in enumerate(batch, start)
+                if isinstance(prepared, str)
             ]
-            skipped += [(name, reason) for name, reason in named if isinstance(reason, str)]
-            readable = [tensor for tensor in read if isinstance(tensor, Tensor)]
-            if readable:
-                normalised = spec.normalise(torch.stack(readable).to(encoder.device))
+            if ready:
+                normalised = spec.normalise(torch.stack(ready).to(encoder.device))
                 stacked = normalised.contiguous(memory_format=torch.channels_last)
                 features.append(module.features(stacked).float().cpu())
             if on_progress is not None:
@@ -117,14 +113,6 @@ def fit_on(
     if encoder.folder is not None and (encoder.folder / SPLIT).is_file():
         shutil.copyfile(encoder.folder / SPLIT, out / SPLIT)
     return encode.load(out, device=device, batch_size=encoder.batch_size), adapted
-
-
-def _prepared(image: Image, spec: InputSpec) -> Tensor | str:
-    """The image as the model takes it, or the reason why not."""
-    try:
-        return spec.prepare(read_pixels(Path(image)) if isinstance(image, str | Path) else image)
-    except DataError as error:
-        return str(error)
 
 
 def _name(image: Image, index: int) -> str:

@@ -278,8 +278,12 @@ def cost(
     backbone: Annotated[
         str, typer.Option(help="A timm name, options after a colon: resnet50, name:key=value.")
     ] = "resnet50",
-    size: Annotated[int, typer.Option(help="Height and width of the image in pixels.")] = 224,
-    classes: Annotated[int, typer.Option(help="Of the training set, for a classifier.")] = 21,
+    size: Annotated[
+        int, typer.Option(min=1, help="Height and width of the image in pixels.")
+    ] = 224,
+    classes: Annotated[
+        int, typer.Option(min=1, help="Of the training set, for a classifier.")
+    ] = 21,
     set_: Annotated[
         list[str] | None,
         typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the method."),

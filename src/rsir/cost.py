@@ -24,9 +24,9 @@ NEEDS_CLASSES = ("adaptive-hamming",)
 class Cost:
     """What describing one image costs.
 
-    parameters: numbers that the embedding depends on, learnt, fitted or fixed; for a ranking that needs
-    them, those of the class probabilities too. What only training uses (a classifier, proxies of
-    a loss) is not in it, nor are the running statistics of batch normalisation.
+    parameters: numbers that the embedding depends on, learnt, fitted or fixed; for a ranking that
+    needs them, those of the class probabilities too. What only training uses (a classifier,
+    proxies of a loss) is not in it, nor are the running statistics of batch normalisation.
     multiply_adds: of one forward pass: convolutions, matrix products, attention, and bilinear
     sampling with 4 for each value; a product with an addition is 1, not 2. As usual, what is done
     value by value is not counted: biases, activations, normalisation, gains, pooling, resizing,

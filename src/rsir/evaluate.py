@@ -6,9 +6,7 @@ import json
 import os
 import platform
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,10 @@ from torch.nn import functional
 
 import rsir
 from rsir.data.folder import LabelledSet
-from rsir.data.images import read_pixels
-from rsir.data.transforms import InputSpec
+from rsir.data.loading import read_ahead
 from rsir.encode import Encoder, joined
-from rsir.errors import DataError, ImageError, UsageError
+from rsir.errors import DataError, UsageError
+from rsir.losses.pairs import similar
 from rsir.metrics import (
     TieGroups,
     average_precision,
@@ -35,7 +33,7 @@ from rsir.metrics import (
     precision_at_k,
     tie_groups,
 )
-from rsir.ranking import ADAPTIVE
+from rsir.ranking import ADAPTIVE, name_with_classes
 from rsir.types import Encoding
 
 HITS_AT = (1, 2, 4, 8)
@@ -101,6 +99,7 @@ hash codes from the relaxed codes, whose signs are the bits."""
 CODES = ("hamming", ADAPTIVE)
 """Rankings by hash codes."""
 RANKINGS = (*DISTANCES, ADAPTIVE)
+WITHOUT_PROBABILITIES = "needs class probabilities, which the model does not give"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +144,15 @@ class Described:
         """DataError for values that cannot be ranked; UsageError for probabilities missing."""
         if not bool(torch.isfinite(self.embedding).all()):
             raise DataError("the model gives values that are not finite; it cannot be ranked")
-        if ranking in ("cosine", "ncc") and not bool(self.embedding.any(dim=1).all()):
-            raise DataError(f"the model gives a vector of zeros, which {ranking} cannot rank")
+        if ranking == "cosine" and not bool(self.embedding.any(dim=1).all()):
+            raise DataError("the model gives a vector of zeros, which cosine cannot rank")
+        # Rounding of the mean can leave something of a constant vector when it is centred.
+        if ranking == "ncc" and bool((self.embedding.amax(1) == self.embedding.amin(1)).any()):
+            raise DataError("the model gives a constant vector, which ncc cannot rank")
         if ranking != ADAPTIVE:
             return
         if self.probabilities is None:
-            raise UsageError(f"{ranking} needs class probabilities, which the model does not give")
+            raise UsageError(f"ranking {ranking!r} {WITHOUT_PROBABILITIES}")
         if not bool(((self.probabilities >= 0) & (self.probabilities <= 1)).all()):
             raise DataError("the model gives class probabilities that are not within [0, 1]")
 
@@ -185,7 +187,7 @@ def score_queries(
     blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
 
     def relevance(rows: slice) -> Tensor:
-        relevant = _relevant(queries.targets[rows], gallery.targets)
+        relevant = similar(queries.targets[rows], gallery.targets)
         return relevant if own is None else relevant.scatter(1, own[rows, None], False)
 
     # ANMRR needs the largest R of all queries before the first is scored.
@@ -234,13 +236,6 @@ def _adaptive(queries: Described, gallery: Described) -> Tensor:
     likeliest = queries.probabilities.argmax(dim=1)
     factors = (1.0 - gallery.probabilities.double()).exp().T
     return factors[likeliest] * _hamming(queries.embedding, gallery.embedding)
-
-
-def _relevant(query_targets: Tensor, gallery_targets: Tensor) -> Tensor:
-    """(Q, N) bool: same class, or a label in common."""
-    if query_targets.ndim == 1:
-        return query_targets[:, None] == gallery_targets[None, :]
-    return (query_targets.float() @ gallery_targets.float().T) > 0
 
 
 def _measures(groups: TieGroups, largest: int) -> dict[str, Tensor]:
@@ -376,13 +371,30 @@ def evaluate(
 
 
 def _checked_ranking(name: str, encoder: Encoder) -> str:
-    """One of RANKINGS for `name`, which may carry classes; UsageError if it does not fit."""
-    ranking = name.partition(":")[0]
-    if ranking not in RANKINGS:
+    """One of RANKINGS for `name`, which may carry the model's number of classes.
+
+    UsageError if it does not fit the model.
+    """
+    ranking, colon, _ = name.partition(":")
+    if ranking not in RANKINGS or (colon and ranking != ADAPTIVE):
         raise UsageError(f"ranking {name!r}: take one of {', '.join(RANKINGS)}")
     if ranking in CODES and not encoder.hashes:
         raise UsageError(f"ranking {name!r} compares hash codes, which the model does not give")
+    classes = len(encoder.model.classes)
+    if colon and name != name_with_classes(ADAPTIVE, classes):
+        raise UsageError(f"ranking {name!r}: the model has {classes} classes")
+    if ranking == ADAPTIVE and not _gives_probabilities(encoder):
+        raise UsageError(f"ranking {name!r} {WITHOUT_PROBABILITIES}")
     return ranking
+
+
+def _gives_probabilities(encoder: Encoder) -> bool:
+    """Whether it gives class probabilities; looked up in the answer to one black image."""
+    if encoder.model.ranking == ADAPTIVE:
+        return True
+    spec = encoder.model.spec
+    black = torch.zeros(1, len(spec.bands), spec.size, spec.size, dtype=torch.uint8)
+    return encoder.encode_batch(black).probabilities is not None
 
 
 def _described(encoding: Encoding, targets: NDArray[Any], device: torch.device) -> Described:
@@ -407,7 +419,7 @@ def encode_set(
     parts: list[Encoding] = []
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
-    for start, batch in _read_ahead(images.files, encoder.model.spec, encoder.batch_size):
+    for start, batch in read_ahead(images.files, encoder.model.spec, encoder.batch_size):
         readable = []
         for index, prepared in enumerate(batch, start=start):
             if isinstance(prepared, Tensor):
@@ -420,36 +432,9 @@ def encode_set(
         if on_progress is not None:
             on_progress(start + len(batch))
     if not parts:
-        raise DataError(f"{images.root}: none of {len(images)} images could be read")
+        first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"{images.root}: none of {len(images)} images could be read{first}")
     return joined(parts), np.array(kept, np.int64), skipped
-
-
-def _read_ahead(
-    files: Sequence[Path], spec: InputSpec, batch_size: int
-) -> Iterator[tuple[int, list[Tensor | str]]]:
-    """(index of the first, prepared images or reasons why not) batch by batch.
-
-    While a batch is encoded the next one is read: two threads decode faster than two cores
-    encode, and decoding releases the GIL.
-    """
-
-    def read(file: Path) -> Tensor | str:
-        try:
-            return spec.prepare(read_pixels(file))
-        except ImageError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        starts = range(0, len(files), batch_size)
-        waiting: deque[tuple[int, list[Future[Tensor | str]]]] = deque()
-        for start in starts:
-            batch = [pool.submit(read, file) for file in files[start : start + batch_size]]
-            waiting.append((start, batch))
-            if len(waiting) > 1:
-                first, ready = waiting.popleft()
-                yield first, [future.result() for future in ready]
-        for first, ready in waiting:
-            yield first, [future.result() for future in ready]
 
 
 def _per_class(

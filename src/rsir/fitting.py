@@ -23,7 +23,7 @@ from rsir.data.folder import LabelledSet
 from rsir.data.loading import Images
 from rsir.data.samplers import EpochSampler, PairSampler, PKSampler, ShuffleSampler
 from rsir.data.transforms import Augmentation, InputSpec
-from rsir.errors import ModelError, UsageError
+from rsir.errors import DataError, ModelError, UsageError
 from rsir.evaluate import Described, score_queries
 from rsir.methods.base import Method
 from rsir.model import Model
@@ -136,6 +136,7 @@ class Run(lightning.LightningModule):
         self.sampler = sampler
         self.steps_per_epoch = steps_per_epoch
         self.validated: list[Described] = []
+        self.losses = torch.zeros(())
 
     def forward(self, images: Tensor) -> Any:
         """The method's Output for (B, bands, H, W) uint8 images."""
@@ -149,12 +150,14 @@ class Run(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Fix what is drawn inside the network (dropout) by seed and epoch: a resume repeats it."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
+        self.losses = torch.zeros((), device=self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """The method's loss."""
         images, targets = batch
         loss = self.module.loss(self(images), targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.losses += loss.detach()
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -169,11 +172,17 @@ class Run(lightning.LightningModule):
         """Log whole-ranking mAP of the validation part, leave-one-out.
 
         Images that are the only one of their class cannot be retrieved, and are no queries.
+        ModelError if training has gone so far astray that there is nothing to rank.
         """
+        epoch = self.current_epoch + 1
+        _check_loss(float(self.losses), epoch)
         images = Described.joined(self.validated)
         self.validated.clear()
         own = torch.arange(len(images), device=images.embedding.device)
-        scores = score_queries(images, images, ranking=self.module.ranking, own=own)
+        try:
+            scores = score_queries(images, images, ranking=self.module.ranking, own=own)
+        except DataError as error:
+            raise ModelError(f"{error} (epoch {epoch}); lower lr and head_lr") from error
         self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
@@ -309,8 +318,7 @@ class EpochLog(Callback):
         """Write the row; ModelError if the loss is not finite."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
-        if not math.isfinite(values["train_loss"]):
-            raise ModelError(f"the loss is not finite in epoch {epoch}; lower lr and head_lr")
+        _check_loss(values["train_loss"], epoch)
         row = {
             "epoch": epoch,
             "train_loss": values["train_loss"],
@@ -331,8 +339,16 @@ class EpochLog(Callback):
             return list(csv.reader(opened))[1:]
 
 
+def _check_loss(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise ModelError(f"the loss is not finite in epoch {epoch}; lower lr and head_lr")
+
+
 def _sampler(images: LabelledSet, settings: Settings) -> tuple[EpochSampler, int]:
     """The sampler of an epoch, and the size of its batches."""
+    if len(images) < 2:
+        # Batch norm has no variance of one value.
+        raise DataError("training needs at least 2 images")
     if settings.sampler == "shuffle":
         size = min(settings.batch_size, len(images))
         return ShuffleSampler(len(images), batch_size=size, seed=settings.seed), size

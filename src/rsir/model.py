@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rsir.errors import ModelError, UsageError
 from rsir.methods import method_type
 from rsir.methods.base import Method
 from rsir.nn.backbone import Backbone
+from rsir.settings import check_types, defaults_of
 
 FORMAT = "rsir-model/1"
 WEIGHTS = "model.safetensors"
@@ -100,21 +103,24 @@ def build(
 ) -> Model:
     """A fresh model. `spec` may be the input size alone: band statistics are then the weights'.
 
-    options: the method's options; UsageError names those it does not have.
+    options: the method's options; UsageError names those it does not have, and those of another
+    type or too large for the memory.
     """
     kind = method_type(method)
-    known = {f.name: f for f in dataclasses.fields(kind.options_type)}
+    known = defaults_of(kind.options_type)
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise UsageError(
             f"{method} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
         )
+    check_types(known, options or {})
     chosen = kind.options_type(**(options or {}))
     size, bands = (spec, 3) if isinstance(spec, int) else (spec.size, len(spec.bands))
     net = Backbone(backbone, image_size=size, bands=bands, weights=weights)
     if isinstance(spec, int):
         spec = InputSpec(size=spec, mean=net.mean, std=net.std)
-    module = kind(net, chosen, classes=len(classes))
+    with _allocating(method):
+        module = kind(net, chosen, classes=len(classes))
     return Model(
         module=module,
         method=method,
@@ -213,6 +219,20 @@ def file_sha256(file: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def _allocating(method: str) -> Iterator[None]:
+    """UsageError if the options make a layer that memory, or the count of its bytes, refuses."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, TypeError) as error:
+        # torch has no class of errors for it.
+        if isinstance(error, MemoryError) or re.search("allocate|overflow", str(error), re.I):
+            raise UsageError(
+                f"{method} with these options does not fit into memory; take smaller sizes"
+            ) from error
+        raise
 
 
 def _tuple(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rsir.errors import UsageError
 
 if TYPE_CHECKING:
-    from rsir.methods.base import Method
+    from rsir.methods.base import Method, Options
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
@@ -97,20 +97,34 @@ def configure(kind: type[Method], values: Mapping[str, Any]) -> tuple[dict[str, 
     Settings start from the trainer's defaults, then the method's own (`Method.settings`), then
     `values`. Raises UsageError for a name that neither has, or a value of another type.
     """
-    options = {f.name: f for f in dataclasses.fields(kind.options_type)}
-    settings = {f.name: f for f in dataclasses.fields(Settings)}
-    unknown = sorted(values.keys() - options.keys() - settings.keys())
+    options, settings = defaults_of(kind.options_type), defaults_of(Settings)
+    every = {**settings, **options}
+    unknown = sorted(values.keys() - every.keys())
     if unknown:
         raise UsageError(
             f"there is no {', '.join(unknown)}; the method has: {', '.join(options)}; "
             f"the trainer has: {', '.join(settings)}"
         )
-    for name, value in values.items():
-        default = (options.get(name) or settings[name]).default
-        wanted = (int, float) if type(default) is float else (type(default),)
-        if type(value) not in wanted:
-            raise UsageError(f"{name}={value!r}: it must be a {wanted[-1].__name__}")
+    # The shell takes the 16 of precision=16 for a number.
+    values = {
+        name: str(value) if type(value) is int and type(every[name]) is str else value
+        for name, value in values.items()
+    }
+    check_types(every, values)
     return (
         {name: value for name, value in values.items() if name in options},
         Settings(**{**kind.settings, **{k: v for k, v in values.items() if k in settings}}),
     )
+
+
+def defaults_of(kind: type[Options] | type[Settings]) -> dict[str, Any]:
+    """The default of each option or setting, by name."""
+    return {field.name: field.default for field in dataclasses.fields(kind)}
+
+
+def check_types(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """UsageError for a value that has not the type of its default; a float may be an int."""
+    for name, value in values.items():
+        wanted = (int, float) if type(defaults[name]) is float else (type(defaults[name]),)
+        if type(value) not in wanted:  # not isinstance: a bool is no number
+            raise UsageError(f"{name}={value!r}: it must be a {wanted[-1].__name__}")

@@ -18,6 +18,7 @@ from rsir.adapt import adapt
 from rsir.data.splits import Split
 from rsir.encode import Encoder
 from rsir.errors import DataError, UsageError
+from rsir.methods import method_type
 from rsir.settings import Settings
 
 log = logging.getLogger("rsir")
@@ -52,7 +53,8 @@ def train(
     floating point, after an interruption.
 
     Raises DataError if files of the split are missing or changed, or there is too little to
-    train on; UsageError for options that do not fit; ModelError if the loss is not finite.
+    train on; UsageError for options that do not fit, or several labels an image where the method
+    learns one class; ModelError if the loss is not finite, or what it leads to cannot be ranked.
     """
     settings = settings or Settings()
     out = Path(out)
@@ -61,6 +63,8 @@ def train(
     train_set, val_set = split.labelled(root, "train"), split.labelled(root, "val")
     if len(train_set) == 0:
         raise DataError("the split has no training images")
+    if train_set.multi_label and not method_type(method).multi_label:
+        raise UsageError(f"{method} learns one class per image; this set has several labels")
     config = {
         "method": method,
         "backbone": backbone,

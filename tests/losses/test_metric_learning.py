@@ -122,6 +122,17 @@ def test_n_pairs_without_a_pair_costs_nothing(labels: list[int]) -> None:
     assert loss.item() == 0
 
 
+@pytest.mark.parametrize("count", [2, 6])
+def test_n_pairs_of_one_class_costs_nothing(count: int) -> None:
+    """One pair, whose softmax has no other class to be compared with: −log(e^s / e^s)."""
+    z = unit(count, 5).requires_grad_()
+    loss = make("n-pairs")(z, torch.zeros(count, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(loss, z)
+    score = float((z[0] @ z[1]).detach()) / 0.2
+    assert loss.item() == -math.log(math.exp(score) / math.exp(score)) == 0
+    assert not gradient.any()
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_of_one_has_finite_loss_and_gradient(name: str) -> None:
     z = unit(1, 5).requires_grad_()

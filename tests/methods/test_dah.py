@@ -82,6 +82,43 @@ def test_the_loss_is_eq_13(targets: list[int]) -> None:
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.parametrize("weights", [(0.3, 0.7), (0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
+@pytest.mark.parametrize("targets", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3], [2]])
+def test_the_gradient_is_that_of_eq_13(weights: tuple[float, float], targets: list[int]) -> None:
+    """From the loss through the codes, as if they were h, and the tanh to the FC's weights."""
+    alpha, beta = weights
+    method = make(4, bits=6, alpha=alpha, beta=beta, scale=2.0, attention="none", batch_norm=False)
+    method.backbone = torch.nn.Identity()
+    B = len(targets)
+    features = 8 * torch.randn(B, 512, 1, 1)
+    output = method(features)
+    h, logits, theta = output.embedding.detach(), output.logits, method.classifier.weight.detach()
+    assert logits is not None
+    pairs = [(i, j) for i in range(B) for j in range(i + 1, B)]
+    alike = [(i, j) for i, j in pairs if targets[i] == targets[j]]
+    slopes = torch.zeros(B, 6)
+    for i, j in pairs:
+        s = float((i, j) in alike)
+        weight = 1 / (len(alike) if s else len(pairs) - len(alike))  # |Ω| / |Ω_s|, over |Ω|
+        slope = weight * (1 / (1 + torch.exp(-2 * (h[i] @ h[j]))) - s) * 2
+        slopes[i] += slope * h[j]
+        slopes[j] += slope * h[i]
+    of_theta = torch.zeros(4, 6)
+    for i in range(B):
+        b = torch.where(h[i] > 0, 1.0, -1.0)
+        slopes[i] += alpha * 3 * (h[i] - b).abs() * (h[i] - b) / B
+        wrong = (theta @ b).exp() / (theta @ b).exp().sum()
+        wrong[targets[i]] -= 1
+        slopes[i] += beta * theta.T @ wrong / B
+        of_theta += beta * wrong[:, None] * b / B
+    of_fc = ((1 - h**2) * slopes).T @ features.flatten(1)
+    loss = method.loss(output, torch.tensor(targets))
+    parameters = (method.hash.fc.weight, method.classifier.weight)
+    got_fc, got_theta = torch.autograd.grad(loss, parameters)
+    torch.testing.assert_close(got_fc, of_fc, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(got_theta, of_theta, rtol=1e-4, atol=1e-6)
+
+
 def test_the_classifier_teaches_the_network_through_the_codes() -> None:
     method = make(alpha=0.0)
     output = method(torch.randn(4, 3, 64, 64))

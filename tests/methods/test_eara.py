@@ -64,6 +64,37 @@ def test_every_loss_reaches_every_submodule(loss: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize(
+    ("activation", "loss", "size"),
+    [
+        ("mixed", "triplet", (96, 160)),
+        ("channel", "n-pairs", (64, 64)),
+        ("spatial", "lifted", (64, 64)),
+        ("spatial", "triplet", (32, 32)),  # maps of a single position
+        ("none", "proxy-nca", (32, 32)),
+    ],
+)
+def test_in_16_bit_embeddings_and_gradients_are_finite_float32(
+    activation: str, loss: str, size: tuple[int, int]
+) -> None:
+    method = make(descriptors="SGM", dimension=12, activation=activation, loss=loss, margin=4.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(100 * torch.randn(4, 3, *size))
+        found = method.loss(output, torch.tensor([0, 0, 1, 1]))
+    assert output.embedding.dtype == found.dtype == torch.float32
+    torch.testing.assert_close(output.embedding.norm(dim=1), torch.ones(4))
+    assert torch.isfinite(found)
+    assert found > 0
+    found.backward()
+    learnt = {name: p.grad for name, p in method.named_parameters() if p.requires_grad}
+    for name, gradient in learnt.items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+    first = learnt["backbone.shared.conv1.0.weight"]
+    assert first is not None
+    assert first.abs().max() > 0
+
+
 def test_copies_of_the_last_stage_learn_at_the_backbones_rate() -> None:
     method = make(dimension=8)
     settings = Settings(lr=1e-5, head_lr=1e-2)

@@ -75,6 +75,62 @@ def test_channel_attention_is_eqs_6_and_7(size: tuple[int, int]) -> None:
     torch.testing.assert_close(block(features), expected.view_as(features), rtol=1e-4, atol=1e-5)
 
 
+def plain_spatial(block: SpatialSelfAttention, features: Tensor) -> Tensor:
+    """Eqs 4 and 5, a position at a time, so that autograd can follow."""
+    j, k, values = (
+        torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], features).flatten(2)
+        + conv.bias[:, None]
+        for conv in (block.to_j, block.to_k, block.to_l)
+    )
+    out = []
+    for here in range(j.shape[2]):
+        exps = [torch.exp((j[:, :, i] * k[:, :, here]).sum(1)) for i in range(j.shape[2])]
+        shares = [e / torch.stack(exps).sum(0) for e in exps]
+        context = sum(s[:, None] * values[:, :, i] for i, s in enumerate(shares))
+        out.append(features.flatten(2)[:, :, here] + block.alpha * context)
+    return torch.stack(out, dim=2).view_as(features)
+
+
+def plain_channel(block: ChannelSelfAttention, features: Tensor) -> Tensor:
+    """Eqs 6 and 7, a channel at a time."""
+    rows = features.flatten(2)
+    out = []
+    for here in range(rows.shape[1]):
+        exps = [torch.exp((rows[:, i] * rows[:, here]).sum(1)) for i in range(rows.shape[1])]
+        shares = [e / torch.stack(exps).sum(0) for e in exps]
+        context = sum(s[:, None] * rows[:, i] for i, s in enumerate(shares))
+        out.append(rows[:, here] + block.beta * context)
+    return torch.stack(out, dim=1).view_as(features)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "channel"])
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (1, 6, 3, 5), (2, 5, 2, 3)])
+def test_self_attention_has_the_gradient_of_the_formula(
+    kind: str, shape: tuple[int, int, int, int]
+) -> None:
+    features = (0.7 * torch.randn(*shape)).requires_grad_()
+    block: torch.nn.Module
+    if kind == "spatial":
+        block = SpatialSelfAttention(shape[1], reduction=2)
+        block.alpha.data.fill_(0.7)
+        expected = plain_spatial(block, features)
+    else:
+        block = ChannelSelfAttention()
+        block.beta.data.fill_(-0.4)
+        expected = plain_channel(block, features)
+    found, direction = block(features), torch.randn(*shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    inputs = [features, *block.parameters()]
+    got = torch.autograd.grad((found * direction).sum(), inputs)
+    wanted = torch.autograd.grad((expected * direction).sum(), inputs)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert got[0].abs().max() > 0
+    if kind == "spatial":  # of a single position the softmax is 1, whatever J and K are
+        j_and_k = [gradient.abs().max().item() for gradient in (got[2], got[4])]
+        assert all(j_and_k) if shape[2:] != (1, 1) else not any(j_and_k)
+
+
 @pytest.mark.parametrize("block", [SpatialSelfAttention(8), ChannelSelfAttention()])
 def test_attention_starts_as_the_identity(block: torch.nn.Module) -> None:
     features = torch.randn(2, 8, 3, 3)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -34,6 +36,55 @@ def test_spoc_and_mac_are_mean_and_maximum() -> None:
     features = torch.tensor([[[[1.0, 2.0], [3.0, -6.0]]]])
     assert SPoC()(features).tolist() == [[0.0]]
     assert MAC()(features).tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 2)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_spoc_and_mac_are_the_loop_with_its_gradient(size: tuple[int, int], batch: int) -> None:
+    features = torch.randn(batch, 3, *size, requires_grad=True)
+    direction = torch.randn(batch, 3)
+    means, maxima = torch.zeros(batch, 3), torch.zeros(batch, 3)
+    of_mean, of_maximum = torch.zeros(batch, 3, *size), torch.zeros(batch, 3, *size)
+    for b in range(batch):
+        for c in range(3):
+            values = features[b, c].flatten().tolist()
+            means[b, c], maxima[b, c] = sum(values) / len(values), max(values)
+            for place, value in enumerate(values):
+                i, j = divmod(place, size[1])
+                of_mean[b, c, i, j] = direction[b, c] / len(values)
+                of_maximum[b, c, i, j] = direction[b, c] * (value == max(values))
+    for pool, value, slope in ((SPoC(), means, of_mean), (MAC(), maxima, of_maximum)):
+        found = pool(features)
+        torch.testing.assert_close(found, value)
+        (got,) = torch.autograd.grad((found * direction).sum(), features)
+        torch.testing.assert_close(got, slope)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.5, 3.0, 4.7])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gem_has_the_gradient_of_eq_3(p: float, size: tuple[int, int], batch: int) -> None:
+    features = (torch.rand(batch, 3, *size) - 0.2).requires_grad_()
+    gem, direction = GeM(p), torch.randn(batch, 3)
+    slope_of_p, slopes = 0.0, torch.zeros(batch, 3, *size)
+    for b in range(batch):
+        for c in range(3):
+            values = features[b, c].flatten().tolist()
+            clamped, n = [max(v, EPSILON) for v in values], len(values)
+            mean = sum(v**p for v in clamped) / n
+            weight = float(direction[b, c])
+            for place, (value, v) in enumerate(zip(values, clamped, strict=True)):
+                i, j = divmod(place, size[1])
+                if value > EPSILON:
+                    slopes[b, c, i, j] = weight * mean ** (1 / p - 1) * v ** (p - 1) / n
+            logs = sum(v**p * math.log(v) for v in clamped) / n
+            pooled = mean ** (1 / p)
+            slope_of_p += weight * pooled * (logs / (mean * p) - math.log(mean) / p**2)
+    loss = (gem(features) * direction).sum()
+    got, got_p = torch.autograd.grad(loss, (features, gem.p))
+    torch.testing.assert_close(got, slopes, rtol=1e-3, atol=1e-5)
+    assert got_p.item() == pytest.approx(slope_of_p, rel=1e-3, abs=1e-5)
+    assert size == (1, 1) or abs(slope_of_p) > 1e-3
 
 
 def test_gem_learns_p_and_keeps_finite_gradients_at_zero() -> None:

@@ -112,6 +112,26 @@ def test_radiometric_is_a_linear_stretch() -> None:
                     assert float(stretched[b, c, i, j]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_stretch_has_the_gradients_of_the_formula(size: tuple[int, int], batch: int) -> None:
+    images, gains = torch.randn(batch, 3, *size), torch.randn(batch, 3)
+    inputs = [t.requires_grad_() for t in (images, gains, torch.randn(batch, 1))]
+    direction = torch.randn(batch, 3, *size)
+    got = torch.autograd.grad((radiometric_transform(*inputs) * direction).sum(), inputs)
+    wanted = [torch.zeros_like(t) for t in inputs]
+    for b in range(batch):
+        for c in range(3):
+            for i in range(size[0]):
+                for j in range(size[1]):
+                    slope = direction[b, c, i, j]
+                    wanted[0][b, c, i, j] = slope * gains[b, c].detach()
+                    wanted[1][b, c] += slope * images[b, c, i, j].detach()
+                    wanted[2][b, 0] += slope
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_the_stretch_starts_as_the_very_image() -> None:
     images = torch.randn(1, 4, 5, 3)
     assert torch.equal(radiometric_transform(images, torch.ones(1, 4), torch.zeros(1, 1)), images)
@@ -123,6 +143,71 @@ def test_the_network_starts_with_its_start(size: tuple[int, int], batch: int) ->
     network = ParameterNetwork((*IDENTITY, 1.0, 1.0, 0.0), bands=2)
     numbers = network(torch.randn(batch, 2, *size))
     assert torch.equal(numbers, torch.tensor([(*IDENTITY, 1.0, 1.0, 0.0)] * batch))
+
+
+def loop_reduced(image: Tensor, size: int) -> Tensor:
+    """(C, H, W) → (C, size, size): a tent as wide as the step, or as a pixel where that is more."""
+    for dim in (1, 2):
+        length = image.shape[dim]
+        step = max(length / size, 1.0)
+        lines = []
+        for out in range(size):
+            centre = (out + 0.5) * length / size
+            tent = [max(0.0, 1 - abs(i + 0.5 - centre) / step) for i in range(length)]
+            parts = [image.select(dim, i) * (w / sum(tent)) for i, w in enumerate(tent) if w]
+            lines.append(sum(parts[1:], start=parts[0]))
+        image = torch.stack(lines, dim=dim)
+    return image
+
+
+def loop_network(image: Tensor, weights: dict[str, Tensor], size: int, scale: float) -> Tensor:
+    """(bands, H, W) → start + scale · MLP of 2 × (conv → max-pool → ReLU), without torch.nn."""
+    x = loop_reduced(image, size)
+    for conv in ("convs.0", "convs.3"):
+        kernel, bias = weights[f"{conv}.weight"], weights[f"{conv}.bias"]
+        side, reach = x.shape[1], kernel.shape[2] // 2
+        padded = x.new_zeros(len(x), side + 2 * reach, side + 2 * reach)
+        padded[:, reach : reach + side, reach : reach + side] = x
+        values = {
+            (i, j): (kernel * padded[:, i : i + 2 * reach + 1, j : j + 2 * reach + 1]).sum(
+                (1, 2, 3)
+            )
+            + bias
+            for i in range(side)
+            for j in range(side)
+        }
+        halved = [
+            torch.stack([values[2 * i + di, 2 * j + dj] for di in (0, 1) for dj in (0, 1)]).amax(0)
+            for i in range(side // 2)
+            for j in range(side // 2)
+        ]
+        x = torch.stack(halved, dim=1).view(-1, side // 2, side // 2).clamp(min=0)
+    hidden = (weights["hidden.weight"] @ x.flatten() + weights["hidden.bias"]).clamp(min=0)
+    return weights["start"] + scale * (weights["last.weight"] @ hidden + weights["last.bias"])
+
+
+@pytest.mark.parametrize(("batch", "sides"), [(2, (13, 30)), (1, (5, 3)), (1, (1, 1))])
+@pytest.mark.parametrize("size", [8, 7])
+def test_values_and_gradients_of_the_network_are_those_of_plain_loops(
+    batch: int, sides: tuple[int, int], size: int
+) -> None:
+    network = ParameterNetwork((*IDENTITY, 1.0, 0.0), bands=2, size=size, scale=0.3)
+    torch.nn.init.normal_(network.last.weight)
+    torch.nn.init.normal_(network.last.bias)
+    images = torch.randn(batch, 2, *sides, requires_grad=True)
+    names = [name for name, _ in network.named_parameters()]
+    plain = [t.detach().double().requires_grad_() for t in (images, *network.parameters())]
+    weights = {**dict(zip(names, plain[1:], strict=True)), "start": network.start.double()}
+    expected = torch.stack([loop_network(image, weights, size, 0.3) for image in plain[0]])
+    found, direction = network(images), torch.randn(batch, 8)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+    got = torch.autograd.grad((found * direction).sum(), [images, *network.parameters()])
+    wanted = torch.autograd.grad((expected * direction).sum(), plain)
+    for one, other, of in zip(got, wanted, ["images", *names], strict=True):
+        torch.testing.assert_close(
+            one, other.float(), rtol=1e-3, atol=1e-5, msg=lambda said, of=of: f"{of}: {said}"
+        )
+        assert one.abs().max() > 0
 
 
 def test_the_network_learns_from_the_first_step() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -14,7 +17,7 @@ from rsir.data.folder import LabelledSet
 from rsir.data.images import read_pixels
 from rsir.data.samplers import Draw
 from rsir.data.transforms import Augmentation, InputSpec
-from rsir.errors import ImageError
+from rsir.errors import DataError, ImageError
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
@@ -42,6 +45,35 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
             return self.spec.prepare(pixels), self.targets[index]
         view = self.augmentation(self.spec.checked(pixels), self.spec.size, item.seed)
         return view, self.targets[index]
+
+
+def read_ahead(
+    images: Sequence[str | Path | NDArray[np.uint8]], spec: InputSpec, batch_size: int
+) -> Iterator[tuple[int, list[Tensor | str]]]:
+    """(index of the first, prepared images or reasons why not) batch by batch.
+
+    images: files, or (bands, H, W) uint8. While a batch is encoded the next one is read: two
+    threads decode faster than two cores encode, and decoding releases the GIL.
+    """
+
+    def read(image: str | Path | NDArray[np.uint8]) -> Tensor | str:
+        try:
+            return spec.prepare(
+                image if isinstance(image, np.ndarray) else read_pixels(Path(image))
+            )
+        except DataError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting: deque[tuple[int, list[Future[Tensor | str]]]] = deque()
+        for start in range(0, len(images), batch_size):
+            batch = [pool.submit(read, image) for image in images[start : start + batch_size]]
+            waiting.append((start, batch))
+            if len(waiting) > 1:
+                first, ready = waiting.popleft()
+                yield first, [future.result() for future in ready]
+        for first, ready in waiting:
+            yield first, [future.result() for future in ready]
 
 
 def readable(images: LabelledSet) -> tuple[LabelledSet, list[tuple[str, str]]]:

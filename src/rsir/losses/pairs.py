@@ -1,4 +1,4 @@
-"""Which images of a batch are similar."""
+"""Which images are similar: what losses learn from and evaluation counts as relevant."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 
-def similar(targets: Tensor) -> Tensor:
-    """(B, B) bool: s_ij is true where i and j have the same class, or share at least one label.
+def similar(targets: Tensor, others: Tensor | None = None) -> Tensor:
+    """(B, N) bool: s_ij is true where i and j have the same class, or share at least one label.
 
-    targets: (B,) integer classes, or (B, L) multi-hot labels.
+    targets: (B,) integer classes, or (B, L) multi-hot labels. others: (N,) or (N, L); the same
+    targets if not given.
     """
+    others = targets if others is None else others
     if targets.ndim == 1:
-        return targets[:, None] == targets[None, :]
-    labels = targets.float()
-    return (labels @ labels.T) > 0
+        return targets[:, None] == others[None, :]
+    return (targets.float() @ others.float().T) > 0
 
 
 def jaccard(targets: Tensor) -> Tensor:

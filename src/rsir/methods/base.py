@@ -50,6 +50,8 @@ class Method(nn.Module, ABC):
     options_type: ClassVar[type[Options]] = Options
     settings: ClassVar[dict[str, Any]] = {}
     """Training settings that differ from the trainer's defaults, with their source."""
+    multi_label: ClassVar[bool] = True
+    """Whether it learns from images with several labels, too."""
 
     dimension: int
     """D of the embedding; the bits of a hash code."""

@@ -72,6 +72,7 @@ class DAH(Method):
     title = "hash codes, joint attention, distance-adaptive ranking (DAH, Zhang et al. 2023)"
     ranking = "adaptive-hamming"
     options_type = DAHOptions
+    multi_label = False
 
     def __init__(self, backbone: Backbone, options: DAHOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)

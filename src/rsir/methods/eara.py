@@ -70,6 +70,7 @@ class EARA(Method):
 
     title = "EARA: residual attention, ensemble of descriptors (Cheng et al. 2021)"
     options_type = EARAOptions
+    multi_label = False
     settings: ClassVar[dict[str, Any]] = {
         "optimizer": "adam",
         "lr": 1e-4,

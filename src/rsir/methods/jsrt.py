@@ -85,6 +85,7 @@ class JSRT(Method):
     title = "joint spatial and radiometric transformer, PCA (Wang et al. 2020)"
     ranking = "ncc"
     options_type = JSRTOptions
+    multi_label = False
     settings: ClassVar[dict[str, Any]] = {
         "epochs": 40,
         "batch_size": 64,
@@ -103,6 +104,10 @@ class JSRT(Method):
 
     def __init__(self, backbone: Backbone, options: JSRTOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)
+        # One number alone has no correlation with another.
+        options.require(
+            "features", options.features != "fc" or classes >= 2, "pca with fewer than 2 classes"
+        )
         self.bands = backbone.bands
         start: list[float] = [*IDENTITY] if self.is_spatial else []
         start += [1.0] * self.bands + [0.0] if self.is_radiometric else []
