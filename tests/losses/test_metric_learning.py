@@ -92,7 +92,7 @@ def test_n_pairs_is_the_softmax_over_one_pair_of_each_class() -> None:
     y = [0, 0, 1, 1, 2, 2]
     z = unit(6, 5).requires_grad_()
     found = make("n-pairs")(z, torch.tensor(y))
-    # Which of a pair is the anchor is drawn: the value must be one of the eight.
+    # Which of a pair is the anchor is the library's choice: the value must be one of the eight.
     values, gradients = [], []
     for swap in range(8):
         anchors = [2 * c + (swap >> c & 1) for c in range(3)]

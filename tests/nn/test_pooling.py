@@ -84,7 +84,6 @@ def test_gem_has_the_gradient_of_eq_3(p: float, size: tuple[int, int], batch: in
     got, got_p = torch.autograd.grad(loss, (features, gem.p))
     torch.testing.assert_close(got, slopes, rtol=1e-3, atol=1e-5)
     assert got_p.item() == pytest.approx(slope_of_p, rel=1e-3, abs=1e-5)
-    assert size == (1, 1) or abs(slope_of_p) > 1e-3
 
 
 def test_gem_learns_p_and_keeps_finite_gradients_at_zero() -> None:

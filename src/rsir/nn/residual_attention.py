@@ -9,7 +9,10 @@ from torch.nn import functional
 from rsir.errors import UsageError
 
 EPSILON = 1e-6
-"""Added where a norm or a standard deviation is divided by: our choice."""
+"""Least norm that is divided by: our choice."""
+VARIANCE_EPSILON = 1e-5
+"""Added to the variance that is divided by, as batch norm does: our choice. With much less, the
+gradients of a constant channel overflow 16 bit."""
 
 
 def mixed(x: Tensor) -> Tensor:
@@ -28,8 +31,8 @@ def spatial(x: Tensor) -> Tensor:
     (B, C, h, w) float32. A constant channel, a single position for one, is ½ everywhere.
     """
     centred = x - x.mean(dim=(2, 3), keepdim=True)
-    deviation = (centred.square().mean(dim=(2, 3), keepdim=True) + EPSILON**2).sqrt()
-    return torch.sigmoid(centred / deviation)
+    variance = centred.square().mean(dim=(2, 3), keepdim=True)
+    return torch.sigmoid(centred / (variance + VARIANCE_EPSILON).sqrt())
 
 
 ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
