@@ -278,3 +278,9 @@ def test_a_hub_model_that_is_not_there_is_an_error(hub: str) -> None:
         models.resolve("hf:owner/other")
     with pytest.raises(UsageError, match="hf:owner/name"):
         models.resolve("hf:a/b/c/d")
+
+
+def test_the_same_model_is_always_the_same_file(tmp_path: Path) -> None:
+    model = make()
+    files = [model.save(tmp_path / str(n)) / models.WEIGHTS for n in range(8)]
+    assert len({models.file_sha256(file) for file in files}) == 1

@@ -59,7 +59,8 @@ def adapt(
     they are too few or too much alike.
     """
     module, spec = encoder.module, encoder.model.spec
-    if not module.adapts:
+    learner = module.learner()
+    if learner is None:
         raise UsageError(
             f"a {encoder.model.method} model with these options learns nothing from a gallery: "
             "it is used as it is"
@@ -77,13 +78,13 @@ def adapt(
             if ready:
                 normalised = spec.normalise(torch.stack(ready).to(encoder.device))
                 stacked = normalised.contiguous(memory_format=torch.channels_last)
-                features.append(module.features(stacked).float().cpu())
+                features.append(learner.features(stacked).float().cpu())
             if on_progress is not None:
                 on_progress(start + len(batch), len(images))
     if not features:
         first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(f"none of the {len(images)} images can be read{first}")
-    learnt = module.adapt(torch.cat(features))
+    learnt = learner.adapt(torch.cat(features))
     return Adapted(sum(map(len, features)), tuple(skipped), learnt)
 
 

@@ -50,10 +50,11 @@ def cost(model: Model) -> Cost:
     # Not zeros: norms and powers may have no gradient there.
     image = torch.linspace(-1, 1, len(spec.bands) * spec.size**2, device=device)
     image = image.view(1, len(spec.bands), spec.size, spec.size)
-    if module.adapts:
+    learner = module.learner()
+    if learner is not None:
         with torch.no_grad():
-            width = module.features(image).shape[1]
-        module.adapt(torch.eye(2, width))
+            width = learner.features(image).shape[1]
+        learner.adapt(torch.eye(2, width))
     with FlopCounterMode(display=False, custom_mapping=_SAMPLING) as counter:
         output = module(image)
     compared = output.embedding.sum()

@@ -61,8 +61,9 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         partial = folder / f".{WEIGHTS}.partial"
-        statistics = {"mean": self.spec.mean, "std": self.spec.std}
-        save_file(state, partial, {k: ",".join(map(str, v)) for k, v in statistics.items()})
+        # One entry: safetensors writes several in any order, and the file's hash would change.
+        statistics = ";".join(",".join(map(str, v)) for v in (self.spec.mean, self.spec.std))
+        save_file(state, partial, {"mean;std": statistics})
         partial.replace(folder / WEIGHTS)
         weights = file_sha256(folder / WEIGHTS)
         card = {

@@ -100,7 +100,7 @@ def train(
             say=on_epoch,
             progress=progress,
         )
-    if model.module.adapts:
+    if model.module.learner() is not None:
         chosen |= {"fitted_on": adapt(Encoder(model), train_set.files).to_dict()}
     trained = dataclasses.replace(
         model,

@@ -85,7 +85,7 @@ def test_what_is_retrieved_as_fc_is_the_last_layers_output() -> None:
     assert method.dimension == 5
     assert output.logits is not None
     assert torch.equal(output.embedding, output.logits)
-    assert not method.adapts
+    assert method.learner() is None
 
 
 def test_without_fc1_the_pca_is_of_the_pooled_features() -> None:

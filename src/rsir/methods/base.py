@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -37,6 +37,16 @@ class Options:
             raise UsageError(f"option {name} must be {rule}, not {getattr(self, name)!r}")
 
 
+class GalleryLearner(Protocol):
+    """What can learn from a gallery without labels: the PCA of paper D, say."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What it learns from: (B, F) for `images` as in `Method.forward`."""
+
+    def adapt(self, features: Tensor) -> dict[str, Any]:
+        """Learn from the (N, F) features of a gallery; says what, in JSON values."""
+
+
 class Method(nn.Module, ABC):
     """A backbone and what the paper puts on it; its loss; the settings it is trained with.
 
@@ -55,8 +65,6 @@ class Method(nn.Module, ABC):
 
     dimension: int
     """D of the embedding; the bits of a hash code."""
-    adapts: bool = False
-    """Whether it has something to learn from a gallery without labels (`rsir.adapt`)."""
 
     def __init__(self, backbone: Backbone, options: Any, *, classes: int) -> None:
         super().__init__()
@@ -72,10 +80,6 @@ class Method(nn.Module, ABC):
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """A scalar; targets (B,) int64 classes or (B, L) multi-hot labels."""
 
-    def features(self, images: Tensor) -> Tensor:
-        """What `adapt` learns from: (B, F) for `images` as in `forward`; only if it `adapts`."""
-        raise NotImplementedError
-
-    def adapt(self, features: Tensor) -> dict[str, Any]:
-        """Learn from the (N, F) features of a gallery; says what, in JSON values."""
-        raise NotImplementedError
+    def learner(self) -> GalleryLearner | None:
+        """What of it learns from a gallery without labels (`rsir.adapt`); None if nothing does."""
+        return None

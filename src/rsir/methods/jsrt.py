@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsir.errors import UsageError
-from rsir.methods.base import Method, Options, Output
+from rsir.methods.base import GalleryLearner, Method, Options, Output
 from rsir.nn.backbone import Backbone
 from rsir.nn.pca import PCA
 from rsir.nn.pooling import SPoC
@@ -128,7 +128,6 @@ class JSRT(Method):
                 "pca_length", options.pca_length <= width, f"at most the {width} features"
             )
             self.pca = PCA(width, options.pca_length)
-        self.adapts = self.pca is not None
 
     def forward(self, images: Tensor) -> Output:
         """(B, bands, H, W) → embedding (B, D), not normalised; logits (B, classes)."""
@@ -162,13 +161,17 @@ class JSRT(Method):
         assert output.logits is not None
         return functional.cross_entropy(output.logits.float(), targets)
 
+    def learner(self) -> GalleryLearner | None:
+        """Itself, if it has a PCA."""
+        return None if self.pca is None else self
+
     def adapt(self, features: Tensor) -> dict[str, Any]:
         """Fit the PCA to the (N, F) features of a gallery; the share of variance that it keeps."""
         assert self.pca is not None
         return {"pca_length": self.options.pca_length, "variance_kept": self.pca.fit(features)}
 
     @property
-    def dimension(self) -> int:  # type: ignore[override]
+    def dimension(self) -> int:  # type: ignore[override]  # others set it once
         """D of the embedding: it changes when the PCA is fitted."""
         if self.pca is None:
             return self.fc2.out_features

@@ -180,6 +180,8 @@ class Backbone(nn.Module):
                 )
             )
         self.net.load_state_dict({key: state[key] for key in own})
+        if "mean;std" in metadata:  # a model of ours (`Model.save`)
+            metadata = dict(zip(("mean", "std"), metadata["mean;std"].split(";"), strict=True))
         if "mean" in metadata and "std" in metadata:
             self.mean = tuple(float(v) for v in metadata["mean"].split(","))
             self.std = tuple(float(v) for v in metadata["std"].split(","))

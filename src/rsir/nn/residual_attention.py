@@ -53,7 +53,7 @@ class ResidualUnit(nn.Module):
             *_activated_conv(inner, inner, 3),
             *_activated_conv(inner, channels, 1),
         )
-        nn.init.zeros_(self.residual[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.residual[-1].weight)  # type: ignore[arg-type]  # a Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C, h, w)."""
