@@ -100,6 +100,69 @@ def test_evaluate_takes_parts_and_protocols(
     assert report("--ranking", "euclidean")["ranking"] == "euclidean"
 
 
+def test_evaluate_says_what_the_model_was_trained_on(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.json"
+    evaluate = ("evaluate", model, "--data", coloured_classes, "--json", file)
+    assert "leakage" not in shell(*evaluate).err
+    assert json.loads(file.read_text())["leakage"]["queries_trained_on"] == []
+    done = shell(*evaluate, "--part", "train", "--near-duplicates")
+    assert "leakage: the model was trained on" in done.err
+    assert "near-duplicate" in done.err
+    found = json.loads(file.read_text())
+    assert len(found["leakage"]["queries_trained_on"]) == found["queries"]
+    assert found["near_duplicates"]["images"] == 48
+    done = shell(*evaluate, "--part", "all", "--near-duplicates")
+    assert (done.status, "split" in done.err) == (2, True)
+
+
+def test_evaluate_shows_ties_and_drops_queries_without_relevant(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(coloured_classes / "lake" / "lake00.png", tmp_path / "set" / name)
+    file = tmp_path / "r.json"
+    evaluate = ("evaluate", model, "--data", tmp_path / "set", "--part", "all", "--json", file)
+    done = shell(*evaluate, "--ties")
+    assert done.status == 0, done.err
+    # Three equal images: the one of the same class comes first or second.
+    assert "mAP by the order of equal distances: 0.3333 … 0.6667" in done.out
+    assert "1 queries have nothing relevant and count 0" in done.err
+    ties = json.loads(file.read_text())["ties"]
+    assert (ties["worst"]["r_at_1"], ties["best"]["r_at_1"]) == (0, pytest.approx(2 / 3))
+    done = shell(*evaluate, "--drop-empty")
+    assert "1 queries have nothing relevant and are left out" in done.err
+    report = json.loads(file.read_text())
+    assert (report["queries"], report["metrics"]["map"]) == (2, 0.75)
+
+
+def test_two_models_are_compared_on_the_same_queries(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    evaluate = ("evaluate", model, "--data", coloured_classes, "--part", "all")
+    assert shell(*evaluate, "--per-query", one).status == 0
+    assert shell(*evaluate, "--per-query", other, "--ranking", "euclidean").status == 0
+    done = shell("compare", one, other, "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert list(found) == ["map", "anmrr", "r_at_1"]
+    assert found["map"]["queries"] == 48
+    assert 0 < found["map"]["p_value"] <= 1
+    same = json.loads(shell("compare", one, one, "--measure", "p_at_5", "--json").out)
+    assert (same["p_at_5"]["difference"], same["p_at_5"]["p_value"]) == (0, 1)
+    assert "P@5" in shell("compare", one, one, "--measure", "p_at_5").out
+    done = shell("compare", one, other, "--measure", "speed")
+    assert (done.status, "no speed" in done.err) == (2, True)
+    assert shell(*evaluate, "--per-query", other, "--drop-empty").status == 0
+    lines = other.read_text().splitlines()
+    other.write_text("\n".join(lines[:-1]) + "\n")
+    done = shell("compare", one, other)
+    assert (done.status, "same queries" in done.err) == (2, True)
+
+
 def test_hash_codes_go_the_whole_way(
     shell: Shell, coloured_classes: Path, query: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from rsir import cli
 from rsir import model as models
-from rsir.cost import Cost, cost
+from rsir.cost import Cost, cost, ready
 from rsir.model import Model
 
 CLASSES = 10
@@ -231,6 +231,19 @@ def test_it_is_the_same_before_and_after_the_fit() -> None:
     model.module.adapt(torch.randn(5, 512))
     assert cost(model) == before
     assert before.image_size == (64, 64)
+
+
+def test_a_copy_is_ready_to_search() -> None:
+    model = make("jsrt", size=64, backbone="resnet10t")
+    model.module.train()
+    copied = ready(model)
+    assert copied.dimension == 128
+    assert not any(m.training for m in copied.modules())
+    assert copied(torch.randn(2, 3, 64, 64)).embedding.shape == (2, 128)
+    assert model.dimension == 512
+    assert all(m.training for m in model.module.modules())
+    shared = {p.data_ptr() for p in model.module.parameters()}
+    assert not shared & {p.data_ptr() for p in copied.parameters()}
 
 
 def test_proxies_of_a_loss_are_not_counted() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,201 +13,35 @@ from PIL import Image
 from rsir import model as models
 from rsir import ranking
 from rsir.data import folder
+from rsir.data.folder import LabelledSet
 from rsir.data.transforms import InputSpec
 from rsir.encode import Encoder, load
 from rsir.errors import DataError, UsageError
-from rsir.evaluate import (
-    FOUND_AT,
-    HITS_AT,
-    PRECISIONS_AT,
-    RANKINGS,
-    Described,
-    evaluate,
-    score_queries,
-)
+from rsir.evaluate import evaluate
+from rsir.scoring import Described, score_queries
+from rsir.statistics import bootstrap_intervals
 
 
-def loop_ap(hits: list[bool]) -> float:
-    precisions = [sum(hits[: r + 1]) / (r + 1) for r, hit in enumerate(hits) if hit]
-    return sum(precisions) / len(precisions) if precisions else 0.0
-
-
-def loop_scores(
-    queries: np.ndarray,
-    query_targets: np.ndarray,
-    gallery: np.ndarray,
-    gallery_targets: np.ndarray,
-    metric: str,
-    leave_one_out: bool,
-    rng: np.random.Generator | None = None,
-) -> list[dict[str, Any]]:
-    """Rank and count, one query at a time, in plain Python; ties in random order (of `rng`)."""
+def loop_rankings(embeddings: np.ndarray, targets: np.ndarray) -> list[tuple[list[int], float]]:
+    """(rows nearest first, AP) of each image by cosine, leave-one-out, in plain Python."""
     found = []
-    for q in range(len(queries)):
-        distances = ranking.pairwise(metric, queries[q : q + 1], gallery)[0]
-        places = range(len(gallery)) if rng is None else rng.permutation(len(gallery)).tolist()
-        order = sorted(places, key=lambda i: distances[i])
-        if leave_one_out:
-            order.remove(q)
-        hits = [
-            bool(np.any(query_targets[q] & gallery_targets[i]))
-            if gallery_targets.ndim == 2
-            else bool(query_targets[q] == gallery_targets[i])
-            for i in order
-        ]
-        total = sum(hits)
-        scores = {"map": loop_ap(hits), "relevant": float(total)}
-        scores |= {f"map_at_{k}_found": loop_ap(hits[:k]) for k in FOUND_AT}
-        scores |= {f"r_at_{k}": float(any(hits[:k])) for k in HITS_AT}
-        scores |= {f"p_at_{k}": sum(hits[:k]) / k for k in PRECISIONS_AT}
-        scores["ranks"] = [rank for rank, hit in enumerate(hits, start=1) if hit]
-        found.append(scores)
-    largest = max(len(scores["ranks"]) for scores in found)
-    for scores in found:
-        scores["anmrr"] = loop_nmrr(scores.pop("ranks"), largest)
+    for q, distances in enumerate(ranking.pairwise("cosine", embeddings, embeddings)):
+        order = sorted(range(len(targets)), key=lambda i: distances[i])
+        order.remove(q)
+        hits = [targets[i] == targets[q] for i in order]
+        precisions = [sum(hits[:rank]) / rank for rank, hit in enumerate(hits, start=1) if hit]
+        found.append((order, sum(precisions) / len(precisions) if precisions else 0.0))
     return found
 
 
-def loop_nmrr(ranks: list[int], largest: int) -> float:
-    if not ranks:
-        return 1.0
-    limit = min(4 * len(ranks), 2 * largest)
-    average = sum(rank if rank <= limit else 1.25 * limit for rank in ranks) / len(ranks)
-    best = (1 + len(ranks)) / 2
-    return (average - best) / (1.25 * limit - best)
-
-
-def described(vectors: np.ndarray, targets: np.ndarray, *more: np.ndarray) -> Described:
-    return Described(*(torch.from_numpy(values) for values in (vectors, targets, *more)))
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean", "ncc"])
-@pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("leave_one_out", [False, True])
-def test_scores_are_those_of_the_loop(metric: str, multi_label: bool, leave_one_out: bool) -> None:
-    random = np.random.default_rng(3)
-    gallery = random.normal(size=(40, 6)).astype(np.float32)
-    targets = (
-        (random.random((40, 4)) < 0.3).astype(np.uint8)
-        if multi_label
-        else random.integers(0, 5, 40)
+def labelled(images: LabelledSet) -> LabelledSet:
+    """The same images with labels: their class, and three more that classes have in common."""
+    more = np.random.default_rng(0).random((len(images), 3)) < 0.4
+    targets = np.concatenate([np.eye(len(images.classes))[images.targets], more], axis=1)
+    classes = (*images.classes, "x", "y", "z")
+    return dataclasses.replace(
+        images, classes=classes, targets=targets.astype(np.uint8), multi_label=True
     )
-    queries, query_targets = (
-        (gallery, targets) if leave_one_out else (gallery[:9] + 0.1, targets[:9])
-    )
-    expected = loop_scores(queries, query_targets, gallery, targets, metric, leave_one_out)
-    for block in (1, 7, 1000):
-        scores = score_queries(
-            described(queries, query_targets),
-            described(gallery, targets),
-            ranking=metric,
-            own=torch.arange(40) if leave_one_out else None,
-            block=block,
-        )
-        for name in expected[0]:
-            assert scores[name].tolist() == pytest.approx([row[name] for row in expected]), name
-
-
-@pytest.mark.parametrize("metric", ["hamming", "adaptive-hamming"])
-@pytest.mark.parametrize("leave_one_out", [False, True])
-def test_scores_of_codes_are_the_mean_over_random_orders_of_ties(
-    metric: str, leave_one_out: bool
-) -> None:
-    random = np.random.default_rng(4)
-    relaxed = random.uniform(-1, 1, (24, 5)).astype(np.float32)
-    relaxed[0, 0] = 0.0  # not above 0, so no bit
-    targets = random.integers(0, 4, 24)
-    chances = (random.integers(0, 2, (24, 3)) / 2).astype(np.float32)
-    rows = np.packbits(relaxed > 0, axis=1)
-    name = metric
-    if metric == "adaptive-hamming":
-        rows, name = ranking.packed(rows, chances), "adaptive-hamming:3"
-    gallery = described(relaxed, targets, chances)
-    queries = gallery if leave_one_out else gallery[:7]
-    own = torch.arange(24) if leave_one_out else None
-    drawn = [
-        loop_scores(
-            rows[: len(queries)],
-            targets[: len(queries)],
-            rows,
-            targets,
-            name,
-            leave_one_out,
-            random,
-        )
-        for _ in range(1500)
-    ]
-    for block in (5, 1000):
-        scores = score_queries(queries, gallery, ranking=metric, own=own, block=block)
-        assert set(scores) == set(drawn[0][0])
-        for measure, values in scores.items():
-            per_draw = np.array([[row[measure] for row in rows] for rows in drawn])
-            # Five standard errors of 1500 draws, and rounding.
-            slack = 5 * per_draw.std(axis=0) / np.sqrt(len(drawn)) + 1e-9
-            assert (np.abs(per_draw.mean(axis=0) - values) <= slack).all(), measure
-
-
-@pytest.mark.parametrize("bits", [1, 12, 64])
-def test_distances_of_codes_are_those_of_the_archive(bits: int) -> None:
-    from rsir.evaluate import _adaptive, _hamming
-
-    random = np.random.default_rng(bits)
-    relaxed = random.uniform(-1, 1, (9, bits)).astype(np.float32)
-    chances = random.dirichlet(np.ones(4), 9).astype(np.float32)
-    codes = np.packbits(relaxed > 0, axis=1)
-    rows = ranking.packed(codes, chances)
-    images = described(relaxed, np.zeros(9, np.int64), chances)
-    hamming = _hamming(images.embedding, images.embedding)
-    assert hamming.tolist() == ranking.pairwise("hamming", codes, codes).tolist()
-    far = ranking.pairwise("adaptive-hamming:4", rows, rows)
-    np.testing.assert_allclose(_adaptive(images, images), far, rtol=1e-15)
-
-
-def test_a_query_is_never_its_own_answer() -> None:
-    twins = torch.tensor([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]])
-    images = Described(twins, torch.tensor([0, 1, 1]), torch.full((3, 2), 0.5))
-    for metric in RANKINGS:
-        scores = score_queries(images, images, ranking=metric, own=torch.arange(3))
-        assert scores["r_at_1"].tolist() == [0.0, 0.0, 0.5], metric
-        assert scores["relevant"].tolist() == [0.0, 1.0, 1.0], metric
-
-
-def test_equal_distances_are_averaged() -> None:
-    gallery = Described(torch.ones(3, 2), torch.tensor([0, 1, 1]))
-    query = Described(torch.ones(1, 2), torch.tensor([1]))
-    scores = score_queries(query, gallery, ranking="euclidean")
-    # The other image first, second or third.
-    wanted = ((1 / 2 + 2 / 3) / 2 + (1 + 2 / 3) / 2 + 1) / 3
-    assert scores["map"].item() == pytest.approx(wanted)
-    assert scores["r_at_1"].item() == pytest.approx(2 / 3)
-
-
-def test_what_cannot_be_ranked_is_refused() -> None:
-    one = Described(torch.ones(1, 2), torch.tensor([0]))
-    with pytest.raises(UsageError, match="cosine, euclidean, ncc, hamming, adaptive-hamming"):
-        score_queries(one, one, ranking="l7")
-    with pytest.raises(DataError, match="empty"):
-        score_queries(one, one, ranking="cosine", own=torch.arange(1))
-    with pytest.raises(DataError, match="empty"):
-        score_queries(one, one[:0], ranking="cosine")
-    with pytest.raises(DataError, match="no queries"):
-        score_queries(one[:0], one, ranking="cosine")
-    with pytest.raises(UsageError, match="class probabilities"):
-        score_queries(one, one, ranking="adaptive-hamming")
-    zeros = Described(torch.zeros(1, 2), one.targets)
-    with pytest.raises(DataError, match="vector of zeros, which cosine"):
-        score_queries(one, zeros, ranking="cosine")
-    # Of 0.1 a rounded mean leaves something.
-    for value in (0.0, 0.1, 1.0):
-        constant = Described(torch.full((1, 7), value), one.targets)
-        other = Described(torch.arange(7.0)[None], one.targets)
-        with pytest.raises(DataError, match="constant vector, which ncc"):
-            score_queries(other, constant, ranking="ncc")
-        with pytest.raises(UsageError, match="constant"):
-            ranking.pairwise("ncc", other.embedding.numpy(), constant.embedding.numpy())
-    wrong = Described(one.embedding, one.targets, torch.tensor([[0.5, torch.nan]]))
-    with pytest.raises(DataError, match="probabilities"):
-        score_queries(wrong, wrong, ranking="adaptive-hamming")
 
 
 @pytest.fixture(scope="module")
@@ -225,8 +60,8 @@ def test_a_report_counts_and_says_what_it_is(
     images = folder.load(coloured_classes)
     report = evaluate(encoder, images, data={"part": "all"})
     embeddings = encoder.encode(list(images.files)).embedding
-    expected = loop_scores(embeddings, images.targets, embeddings, images.targets, "cosine", True)
-    assert report.metrics["map"] == pytest.approx(np.mean([e["map"] for e in expected]), abs=1e-4)
+    expected = loop_rankings(embeddings, images.targets)
+    assert report.metrics["map"] == pytest.approx(np.mean([ap for _, ap in expected]), abs=1e-4)
     assert (report.queries, report.gallery, report.protocol) == (48, 47, "leave-one-out")
     assert set(report.per_class) == set(images.classes)
     per_class = [values["map"] for values in report.per_class.values()]
@@ -236,6 +71,118 @@ def test_a_report_counts_and_says_what_it_is(
     assert read["model"]["fingerprint"] == encoder.fingerprint
     assert read["metrics"] == report.metrics
     assert {"map", "anmrr", "r_at_k", "p_at_k", "ties"} <= set(read["definitions"])
+    assert read["curves"] == report.curves
+    assert set(read["curves"]) == {"retrieved", "precision_recall", "interpolated"}
+    assert report.curves["retrieved"]["k"][-1] == 47
+    assert read["queries_without_relevant_dropped"] is report.dropped is False
+    assert "ties" not in read
+    assert "details" not in read
+    # What is listed of each query is listed only if it is asked for.
+    assert report.details.nearest.shape == report.details.distances.shape == (48, 0)
+
+
+def test_every_number_has_its_definition(
+    encoder: Encoder, hashing: Encoder, coloured_classes: Path
+) -> None:
+    images = labelled(folder.load(coloured_classes))
+    names: set[str] = set()
+    for model in (encoder, hashing):
+        report = evaluate(model, images)
+        defined = set(report.to_dict()["definitions"])
+        for values in (report.metrics, report.intervals, *report.per_class.values()):
+            plain = {re.sub(r"_at_\d+", "_at_k", name) for name in values} - {"queries"}
+            assert plain <= defined
+        names |= set(report.metrics)
+    assert {"wmap", "acg_at_10", "ndcg_at_100", "ndcg_at_10_list", "map_within_2"} <= names
+    assert "relevant" not in names
+
+
+def test_the_classes_of_a_multi_label_report_are_its_labels(
+    encoder: Encoder, coloured_classes: Path
+) -> None:
+    images = labelled(folder.load(coloured_classes))
+    report = evaluate(encoder, images)
+    per_query = report.details.per_query
+    for index, name in enumerate(images.classes):
+        rows = images.targets[:, index] > 0
+        assert report.per_class[name]["queries"] == rows.sum()
+        assert report.per_class[name]["wmap"] == pytest.approx(per_query["wmap"][rows].mean())
+
+
+def test_details_are_what_the_numbers_were_made_of(
+    encoder: Encoder, coloured_classes: Path
+) -> None:
+    images = folder.load(coloured_classes)
+    report = evaluate(encoder, images, nearest=3)
+    details = report.details
+    embeddings = encoder.encode(list(images.files)).embedding
+    assert details.queries.paths == details.gallery.paths == images.paths
+    assert details.query_targets.tolist() == details.gallery_targets.tolist()
+    assert details.query_targets.tolist() == images.targets.tolist()
+    np.testing.assert_allclose(details.query_embeddings, embeddings, atol=1e-5)
+    np.testing.assert_allclose(details.gallery_embeddings, embeddings, atol=1e-5)
+    expected = loop_rankings(details.gallery_embeddings, images.targets)
+    assert details.nearest.tolist() == [order[:3] for order, _ in expected]
+    far = ranking.pairwise("cosine", details.query_embeddings, details.gallery_embeddings)
+    wanted = np.take_along_axis(far, details.nearest, axis=1)
+    np.testing.assert_allclose(details.distances, wanted, atol=1e-5)
+    assert details.per_query["map"].tolist() == pytest.approx([ap for _, ap in expected])
+    assert details.per_query["relevant"].tolist() == [11] * 48
+    for name, value in report.metrics.items():
+        assert value == pytest.approx(details.per_query[name].mean()), name
+    measures = {name: details.per_query[name] for name in report.metrics}
+    assert report.intervals == bootstrap_intervals(measures)
+    for name, (low, high) in report.intervals.items():
+        assert low - 1e-12 <= report.metrics[name] <= high + 1e-12, name
+    # Of two sets each has its own rows.
+    queries, gallery = images.subset(range(0, 48, 4)), images.subset(range(1, 48, 2))
+    apart = evaluate(encoder, queries, gallery, nearest=100).details
+    assert apart.query_embeddings.shape == (12, encoder.dimension)
+    assert apart.gallery_embeddings.shape == (24, encoder.dimension)
+    assert apart.gallery_targets.tolist() == gallery.targets.tolist()
+    assert np.sort(apart.nearest, axis=1).tolist() == [list(range(24))] * 12
+
+
+def test_the_best_and_the_worst_order_of_ties(hashing: Encoder, coloured_classes: Path) -> None:
+    images = folder.load(coloured_classes)
+    report = evaluate(hashing, images, ranking="hamming", ties=True)
+    plain = evaluate(hashing, images, ranking="hamming")
+    assert report.metrics == plain.metrics
+    assert plain.best == plain.worst == {}
+    assert set(report.best) == set(report.worst) == set(report.metrics)
+    assert report.worst["map"] < report.metrics["map"] < report.best["map"]
+    assert report.best["anmrr"] < report.metrics["anmrr"] < report.worst["anmrr"]
+    assert report.worst["map_within_2"] < report.best["map_within_2"]
+    read = json.loads(json.dumps(report.to_dict()))
+    assert read["ties"] == {"best": report.best, "worst": report.worst}
+
+
+def test_queries_without_anything_relevant_count_0_or_are_dropped(
+    encoder: Encoder, coloured_classes: Path
+) -> None:
+    images = folder.load(coloured_classes)
+    # Two of three classes, and one image of another.
+    few = images.subset([*range(9), *range(12, 20), 24])
+    counted = evaluate(encoder, few, nearest=2)
+    dropped = evaluate(encoder, few, drop_without_relevant=True, nearest=2)
+    assert (counted.queries, counted.gallery) == (18, 17)
+    assert (dropped.queries, dropped.gallery) == (17, 17)
+    assert counted.queries_without_relevant == dropped.queries_without_relevant == 1
+    assert (counted.dropped, dropped.dropped) == (False, True)
+    assert dropped.to_dict()["queries_without_relevant_dropped"] is True
+    assert counted.details.per_query["map"][-1] == 0
+    for name in ("map", "r_at_1", "map_at_10_found", "map_11_point"):
+        assert dropped.metrics[name] == pytest.approx(counted.metrics[name] * 18 / 17), name
+    assert dropped.metrics["anmrr"] == pytest.approx((counted.metrics["anmrr"] * 18 - 1) / 17)
+    # It stays in the gallery, where it is in the way of the others.
+    details = dropped.details
+    assert details.queries.paths == few.paths[:-1]
+    assert details.gallery.paths == few.paths
+    assert details.nearest.tolist() == counted.details.nearest[:-1].tolist()
+    assert len(details.query_embeddings) == 17
+    assert few.classes[images.targets[24]] not in dropped.per_class
+    with pytest.raises(DataError, match="no query has anything relevant"):
+        evaluate(encoder, images.subset([0, 12, 24]), drop_without_relevant=True)
 
 
 def test_query_gallery_keeps_the_two_apart(encoder: Encoder, coloured_classes: Path) -> None:
@@ -258,6 +205,12 @@ def test_an_unreadable_image_is_left_out_and_listed(encoder: Encoder, tmp_path: 
     assert report.queries == 5
     assert [path for path, _ in report.skipped] == ["one/0.png"]
     assert report.per_class["one"]["queries"] == 2
+    assert report.details.queries.paths == (
+        "one/1.png",
+        "one/2.png",
+        *(f"two/{i}.png" for i in range(3)),
+    )
+    assert report.details.gallery_targets.tolist() == [0, 0, 1, 1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -336,8 +289,11 @@ def test_a_hashing_model_is_evaluated_by_any_of_its_rankings(
     encoding = hashing.encode(list(images.files))
     chances = encoding.probabilities
     assert chances is not None
-    every = described(encoding.embedding, images.targets, chances)
+    parts = (encoding.embedding, images.targets, chances)
+    every = Described(*(torch.from_numpy(part) for part in parts))
     own = torch.arange(len(images))
-    scores = score_queries(every, every, ranking=report.ranking, own=own)
+    scores = score_queries(every, every, ranking=report.ranking, own=own, curves=True)
     for measure, value in report.metrics.items():
-        assert value == pytest.approx(scores[measure].mean(), abs=1e-3), measure
+        assert value == pytest.approx(scores.per_query[measure].mean(), abs=1e-3), measure
+    assert set(report.curves) == set(scores.curves)
+    assert ("radius" in report.curves) == (report.ranking != "cosine")

@@ -13,11 +13,13 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "rsir"
 
 LAYERS = [
     {"types", "errors"},
-    {"geo", "data", "nn", "losses", "metrics", "ranking"},
+    {"geo", "data", "nn", "losses", "metrics", "ranking", "statistics"},
     {"methods", "gallery", "settings"},
     {"model"},
-    {"training", "fitting", "encode", "evaluate", "adapt", "cost"},
-    {"archive"},
+    {"training", "fitting", "encode", "scoring", "evaluate", "leakage", "adapt", "cost", "explain"},
+    {"archive", "figures"},
+    {"timing"},
+    {"reproduce"},
     {"demo", "terminal"},
     {"cli"},
 ]

@@ -282,6 +282,21 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(
         run(trained.parent, split, images)
 
 
+def test_a_setting_that_an_older_rsir_lacked_is_as_its_default(
+    trained: Path, split: Split, images: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(trained, older)
+    about = json.loads((older / "run.json").read_text())
+    assert about["settings"].pop("jitter") == 0
+    (older / "run.json").write_text(json.dumps(about))
+    before = (older / "model.safetensors").stat().st_mtime_ns
+    run(older, split, images)
+    assert (older / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match=r"differs in settings\.jitter"):
+        run(older, split, images, jitter=0.1)
+
+
 def test_early_stop_ends_before_the_last_epoch(split: Split, images: Path, tmp_path: Path) -> None:
     out = run(tmp_path / "run", split, images, epochs=60, patience=2, lr=1e-6, head_lr=0.0)
     logged = [float(row["val_map"]) for row in rows(out)]

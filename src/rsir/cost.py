@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsir.methods.base import Method
 from rsir.model import Model
 
 TAPS = 4
@@ -44,17 +45,8 @@ def cost(model: Model) -> Cost:
 
     A method that learns from a gallery is counted as if it had done so.
     """
-    spec = model.spec
-    module = copy.deepcopy(model.module).eval().requires_grad_()
-    device = next(module.parameters()).device
-    # Not zeros: norms and powers may have no gradient there.
-    image = torch.linspace(-1, 1, len(spec.bands) * spec.size**2, device=device)
-    image = image.view(1, len(spec.bands), spec.size, spec.size)
-    learner = module.learner()
-    if learner is not None:
-        with torch.no_grad():
-            width = learner.features(image).shape[1]
-        learner.adapt(torch.eye(2, width))
+    module = ready(model).requires_grad_()
+    image = _image(model)
     with FlopCounterMode(display=False, custom_mapping=_SAMPLING) as counter:
         output = module(image)
     compared = output.embedding.sum()
@@ -64,8 +56,31 @@ def cost(model: Model) -> Cost:
     gradients = torch.autograd.grad(compared, parameters, allow_unused=True)
     # None, not 0: there is no path from that parameter to what search compares.
     used = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
-    size = (spec.size, spec.size)
+    size = (model.spec.size, model.spec.size)
     return Cost(sum(p.numel() for p in used), counter.get_total_flops() // 2, size)
+
+
+def ready(model: Model) -> Method:
+    """A copy of the model's module as it is in search, for counting and timing, not for use.
+
+    It is in evaluation mode. What learns from a gallery has done so, but from nothing real: its
+    layers and widths are those of a fitted one, its values are not.
+    """
+    module = copy.deepcopy(model.module).eval()
+    learner = module.learner()
+    if learner is not None:
+        with torch.no_grad():
+            width = learner.features(_image(model)).shape[1]
+        learner.adapt(torch.eye(2, width))
+    return module
+
+
+def _image(model: Model) -> torch.Tensor:
+    """(1, bands, size, size) normalised; not zeros: norms and powers may have no gradient there."""
+    spec = model.spec
+    device = next(model.module.parameters()).device
+    values = torch.linspace(-1, 1, len(spec.bands) * spec.size**2, device=device)
+    return values.view(1, len(spec.bands), spec.size, spec.size)
 
 
 def _sampled(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +15,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 import rsir
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import read_ahead
+from rsir.data.near_duplicates import NearDuplicates
 from rsir.encode import Encoder, joined
 from rsir.errors import DataError, UsageError
-from rsir.losses.pairs import similar
-from rsir.metrics import (
-    TieGroups,
-    average_precision,
-    counted_groups,
-    found_average_precision_at_k,
-    hit_at_k,
-    nmrr,
-    precision_at_k,
-    tie_groups,
-)
+from rsir.leakage import Leakage, check
+from rsir.metrics.groups import Order
 from rsir.ranking import ADAPTIVE, name_with_classes
+from rsir.scoring import (
+    CODES,
+    RADIUS,
+    RANKINGS,
+    WITHOUT_PROBABILITIES,
+    Described,
+    Scores,
+    relevant_counts,
+    score_queries,
+)
+from rsir.statistics import bootstrap_intervals, write_per_query
 from rsir.types import Encoding
-
-HITS_AT = (1, 2, 4, 8)
-"""k of R@k: paper B's."""
-PRECISIONS_AT = (5, 10, 50, 100)
-"""k of P@k: paper D's."""
-FOUND_AT = (5, 10, 20, 100)
-"""k of AP@k with the "found" denominator, which several papers call mAP."""
-BLOCK_BYTES = 8 * 2**20
-"""Memory for one block of distances (queries × gallery × 4 bytes); our choice. With the sorted
-order and the tie groups beside it a block takes about twenty times that."""
 
 PROTOCOLS = {
     "leave-one-out": "each image queries all others; a query is removed from its own ranking",
@@ -57,199 +49,59 @@ DEFINITIONS = {
     "p_at_k": "relevant among the first k, divided by k",
     "anmrr": "mean over queries of NMRR (MPEG-7), 0 is best: K = min(4 NG, 2 max NG), a rank "
     "beyond K counts 1.25 K; NG = relevant in the gallery; a query with NG = 0 counts 1",
+    "anmrr_k_plus_1": "the same, but a rank beyond K counts K + 1 (older software)",
     "map_at_k_found": "mean over queries of AP@k = (1/F) sum of P(i) over relevant ranks i <= k, "
     "F = relevant found among the first k; a query with F = 0 counts 0",
+    "map_at_k_min": "the same sum divided by min(R, k)",
+    "map_at_k_all": "the same sum divided by R",
+    "map_11_point": "mean over queries of the mean of the highest precision at any rank of at "
+    "least recall 0, 0.1 … 1",
+    "wmap": "weighted mAP: mean over queries of (1/R) sum of ACG@i over relevant ranks i",
+    "acg_at_k": "labels that the first k images share with the query, divided by k",
+    "ndcg_at_k": "DCG@k / the DCG@k of the whole gallery's best order, DCG@k = sum of "
+    "(2^shared - 1) / log2(1 + i) over ranks i <= k",
+    "ndcg_at_k_list": "the same, against the best order of the k images that were retrieved",
+    f"precision_within_{RADIUS}": f"relevant among the images within Hamming radius {RADIUS}; "
+    "an empty ball counts 0",
+    f"recall_within_{RADIUS}": "share of all relevant images that are within the radius",
+    f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant of them",
     "relevant": "same class, or at least one label in common",
-    "ties": "items at equal distance are in random order: each measure is its expected value",
+    "ties": "items at equal distance are in random order: each measure is its expected value; "
+    "best and worst: its value for the best and the worst order of them",
+    "intervals": "95 % percentile bootstrap over queries: what other queries of this kind would "
+    "give; not other training runs, nor another gallery",
     "adaptive-hamming": "D_a = e^(1 - p) D_h, p = the gallery image's probability of the query's "
     "most probable class",
 }
 
 
-def _cosine(queries: Tensor, gallery: Tensor) -> Tensor:
-    return 1 - functional.normalize(queries, dim=1) @ functional.normalize(gallery, dim=1).T
-
-
-def _ncc(queries: Tensor, gallery: Tensor) -> Tensor:
-    return _cosine(_centred(queries), _centred(gallery))
-
-
-def _centred(vectors: Tensor) -> Tensor:
-    return vectors - vectors.mean(dim=1, keepdim=True)
-
-
-def _hamming(queries: Tensor, gallery: Tensor) -> Tensor:
-    # Of codes of ±1: (bits - q · g) / 2, small whole numbers, so exact in float32.
-    return (queries.shape[1] - _signs(queries) @ _signs(gallery).T) / 2
-
-
-def _signs(codes: Tensor) -> Tensor:
-    return torch.where(codes > 0, 1.0, -1.0)
-
-
-DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": _cosine,
-    "euclidean": torch.cdist,
-    "ncc": _ncc,
-    "hamming": _hamming,
-}
-"""(Q, D), (N, D) → (Q, N), as in `rsir.ranking`, but by matrix products and on any device; for
-hash codes from the relaxed codes, whose signs are the bits."""
-
-CODES = ("hamming", ADAPTIVE)
-"""Rankings by hash codes."""
-RANKINGS = (*DISTANCES, ADAPTIVE)
-WITHOUT_PROBABILITIES = "needs class probabilities, which the model does not give"
-
-
 @dataclass(frozen=True, eq=False)
-class Described:
-    """What is ranked of N images: their encodings and what they show.
+class Details:
+    """What an evaluation saw: what pictures and paired tests are made of.
 
-    embedding: (N, D) float32, relaxed codes for rankings by code. targets: (N,) int64 classes or
-    (N, L) multi-hot labels. probabilities: (N, K) of the classes; "adaptive-hamming" needs them.
+    queries, gallery: the readable images; the same set in leave-one-out. query_embeddings (Q, D),
+    gallery_embeddings (N, D) float32. per_query: {measure: (Q,) float64}. nearest (Q, k) int64
+    rows of the gallery, nearest first, without the query; distances (Q, k); k is 0 if the
+    evaluation was not asked to list any.
     """
 
-    embedding: Tensor
-    targets: Tensor
-    probabilities: Tensor | None = None
+    queries: LabelledSet
+    gallery: LabelledSet
+    query_embeddings: NDArray[np.float32]
+    gallery_embeddings: NDArray[np.float32]
+    per_query: Mapping[str, NDArray[np.float64]]
+    nearest: NDArray[np.int64]
+    distances: NDArray[np.float64]
 
-    @classmethod
-    def joined(cls, parts: Sequence[Described]) -> Described:
-        """The images of several, at least one, by the same model."""
-        probabilities = [p.probabilities for p in parts if p.probabilities is not None]
-        return cls(
-            torch.cat([part.embedding for part in parts]),
-            torch.cat([part.targets for part in parts]),
-            torch.cat(probabilities) if probabilities else None,
-        )
+    @property
+    def query_targets(self) -> NDArray[Any]:
+        """(Q,) int64 classes, or (Q, L) uint8 labels."""
+        return self.queries.targets
 
-    def __len__(self) -> int:
-        return len(self.embedding)
-
-    def __getitem__(self, rows: slice) -> Described:
-        probabilities = None if self.probabilities is None else self.probabilities[rows]
-        return Described(self.embedding[rows], self.targets[rows], probabilities)
-
-    def to(self, device: str) -> Described:
-        """The same on another device."""
-        probabilities = self.probabilities
-        return Described(
-            self.embedding.to(device),
-            self.targets.to(device),
-            None if probabilities is None else probabilities.to(device),
-        )
-
-    def check(self, ranking: str) -> None:
-        """DataError for values that cannot be ranked; UsageError for probabilities missing."""
-        if not bool(torch.isfinite(self.embedding).all()):
-            raise DataError("the model gives values that are not finite; it cannot be ranked")
-        if ranking == "cosine" and not bool(self.embedding.any(dim=1).all()):
-            raise DataError("the model gives a vector of zeros, which cosine cannot rank")
-        # Rounding of the mean can leave something of a constant vector when it is centred.
-        if ranking == "ncc" and bool((self.embedding.amax(1) == self.embedding.amin(1)).any()):
-            raise DataError("the model gives a constant vector, which ncc cannot rank")
-        if ranking != ADAPTIVE:
-            return
-        if self.probabilities is None:
-            raise UsageError(f"ranking {ranking!r} {WITHOUT_PROBABILITIES}")
-        if not bool(((self.probabilities >= 0) & (self.probabilities <= 1)).all()):
-            raise DataError("the model gives class probabilities that are not within [0, 1]")
-
-
-def score_queries(
-    queries: Described,
-    gallery: Described,
-    *,
-    ranking: str,
-    own: Tensor | None = None,
-    block: int | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """Every measure for every query: {"map", "r_at_1" …, "p_at_5" …, "relevant"} → (Q,) float64.
-
-    own: (Q,) int64, each query's own place in the gallery, which is left out of its ranking
-    (leave-one-out); None if the gallery holds no query.
-    "relevant" is R, the number of relevant items in the gallery (without the query).
-    Distances are ranked `block` queries at a time, never Q × N at once.
-    """
-    if ranking not in RANKINGS:
-        raise UsageError(f"ranking {ranking!r}: take one of {', '.join(RANKINGS)}")
-    if not len(queries):
-        raise DataError("there are no queries")
-    if len(gallery) <= (own is not None):
-        raise DataError("the gallery is empty")
-    for described in (queries, gallery):
-        described.check(ranking)
-    if queries.embedding.device.type == "mps":
-        # Apple's MPS has no float64, which the measures are summed in.
-        queries, gallery, own = queries.to("cpu"), gallery.to("cpu"), _moved(own, "cpu")
-    block = block or max(1, BLOCK_BYTES // (4 * len(gallery)))
-    blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
-
-    def relevance(rows: slice) -> Tensor:
-        relevant = similar(queries.targets[rows], gallery.targets)
-        return relevant if own is None else relevant.scatter(1, own[rows, None], False)
-
-    # ANMRR needs the largest R of all queries before the first is scored.
-    largest = max((int(relevance(rows).sum(dim=1).max()) for rows in blocks), default=0)
-    parts: list[dict[str, Tensor]] = []
-    for rows in blocks:
-        mine = None if own is None else own[rows, None]
-        groups = _tie_groups(queries[rows], gallery, relevance(rows), ranking, mine)
-        parts.append(_measures(groups, largest))
-    return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-
-
-def _moved(tensor: Tensor | None, device: str) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
-
-
-def _tie_groups(
-    queries: Described, gallery: Described, relevant: Tensor, ranking: str, own: Tensor | None
-) -> TieGroups:
-    """The rankings of `queries`, without their `own` (Q, 1) places; relevant (Q, N) bool."""
-    if ranking == "hamming":
-        bits = queries.embedding.shape[1]
-        distances = _hamming(queries.embedding, gallery.embedding)
-        # A query itself is put beyond all, and left out with that group.
-        levels = bits + 2
-        if own is not None:
-            distances.scatter_(1, own, bits + 1)
-        groups = counted_groups(relevant, distances, levels)
-        return TieGroups.of(groups.sizes[:, :-1], groups.relevant[:, :-1])
-    if ranking == ADAPTIVE:
-        distances = _adaptive(queries, gallery)
-    else:
-        distances = DISTANCES[ranking](queries.embedding, gallery.embedding)
-    if own is not None:
-        distances.scatter_(1, own, torch.inf)
-    distances, order = distances.sort(dim=1, stable=True)
-    ranked = relevant.gather(1, order)
-    end = None if own is None else -1
-    return tie_groups(ranked[:, :end], distances[:, :end])
-
-
-def _adaptive(queries: Described, gallery: Described) -> Tensor:
-    """(Q, N) float64: D_a = e^(1 - p) · D_h, as `rsir.ranking.adapted`."""
-    assert queries.probabilities is not None
-    assert gallery.probabilities is not None
-    likeliest = queries.probabilities.argmax(dim=1)
-    factors = (1.0 - gallery.probabilities.double()).exp().T
-    return factors[likeliest] * _hamming(queries.embedding, gallery.embedding)
-
-
-def _measures(groups: TieGroups, largest: int) -> dict[str, Tensor]:
-    """Every measure of every query; `largest` is the largest R of all."""
-    # Measures at k need no more, and the rest is most of it.
-    head = groups.head(max(*HITS_AT, *PRECISIONS_AT, *FOUND_AT))
-    return {
-        "map": average_precision(groups),
-        "anmrr": nmrr(groups, largest),
-        **{f"r_at_{k}": hit_at_k(head, k) for k in HITS_AT},
-        **{f"p_at_{k}": precision_at_k(head, k) for k in PRECISIONS_AT},
-        **{f"map_at_{k}_found": found_average_precision_at_k(head, k) for k in FOUND_AT},
-        "relevant": groups.relevant.sum(dim=1),
-    }
+    @property
+    def gallery_targets(self) -> NDArray[Any]:
+        """(N,) int64 classes, or (N, L) uint8 labels."""
+        return self.gallery.targets
 
 
 @dataclass(frozen=True)
@@ -258,6 +110,12 @@ class Report:
 
     metrics: means over the queries. per_class: the same for the queries of each class (of each
     label: an image counts under all of its labels), with "queries", their number.
+    intervals: of each mean, (low, high). best, worst: the metrics for the best and the worst order
+    of items at equal distance; empty if not asked for. curves: see `rsir.scoring.Curves`.
+    dropped: whether queries without anything relevant are left out of every number.
+    leakage: queries that the model was trained on, and the like. near_duplicates: images of
+    different parts of the split that look alike; None if nobody looked.
+    details: what the numbers were made of; not in the JSON file.
     skipped: images that could not be read, with the reason; they are in neither set.
     """
 
@@ -272,11 +130,19 @@ class Report:
     seconds: Mapping[str, float]
     model: Mapping[str, Any]
     data: Mapping[str, Any]
+    intervals: Mapping[str, tuple[float, float]]
+    curves: Mapping[str, Mapping[str, list[float]]]
+    best: Mapping[str, float]
+    worst: Mapping[str, float]
+    dropped: bool
+    leakage: Leakage
+    details: Details = field(repr=False)
+    near_duplicates: NearDuplicates | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values, with the definition of every measure."""
         return {
-            "format": "rsir-report/1",
+            "format": "rsir-report/2",
             "rsir": rsir.__version__,
             "torch": torch.__version__,
             "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
@@ -288,12 +154,24 @@ class Report:
             "queries": self.queries,
             "gallery": self.gallery,
             "queries_without_relevant": self.queries_without_relevant,
+            "queries_without_relevant_dropped": self.dropped,
             "metrics": dict(self.metrics),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            **({"ties": {"best": dict(self.best), "worst": dict(self.worst)}} if self.best else {}),
             "per_class": {name: dict(values) for name, values in self.per_class.items()},
+            "leakage": self.leakage.to_dict(),
+            "near_duplicates": self.near_duplicates and self.near_duplicates.to_dict(),
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "seconds": dict(self.seconds),
+            "curves": {name: dict(curve) for name, curve in self.curves.items()},
             "definitions": DEFINITIONS,
         }
+
+    def write_per_query(self, file: str | Path) -> None:
+        """Write a CSV file with every query's values: path, class, then each measure."""
+        images = self.details.queries
+        classes = ["|".join(images.labels(row)) for row in range(len(images))]
+        write_per_query(file, images.paths, classes, self.details.per_query)
 
     def write(self, file: str | Path) -> None:
         """Write `to_dict` as JSON."""
@@ -309,13 +187,20 @@ def evaluate(
     *,
     ranking: str | None = None,
     data: Mapping[str, Any] | None = None,
+    ties: bool = False,
+    drop_without_relevant: bool = False,
+    nearest: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """The report of `encoder` on a labelled set.
 
     Without `gallery`: leave-one-out over `queries`. With it: each query searches the gallery;
-    an image may not be in both (DataError).
+    an image may not be in both (DataError); equal files are told in `Report.leakage`, with the
+    queries that the model was trained on.
     ranking: one of RANKINGS; the model's own by default. data: what the report says of the set.
+    ties: also the best and the worst order of items at equal distance. drop_without_relevant:
+    leave queries with nothing relevant out of every number instead of counting them 0. nearest:
+    how many of each query's results to keep in `Report.details`.
     on_progress: called with (images encoded, images in all).
     """
     ranking = _checked_ranking(ranking or encoder.ranking, encoder)
@@ -332,32 +217,47 @@ def evaluate(
             on_progress(done + images_done, total)
 
     started = time.perf_counter()
-    sets = [s for s in (queries, gallery) if s is not None]
     encoded: list[Described] = []
+    readable: list[LabelledSet] = []
     skipped: list[tuple[str, str]] = []
     done = 0
-    for images in sets:
+    for images in (queries,) if gallery is None else (queries, gallery):
         encoding, kept, failed = encode_set(encoder, images, on_progress=advance)
         done += len(images)
         skipped += failed
-        encoded.append(_described(encoding, images.targets[kept], encoder.device))
+        readable.append(images.subset(kept))
+        encoded.append(_described(encoding, readable[-1].targets, encoder.device))
     encode_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
-    own = None
+    asked, searched, own = encoded[0], encoded[-1], None
+    asked_set, searched_set = readable[0], readable[-1]
     if gallery is None:
-        own = torch.arange(len(encoded[0]), device=encoder.device)
-    per_query = score_queries(encoded[0], encoded[-1], ranking=ranking, own=own)
+        own = torch.arange(len(asked), device=encoder.device)
+    relevant = relevant_counts(asked, searched, own)
+    if drop_without_relevant:
+        counted = relevant > 0
+        if not bool(counted.any()):
+            raise DataError("no query has anything relevant in the gallery")
+        asked, own = asked[counted], None if own is None else own[counted]
+        asked_set = asked_set.subset(counted.cpu().numpy())
+
+    def scored(order: Order, **more: Any) -> Scores:
+        return score_queries(asked, searched, ranking=ranking, own=own, order=order, **more)
+
+    scores = scored("expected", curves=True, nearest=nearest)
+    best, worst = (_means(scored(order)) if ties else {} for order in ("best", "worst"))
+    per_query = _measures(scores)
+    intervals = bootstrap_intervals(per_query)
     rank_seconds = time.perf_counter() - started
 
-    relevant = per_query.pop("relevant")
     return Report(
-        metrics={name: float(values.mean()) for name, values in per_query.items()},
-        per_class=_per_class(per_query, encoded[0].targets.cpu().numpy(), queries.classes),
+        metrics=_means(scores),
+        per_class=_per_class(per_query, asked_set.targets, queries.classes),
         protocol="leave-one-out" if gallery is None else "query-gallery",
         ranking=ranking,
-        queries=len(encoded[0]),
-        gallery=len(encoded[-1]) - (gallery is None),
+        queries=len(asked),
+        gallery=len(searched) - (gallery is None),
         queries_without_relevant=int((relevant == 0).sum()),
         skipped=skipped,
         seconds={"encode": encode_seconds, "rank": rank_seconds},
@@ -367,7 +267,31 @@ def evaluate(
             "classes": len(queries.classes),
             **(data or {}),
         },
+        intervals=intervals,
+        curves=scores.curves,
+        best=best,
+        worst=worst,
+        dropped=drop_without_relevant,
+        leakage=check(encoder, readable[0], None if gallery is None else readable[1]),
+        details=Details(
+            asked_set,
+            searched_set,
+            asked.embedding.cpu().numpy(),
+            searched.embedding.cpu().numpy(),
+            scores.per_query,
+            scores.nearest,
+            scores.distances,
+        ),
     )
+
+
+def _measures(scores: Scores) -> dict[str, NDArray[np.float64]]:
+    """Those of each query; "relevant" is none."""
+    return {name: values for name, values in scores.per_query.items() if name != "relevant"}
+
+
+def _means(scores: Scores) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in _measures(scores).items()}
 
 
 def _checked_ranking(name: str, encoder: Encoder) -> str:

@@ -24,9 +24,9 @@ from rsir.data.loading import Images
 from rsir.data.samplers import EpochSampler, PairSampler, PKSampler, ShuffleSampler
 from rsir.data.transforms import Augmentation, InputSpec
 from rsir.errors import DataError, ModelError, UsageError
-from rsir.evaluate import Described, score_queries
 from rsir.methods.base import Method
 from rsir.model import Model
+from rsir.scoring import Described, score_queries
 from rsir.settings import PRECISIONS, Settings
 
 LAST = "last.ckpt"
@@ -51,7 +51,9 @@ def fit(
     when everything is found to be in order, before the first epoch. say: gets a line per epoch.
     """
     sampler, batch_size = _sampler(train_set, settings)
-    augmentation = Augmentation(settings.min_area, settings.flips, settings.quarter_turns)
+    augmentation = Augmentation(
+        settings.min_area, settings.flips, settings.quarter_turns, settings.jitter
+    )
     loader = DataLoader(
         Images(train_set, model.spec, augmentation),
         batch_size=batch_size,
@@ -180,7 +182,13 @@ class Run(lightning.LightningModule):
         self.validated.clear()
         own = torch.arange(len(images), device=images.embedding.device)
         try:
-            scores = score_queries(images, images, ranking=self.module.ranking, own=own)
+            scores = score_queries(
+                images,
+                images,
+                ranking=self.module.ranking,
+                own=own,
+                measures=("map", "relevant"),
+            ).per_query
         except DataError as error:
             raise ModelError(f"{error} (epoch {epoch}); lower lr and head_lr") from error
         self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()), prog_bar=True)

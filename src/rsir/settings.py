@@ -35,7 +35,7 @@ class Settings:
     lr, head_lr: learning rate of the backbone, and of what the method puts on it, which starts
     from nothing and so learns faster. warmup_epochs: both rise linearly from 0.
     schedule: "cosine" to 0, "step" (×0.1 at one half and at three quarters), or "constant".
-    min_area, flips, quarter_turns: the random views, `rsir.data.transforms.Augmentation`.
+    min_area, flips, quarter_turns, jitter: the random views, `rsir.data.transforms.Augmentation`.
     image_size: H = W in pixels. precision: "32", "bf16", "16", or "auto" (bf16 on a GPU that has
     it, else 32). validation: share of the training part kept for choosing the best epoch; 0
     keeps the last epoch. patience: stop after so many epochs without a better one; 0 never.
@@ -56,6 +56,7 @@ class Settings:
     min_area: float = 0.5
     flips: bool = True
     quarter_turns: bool = True
+    jitter: float = 0.0
     image_size: int = 224
     precision: str = "auto"
     validation: float = 0.1

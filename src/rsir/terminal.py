@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rsir.archive.hits import Hits
     from rsir.evaluate import Report
+    from rsir.statistics import Difference
+    from rsir.timing import Measured
 
 PIPE_WIDTH = 140
 """Characters of a table that does not go to a terminal: room for a path; our choice."""
@@ -55,16 +59,29 @@ class _Lines:
         say(f"{self.what}: {done} of {total}, {rate:.0f} a second")
 
 
+COLUMNS = (
+    *("map", "anmrr", "r_at_1", "r_at_2", "r_at_4", "r_at_8"),
+    *("p_at_5", "p_at_10", "p_at_50", "p_at_100"),
+)
+"""Measures in the table of an evaluation; the others stand in lines below it."""
+
+
+def measure_name(key: str) -> str:
+    """A measure as people write it: "r_at_1" is R@1."""
+    names = {"map": "mAP", "anmrr": "ANMRR", "wmap": "weighted mAP"}
+    parts = key.partition("_at_")
+    if key in names or not parts[1]:
+        return names.get(key, key.replace("_", " "))
+    short = {"r": "R", "p": "P", "map": "mAP", "acg": "ACG", "ndcg": "NDCG"}
+    k, _, variant = parts[2].partition("_")
+    return f"{short[parts[0]]}@{k}" + (f" ({variant})" if variant else "")
+
+
 def print_report(report: Report, *, per_class: bool) -> None:
     """The measures as a table on stdout, with a row per class if wanted; what to know on stderr."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    found = {k: v for k, v in report.metrics.items() if k.endswith("_found")}
-    shown = [key for key in report.metrics if key not in found]
-    names = {k: k.replace("r_at_", "R@").replace("p_at_", "P@") for k in shown}
-    names |= {"map": "mAP", "anmrr": "ANMRR"}
     table = Table(
         title=f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
         f"{report.ranking}"
@@ -72,32 +89,103 @@ def print_report(report: Report, *, per_class: bool) -> None:
     table.add_column("class" if per_class else "")
     if per_class:
         table.add_column("queries", justify="right")
-    for key in shown:
-        table.add_column(names[key], justify="right")
+    for key in COLUMNS:
+        table.add_column(measure_name(key), justify="right")
     if per_class:
         for name, values in report.per_class.items():
-            cells = [f"{values[key]:.3f}" for key in shown]
-            table.add_row(Text(name), str(values["queries"]), *cells)
+            cells = [f"{values[key]:.3f}" for key in COLUMNS]
+            table.add_row(Text(name), str(int(values["queries"])), *cells)
         table.add_section()
-    cells = [f"{report.metrics[key]:.4f}" for key in shown]
+    cells = [f"{report.metrics[key]:.4f}" for key in COLUMNS]
     table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
-    if found:
-        # Other papers' mAP: the AP of a short list, divided by what is relevant in that list.
+    _print(table)
+    low, high = report.intervals["map"]
+    print(f"mAP of other queries like these: {low:.4f} … {high:.4f} (95 %)")
+    if report.best:
+        print(
+            f"mAP by the order of equal distances: {report.worst['map']:.4f} … "
+            f"{report.best['map']:.4f}"
+        )
+    for by, meaning in (("found", "found among them"), ("min", "min(R, k)"), ("all", "R")):
+        # Other papers' mAP: the AP of a short list.
         cells = [
-            f"@{key.removeprefix('map_at_').removesuffix('_found')} {value:.4f}"
-            for key, value in found.items()
+            f"@{key.removeprefix('map_at_').removesuffix(by).rstrip('_')} {value:.4f}"
+            for key, value in report.metrics.items()
+            if key.startswith("map_at_") and key.endswith(by)
         ]
-        print("mAP of the first k, denominator found: " + "  ".join(cells))
+        print(f"mAP of the first k, divided by {meaning}: " + "  ".join(cells))
+    graded = [k for k in report.metrics if k.startswith(("wmap", "acg", "ndcg"))]
+    radius = [k for k in report.metrics if "_within_" in k]
+    for keys in (graded, radius):
+        if keys:
+            print("  ".join(f"{measure_name(key)} {report.metrics[key]:.4f}" for key in keys))
     if report.queries_without_relevant:
-        say(f"{report.queries_without_relevant} queries have nothing relevant and count 0")
+        what = "are left out" if report.dropped else "count 0"
+        say(f"{report.queries_without_relevant} queries have nothing relevant and {what}")
+    for line in report.leakage.lines:
+        say(line)
+    if report.near_duplicates is not None:
+        say(str(report.near_duplicates))
     for path, reason in report.skipped:
         say(f"skipped {path}: {reason}")
 
 
+def print_comparison(found: Mapping[str, Difference]) -> None:
+    """Two models side by side, a row for each measure, on stdout."""
+    from rich.table import Table
+
+    table = Table()
+    heads = ("first", "second", "difference", "95 %", "p", "p (Holm)", "better", "equal", "worse")
+    table.add_column("")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, d in found.items():
+        shares = (f"{100 * share:.1f} %" for share in (d.better, d.ties, d.worse))
+        low, high = d.interval
+        table.add_row(
+            measure_name(name),
+            *(f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}"),
+            *(f"{low:+.4f} … {high:+.4f}", f"{d.p_value:.4f}", f"{d.p_adjusted:.4f}"),
+            *shares,
+        )
+    _print(table)
+    queries = {d.queries for d in found.values()}
+    say(f"{max(queries)} queries; p: sign-flip permutation test of the mean difference")
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def print_timing(timed: Measured) -> None:
+    """What describing, searching and keeping images takes, medians with 5th to 95th percentile."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"{timed.device}, {timed.threads} threads; {timed.cpu}; torch {timed.torch}, "
+        f"{timed.precision}"
+    )
+    table.add_column("")
+    for head in ("median", "5 %", "95 %"):
+        table.add_column(head, justify="right")
+    searched = f"of {timed.gallery:,}, {timed.k} hits, {timed.ranking}"
+    for name, duration in (
+        ("ms per image, alone", timed.ms_per_image),
+        (f"ms per image, {timed.batch} at once", timed.ms_per_image_batched),
+        (f"ms per query {searched}", timed.ms_per_query),
+        ("… with the hits' records", timed.ms_per_search),
+    ):
+        ends = (duration.median, duration.p5, duration.p95)
+        table.add_row(name, *(f"{value:.3g}" for value in ends))
+    table.add_row("bytes per image, vector", str(timed.bytes_per_image))
+    table.add_row("bytes per image, table on disk", f"{timed.table_bytes_per_image:.0f}")
+    _print(table)
+
+
 def print_hits(hits: Hits) -> None:
     """The hits as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -108,5 +196,5 @@ def print_hits(hits: Hits) -> None:
     for rank, hit in enumerate(hits, start=1):
         # Text, because a path may hold what rich takes for markup: [red].
         table.add_row(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", Text(hit.source))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    _print(table)
     say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")

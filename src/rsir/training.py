@@ -148,6 +148,8 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
     try:
         earlier = json.loads(file.read_text("utf-8"))
         complete = bool(earlier.pop("complete"))
+        # What an older rsir could not set was as the default has it.
+        earlier["settings"] = {**dataclasses.asdict(Settings()), **earlier["settings"]}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({error}); choose another folder") from error
     saved = (out / CHECKPOINTS / fitting.LAST).exists() or (out / models.WEIGHTS).exists()

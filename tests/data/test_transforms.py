@@ -137,3 +137,40 @@ def test_a_view_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPa
 def test_an_impossible_area_is_refused(area: float) -> None:
     with pytest.raises(UsageError):
         Augmentation(min_area=area)
+
+
+def test_jitter_multiplies_each_band_and_moves_all_alike() -> None:
+    pixels = np.empty((3, 8, 8), np.uint8)
+    pixels[:] = np.linspace(90, 160, 64).round().reshape(8, 8)
+    augment = Augmentation(min_area=1.0, flips=False, quarter_turns=False, jitter=0.2)
+    gains, offsets = [], []
+    for seed in range(200):
+        view = augment(pixels, 8, seed=seed).double()
+        offset: float | None = None
+        for band in view:
+            gain, moved = np.polyfit(pixels[0].ravel(), band.numpy().ravel(), 1)
+            gains.append(gain)
+            # Rounding to whole numbers leaves the line within a unit or two.
+            offset = moved if offset is None else offset
+            assert moved == pytest.approx(offset, abs=3)
+            offsets.append(moved / 255)
+    assert (min(gains), max(gains)) == pytest.approx((0.8, 1.2), abs=0.02)
+    assert (min(offsets), max(offsets)) == pytest.approx((-0.05, 0.05), abs=0.012)
+    first = augment(pixels, 8, seed=1)
+    assert torch.equal(first, augment(pixels, 8, seed=1))
+
+
+def test_without_jitter_the_views_are_what_they_were() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
+    for seed in range(20):
+        one = Augmentation()(pixels, 12, seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            jittered = Augmentation(jitter=1e-9)(pixels, 12, seed=seed)
+        assert torch.equal(one, jittered)
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.0, float("nan")])
+def test_a_jitter_that_cannot_be_is_refused(jitter: float) -> None:
+    with pytest.raises(UsageError, match="jitter"):
+        Augmentation(jitter=jitter)

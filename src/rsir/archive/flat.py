@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.ranking import adapted, pairwise, unpacked
+from rsir.ranking import Metric, adapted, pairwise, unpacked
 
 _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need the second pass
@@ -202,7 +202,21 @@ class FlatFloats:
         return bound
 
 
+Flat = FlatFloats | FlatCodes | FlatAdaptive
+
+
+def flat_index(metric: Metric, vectors: NDArray[Any]) -> Flat:
+    """Exact search over `vectors` (N, width) in memory, by a metric."""
+    if metric.classes:
+        return FlatAdaptive(vectors, metric.classes)
+    return FlatCodes(vectors) if metric.kind == "bits" else FlatFloats(vectors, metric.name)
+
+
 def _first(places: NDArray[np.int64], distances: NDArray[np.float64], k: int) -> Found:
+    """The first k by distance, of equals the lower place; only they are sorted, and their ties."""
+    if k < len(distances):
+        near = distances <= np.partition(distances, k - 1)[k - 1]
+        places, distances = places[near], distances[near]
     order = np.lexsort((places, distances))[:k]
     return places[order], distances[order]
 

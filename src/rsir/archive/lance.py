@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from rsir.archive.flat import FlatAdaptive, FlatCodes, FlatFloats
+from rsir.archive.flat import Flat, flat_index
 from rsir.archive.store import Neighbour, Record, Vector, checked_records, checked_vectors
 from rsir.errors import ArchiveError, UsageError
-from rsir.ranking import Metric, metric_named
+from rsir.ranking import metric_named
 
 SUFFIX = ".lance"
 FORMAT = "rsir-store/1"
@@ -213,7 +213,7 @@ class _Snapshot:
     table: Any
     version: int
     row_ids: NDArray[np.uint64]
-    gallery: FlatFloats | FlatCodes | FlatAdaptive
+    gallery: Flat
 
     @classmethod
     def load(cls, table: Any, version: int, metric: str, dimension: int) -> _Snapshot:
@@ -230,7 +230,7 @@ class _Snapshot:
         for batch in table.search().select(["vector"]).with_row_id(True).to_batches():
             places = by_row[np.searchsorted(rising, batch["_rowid"].to_numpy())]
             vectors[places] = _matrix(batch["vector"])
-        return cls(table, version, row_ids, _gallery(kind, vectors))
+        return cls(table, version, row_ids, flat_index(kind, vectors))
 
     def fetch(self, places: NDArray[np.int64]) -> dict[int, Record]:
         """The records at `places` (unique), by place."""
@@ -243,13 +243,6 @@ class _Snapshot:
             place: by_address[address]
             for place, address in zip(places.tolist(), addresses, strict=True)
         }
-
-
-def _gallery(metric: Metric, vectors: NDArray[Any]) -> FlatFloats | FlatCodes | FlatAdaptive:
-    """Exact search over `vectors` (N, width) in memory."""
-    if metric.classes:
-        return FlatAdaptive(vectors, metric.classes)
-    return FlatCodes(vectors) if metric.kind == "bits" else FlatFloats(vectors, metric.name)
 
 
 def _schema(metric: str, dimension: int) -> Any:

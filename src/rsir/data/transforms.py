@@ -78,13 +78,19 @@ class Augmentation:
     min_area: the crop's least share of the image's area, (0, 1]; 1 crops nothing. A crop has the
     image's own shape, and is squashed as the whole image is in search.
     flips, quarter_turns: random mirror images and turns by 90°.
+    jitter: j in [0, 1); each band is multiplied by a factor from 1 - j … 1 + j, and all of them
+    get a common offset from -j/4 … j/4 of the whole range, as other light, haze and sensors do
+    (the form of paper D's radiometric transformation; the quarter is our choice). 0: as they are.
     """
 
     min_area: float = 0.5
     flips: bool = True
     quarter_turns: bool = True
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter must be in [0, 1), not {self.jitter}")
         if not 0 < self.min_area <= 1:
             raise UsageError(f"min_area must be in (0, 1], not {self.min_area}")
 
@@ -107,4 +113,8 @@ class Augmentation:
             view = view.rot90(turns, (1, 2))
         if self.flips and mirrored:
             view = view.flip(2)
+        if self.jitter:
+            gains = 1 + self.jitter * (2 * torch.rand(len(view), 1, 1) - 1)
+            offset = self.jitter / 4 * (2 * torch.rand(1) - 1)
+            view = (view * gains + 255 * offset).round().clamp(0, 255).to(torch.uint8)
         return view.contiguous()

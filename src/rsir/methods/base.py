@@ -80,6 +80,23 @@ class Method(nn.Module, ABC):
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """A scalar; targets (B,) int64 classes or (B, L) multi-hot labels."""
 
+    @property
+    def pools(self) -> list[nn.Module]:
+        """What reads the last maps (B, C, h, w), its first argument: its own modules named `pool`.
+
+        It is at these maps that `rsir.explain` looks.
+        """
+        modules = self.named_modules()
+        own = ((name, module) for name, module in modules if not name.startswith("backbone."))
+        return [module for name, module in own if name.split(".")[-1] == "pool"]
+
+    def window(self, images: Tensor) -> Tensor | None:
+        """The affine (B, 6) through which the backbone sees `images`, as in `spatial_transform`.
+
+        None if it sees them as they are.
+        """
+        return None
+
     def learner(self) -> GalleryLearner | None:
         """What of it learns from a gallery without labels (`rsir.adapt`); None if nothing does."""
         return None

@@ -154,6 +154,10 @@ class JSRT(Method):
             images = radiometric_transform(images, gains, bias)
         return images
 
+    def window(self, images: Tensor) -> Tensor | None:
+        """The affine (B, 6) of the spatial transformation; None without one."""
+        return None if self.pgn is None or not self.is_spatial else self.pgn(images)[:, :6]
+
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """Cross-entropy over the classes; UsageError for multi-hot targets."""
         if targets.ndim != 1:

@@ -19,6 +19,7 @@ from rsir.nn.attention import CBAM
 from rsir.nn.backbone import Backbone
 from rsir.nn.hashing import HashLayer
 from rsir.nn.levels import feature_maps, level_channels
+from rsir.nn.pooling import SPoC
 
 LEVELS = {"multi": 3, "single": 1}
 """How many of the last stages are used; 3 is our choice, the paper gives no number."""
@@ -87,6 +88,7 @@ class MLRSIRNet(Method):
         self.attention: nn.Module = nn.Identity()
         if options.cbam:
             self.attention = CBAM(channels, reduction=options.reduction)
+        self.pool = SPoC()
         self.fc = nn.Linear(channels, options.hidden)
         self.hash = HashLayer(options.hidden, options.bits, batch_norm=options.batch_norm)
         self.dimension = options.bits
@@ -94,7 +96,7 @@ class MLRSIRNet(Method):
     def forward(self, images: Tensor) -> Output:
         """(B, bands, H, W) → embedding h (B, bits)."""
         levels = concatenated(feature_maps(self.backbone, images, self.levels))
-        descriptor = self.attention(levels).float().mean(dim=(2, 3))
+        descriptor = self.pool(self.attention(levels).float())
         return Output(self.hash(functional.relu(self.fc(descriptor))))
 
     def loss(self, output: Output, targets: Tensor) -> Tensor:

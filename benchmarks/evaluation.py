@@ -1,0 +1,276 @@
+"""Whole-ranking mAP side by side: rsir, what is written by hand, pytorch-metric-learning.
+
+    python benchmarks/evaluation.py [--n 10000] [--dim 512] [--classes 30] [--repeat 3]
+                                    [--limit 900] [--contenders rsir numpy …]
+
+Clustered random vectors, cosine, leave-one-out: every vector queries all others. All contenders in
+one run, each in a process of its own so that its peak memory is its own; "before" is that memory
+with everything imported and the vectors made. Seconds are the median of the repeats, imports not
+included. They must give the same mAP to 1e-6. One that fails, or takes longer than --limit seconds
+for all its repeats, is shown as such. Prints a Markdown table and writes
+benchmarks/results/evaluation.json.
+"""
+
+# Nothing heavy is imported here: a process begins with its parent's peak memory.
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 256
+"""Queries at a time of what is blocked by hand."""
+NOISE = 3.0
+"""Of a vector about its class centre, in units of the centre: the mAP is then far from 0 and 1."""
+RESULTS = Path(__file__).parent / "results" / "evaluation.json"
+PACKAGES = ("numpy", "torch", "faiss-cpu", "pytorch-metric-learning", "rsir")
+
+Run = Callable[[], float]
+Contender = Callable[["np.ndarray", "np.ndarray"], Run]
+
+
+def cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def numpy_argsort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
+    """All distances at once, all of them sorted."""
+    import numpy as np
+
+    def run() -> float:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        distances = 1 - unit @ unit.T
+        np.fill_diagonal(distances, np.inf)
+        order = distances.argsort(axis=1)[:, :-1]
+        summed = 0.0
+        for query, rows in enumerate(order):
+            ranks = np.flatnonzero(classes[rows] == classes[query]) + 1
+            summed += (np.arange(1, len(ranks) + 1) / ranks).mean() if len(ranks) else 0.0
+        return summed / len(order)
+
+    return run
+
+
+def torch_sort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
+    """A block of queries at a time, sorted with the order of the items."""
+    import torch
+
+    embeddings, targets = torch.from_numpy(vectors), torch.from_numpy(classes)
+
+    def run() -> float:
+        unit = torch.nn.functional.normalize(embeddings)
+        places = torch.arange(1, len(unit), dtype=torch.float64)
+        summed = 0.0
+        for start in range(0, len(unit), BLOCK):
+            rows = torch.arange(start, min(start + BLOCK, len(unit)))
+            distances = 1 - unit[rows] @ unit.T
+            distances.scatter_(1, rows[:, None], torch.inf)
+            order = distances.argsort(dim=1)[:, :-1]
+            hits = (targets[order] == targets[rows, None]).double()
+            precisions = (hits.cumsum(dim=1) / places * hits).sum(dim=1)
+            summed += float((precisions / hits.sum(dim=1).clamp(min=1)).sum())
+        return summed / len(unit)
+
+    return run
+
+
+def counted_ranks(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
+    """Nothing sorted but the relevant items: each one's rank is the count of what is nearer."""
+    import torch
+
+    embeddings, targets = torch.from_numpy(vectors), torch.from_numpy(classes)
+
+    def run() -> float:
+        unit = torch.nn.functional.normalize(embeddings)
+        summed = 0.0
+        for start in range(0, len(unit), BLOCK):
+            rows = range(start, min(start + BLOCK, len(unit)))
+            block = 1 - unit[rows.start : rows.stop] @ unit.T
+            for row, distances in zip(rows, block, strict=True):
+                distances[row] = torch.inf
+                relevant = targets == targets[row]
+                relevant[row] = False
+                own = distances[relevant].sort().values
+                if not len(own):
+                    continue
+                ranks = (distances <= own[:, None]).sum(dim=1)
+                summed += float((torch.arange(1, len(own) + 1) / ranks.double()).mean())
+        return summed / len(unit)
+
+    return run
+
+
+def metric_learning(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
+    """Its AccuracyCalculator; of unit vectors the Euclidean order is that of cosine."""
+    import torch
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    embeddings, targets = torch.from_numpy(vectors), torch.from_numpy(classes)
+    measure = "mean_average_precision"
+    calculator = AccuracyCalculator(include=(measure,), device=torch.device("cpu"))
+
+    def run() -> float:
+        unit = torch.nn.functional.normalize(embeddings)
+        found = calculator.get_accuracy(unit, targets, unit, targets, ref_includes_query=True)
+        return float(found[measure])
+
+    return run
+
+
+def of_rsir(*measures: str) -> Contender:
+    """`score_queries` of these measures; of all without any."""
+
+    def contender(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
+        import torch
+
+        from rsir.scoring import Described, score_queries
+
+        images = Described(torch.from_numpy(vectors), torch.from_numpy(classes))
+
+        def run() -> float:
+            scores = score_queries(
+                images,
+                images,
+                ranking="cosine",
+                own=torch.arange(len(images)),
+                measures=measures or None,
+            )
+            return float(scores.per_query["map"].mean())
+
+        return run
+
+    return contender
+
+
+CONTENDERS: dict[str, tuple[str, Contender]] = {
+    "rsir": ("rsir, mAP", of_rsir("map")),
+    "rsir-all": ("rsir, every measure", of_rsir()),
+    "torch": (f"torch.argsort, {BLOCK} queries at a time", torch_sort),
+    "numpy": ("numpy.argsort of everything", numpy_argsort),
+    "counted": ("rank of each relevant item by counting", counted_ranks),
+    "pml": ("pytorch-metric-learning, AccuracyCalculator", metric_learning),
+}
+
+
+def peak_gb() -> float:
+    """Most memory that this process has held, in GB of 1e9 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def compete(name: str, n: int, dim: int, classes: int, repeat: int) -> dict[str, object]:
+    """What one contender takes, in this process."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, classes, n)
+    centres = rng.standard_normal((classes, dim), dtype=np.float32)
+    vectors = rng.standard_normal((n, dim), dtype=np.float32)
+    vectors *= NOISE
+    for of_class, centre in enumerate(centres):
+        vectors[targets == of_class] += centre
+    run = CONTENDERS[name][1](vectors, targets)
+    before = peak_gb()
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        value = run()
+        seconds.append(time.perf_counter() - start)
+    return {"map": value, "seconds": seconds, "before_gb": before, "peak_gb": peak_gb()}
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
+    """What one contender takes, in a process of its own; {"error": why} if it does not finish."""
+    command = [sys.executable, __file__, "--contender", name]
+    for option in ("n", "dim", "classes", "repeat"):
+        command += [f"--{option}", str(getattr(options, option))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
+    except subprocess.TimeoutExpired:
+        return {"error": f"more than {options.limit:.0f} s"}
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return {"error": f"failed, status {done.returncode}"}
+    found: dict[str, object] = json.loads(done.stdout)
+    return found | {"median_s": statistics.median(found["seconds"])}
+
+
+def table(results: dict[str, dict]) -> str:
+    base = results.get("rsir", {}).get("median_s")
+    lines = [
+        "| | mAP | seconds | × rsir | peak memory GB | before GB |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in results.items():
+        title = CONTENDERS[name][0]
+        if "error" in row:
+            lines.append(f"| {title} | | {row['error']} | | | |")
+            continue
+        ratio = f"{row['median_s'] / base:.1f}" if base else ""
+        lines.append(
+            f"| {title} | {row['map']:.6f} | {row['median_s']:.2f} | {ratio} | "
+            f"{row['peak_gb']:.2f} | {row['before_gb']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=30)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=900)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    size = (options.n, options.dim, options.classes, options.repeat)
+    if options.contender:
+        print(json.dumps(compete(options.contender, *size)))
+        return
+
+    machine = {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}\n")
+    print(f"{options.n:,} × {options.dim}, {options.classes} classes, leave-one-out\n")
+    results = {name: measure(name, options) for name in options.contenders}
+    print(table(results))
+    values = {name: row["map"] for name, row in results.items() if "map" in row}
+    if values:
+        spread = max(values.values()) - min(values.values())
+        assert spread <= 1e-6, f"they do not give the same mAP: {values}"
+    command = " ".join(["python", "benchmarks/evaluation.py", *sys.argv[1:]])
+    options.out.parent.mkdir(exist_ok=True)
+    written = {
+        "command": command,
+        "machine": machine,
+        "size": dict(zip(("n", "dim", "classes", "repeat"), size, strict=True)),
+    }
+    options.out.write_text(json.dumps(written | {"results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""python -m rsir.cli."""
+
+from rsir.cli import main
+
+main()

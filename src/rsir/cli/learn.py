@@ -1,0 +1,206 @@
+"""The verbs that make models: methods, train, fit, cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsir.cli.options import (
+    Data,
+    Device,
+    Json,
+    Labels,
+    Set,
+    labelled_set,
+    parse_assignments,
+    readable_only,
+)
+from rsir.errors import UsageError
+from rsir.terminal import print_timing, progress, say
+
+app = typer.Typer()
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods, with their options and the values they start from."""
+    import dataclasses
+
+    from rsir.methods import METHODS, method_type
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": method_type(name).title,
+            "defaults": dataclasses.asdict(method_type(name).options_type())
+            | method_type(name).settings,
+        }
+        for name in METHODS
+    ]
+    from rsir.settings import Settings
+
+    trainer = dataclasses.asdict(Settings())
+    if as_json:
+        typer.echo(json.dumps({"methods": rows, "trainer": trainer}, indent=2))
+        return
+    rows.append({"name": "trainer", "title": "settings of every method", "defaults": trainer})
+    for row in rows:
+        typer.echo(f"{row['name']:16s}{row['title']}")
+        for key, value in row["defaults"].items():
+            typer.echo(f"{'':16s}  -s {key}={value}")
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="A method, see `rsir methods`.")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    backbone: Annotated[
+        str, typer.Option(help="A timm name, options after a colon: resnet50, name:key=value.")
+    ] = "resnet50",
+    weights: Annotated[
+        str, typer.Option(help="'pretrained' (timm's hub), 'none', or a safetensors file.")
+    ] = "pretrained",
+    split: Annotated[Path | None, typer.Option(help="A split written earlier.")] = None,
+    train_share: Annotated[
+        float | None, typer.Option(help="Share of each class to train on; 0.8 if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the split and of the training; 0 if not given.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="0: keep the starting weights.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Length of the hash code.")] = None,
+    labels: Labels = None,
+    set_: Set = None,
+) -> None:
+    """Train a method on a labelled set and save the best epoch.
+
+    The same command takes up an interrupted run where it was, and does nothing if it is done.
+    """
+    import dataclasses
+
+    from rsir import settings as trainer
+    from rsir import training
+    from rsir.data import splits
+    from rsir.methods import method_type
+
+    kind = method_type(method)
+    chosen = parse_assignments(set_ or [])
+    chosen |= {} if seed is None else {"seed": seed}
+    chosen |= {} if epochs is None else {"epochs": epochs}
+    if bits is not None:
+        if "bits" not in {field.name for field in dataclasses.fields(kind.options_type)}:
+            raise UsageError(f"--bits is for methods that learn hash codes; {method} does not")
+        chosen |= {"bits": bits}
+    options, settings = trainer.configure(kind, chosen)
+    if split is None:
+        images = readable_only(labelled_set(data, labels))
+        share = 0.8 if train_share is None else train_share
+        parts = splits.make(images, train=share, val=settings.validation, seed=settings.seed)
+        root = images.root
+    else:
+        if labels is not None or train_share is not None or "validation" in chosen:
+            raise UsageError("--split settles labels and shares; leave out the options for them")
+        parts = splits.read(split)
+        images = parts.labelled(data, "train", "val")
+        kept = readable_only(images)
+        parts = parts.without(set(images.paths) - set(kept.paths))
+        root = images.root
+    training.train(
+        method,
+        parts,
+        root,
+        out,
+        backbone=backbone,
+        weights=weights,
+        options=options,
+        settings=settings,
+        on_epoch=say,
+        progress=sys.stderr.isatty(),
+    )
+    say(f"the model is in {out}")
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="A run folder, or hf:owner/name.")],
+    paths: Annotated[list[Path], typer.Argument(help="The gallery: images and folders of images.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fitted model.")],
+    device: Device = "auto",
+) -> None:
+    """Fit what a model learns from a gallery without labels: the PCA of jsrt.
+
+    Training fits it to the training images; this makes a model for another gallery.
+    """
+    import rsir
+    from rsir.adapt import fit_on
+    from rsir.data.images import find_images
+
+    files, _ = find_images(paths)
+    with progress("encoding") as tick:
+        _, adapted = fit_on(rsir.load(model, device=device), files, out, on_progress=tick)
+    for path, reason in adapted.skipped:
+        say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
+    typer.echo(
+        f"fitted to {adapted.images} images, {len(adapted.skipped)} skipped ("
+        + ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in adapted.learnt.items())
+        + f"); the model is in {out}"
+    )
+
+
+@app.command()
+def cost(
+    method: Annotated[str, typer.Argument(help="A method, see `rsir methods`.")],
+    backbone: Annotated[
+        str, typer.Option(help="A timm name, options after a colon: resnet50, name:key=value.")
+    ] = "resnet50",
+    size: Annotated[
+        int, typer.Option(min=1, help="Height and width of the image in pixels.")
+    ] = 224,
+    classes: Annotated[
+        int, typer.Option(min=1, help="Of the training set, for a classifier.")
+    ] = 21,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the method."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also time it on this machine, with random weights.")
+    ] = False,
+    gallery: Annotated[
+        int, typer.Option(min=1, help="Images that are searched when timing.")
+    ] = 10_000,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits of a timed search.")] = 100,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Count a method's parameters and multiply-adds; with --measure also time and storage."""
+    import dataclasses
+
+    from rsir.cost import cost as count
+    from rsir.encode import Encoder
+    from rsir.model import build
+
+    names = tuple(f"class {i}" for i in range(classes))
+    options = parse_assignments(set_ or [])
+    built = build(method, backbone=backbone, spec=size, classes=names, options=options)
+    found = count(built)
+    timed = None
+    if measure:
+        from rsir.timing import measure as time_it
+
+        timed = time_it(Encoder(built, device=device), gallery=gallery, k=k)
+    if as_json:
+        plain = dataclasses.asdict(found)
+        typer.echo(json.dumps(plain | ({} if timed is None else timed.to_dict()), indent=2))
+        return
+    typer.echo(
+        f"{method} on {backbone}: {found.parameters / 1e6:.3f} M parameters, "
+        f"{found.multiply_adds / 1e9:.3f} G multiply-adds for an image of {size} × {size}"
+    )
+    if timed is not None:
+        print_timing(timed)

@@ -1,0 +1,269 @@
+"""The verbs that put numbers on models: evaluate, compare, reproduce."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsir.cli.options import (
+    Data,
+    Device,
+    Json,
+    Labels,
+    Set,
+    labelled_set,
+    parse_assignments,
+)
+from rsir.errors import DataError, UsageError
+from rsir.terminal import print_comparison, print_report, progress, say
+
+if TYPE_CHECKING:
+    from rsir.data.folder import LabelledSet
+    from rsir.data.splits import Part as SplitPart
+    from rsir.data.splits import Split
+
+app = typer.Typer()
+
+SHOWN = 10
+"""Results of a query that the pictures show: query and top 10; the confusion counts them too."""
+
+
+class Part(StrEnum):
+    """Which part of a labelled set `rsir evaluate` measures."""
+
+    test = "test"
+    val = "val"
+    train = "train"
+    all = "all"
+
+    def parts(self) -> tuple[SplitPart, ...]:
+        """The parts of a split that it means."""
+        every: tuple[SplitPart, ...] = ("train", "val", "test")
+        return tuple(part for part in every if self.value in (part, "all"))
+
+
+class Protocol(StrEnum):
+    """Who searches whom in `rsir evaluate`."""
+
+    leave_one_out = "leave-one-out"
+    query_gallery = "query-gallery"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, or hf:owner/name.")],
+    data: Data,
+    split: Annotated[
+        Path | None, typer.Option(help="Default: the split that the model was trained on.")
+    ] = None,
+    part: Annotated[
+        Part | None, typer.Option(help="Default: test; all, if there is no split.")
+    ] = None,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="query-gallery: the part's images search all other parts' images."),
+    ] = Protocol.leave_one_out,
+    ranking: Annotated[
+        str | None,
+        typer.Option(
+            help="cosine, euclidean, ncc; of hash codes hamming, adaptive-hamming. "
+            "Default: the model's own."
+        ),
+    ] = None,
+    labels: Labels = None,
+    per_class: Annotated[bool, typer.Option(help="Also a row for each class.")] = False,
+    ties: Annotated[
+        bool, typer.Option(help="Also the best and the worst order of equal distances.")
+    ] = False,
+    drop_empty: Annotated[
+        bool,
+        typer.Option(
+            "--drop-empty", help="Leave out queries with nothing relevant, which else count 0."
+        ),
+    ] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option(help="Also look for images that look alike across the split.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report.")] = None,
+    per_query: Annotated[
+        Path | None, typer.Option(help="Write every query's values, for `rsir compare`.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and a page with all of it.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on a labelled set: mAP, ANMRR, R@k, P@k, overall and per class."""
+    import dataclasses
+
+    import rsir
+    from rsir.data import splits
+    from rsir.data.near_duplicates import split_near_duplicates
+    from rsir.evaluate import evaluate as run
+
+    encoder = rsir.load(model, device=device)
+    own = (encoder.folder or Path()) / "split.csv"
+    manifest = split or (own if own.is_file() and part is not Part.all else None)
+    gallery = None
+    about: dict[str, Any] = {}
+    if protocol is Protocol.query_gallery and (manifest is None or part is Part.all):
+        raise UsageError("query-gallery needs a --split, and a --part of it to take queries from")
+    if manifest is None:
+        if part not in (None, Part.all):
+            raise UsageError(f"the part {part.value} is of a split; give one with --split")
+        queries = labelled_set(data, labels)
+        about["part"] = "all"
+    else:
+        if labels is not None:
+            raise UsageError("a split has its own labels; --labels goes with --part all")
+        parts = splits.read(manifest)
+        chosen = (part or Part.test).parts()
+        queries = _verified(parts, data, chosen, is_own=split is None)
+        if protocol is Protocol.query_gallery:
+            others = tuple(p for p in splits.PARTS if p not in chosen)
+            gallery = _verified(parts, data, others, is_own=split is None)
+        about |= {"part": (part or Part.test).value, "split_hash": parts.hash}
+    with progress("encoding") as tick:
+        report = run(
+            encoder,
+            queries,
+            gallery,
+            ranking=ranking,
+            data=about,
+            ties=ties,
+            drop_without_relevant=drop_empty,
+            nearest=0 if figures is None else SHOWN,
+            on_progress=tick,
+        )
+    if near_duplicates:
+        if manifest is None:
+            raise UsageError("--near-duplicates compares the parts of a split; give one")
+        with progress("comparing") as tick:
+            alike = split_near_duplicates(parts, data, on_progress=tick)
+        report = dataclasses.replace(report, near_duplicates=alike)
+    print_report(report, per_class=per_class)
+    if json_file is not None:
+        report.write(json_file)
+    if per_query is not None:
+        report.write_per_query(per_query)
+    if figures is not None:
+        from rsir.figures import write
+        from rsir.figures.explained import heat_maps
+
+        looks = heat_maps(encoder, report.details)
+        say(f"look at {write(report, report.details, figures, heat_maps=looks)[-1]}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="What `rsir evaluate --per-query` wrote.")],
+    second: Annotated[Path, typer.Argument(help="The same of another model.")],
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Measures to compare; map, anmrr and r_at_1.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Test whether two models differ on the same queries, measure by measure."""
+    import dataclasses
+
+    from rsir.statistics import compare as test
+    from rsir.statistics import paired, read_per_query
+
+    a, b = paired(read_per_query(first), read_per_query(second))
+    chosen = measure or [name for name in ("map", "anmrr", "r_at_1") if name in a.values]
+    unknown = [name for name in chosen if name not in a.values]
+    if unknown:
+        raise UsageError(f"there is no {', '.join(unknown)} in both: {', '.join(a.values)}")
+    found = test(*({name: table.values[name] for name in chosen} for table in (a, b)))
+    if as_json:
+        rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    print_comparison(found)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[
+        str | None, typer.Argument(help="A table of a paper, e.g. dah-table3; see --list.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder that the image sets lie in.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables.")] = Path("reproduced"),
+    methods: Annotated[
+        str | None, typer.Option(help="Only the rows of these methods: a,b; default all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 …")] = 1,
+    backbone: Annotated[
+        str | None, typer.Option(help="A timm name; the table's own if not given.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="'pretrained' (timm's hub), 'none', or a safetensors file.")
+    ] = "pretrained",
+    size: Annotated[int, typer.Option(min=8, help="Of the images in pixels.")] = 224,
+    epochs: Annotated[int, typer.Option(min=0, help="Of every training.")] = 30,
+    set_: Set = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smoke version of minutes; its numbers say nothing.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="The tables, and what they need.")] = False,
+) -> None:
+    """Train and measure what a paper's table asks for, and show paper and ours side by side.
+
+    The same command takes up an interrupted one, and does nothing that is done.
+    """
+    from rsir.reproduce import table as tables
+
+    if list_:
+        for name in tables.names():
+            found = tables.load(name)
+            sets = sorted(
+                {c.data for c in found.columns if c.data}
+                | {c.unseen for c in found.columns if c.unseen}
+            )
+            typer.echo(f"{name:22s}{found.title}; needs {', '.join(sets) or 'no image set'}")
+        return
+    if table is None or data_root is None:
+        raise UsageError("say which TABLE and --data-root; --list shows the tables")
+    from rsir.reproduce.runs import Conditions
+    from rsir.reproduce.runs import reproduce as run
+
+    compared = run(
+        table,
+        data_root,
+        out,
+        conditions=Conditions(
+            backbone=backbone,
+            weights=weights,
+            image_size=size,
+            epochs=epochs,
+            settings=parse_assignments(set_ or []),
+        ),
+        methods=None if methods is None else methods.split(","),
+        seeds=range(seeds),
+        quick=quick,
+        on_line=say,
+    )
+    typer.echo(compared.markdown())
+    say(f"the table as Markdown, CSV, JSON and a picture is in {compared.write(out)}")
+
+
+def _verified(
+    split: Split, data: Path, parts: tuple[SplitPart, ...], *, is_own: bool
+) -> LabelledSet:
+    """The images of the parts, if they are what the split was made of."""
+    if not len(split.part(*parts)):
+        raise UsageError(f"the split has no images in {', '.join(parts)}")
+    try:
+        split.verify(data, *parts)
+    except DataError as error:
+        if not is_own:
+            raise
+        hint = "this is the split that the model was trained on; for another set: --part all"
+        raise DataError(f"{error} ({hint})") from error
+    return split.labelled(data, *parts)

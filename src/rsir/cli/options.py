@@ -1,0 +1,62 @@
+"""What several verbs take, and how it is understood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsir.errors import UsageError
+from rsir.terminal import say
+
+if TYPE_CHECKING:
+    from rsir.data.folder import LabelledSet
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of class folders with images.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Multi-label table: image name, then 0/1 per label; instead of folders."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of method or training."),
+]
+
+
+def parse_assignments(pairs: list[str]) -> dict[str, Any]:
+    """{"key": value} from "key=value" texts; values are JSON where they can be, else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise UsageError(f"-s {pair}: write it as key=value")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def labelled_set(data: Path, labels: Path | None) -> LabelledSet:
+    """The class folders below `data`, or the images of a multi-label table."""
+    from rsir.data import folder
+
+    return folder.load(data, labels=labels)
+
+
+def readable_only(images: LabelledSet) -> LabelledSet:
+    """The readable ones; the others are counted and listed."""
+    from rsir.data.loading import readable
+
+    kept, skipped = readable(images)
+    for path, reason in skipped:
+        say(f"skipped {path}: {reason}")
+    if skipped:
+        say(f"{len(skipped)} of {len(images)} images skipped")
+    return kept

@@ -1,0 +1,60 @@
+"""The verbs of benchmark sets: list, check, fetch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsir.cli.options import Json
+
+app = typer.Typer(help="The benchmark sets: list, check, fetch.", no_args_is_help=True)
+
+
+@app.command("list")
+def datasets_list(as_json: Json = False) -> None:
+    """List the benchmark sets: classes, images, size, licence."""
+    from rsir.data import catalog
+
+    entries = catalog.ENTRIES.values()
+    if as_json:
+        rows = [entry.to_dict() for entry in entries]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        height, width = entry.size
+        typer.echo(
+            f"{entry.name:16s}{entry.images:6d} images  {entry.class_count:2d} "
+            f"{'classes' if entry.labels == 'single' else 'labels '}  {height}×{width}  "
+            f"{entry.title}; licence {entry.licence}"
+        )
+
+
+@app.command("check")
+def datasets_check(
+    name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
+    root: Annotated[Path, typer.Argument(help="Folder that it was unpacked in.")],
+) -> None:
+    """Say what of a set is missing, extra or corrupt."""
+    from rsir.data.catalog import get
+    from rsir.data.catalog_check import check
+
+    report = check(get(name), root)
+    for line in report.lines:
+        typer.echo(line)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("fetch")
+def datasets_fetch(
+    name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
+    root: Annotated[Path, typer.Argument(help="Folder to unpack it in.")],
+) -> None:
+    """Download a set, where it can be had, and check it."""
+    from rsir.data.catalog import get
+    from rsir.data.catalog_fetch import fetch
+
+    typer.echo(f"{name} is in {fetch(get(name), root)}")

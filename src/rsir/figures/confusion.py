@@ -1,0 +1,137 @@
+"""What is found for the queries of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.figures.style import Picture, blank, drawn, percent, shown
+
+if TYPE_CHECKING:
+    from rsir.evaluate import Details
+
+AMONG = 10
+"""First results that are counted; as many as a strip shows."""
+NAMED = 8
+"""Pairs that are named in words; our choice."""
+MOST_CLASSES = 60
+"""Rows of one picture; our choice: the names are still legible in print."""
+WITH_NUMBERS = 20
+"""Classes up to which each cell has its number; our choice: more do not fit."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Of the results for queries of one class, the share that another has."""
+
+    query: str
+    retrieved: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"{shown(self.query)} ← {shown(self.retrieved)} {percent(self.share)}"
+
+
+def confusion(details: Details, among: int = AMONG) -> NDArray[np.float64]:
+    """(L, L): row = the query's class, column = class of what is retrieved, as a share.
+
+    Mean over the queries of class i of the share of class j among their first results, at most
+    `among` of them. Of several labels: queries that carry label i, results that carry label j, so
+    that a row can sum to more than 1. A class without queries has a row of NaN.
+    """
+    L = len(details.queries.classes)
+    asked = _carries(details.query_targets, L)
+    held = _carries(details.gallery_targets, L)
+    shares = held[details.nearest[:, :among]].mean(axis=1)  # (Q, L)
+    count = asked.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((asked.T @ shares) / count[:, None], np.float64)
+
+
+def _carries(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """(N, L) 1 where an image has the class or the label, else 0."""
+    if targets.ndim == 2:
+        return (targets > 0).astype(np.float64)
+    return np.asarray(np.eye(classes)[targets], np.float64)
+
+
+def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[Pair]:
+    """The largest shares of another class than the query's, above 0, at most NAMED."""
+    pairs = [
+        Pair(classes[i], classes[j], float(shares[i, j]))
+        for i, j in np.argwhere(shares > 0)
+        if i != j
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.share, pair.query, pair.retrieved))[:NAMED]
+
+
+@drawn
+def confusion_matrix(details: Details) -> Picture:
+    """The shares as a matrix, of at most MOST_CLASSES, those with the lowest own share."""
+    import matplotlib as mpl
+    from matplotlib.colors import PowerNorm
+
+    shares = confusion(details)
+    classes = details.queries.classes
+    pairs = strongest(shares, classes)
+    own = shares.diagonal()
+    asked = ~np.isnan(own)
+    met = np.flatnonzero(asked | (np.nansum(shares, axis=0) > 0))
+    # NaN, a class without queries, sorts last.
+    rows = np.sort(met[np.argsort(own[met], kind="stable")[:MOST_CLASSES]])
+    names = [shown(classes[row], 28) for row in rows]
+    part = shares[np.ix_(rows, rows)]
+
+    numbers = len(rows) <= WITH_NUMBERS
+    side = 2.6 + (0.42 if numbers else 0.235) * len(rows)
+    figure = blank(max(side + 1.2, 4.5), max(side, 3.4))
+    axes = figure.subplots()
+    # The root brings out small shares; one hue, light to dark, also in black and white.
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.imshow(part, cmap=mpl.colormaps["Blues"], norm=norm)
+    axes.set_facecolor("#dddddd")  # rows without queries
+    axes.spines[:].set_visible(True)
+    axes.set_xticks(range(len(rows)), names, rotation=90, fontsize=9)
+    axes.set_yticks(range(len(rows)), names, fontsize=9)
+    axes.set_xticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.set(xlabel=f"class among the first {_depth(details)}", ylabel="class of the query")
+    if numbers:
+        for (i, j), share in np.ndenumerate(part):
+            if (number := f"{100 * share:.0f}") not in ("0", "nan"):
+                colour = "white" if norm(share) > 0.6 else "black"
+                axes.text(j, i, number, ha="center", va="center", color=colour, fontsize=8.5)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[0, 0.05, 0.2, 0.5, 1])
+    bar.set_label("share of what is retrieved" + (", cells in %" if numbers else ""))
+
+    labels = (
+        " An image counts under each of its labels, so labels that go together are high without "
+        "being mistaken for each other."
+        if details.queries.multi_label
+        else ""
+    )
+    omitted = ""
+    if len(rows) < len(met):
+        omitted = f" The {len(rows)} classes of lowest own share, of {len(met)}."
+    words = ", ".join(map(str, pairs))
+    strong = f" Strongest pairs, query ← retrieved: {words}." if pairs else ""
+    return Picture(
+        "confusion",
+        "Confusion between classes",
+        f"Share of the query's own class among the first {_depth(details)}, mean over classes: "
+        f"{percent(float(own[asked].mean()))}."
+        + (f" Strongest other: {pairs[0]}." if pairs else ""),
+        f"Row: class of the query; column: what is among its first {_depth(details)} results."
+        f"{omitted}{labels}{strong}",
+        figure,
+    )
+
+
+def _depth(details: Details) -> int:
+    return min(AMONG, len(details.nearest[0]))

@@ -1,0 +1,187 @@
+"""A map of the embeddings in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.figures.style import COLOURS, MARKERS, Picture, blank, drawn, needed, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from rsir.evaluate import Details
+
+MOST_POINTS = 2000
+"""Our choice: some ten seconds of t-SNE on one core, and single points can still be seen."""
+PERPLEXITY = 30.0
+"""Of t-SNE: van der Maaten and Hinton (2008) advise 5 to 50; scikit-learn's default."""
+FEWEST_POINTS = 5
+"""Our choice: fewer have no neighbourhoods to keep."""
+METRICS = {
+    "cosine": "cosine",
+    "euclidean": "euclidean",
+    "ncc": "correlation",
+    "hamming": "hamming",
+    "adaptive-hamming": "hamming",
+}
+"""Ranking → scikit-learn's metric. The adaptive one depends on which of two images is the query,
+so it has no map of its own: the plain one is drawn, and the caption says so."""
+NO_LABEL = "no label"
+
+
+@drawn
+def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
+    """The queries' embeddings in two dimensions, classes named at their medians.
+
+    An image of several labels counts under the one that fewest queries have.
+    ranking: what the embeddings are compared by, a key of METRICS.
+    """
+    names, groups = _groups(details)
+    rows = sample(groups, MOST_POINTS, seed)
+    points, how = positions(details.query_embeddings[rows], METRICS[ranking], seed)
+    mine = groups[rows]
+    present = np.unique(mine)
+
+    figure = blank(8.0, 7.4)
+    axes = figure.subplots()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color="#cccccc")
+    for i, group in enumerate(present):
+        axes.scatter(
+            points[mine == group, 0], points[mine == group, 1], s=22, linewidths=0.3,
+            edgecolors="white", color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+        )  # fmt: skip
+    axes.margins(0.05)
+    _name(axes, points, mine, {int(group): shown(names[group], 28) for group in present})
+
+    whole = len(rows) == len(groups)
+    which = "All" if whole else f"{len(rows):,} of {len(groups):,}"
+    chance = "" if whole else ", from each class its share by chance"
+    rarest = (
+        " An image counts under the rarest of its labels." if details.queries.multi_label else ""
+    )
+    return Picture(
+        "embeddings",
+        "Map of the embeddings",
+        f"{len(rows):,} queries of {len(present)} classes in two dimensions.",
+        f"{which} queries{chance}, by {how}. Near points have similar embeddings; axes and large "
+        f"distances mean nothing. A name stands at, or has a line to, its class's median.{rarest}",
+        figure,
+    )
+
+
+def _groups(details: Details) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the classes, and (Q,) the class of each query; of several labels the rarest."""
+    targets = details.query_targets
+    names = list(details.queries.classes)
+    if targets.ndim == 1:
+        return names, targets.astype(np.int64)
+    has = targets > 0
+    rarity = np.where(has, has.sum(axis=0), np.iinfo(np.int64).max)
+    groups = np.where(has.any(axis=1), rarity.argmin(axis=1), len(names))
+    return [*names, NO_LABEL], groups.astype(np.int64)
+
+
+def sample(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
+    """Sorted rows of at most `most` images: of each group its share, within one, and at least one.
+
+    groups: (N,), the class of each image. The same seed takes the same rows.
+    """
+    random = np.random.default_rng(seed)
+    key = np.empty(len(groups))
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        # The i-th of n, in random order, is due when the share (i + 1/2) / n of all is taken.
+        key[random.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
+        key[rows[key[rows].argmin()]] = 0
+    return np.sort(np.argsort(key, kind="stable")[:most])
+
+
+def positions(
+    embeddings: NDArray[np.float32], metric: str, seed: int
+) -> tuple[NDArray[np.float64], str]:
+    """(N, 2) places on the map of (N, D) embeddings, and in words how they were found.
+
+    By t-SNE with a start from the principal components; the same seed gives the same map. Fewer
+    than FEWEST_POINTS, and points that are all equal, have no neighbourhoods: they are put at
+    their principal components. metric: "hamming" compares the signs alone.
+    """
+    needed()
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    values = np.asarray(embeddings, np.float32)
+    if metric == "hamming":
+        values = np.where(values > 0, np.float32(1), np.float32(-1))
+    count, dimension = values.shape
+    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    if count < FEWEST_POINTS or dimension < 2 or not np.ptp(values, axis=0).any():
+        left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+        components = np.zeros((count, 2))
+        components[:, : min(2, len(scale))] = (left * scale)[:, :2]
+        return components, "principal components"
+    perplexity = min(PERPLEXITY, (count - 1) / 3)
+    tsne = TSNE(metric=metric, init="pca", perplexity=perplexity, random_state=seed)
+    with threadpool_limits(1):  # sums of several threads differ from run to run
+        points = tsne.fit_transform(values)
+    how = f"t-SNE ({metric} distance, perplexity {perplexity:.3g}, seed {seed})"
+    return np.asarray(points, np.float64), how
+
+
+def _name(
+    axes: Axes, points: NDArray[np.float64], mine: NDArray[np.int64], names: Mapping[int, str]
+) -> None:
+    """Write each class's name near its median, where it covers no other name and few points.
+
+    points: (N, 2) on the map; mine: (N,) the class of each.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
+
+    canvas: Any = FigureCanvasAgg(axes.get_figure(root=True))
+    canvas.draw()  # the layout settles only now
+    renderer = canvas.get_renderer()
+    to_pixels, to_data = axes.transData, axes.transData.inverted()
+    dots = to_pixels.transform(points)
+    frame = np.array([axes.bbox.min, axes.bbox.max])
+    taken = np.empty((0, 2, 2))  # (names, lower left and upper right, x and y), pixels
+    for group, name in names.items():
+        median = np.median(points[mine == group], axis=0)
+        text = axes.text(
+            median[0], median[1], name, fontsize=9, fontweight="bold", ha="center", va="center",
+            zorder=4, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        extent = text.get_window_extent(renderer).padded(2)
+        steps = _spiral(extent.height)
+        boxes = np.array([extent.min, extent.max]) + steps[:, None]  # (steps, 2, 2)
+        free = ((boxes[:, 0] >= frame[0]) & (boxes[:, 1] <= frame[1])).all(axis=1)
+        free &= ~_overlap(boxes, taken).any(axis=1)
+        covered = _overlap(boxes, np.stack([dots, dots], axis=1)).sum(axis=1)
+        away = np.hypot(*steps.T) / extent.height
+        # Our choice: to cover a tenth of a class is as bad as to be a line's height away from it.
+        cost = covered / (mine == group).sum() + 0.1 * away
+        best = int(np.where(free, cost, np.inf).argmin())
+        taken = np.append(taken, boxes[best : best + 1], axis=0)
+        place = to_data.transform(to_pixels.transform(median) + steps[best])
+        text.set_position((place[0], place[1]))
+        if away[best] > 1:
+            axes.plot(*np.array([median, place]).T, color="#444444", linewidth=0.7, zorder=3)
+
+
+def _overlap(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(A, B): whether boxes (A, 2, 2) and others (B, 2, 2), lower left and upper right, meet."""
+    apart = (boxes[:, None, 0] > others[None, :, 1]) | (boxes[:, None, 1] < others[None, :, 0])
+    return np.asarray(~apart.any(axis=2), bool)
+
+
+def _spiral(step: float) -> NDArray[np.float64]:
+    """(M, 2) offsets, the nearest first: 40 rings, 16 on each."""
+    rings = np.arange(1, 41)[:, None] * step * 0.6
+    turns = np.arange(16) * np.pi / 8
+    around = np.stack([rings * np.cos(turns), rings * np.sin(turns)], axis=-1)
+    return np.vstack([np.zeros((1, 2)), around.reshape(-1, 2)])

@@ -1,0 +1,1 @@
+"""The papers' tables as data, the runs that answer them, and both side by side."""

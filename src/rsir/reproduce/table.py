@@ -1,0 +1,192 @@
+"""The result tables of the five papers as data: every row, column and value as printed.
+
+A table is one TOML file in tables/, named as the table is:
+
+    title, source         what it compares, in our words; authors, venue, year and table number
+    paper                 the paper's letter, see `PAPERS`
+    protocol              what the paper says of split, queries, gallery, measure, training
+    note                  doubtful values, and which measure the paper's is taken for
+    backbone              timm's name of the paper's backbone; omitted where it names none
+    common                what every [[column]] has that does not say otherwise
+    [[column]]            in the order of the values, see `Column`
+    [[row]]               see `Row`
+
+A row is always a method or a variant of it and a column what is measured, on one set: where a
+paper prints them the other way round, or one set below the other, the note says so.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import Any
+
+from rsir.data import catalog
+from rsir.errors import DataError, UsageError
+from rsir.methods import METHODS
+
+PAPERS: Mapping[str, str] = MappingProxyType(
+    {"A": "dual-attention", "B": "eara", "C": "dah", "D": "jsrt", "E": "mlrsir-net"}
+)
+"""Letter → the paper's own system, as its method and its tables are named."""
+UNITS = ("percent", "share", "ms", "minutes")
+SEARCHES = ("leave-one-out", "query-gallery")
+LEFT_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        "dual-attention-table1": "describes the image sets, measures nothing; see `rsir datasets`",
+    }
+)
+"""Numbered tables of the papers that are not here, and why."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the values of one column are.
+
+    name: set and measure, in the paper's words. unit: of the printed values, one of `UNITS`.
+    measure: rsir's key for it ("map", "r_at_1", "ms_per_query" …); None if rsir has none. Where it
+    is not certain which one the paper used, the table's note says which is taken, and why.
+    data: the set, by its name in the catalogue. train: share of each class that is trained on;
+    None with `unseen`, where all of `data` is.
+    unseen: a set that is searched in place of `data`, and of which training saw nothing.
+    search: "leave-one-out", the images not trained on search one another, or "query-gallery",
+    they search those that are; the first where the paper does not say.
+    labels: an image has several labels; relevant is what shares at least one.
+    class_name: the measure is over the queries of this class alone, as the catalogue spells it.
+    settings: options and settings that the column adds to those of each row.
+    """
+
+    name: str
+    unit: str
+    measure: str | None = None
+    data: str | None = None
+    train: float | None = None
+    unseen: str | None = None
+    search: str = "leave-one-out"
+    labels: bool = False
+    class_name: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method or variant, and what the paper measured of it.
+
+    name: as printed. values: one for each column, nan where the paper has none.
+    method: rsir's name of it, with the options in `settings`; None for what rsir lacks, and then
+    `absent` says which method it is, first by the name that rsir has kept for it.
+    backbone: timm's name, where the row has another than the table: only a run on that one
+    answers it.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    method: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    absent: str = ""
+    backbone: str | None = None
+
+    def settings_for(self, column: Column) -> dict[str, Any]:
+        """Options and settings of this row in that column."""
+        return {**self.settings, **column.settings}
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of one of the papers; the module says what the fields are."""
+
+    name: str
+    title: str
+    paper: str
+    source: str
+    protocol: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    backbone: str | None = None
+
+
+def names() -> tuple[str, ...]:
+    """The tables that there are, in the order of the papers and of their numbers."""
+    files = [file.name for file in _folder().iterdir()]
+    found = sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    systems = [*PAPERS.values()]
+    return tuple(sorted(found, key=lambda name: systems.index(name.rpartition("-table")[0])))
+
+
+def load(name: str) -> PaperTable:
+    """The table of that name. UsageError lists the names, or says why that one is left out."""
+    if name in LEFT_OUT:
+        raise UsageError(f"table {name} is left out: it {LEFT_OUT[name]}")
+    if name not in names():
+        raise UsageError(f"there is no table {name!r}; there are: {', '.join(names())}")
+    return parse(name, (_folder() / f"{name}.toml").read_text("utf-8"))
+
+
+def _folder() -> Traversable:
+    return resources.files("rsir.reproduce") / "tables"
+
+
+def parse(name: str, text: str) -> PaperTable:
+    """A table from TOML as the module describes it. DataError says what is wrong in it.
+
+    Whether the methods take the settings is not checked: that would load torch.
+    """
+    try:
+        given = tomllib.loads(text)
+        common = given.pop("common", {})
+        columns = tuple(Column(**{**common, **column}) for column in given.pop("column"))
+        rows = tuple(
+            Row(**{**row, "values": tuple(map(float, row["values"]))}) for row in given.pop("row")
+        )
+        table = PaperTable(name=name, columns=columns, rows=rows, **given)
+    except (tomllib.TOMLDecodeError, TypeError, KeyError, ValueError) as error:
+        raise DataError(f"table {name}: {error}") from error
+    for part, wrong in _faults(table):
+        raise DataError(f"table {name}, {part}: {wrong}")
+    return table
+
+
+def _faults(table: PaperTable) -> Iterator[tuple[str, str]]:
+    """Where something in the table is wrong, and what."""
+    if table.paper not in PAPERS:
+        yield "paper", f"{table.paper!r}: take one of {', '.join(PAPERS)}"
+    for kind, parts in (("columns", table.columns), ("rows", table.rows)):
+        if len({part.name for part in parts}) < max(1, len(parts)):
+            yield kind, "there must be at least one, and no two of the same name"
+    for column in table.columns:
+        yield from ((f"column {column.name}", wrong) for wrong in _column_faults(column))
+    for row in table.rows:
+        yield from ((f"row {row.name}", wrong) for wrong in _row_faults(row, len(table.columns)))
+
+
+def _column_faults(column: Column) -> Iterator[str]:
+    if column.unit not in UNITS:
+        yield f"unit {column.unit!r}: take one of {', '.join(UNITS)}"
+    if column.search not in SEARCHES:
+        yield f"search {column.search!r}: take one of {', '.join(SEARCHES)}"
+    if column.train is not None and not 0 < column.train < 1:
+        yield f"train must be above 0 and below 1, not {column.train}"
+    for name in (column.data, column.unseen):
+        if name is not None and name not in catalog.ENTRIES:
+            yield f"set {name!r}: take one of {', '.join(catalog.ENTRIES)}"
+    if column.class_name is not None:
+        entry = catalog.ENTRIES.get(column.unseen or column.data or "")
+        if entry is None or column.class_name not in entry.classes:
+            yield f"class_name {column.class_name!r} is no class of its set"
+
+
+def _row_faults(row: Row, columns: int) -> Iterator[str]:
+    if len(row.values) != columns:
+        yield f"{len(row.values)} values for {columns} columns"
+    if any(math.isinf(value) for value in row.values):
+        yield "a value must be a number, or nan where the paper has none"
+    if row.method is not None and row.method not in METHODS:
+        yield f"method {row.method!r}: take one of {', '.join(METHODS)}, or none and say `absent`"
+    if (row.method is None) != bool(row.absent):
+        yield "give either a method or, in `absent`, which method is not there"
