@@ -5,10 +5,10 @@
 
 Clustered random vectors, cosine, leave-one-out: every vector queries all others. All contenders in
 one run, each in a process of its own so that its peak memory is its own; "before" is that memory
-with everything imported and the vectors made. Seconds are the median of the repeats, imports not
-included. They must give the same mAP to 1e-6. One that fails, or takes longer than --limit seconds
-for all its repeats, is shown as such. Prints a Markdown table and writes
-benchmarks/results/evaluation.json.
+with everything imported, the vectors made and a small run done. Seconds are the median of the
+repeats. They must give the same mAP to 1e-6 (of 10,000 vectors or more). One that fails, or takes
+longer than --limit seconds for all its repeats, is shown as such. Prints a Markdown table and
+writes benchmarks/results/evaluation.json.
 """
 
 # Nothing heavy is imported here: a process begins with its parent's peak memory.
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 """Queries at a time of what is blocked by hand."""
+WARM_UP = 200
+"""Vectors of a first run that is not timed: what is imported or started only once is done then."""
 NOISE = 3.0
 """Of a vector about its class centre, in units of the centre: the mAP is then far from 0 and 1."""
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
@@ -185,7 +187,9 @@ def compete(name: str, n: int, dim: int, classes: int, repeat: int) -> dict[str,
     vectors *= NOISE
     for of_class, centre in enumerate(centres):
         vectors[targets == of_class] += centre
-    run = CONTENDERS[name][1](vectors, targets)
+    contender = CONTENDERS[name][1]
+    contender(vectors[:WARM_UP], targets[:WARM_UP])()
+    run = contender(vectors, targets)
     before = peak_gb()
     seconds = []
     for _ in range(repeat):
@@ -261,7 +265,9 @@ def main() -> None:
     values = {name: row["map"] for name, row in results.items() if "map" in row}
     if values:
         spread = max(values.values()) - min(values.values())
-        assert spread <= 1e-6, f"they do not give the same mAP: {values}"
+        # float32 orders nearly equal distances by rounding; in a small set such a pair weighs more.
+        slack = 1e-6 * max(1, 10_000 / options.n)
+        assert spread <= slack, f"they do not give the same mAP: {values}"
     command = " ".join(["python", "benchmarks/evaluation.py", *sys.argv[1:]])
     options.out.parent.mkdir(exist_ok=True)
     written = {

@@ -163,6 +163,52 @@ def test_two_models_are_compared_on_the_same_queries(
     assert (done.status, "same queries" in done.err) == (2, True)
 
 
+def test_evaluate_draws_pictures_and_a_page(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "figures"
+    done = shell("evaluate", model, "--data", coloured_classes, "--figures", out)
+    assert done.status == 0, done.err
+    assert f"look at {out / 'report.html'}" in done.err
+    names = {file.name for file in out.iterdir()}
+    assert {"report.html", "precision-recall.png", "classes.svg", "confusion.png"} <= names
+    assert {"embeddings.png", "strip-best.png", "heat-best.png", "retrieved.png"} <= names
+    page = (out / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert page.count("<img") == len([name for name in names if name.endswith(".png")])
+
+
+def test_reproduce_sets_a_paper_beside_ours(
+    shell: Shell, coloured_classes: Path, tmp_path: Path
+) -> None:
+    listed = shell("reproduce", "--list").out.splitlines()
+    assert len(listed) == 21
+    assert any(line.startswith("dah-table3") and "needs aid" in line for line in listed)
+    assert shell("reproduce", "dah-table3").status == 2
+    done = shell("reproduce", "dah-table99", "--data-root", tmp_path)
+    assert (done.status, "dah-table6" in done.err) == (2, True)
+    # No set is there: every row says so.
+    out = tmp_path / "out"
+    done = shell("reproduce", "dah-table5", "--data-root", tmp_path, "--quick", "--out", out)
+    assert done.status == 0, done.err
+    assert "QUICK SMOKE VERSION" in done.out
+    assert "## Not run" in done.out
+    files = {file.name for file in (out / "dah-table5").iterdir()}
+    assert files == {"table.md", "table.csv", "table.json", "table.png"}
+
+
+def test_cost_measures_time_and_storage(shell: Shell) -> None:
+    options = (*COST, "-s", "bits=12", "--measure", "--gallery", 50, "-k", 5)
+    done = shell("cost", "dah", *options, "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert found["bytes_per_image"] == 2 + 4 * 21
+    assert found["ms_per_query"]["median"] > 0
+    assert found["parameters"] > 0
+    assert "bytes per image, vector" in shell("cost", "dah", *options).out
+
+
 def test_hash_codes_go_the_whole_way(
     shell: Shell, coloured_classes: Path, query: Path, tmp_path: Path
 ) -> None:

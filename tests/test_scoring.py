@@ -25,6 +25,7 @@ from rsir.scoring import (
     PRECISIONS_AT,
     RANKINGS,
     Described,
+    Scores,
     relevant_counts,
     score_queries,
 )
@@ -581,3 +582,26 @@ def test_one_of_one() -> None:
         assert scores.per_query["p_at_5"].tolist() == [value / 5]
         assert scores.curves["retrieved"] == {"k": [1.0], "precision": [value], "recall": [value]}
         assert scores.nearest.tolist() == [[0]]
+
+
+def test_several_threads_give_the_same_numbers() -> None:
+    images = described(np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32), TWICE)
+    own = torch.arange(90)
+
+    def scores() -> Scores:
+        return score_queries(images, images, ranking="cosine", own=own, curves=True, block=7)
+
+    alone, before = scores(), torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        together = scores()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    for name, values in alone.per_query.items():
+        # Matrix products may be summed in another order.
+        assert together.per_query[name].tolist() == pytest.approx(values.tolist(), abs=1e-6), name
+    assert together.curves["retrieved"]["k"] == alone.curves["retrieved"]["k"]
+
+
+TWICE = np.repeat(np.arange(9), 10)

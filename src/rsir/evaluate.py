@@ -67,7 +67,7 @@ DEFINITIONS = {
     f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant of them",
     "relevant": "same class, or at least one label in common",
     "ties": "items at equal distance are in random order: each measure is its expected value; "
-    "best and worst: its value for the best and the worst order of them",
+    "best and worst: its value with the most and the least relevant of them first",
     "intervals": "95 % percentile bootstrap over queries: what other queries of this kind would "
     "give; not other training runs, nor another gallery",
     "adaptive-hamming": "D_a = e^(1 - p) D_h, p = the gallery image's probability of the query's "

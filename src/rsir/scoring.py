@@ -6,8 +6,11 @@ Never Q × N at once: a block of queries is ranked, measured, and forgotten.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -46,7 +49,7 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 3 * 2**20
 """Memory for one block of distances (queries × gallery × 4 bytes); our choice. What is sorted and
 counted beside it takes a few times that."""
 
@@ -96,6 +99,9 @@ CODES = ("hamming", ADAPTIVE)
 """Rankings by hash codes."""
 RANKINGS = (*DISTANCES, ADAPTIVE)
 WITHOUT_PROBABILITIES = "needs class probabilities, which the model does not give"
+
+WORKERS = 8
+"""Blocks that are ranked at once, at most; our choice, for the memory that they take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +213,9 @@ def score_queries(
         # Apple's MPS has no float64, which the measures are summed in.
         queries, gallery, own = queries.to("cpu"), gallery.to("cpu"), _moved(own, "cpu")
     prepare = DISTANCES["hamming" if ranking in CODES else ranking].prepare
-    queries, gallery = (d.with_embedding(prepare(d.embedding)) for d in (queries, gallery))
+    both = queries is gallery
+    gallery = gallery.with_embedding(prepare(gallery.embedding))
+    queries = gallery if both else queries.with_embedding(prepare(queries.embedding))
     block = block or max(1, BLOCK_BYTES // (4 * len(gallery)))
     blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
     relevance = _Relevance(queries, gallery, own)
@@ -217,13 +225,17 @@ def score_queries(
     drawn = Curves(count, queries.embedding.device) if curves else None
     found: list[dict[str, Tensor]] = []
     listed: list[tuple[Tensor, Tensor]] = []
-    for rows in blocks:
+
+    def scored(rows: slice) -> tuple[_Ranked, dict[str, Tensor]]:
         ranked = _Ranked(queries[rows], gallery, relevance, rows, ranking, order)
         every = dict(_measures(ranked, largest))
         chosen = every.keys() if measures is None else measures
         if unknown := sorted(set(chosen) - set(every)):
             raise UsageError(f"measures {unknown}: take some of {', '.join(every)}")
-        found.append({name: every[name]() for name in chosen})
+        return ranked, {name: every[name]() for name in chosen}
+
+    for ranked, values in _side_by_side(scored, blocks, queries.embedding.device):
+        found.append(values)
         if drawn is not None:
             drawn.add(ranked)
         if nearest:
@@ -238,6 +250,38 @@ def score_queries(
         if listed
         else np.empty((len(queries), 0), np.float64),
     )
+
+
+T = TypeVar("T")
+
+
+def _side_by_side(
+    work: Callable[[slice], T], blocks: Sequence[slice], device: torch.device
+) -> Iterator[T]:
+    """What `work` makes of each block, in order; on a CPU some blocks at once.
+
+    Only half of the work is a matrix product, which torch itself spreads over the cores: with a
+    block a core all of it is spread.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    workers = min(threads, WORKERS, len(blocks))
+    if workers == 1:
+        yield from map(work, blocks)
+        return
+    try:
+        with ThreadPoolExecutor(
+            workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+        ) as pool:
+            waiting: deque[Future[T]] = deque()
+            for rows in blocks:
+                waiting.append(pool.submit(work, rows))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        # A thread's number of threads is its own, but new threads start with the last one set.
+        torch.set_num_threads(threads)
 
 
 def relevant_counts(queries: Described, gallery: Described, own: Tensor | None = None) -> Tensor:
@@ -318,11 +362,11 @@ class _Relevance:
             self.most = max(1, int(self.queries.sum(dim=1).max()))
 
     def gains(self, rows: slice) -> Tensor:
-        """(Q, N) int32 labels in common, 0 for the query itself; of classes 1 where equal."""
+        """(Q, N) labels in common, int32, 0 for the query itself; of classes bool, where equal."""
         if self.multi_label:
             gains = (self.queries[rows] @ self.gallery.T).to(torch.int32)
         else:
-            gains = (self.queries[rows, None] == self.gallery).to(torch.int32)
+            gains = self.queries[rows, None] == self.gallery
         return gains if self.own is None else gains.scatter_(1, self.own[rows, None], 0)
 
     def totals(self, rows: slice) -> Tensor:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rsir.metrics.names import measure_name
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -64,17 +66,6 @@ COLUMNS = (
     *("p_at_5", "p_at_10", "p_at_50", "p_at_100"),
 )
 """Measures in the table of an evaluation; the others stand in lines below it."""
-
-
-def measure_name(key: str) -> str:
-    """A measure as people write it: "r_at_1" is R@1."""
-    names = {"map": "mAP", "anmrr": "ANMRR", "wmap": "weighted mAP"}
-    parts = key.partition("_at_")
-    if key in names or not parts[1]:
-        return names.get(key, key.replace("_", " "))
-    short = {"r": "R", "p": "P", "map": "mAP", "acg": "ACG", "ndcg": "NDCG"}
-    k, _, variant = parts[2].partition("_")
-    return f"{short[parts[0]]}@{k}" + (f" ({variant})" if variant else "")
 
 
 def print_report(report: Report, *, per_class: bool) -> None:

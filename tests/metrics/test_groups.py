@@ -20,7 +20,7 @@ Group = tuple[int, int, dict[int, int]]
 def loop_groups(items: Sequence[tuple[float, int]], order: Order) -> list[Group]:
     """`items` (distance, gain), sorted in plain Python; -0 and less than 0 are 0."""
     turned = {"expected": 0, "best": -1, "worst": 1}[order]
-    keyed = sorted((max(distance, 0.0), turned * gain, gain) for distance, gain in items)
+    keyed = sorted((abs(distance), turned * gain, gain) for distance, gain in items)
     found, before = [], 0
     for _, run in itertools.groupby(keyed, key=lambda item: item[:2]):
         gains = [gain for *_, gain in run]

@@ -250,7 +250,7 @@ def reproduce(
         on_line=say,
     )
     typer.echo(compared.markdown())
-    say(f"the table as Markdown, CSV, JSON and a picture is in {compared.write(out)}")
+    say(f"the table as Markdown, CSV, JSON and a picture is in {compared.write(out / table)}")
 
 
 def _verified(

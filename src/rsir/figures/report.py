@@ -19,6 +19,7 @@ from rsir.figures.curves import class_bars, hamming_radius, precision_recall, re
 from rsir.figures.embeddings import embedding_map
 from rsir.figures.strips import HeatMap, chosen, overlay, strip
 from rsir.figures.style import Picture, needed
+from rsir.metrics.names import measure_name
 
 if TYPE_CHECKING:
     from rsir.evaluate import Details, Report
@@ -121,7 +122,7 @@ def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
         warnings=_warnings(report),
         adaptive=DEFINITIONS.get(report.ranking),
         sections=sections,
-        columns=[_measure(name) for name in columns],
+        columns=[measure_name(name) for name in columns],
         classes=[
             (name, values["queries"], [f"{values[column]:.3f}" for column in columns])
             for name, values in report.per_class.items()
@@ -141,7 +142,7 @@ def _measures(report: Report, definitions: Mapping[str, str]) -> list[dict[str, 
     """Definitions, each with its rows: (measure, value, interval, worst and best of ties)."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for name, value in report.metrics.items():
-        cells = [_measure(name), f"{value:.4f}"]
+        cells = [measure_name(name), f"{value:.4f}"]
         for ends in (report.intervals.get(name), _ends(report, name)):
             cells.append("" if ends is None else f"{ends[0]:.4f} – {ends[1]:.4f}")
         definition = definitions.get(re.sub(r"_at_\d+", "_at_k", name), "")
@@ -154,16 +155,6 @@ def _ends(report: Report, name: str) -> tuple[float, float] | None:
         return None
     low, high = sorted((report.worst[name], report.best[name]))
     return low, high
-
-
-def _measure(key: str) -> str:
-    """'R@1', 'mAP@20 (found)', 'mAP within 2' of r_at_1, map_at_20_found, map_within_2."""
-    kind, at, rest = key.partition("_at_")
-    short = {"map": "mAP", "wmap": "weighted mAP", "precision": "precision", "recall": "recall"}
-    first, *words = kind.split("_")
-    written = " ".join([short.get(first, first.upper()), *words])
-    depth, _, which = rest.partition("_")
-    return written + (f"@{depth}" if at else "") + (f" ({which})" if which else "")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -107,46 +107,52 @@ def tie_groups(
 
     gains: (Q, N) whole numbers 0 … most, or bool. distances: (Q, N), at least 0 or infinite, in
     any order, float32 or float64; None says that the items stand in their order and none are
-    equal. Where a distance is infinite the gain must be 0. Q × N is sorted in place in one
-    buffer, as whole numbers that hold distance and gain, so no order of items is needed.
+    equal. Where a distance is infinite the gain must be 0. Q × N is sorted in place in one buffer,
+    as whole numbers that hold distance and gain, so no order of items is needed.
     """
     check_order(order)
     rows, count = gains.shape
     if distances is None:
-        distances = torch.arange(count, dtype=torch.float32, device=gains.device).expand(rows, -1)
+        distances = torch.arange(count, dtype=torch.float32, device=gains.device).repeat(rows, 1)
     bits = most.bit_length()
-    keys = _sorted(_keys(distances, _payload(gains, most, order), bits))
-    listed = (keys & ((1 << bits) - 1)) != (most if order == "best" else 0)
-    query, place = listed.nonzero(as_tuple=True)
-    if not len(query):
-        empty = torch.zeros(rows, 0, device=gains.device)
-        return TieGroups.of(empty, empty[..., None].expand(-1, -1, most))
-    key = keys[listed]
-    gain = key & ((1 << bits) - 1)
-    gain = most - gain if order == "best" else gain
+    keys = _sorted(_keys(distances, _payload(gains, most, order), bits)).view(-1)
+    listed = keys & ((1 << bits) - 1)
+    flat = (listed != most if order == "best" else listed).nonzero()[:, 0]
+    gain = listed[flat].long() if most > 1 else None
+    del listed
+    key, query = keys[flat], flat // count if count else flat
     if order == "expected":
         key = key >> bits
-    # A new group wherever the query or the key changes; numbered from 0 within each query.
-    new = torch.ones_like(query, dtype=torch.bool)
+    # A new group wherever the query or the key changes.
+    new = torch.ones_like(flat, dtype=torch.bool)
     new[1:] = (query[1:] != query[:-1]) | (key[1:] != key[:-1])
-    number = new.cumsum(0) - 1
-    found = torch.bincount(query, minlength=rows)
-    group = number - number[(found.cumsum(0) - found)[query]]
-    columns = int(group.max()) + 1
-    cell = (query * columns + group) * most + gain - 1
-    levels = torch.bincount(cell, minlength=rows * columns * most).view(rows, columns, most)
-    start = place[new]
+    first = new.nonzero()[:, 0]
+    relevant = first.diff(append=first.new_tensor([len(flat)]))
+    begin = start = flat[first]
     if order == "expected":
         # The irrelevant ones of a group stand before its relevant ones.
-        start = _run_start(keys, bits, query[new], start)
-    # The end of a group is behind its last relevant item.
-    last = torch.ones_like(new)
-    last[:-1] = new[1:]
-    before = torch.full((rows, columns), count, dtype=torch.int64, device=gains.device)
-    sizes = torch.zeros_like(before)
-    before[query[new], group[new]] = start
-    sizes[query[new], group[new]] = place[last] + 1 - start
-    return TieGroups.of(sizes, levels, before)
+        start = _run_start(keys, bits, count, begin)
+    sizes = begin + relevant - start
+    query = query[first]
+    # Row by row into columns, which the groups of each query fill from the left.
+    each = torch.bincount(query, minlength=rows)
+    columns = int(each.max()) if len(each) else 0
+    filled = torch.arange(columns, device=gains.device) < each[:, None]
+
+    def placed(values: Tensor, elsewhere: int) -> Tensor:
+        full = torch.full((rows, columns), elsewhere, dtype=torch.float64, device=gains.device)
+        full[filled] = values.double()
+        return full
+
+    if gain is None:
+        levels = placed(relevant, 0)[..., None]
+    else:
+        gain = most - gain if order == "best" else gain
+        groups = torch.arange(len(first), device=gains.device).repeat_interleave(relevant)
+        counts = torch.bincount(groups * most + gain - 1, minlength=len(first) * most)
+        levels = torch.zeros(rows, columns, most, dtype=torch.float64, device=gains.device)
+        levels[filled] = counts.view(-1, most).double()
+    return TieGroups.of(placed(sizes, 0), levels, placed(start - query * count, count))
 
 
 def counted_groups(
@@ -178,8 +184,9 @@ def check_order(order: str) -> None:
 
 
 def _payload(gains: Tensor, most: int, order: Order) -> Tensor:
-    """What stands in the lowest bits of a key: the least relevant first, or the most."""
-    return most - gains.to(torch.int32) if order == "best" else gains.to(torch.int32)
+    """What stands in the lowest bits of a key: the least relevant first, or the most; int32."""
+    payload = gains.to(torch.int32)
+    return most - payload if order == "best" else payload
 
 
 def _keys(distances: Tensor, payload: Tensor, bits: int) -> Tensor:
@@ -187,21 +194,21 @@ def _keys(distances: Tensor, payload: Tensor, bits: int) -> Tensor:
 
     The bits of a float that is not negative sort as the float does. A float32 has 31 of them: with
     one bit of payload they fill an int32, which sorts several times faster than an int64.
+    Of a distance that rounding has put below 0 the sign is dropped.
     """
-    # Rounding may have put a distance below 0; and -0 has the sign's bit.
-    distances = distances.clamp(min=0).abs_()
+    distances = distances.contiguous()
     if distances.dtype == torch.float32:
         keys = distances.view(torch.int32)
         if bits > 1:
-            return (keys.long() << bits) | payload
+            return (keys & torch.iinfo(torch.int32).max).long() << bits | payload
     elif bits == 1:
         keys = distances.double().view(torch.int64)
     else:
         # No room for the payload beside 63 bits: the distance's rank in its row instead.
-        return (_dense_ranks(distances.double()) << bits) | payload
-    # The highest bit, which now is the distance's, would be the sign's: it is turned round.
-    keys = keys.bitwise_left_shift_(1).bitwise_or_(payload)
-    return keys.bitwise_xor_(torch.iinfo(keys.dtype).min)
+        return (_dense_ranks(distances.double().abs()) << bits) | payload
+    # The sign is moved out, and the distance's highest bit takes its place: it is turned round.
+    turn = torch.iinfo(keys.dtype).min
+    return (keys << 1).bitwise_xor_(payload).bitwise_xor_(turn)
 
 
 def _dense_ranks(values: Tensor) -> Tensor:
@@ -228,21 +235,23 @@ def _sorted(keys: Tensor) -> Tensor:
     return keys
 
 
-def _run_start(keys: Tensor, bits: int, query: Tensor, place: Tensor) -> Tensor:
-    """The first place of the run of equal distances that each `place` of a `query`'s row is in.
+def _run_start(keys: Tensor, bits: int, count: int, place: Tensor) -> Tensor:
+    """The first place of the run of equal distances that each `place` is in, within its row.
 
-    By bisection, and only for those that have an equal neighbour before them.
+    keys: rows of `count`, one after another; places count through all of them. By bisection, and
+    only for those that have an equal neighbour before them.
     """
-    start = place.clone()
-    wanted = keys[query, place] >> bits
-    tied = (keys[query, (place - 1).clamp(min=0)] >> bits == wanted) & (place > 0)
+    wanted = keys[place] >> bits
+    tied = keys[(place - 1).clamp(min=0)] >> bits == wanted
+    tied &= place % count > 0
     if not bool(tied.any()):
-        return start
-    query, high, wanted = query[tied], place[tied], wanted[tied]
-    low = torch.zeros_like(high)
+        return place
+    high, wanted = place[tied], wanted[tied]
+    low = high - high % count
     while bool((low < high).any()):
         middle = (low + high) // 2
-        inside = keys[query, middle] >> bits == wanted
+        inside = keys[middle] >> bits == wanted
         low, high = torch.where(inside, low, middle + 1), torch.where(inside, middle, high)
+    start = place.clone()
     start[tied] = high
     return start

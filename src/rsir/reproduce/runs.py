@@ -32,6 +32,7 @@ from rsir.data.splits import Split
 from rsir.encode import Encoder
 from rsir.errors import DataError, RsirError, UsageError
 from rsir.evaluate import DEFINITIONS, PROTOCOLS, evaluate
+from rsir.figures.style import needed
 from rsir.methods import METHODS, method_type
 from rsir.model import Model, file_sha256
 from rsir.nn.backbone import Backbone
@@ -144,8 +145,9 @@ def reproduce(
 
     What fails is said in `Comparison.missing`, and the rest goes on. Raises UsageError for an
     unknown table or method, and for conditions that nothing could be trained under, DataError
-    if `data_root` is no folder.
+    if `data_root` is no folder, MissingExtraError if the table could not be drawn in the end.
     """
+    needed()
     if isinstance(table, str):
         table = load(table)
     if not seeds or len(set(seeds)) != len(seeds):
