@@ -1,12 +1,14 @@
 """Regenerate what in docs/ comes from commands.
 
 python docs/generate.py           # cli.md, the tables, and pictures/ from generated scenes
-python docs/generate.py --tables  # the tables of results.md alone, from benchmarks/results
+python docs/generate.py --tables  # the tables alone, from benchmarks/results
 """
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -14,18 +16,19 @@ from pathlib import Path
 
 from PIL import Image
 
-import rsir
-from rsir import demo, gallery
-from rsir.data import scenes
-
 DOCS = Path(__file__).resolve().parent
+PICTURES = DOCS / "pictures"
 SHOWN = ("airport", "residential", "water")
 """The land uses whose searches are in the picture."""
+WIDTHS = {"strip": 960, "confusion": 640}
+"""Of the pictures of an evaluation, in pixels: small files that are legible on a page."""
 
-
-RESULTS = DOCS.parent / "benchmarks" / "results"
+BENCHMARKS = DOCS.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(\n<!-- /table -->)", re.DOTALL)
-"""A place in results.md that holds benchmarks/results/NAME.md."""
+"""A place in a document that holds a table of benchmarks/results."""
+NOT_YET = "No results are kept."
+"""What stands in the place of a table that was not measured."""
 
 
 def main() -> None:
@@ -33,31 +36,50 @@ def main() -> None:
     fill_tables()
     if "--tables" in sys.argv[1:]:
         return
+    from rsir import demo
+
     command = [sys.executable, "-m", "typer", "rsir.cli", "utils", "docs", "--name", "rsir"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (DOCS / "cli.md").write_text(done.stdout, "utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        print(demo.run(Path(folder) / "demo"))
-        (archive,) = (Path(folder) / "demo").glob("archive-*")
-        (DOCS / "pictures").mkdir(exist_ok=True)
+        out = Path(folder) / "demo"
+        print(demo.run(out))
+        PICTURES.mkdir(exist_ok=True)
+        (archive,), (run,) = out.glob("archive-*"), out.glob("run-*")
         picture = search_picture(archive, Path(folder)).quantize(256)
-        picture.save(DOCS / "pictures" / "search.png", optimize=True)
+        picture.save(PICTURES / "search.png", optimize=True)
+        evaluation_pictures(run, out / "scenes", Path(folder))
 
 
 def fill_tables() -> None:
-    """Put each table of benchmarks/results that results.md has a place for into it."""
-    file = DOCS / "results.md"
-    text = file.read_text("utf-8")
-    file.write_text(TABLE.sub(lambda m: m[1] + table(m[2]) + m[3], text), "utf-8")
+    """Put each table of benchmarks/results that a document has a place for into it."""
+    for file in DOCS.glob("*.md"):
+        text = file.read_text("utf-8")
+        file.write_text(TABLE.sub(lambda m: m[1] + table(m[2]) + m[3], text), "utf-8")
 
 
 def table(name: str) -> str:
-    """The Markdown of one table."""
-    return (RESULTS / f"{name}.md").read_text("utf-8").strip()
+    """The Markdown of one table: NAME.md, or NAME.json as the benchmark that wrote it shows it."""
+    if (RESULTS / f"{name}.md").exists():
+        return (RESULTS / f"{name}.md").read_text("utf-8").strip()
+    if not (RESULTS / f"{name}.json").exists():
+        return NOT_YET
+    found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    script = BENCHMARKS / Path(found["command"].split()[1]).name
+    rows = runpy.run_path(str(script))["table"](found["results"])
+    size, machine = found["size"], found["machine"]
+    return (
+        f"{rows}\n\n{size['n']:,} × {size['dim']}, {size['classes']} classes, leave-one-out; "
+        f"{machine['cpu']}, {machine['cores']} cores: `{found['command']}`"
+    )
 
 
 def search_picture(archive: Path, folder: Path) -> Image.Image:
     """One strip a land use: a fresh scene that is not in the archive, and its eight nearest."""
+    import rsir
+    from rsir import gallery
+    from rsir.data import scenes
+
     fresh = scenes.write_scenes(folder / "fresh", per_class=1, seed=99)
     queries = [path for path in fresh if path.parent.name in SHOWN]
     found = rsir.open(archive).search_many(queries, k=8)
@@ -68,6 +90,26 @@ def search_picture(archive: Path, folder: Path) -> Image.Image:
         sheet.paste(strip, (0, top))
         top += strip.height
     return sheet
+
+
+def evaluation_pictures(run: Path, images: Path, folder: Path) -> None:
+    """The worst search of a run's test images as strip.png, and which classes it mixes up."""
+    import rsir
+    from rsir import figures
+    from rsir.data import splits
+    from rsir.evaluate import evaluate
+
+    test = splits.read(run / "split.csv").labelled(images, "test")
+    details = evaluate(rsir.load(run), test, nearest=10).details
+    worst = next(choice for choice in figures.chosen(details) if choice.name == "worst")
+    drawn = {
+        "strip": figures.strip(details, worst),
+        "confusion": figures.confusion_matrix(details),
+    }
+    for name, picture in drawn.items():
+        small = Image.open(picture.save(folder)[0]).convert("RGB")
+        small.thumbnail((WIDTHS[name], WIDTHS[name]), Image.Resampling.LANCZOS)
+        small.quantize(256).save(PICTURES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -191,11 +191,48 @@ def test_reproduce_sets_a_paper_beside_ours(
     # No set is there: every row says so.
     out = tmp_path / "out"
     done = shell("reproduce", "dah-table5", "--data-root", tmp_path, "--quick", "--out", out)
-    assert done.status == 0, done.err
+    assert (done.status, "nothing could be run" in done.err) == (1, True)
     assert "QUICK SMOKE VERSION" in done.out
     assert "## Not run" in done.out
     files = {file.name for file in (out / "dah-table5").iterdir()}
     assert files == {"table.md", "table.csv", "table.json", "table.png"}
+    ask = ("reproduce", "dah-table5", "--data-root", tmp_path)
+    for wrong, said in (
+        (("--quick", "--epochs", "30"), "--epochs"),
+        (("--quick", "--size", "224"), "--size"),
+        (("--quick", "--weights", "none"), "--weights"),
+        (("--quick", "--backbone", "resnet10t"), "--backbone"),
+        (("--quick", "-s", "lr=0.1"), "-s"),
+        (("-s", "image_size=64"), "--size"),
+        (("-s", "seed=3"), "--seeds"),
+        (("-s", "bogus=1"), "there is no bogus"),
+        (("-s", "batch_size=many"), "batch_size='many': it must be a int"),
+    ):
+        done = shell(*ask, "--out", tmp_path / "none", *wrong)
+        assert (done.status, said in done.err) == (2, True), done.err
+    assert not (tmp_path / "none").exists()
+    done = shell(*ask, "--quick", "--out", tmp_path / "out" / "dah-table5" / "table.md")
+    assert (done.status, "cannot be written to" in done.err) == (2, True)
+
+
+def test_reproduce_runs_the_rows_that_it_can(
+    shell: Shell, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "data" / "UCMerced_LandUse" / "Images"
+    for name, source in (("forest", "field"), ("river", "lake"), ("beach", "sand")):
+        shutil.copytree(coloured_classes / source, images / name)
+    ask = ("reproduce", "dual-attention-table2", "--data-root", tmp_path / "data", "--quick")
+    done = shell(*ask, "--out", tmp_path / "out", "--methods", " pooled, ")
+    assert done.status == 2
+    done = shell(*ask, "--out", tmp_path / "out", "--methods", " pooled,pooled ")
+    assert done.status == 0, done.err
+    assert "## Also measured" in done.out
+    plain = json.loads((tmp_path / "out" / "dual-attention-table2" / "table.json").read_text())
+    (row,) = {cell["row"] for cell in plain["cells"]}
+    (cell,) = (cell for cell in plain["cells"] if cell["ours"])
+    (measured,) = (one for one in plain["also_measured"] if one["measure"] == "map")
+    assert (measured["row"], measured["mean"]) == (row, pytest.approx(cell["ours"][0]))
+    assert "is not below this folder" in done.out
 
 
 def test_cost_measures_time_and_storage(shell: Shell) -> None:

@@ -93,3 +93,17 @@ def test_a_model_without_its_split_says_so(
     assert (found.known, found.trained_on) == (False, ())
     assert found.split_hash == check(encoder, folder.load(coloured_classes)).split_hash
     assert "not known" in found.lines[0]
+
+
+def test_another_split_in_its_place_is_noticed(
+    encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = folder.load(coloured_classes)
+    shutil.copytree(run, tmp_path / "run")
+    splits.make(images, train=0.5, val=0.25, seed=4).write(tmp_path / "run" / "split.csv")
+    moved = load(tmp_path / "run", device="cpu")
+    found = check(moved, images)
+    assert (found.known, found.trained_on) == (False, ())
+    # The split that is handed in may be the one it remembers.
+    own = splits.read(run / "split.csv")
+    assert check(moved, images, split=own) == check(encoder, images)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -601,7 +602,60 @@ def test_several_threads_give_the_same_numbers() -> None:
     for name, values in alone.per_query.items():
         # Matrix products may be summed in another order.
         assert together.per_query[name].tolist() == pytest.approx(values.tolist(), abs=1e-6), name
-    assert together.curves["retrieved"]["k"] == alone.curves["retrieved"]["k"]
+    for curve in ("retrieved", "interpolated"):
+        assert together.curves[curve]["precision"] == pytest.approx(
+            alone.curves[curve]["precision"], abs=1e-6
+        )
 
 
 TWICE = np.repeat(np.arange(9), 10)
+
+
+@pytest.mark.parametrize("metric", ["hamming", "euclidean"])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_shares_of_the_nearest_are_the_mean_over_all_orders_of_ties(
+    metric: str, multi_label: bool
+) -> None:
+    random = np.random.default_rng(2)
+    vectors = random.choice([-1.0, 1.0], (7, 3)).astype(np.float32)
+    targets = (
+        random.integers(0, 2, (7, 4)).astype(np.uint8) if multi_label else random.integers(0, 4, 7)
+    )
+    held = targets if multi_label else np.eye(4)[targets]
+    images, own = described(vectors, targets), torch.arange(7)
+    for k in (1, 2, 4, 6):
+        scores = score_queries(images, images, ranking=metric, own=own, nearest=k)
+        assert scores.shares.shape[0] == 7
+        for q in range(7):
+            others = [i for i in range(7) if i != q]
+            far = {i: float(np.abs(vectors[i] - vectors[q]).sum()) for i in others}
+            every = [
+                held[list(order[:k])].mean(axis=0)
+                for order in itertools.permutations(others)
+                if [far[i] for i in order] == sorted(far.values())
+            ]
+            wanted = np.mean(every, axis=0)[: scores.shares.shape[1]]
+            assert scores.shares[q].tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1000.0, 5000.0])
+def test_what_all_vectors_have_in_common_is_no_distance(offset: float) -> None:
+    random = np.random.default_rng(0)
+    targets = np.arange(120) % 6
+    vectors = random.normal(size=(6, 16))[targets] + random.normal(0, 0.7, (120, 16))
+    vectors = (vectors + offset).astype(np.float32)
+    distances = ranking.pairwise("euclidean", vectors, vectors)
+    rankings = loop_rankings(distances, targets, targets, True)
+    wanted = np.mean([row["map"] for row in loop_scores(rankings, False)])
+    for block in (1, 30, 200):
+        images = described(vectors, targets)
+        scores = score_queries(
+            images, images, ranking="euclidean", own=torch.arange(120), block=block
+        )
+        assert scores.per_query["map"].mean() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_distances_that_overflow_are_refused() -> None:
+    images = described(np.float32([[3e38, 0], [-3e38, 0]]), np.array([0, 0]))
+    with pytest.raises(DataError, match="not finite"):
+        score_queries(images, images, ranking="euclidean", own=torch.arange(2))

@@ -20,6 +20,7 @@ import rsir
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import read_ahead
 from rsir.data.near_duplicates import NearDuplicates
+from rsir.data.splits import Split
 from rsir.encode import Encoder, joined
 from rsir.errors import DataError, UsageError
 from rsir.leakage import Leakage, check
@@ -66,7 +67,8 @@ DEFINITIONS = {
     f"recall_within_{RADIUS}": "share of all relevant images that are within the radius",
     f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant of them",
     "relevant": "same class, or at least one label in common",
-    "ties": "items at equal distance are in random order: each measure is its expected value; "
+    "ties": "items at equal distance are in random order: each measure is its expected value (of "
+    "map_11_point that of the expected curve, of ndcg_at_k_list expected DCG / expected ideal); "
     "best and worst: its value with the most and the least relevant of them first",
     "intervals": "95 % percentile bootstrap over queries: what other queries of this kind would "
     "give; not other training runs, nor another gallery",
@@ -82,7 +84,8 @@ class Details:
     queries, gallery: the readable images; the same set in leave-one-out. query_embeddings (Q, D),
     gallery_embeddings (N, D) float32. per_query: {measure: (Q,) float64}. nearest (Q, k) int64
     rows of the gallery, nearest first, without the query; distances (Q, k); k is 0 if the
-    evaluation was not asked to list any.
+    evaluation was not asked to list any. shares (Q, L): of each class or label among the first k,
+    expected over the orders of equal distances.
     """
 
     queries: LabelledSet
@@ -92,6 +95,7 @@ class Details:
     per_query: Mapping[str, NDArray[np.float64]]
     nearest: NDArray[np.int64]
     distances: NDArray[np.float64]
+    shares: NDArray[np.float64]
 
     @property
     def query_targets(self) -> NDArray[Any]:
@@ -177,7 +181,8 @@ class Report:
         """Write `to_dict` as JSON."""
         file = Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        file.write_text(text, "utf-8", "backslashreplace")
 
 
 def evaluate(
@@ -190,6 +195,7 @@ def evaluate(
     ties: bool = False,
     drop_without_relevant: bool = False,
     nearest: int = 0,
+    split: Split | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """The report of `encoder` on a labelled set.
@@ -200,7 +206,8 @@ def evaluate(
     ranking: one of RANKINGS; the model's own by default. data: what the report says of the set.
     ties: also the best and the worst order of items at equal distance. drop_without_relevant:
     leave queries with nothing relevant out of every number instead of counting them 0. nearest:
-    how many of each query's results to keep in `Report.details`.
+    how many of each query's results to keep in `Report.details`. split: where the sets are parts
+    of; for the model's own it tells what the model was trained on, if the model has no copy.
     on_progress: called with (images encoded, images in all).
     """
     ranking = _checked_ranking(ranking or encoder.ranking, encoder)
@@ -248,8 +255,8 @@ def evaluate(
     scores = scored("expected", curves=True, nearest=nearest)
     best, worst = (_means(scored(order)) if ties else {} for order in ("best", "worst"))
     per_query = _measures(scores)
-    intervals = bootstrap_intervals(per_query)
     rank_seconds = time.perf_counter() - started
+    intervals = bootstrap_intervals(per_query)
 
     return Report(
         metrics=_means(scores),
@@ -272,7 +279,7 @@ def evaluate(
         best=best,
         worst=worst,
         dropped=drop_without_relevant,
-        leakage=check(encoder, readable[0], None if gallery is None else readable[1]),
+        leakage=check(encoder, readable[0], None if gallery is None else readable[1], split),
         details=Details(
             asked_set,
             searched_set,
@@ -281,8 +288,14 @@ def evaluate(
             scores.per_query,
             scores.nearest,
             scores.distances,
+            _padded(scores.shares, len(queries.classes) if nearest else 0),
         ),
     )
+
+
+def _padded(shares: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    """With a column of 0 for each class that no image has."""
+    return np.pad(shares, ((0, 0), (0, max(0, columns - shares.shape[1]))))
 
 
 def _measures(scores: Scores) -> dict[str, NDArray[np.float64]]:

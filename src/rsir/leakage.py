@@ -12,6 +12,7 @@ from typing import Any
 
 from rsir.data import splits
 from rsir.data.folder import LabelledSet
+from rsir.data.splits import Split
 from rsir.encode import Encoder
 
 TRAINED = ("train", "val")
@@ -23,8 +24,8 @@ class Leakage:
     """What of an evaluation's images should not be in it; paths relative to their set.
 
     split_hash: of the split that the model was trained on; None if it was trained on none or does
-    not say. known: whether the model has that split with it, without which the images it was
-    trained on are not known. trained_on: queries that it was trained on, or chosen by.
+    not say. known: whether that very split is at hand (the hashes agree), without which the images
+    it was trained on are not known. trained_on: queries that it was trained on, or chosen by.
     copies: (query, image of the gallery) pairs of equal content; in leave-one-out each pair once.
     """
 
@@ -47,7 +48,9 @@ class Leakage:
         """What a person should know of it, a line each; nothing if all is well."""
         found = []
         if self.split_hash is not None and not self.known:
-            found.append("the model's split is not with it: what it was trained on is not known")
+            found.append(
+                "not known what the model was trained on: its split is not with it, or is another"
+            )
         if self.trained_on:
             found.append(
                 f"leakage: the model was trained on {len(self.trained_on)} of the queries, "
@@ -62,17 +65,20 @@ class Leakage:
         return found
 
 
-def check(encoder: Encoder, queries: LabelledSet, gallery: LabelledSet | None = None) -> Leakage:
+def check(
+    encoder: Encoder,
+    queries: LabelledSet,
+    gallery: LabelledSet | None = None,
+    split: Split | None = None,
+) -> Leakage:
     """The Leakage of an evaluation by `encoder`; without `gallery` of leave-one-out.
 
+    split: one that may be the model's own, if there is no copy of it in the model's folder.
     Reads every file once to hash it.
     """
     split_hash = encoder.model.training.get("split_hash")
-    manifest = None if encoder.folder is None else encoder.folder / "split.csv"
-    learnt: set[str] = set()
-    known = manifest is not None and manifest.is_file()
-    if manifest is not None and known:
-        learnt = {row.sha256 for row in splits.read(manifest).rows if row.part in TRAINED}
+    own = _trained_split(encoder, split_hash, split)
+    learnt = {row.sha256 for row in own.rows if row.part in TRAINED} if own else set()
     digests = splits.hash_files(list(queries.files))
     by_content: dict[str, list[str]] = defaultdict(list)
     if gallery is not None:
@@ -86,7 +92,18 @@ def check(encoder: Encoder, queries: LabelledSet, gallery: LabelledSet | None = 
             by_content[digest].append(path)
     return Leakage(
         split_hash,
-        known,
+        own is not None,
         tuple(p for p, digest in zip(queries.paths, digests, strict=True) if digest in learnt),
         tuple(copies),
     )
+
+
+def _trained_split(encoder: Encoder, split_hash: str | None, given: Split | None) -> Split | None:
+    """The split that the model remembers by its hash, if it is here."""
+    if given is not None and given.hash == split_hash:
+        return given
+    manifest = None if encoder.folder is None else encoder.folder / "split.csv"
+    if manifest is None or not manifest.is_file():
+        return None
+    found = splits.read(manifest)
+    return found if found.hash == split_hash else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,25 +50,43 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 3 * 2**20
-"""Memory for one block of distances (queries × gallery × 4 bytes); our choice. What is sorted and
-counted beside it takes a few times that."""
+BLOCK_BYTES = 20 * 2**20
+"""Memory for what is made of one block of queries; our choice. A core at a time has one, and one
+more waits."""
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return functional.normalize(vectors, dim=1)
+def _unit(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    unit = functional.normalize(gallery, dim=1)
+    return unit if queries is gallery else functional.normalize(queries, dim=1), unit
 
 
-def _centred_unit(vectors: Tensor) -> Tensor:
-    return _unit(vectors - vectors.mean(dim=1, keepdim=True))
+def _centred_unit(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    centred = gallery - gallery.mean(dim=1, keepdim=True)
+    if queries is gallery:
+        return _unit(centred, centred)
+    return _unit(queries - queries.mean(dim=1, keepdim=True), centred)
 
 
-def _signs(codes: Tensor) -> Tensor:
-    return torch.where(codes > 0, 1.0, -1.0)
+def _around_mean(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    # What all vectors have in common is no distance, but costs digits in a matrix product.
+    middle = gallery.double().mean(dim=0)
+    return queries.double() - middle, gallery.double() - middle
+
+
+def _signs(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.where(queries > 0, 1.0, -1.0), torch.where(gallery > 0, 1.0, -1.0)
 
 
 def _one_minus_dot(queries: Tensor, gallery: Tensor) -> Tensor:
     return (queries @ gallery.T).neg_().add_(1)
+
+
+def _root_of_squares(queries: Tensor, gallery: Tensor) -> Tensor:
+    # In float64, for the product is a small difference of large numbers.
+    squares = (queries @ gallery.T).mul_(-2)
+    squares += queries.square().sum(dim=1)[:, None]
+    squares += gallery.square().sum(dim=1)
+    return squares.clamp_(min=0).sqrt_().float()
 
 
 def _differing_signs(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -79,16 +98,16 @@ def _differing_signs(queries: Tensor, gallery: Tensor) -> Tensor:
 class Distance:
     """A distance by matrix products, on any device: of what `prepare` makes of the vectors.
 
-    prepare: (N, D) → (N, D). between: (Q, D), (N, D) → (Q, N).
+    prepare: (Q, D), (N, D) → both, as `between` takes them. between: (Q, D), (N, D) → (Q, N).
     """
 
-    prepare: Callable[[Tensor], Tensor]
+    prepare: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     between: Callable[[Tensor, Tensor], Tensor]
 
 
 DISTANCES: Mapping[str, Distance] = {
     "cosine": Distance(_unit, _one_minus_dot),
-    "euclidean": Distance(torch.Tensor.float, torch.cdist),
+    "euclidean": Distance(_around_mean, _root_of_squares),
     "ncc": Distance(_centred_unit, _one_minus_dot),
     "hamming": Distance(_signs, _differing_signs),
 }
@@ -170,13 +189,15 @@ class Scores:
     per_query: {measure: (Q,) float64}, with "relevant", R, the number of relevant items in the
     gallery (without the query). curves: {name: {axis or measure: values}}, means over the queries
     (see `Curves`). nearest (Q, k) int64: rows of the gallery, nearest first, of equal distance
-    the lower row first; distances (Q, k).
+    the lower row first; distances (Q, k). shares (Q, L): the share of each class, or label, among
+    the first k, expected over the orders of equal distances; L = 0 if k is 0.
     """
 
     per_query: Mapping[str, NDArray[np.float64]]
     curves: Mapping[str, Mapping[str, list[float]]]
     nearest: NDArray[np.int64]
     distances: NDArray[np.float64]
+    shares: NDArray[np.float64]
 
 
 def score_queries(
@@ -213,18 +234,19 @@ def score_queries(
         # Apple's MPS has no float64, which the measures are summed in.
         queries, gallery, own = queries.to("cpu"), gallery.to("cpu"), _moved(own, "cpu")
     prepare = DISTANCES["hamming" if ranking in CODES else ranking].prepare
-    both = queries is gallery
-    gallery = gallery.with_embedding(prepare(gallery.embedding))
-    queries = gallery if both else queries.with_embedding(prepare(queries.embedding))
-    block = block or max(1, BLOCK_BYTES // (4 * len(gallery)))
-    blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
+    vectors = prepare(queries.embedding, gallery.embedding)
+    queries, gallery = (
+        d.with_embedding(v) for d, v in zip((queries, gallery), vectors, strict=True)
+    )
     relevance = _Relevance(queries, gallery, own)
     # ANMRR needs the largest R of all queries before the first is scored.
-    largest = max(int(relevance.totals(rows).max()) for rows in blocks)
+    largest = int(relevance.counts().max())
+    block = block or relevance.rows_at_once(largest)
+    blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
     count = len(gallery) - (own is not None)
     drawn = Curves(count, queries.embedding.device) if curves else None
     found: list[dict[str, Tensor]] = []
-    listed: list[tuple[Tensor, Tensor]] = []
+    listed: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def scored(rows: slice) -> tuple[_Ranked, dict[str, Tensor]]:
         ranked = _Ranked(queries[rows], gallery, relevance, rows, ranking, order)
@@ -234,21 +256,27 @@ def score_queries(
             raise UsageError(f"measures {unknown}: take some of {', '.join(every)}")
         return ranked, {name: every[name]() for name in chosen}
 
-    for ranked, values in _side_by_side(scored, blocks, queries.embedding.device):
-        found.append(values)
-        if drawn is not None:
-            drawn.add(ranked)
-        if nearest:
-            listed.append(ranked.nearest(min(nearest, count)))
+    ranked_blocks = _side_by_side(scored, blocks, queries.embedding.device)
+    with closing(ranked_blocks):
+        for ranked, values in ranked_blocks:
+            found.append(values)
+            if drawn is not None:
+                drawn.add(ranked)
+            if nearest:
+                listed.append(ranked.nearest(min(nearest, count)))
     per_query = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    rows_of, distances_of = zip(*listed, strict=True) if listed else ((), ())
+    empty = torch.empty(len(queries), 0)
+    rows_of, distances_of, shares = (
+        tuple(torch.cat(parts) for parts in zip(*listed, strict=True))
+        if listed
+        else (empty.long(), empty, empty)
+    )
     return Scores(
         {name: values.cpu().numpy() for name, values in per_query.items()},
         drawn.to_dict() if drawn is not None else {},
-        torch.cat(rows_of).cpu().numpy() if listed else np.empty((len(queries), 0), np.int64),
-        torch.cat(distances_of).double().cpu().numpy()
-        if listed
-        else np.empty((len(queries), 0), np.float64),
+        rows_of.cpu().numpy(),
+        distances_of.double().cpu().numpy(),
+        shares.double().cpu().numpy(),
     )
 
 
@@ -257,11 +285,12 @@ T = TypeVar("T")
 
 def _side_by_side(
     work: Callable[[slice], T], blocks: Sequence[slice], device: torch.device
-) -> Iterator[T]:
+) -> Generator[T]:
     """What `work` makes of each block, in order; on a CPU some blocks at once.
 
     Only half of the work is a matrix product, which torch itself spreads over the cores: with a
-    block a core all of it is spread.
+    block a core all of it is spread. Meanwhile torch's number of threads is another, so close it
+    when done.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     workers = min(threads, WORKERS, len(blocks))
@@ -286,10 +315,7 @@ def _side_by_side(
 
 def relevant_counts(queries: Described, gallery: Described, own: Tensor | None = None) -> Tensor:
     """(Q,) int64: R, how many items of the gallery are relevant to each query, without itself."""
-    relevance = _Relevance(queries, gallery, own)
-    rows = max(1, BLOCK_BYTES // (4 * max(1, len(gallery))))
-    blocks = range(0, len(queries), rows)
-    return torch.cat([relevance.totals(slice(start, start + rows)) for start in blocks])
+    return _Relevance(queries, gallery, own).counts()
 
 
 class Curves:
@@ -369,8 +395,31 @@ class _Relevance:
             gains = self.queries[rows, None] == self.gallery
         return gains if self.own is None else gains.scatter_(1, self.own[rows, None], 0)
 
+    @functools.cached_property
+    def held(self) -> Tensor:
+        """(N, L) float32, 1 where an image of the gallery has the class or the label."""
+        if self.multi_label:
+            return self.gallery
+        classes = int(max(self.queries.max(), self.gallery.max())) + 1
+        return functional.one_hot(self.gallery, classes).float()
+
+    def rows_at_once(self, largest: int) -> int:
+        """How many queries a block takes, so that all that is made of them fits BLOCK_BYTES.
+
+        Distances, keys and gains of each image, and float64 numbers of each group: at most as many
+        groups as the `largest` R, with a number for each gain among their numbers.
+        """
+        each = 24 * len(self.gallery) + 16 * largest * (8 + self.most)
+        return max(1, BLOCK_BYTES // each)
+
+    def counts(self) -> Tensor:
+        """(Q,) int64 how many are relevant."""
+        rows = self.rows_at_once(0)
+        blocks = range(0, len(self.queries), rows)
+        return torch.cat([self.totals(slice(start, start + rows)) for start in blocks])
+
     def totals(self, rows: slice) -> Tensor:
-        """(Q,) how many are relevant."""
+        """(Q,) how many are relevant to a block of queries."""
         if self.multi_label:
             return (self.gains(rows) > 0).sum(dim=1)
         classes = self.queries[rows]
@@ -393,6 +442,7 @@ class _Ranked:
     ) -> None:
         self.own = None if relevance.own is None else relevance.own[rows, None]
         self.multi_label = relevance.multi_label
+        self.relevance = relevance
         self.distances_of = functools.partial(_distances, queries, gallery, ranking, self.own)
         gains, most = relevance.gains(rows), relevance.most
         self.by_radius: TieGroups | None = None
@@ -416,10 +466,16 @@ class _Ranked:
         last = slice(self.columns - 1, None, self.columns)
         return WithinRadius(found.precision[:, last], found.recall[:, last], found.ap[:, last])
 
-    def nearest(self, k: int) -> tuple[Tensor, Tensor]:
-        """The first k (rows of the gallery, distances)."""
-        distances, order = self.distances_of().sort(dim=1, stable=True)
-        return order[:, :k], distances[:, :k]
+    def nearest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first k: rows of the gallery, distances, and the share of each class (Q, L)."""
+        distances = self.distances_of()
+        ordered, order = distances.sort(dim=1, stable=True)
+        last = ordered[:, k - 1 : k]
+        before, at = distances < last, distances == last
+        # Those at the last distance share the places that the nearer ones leave.
+        part = (k - before.sum(dim=1, keepdim=True)) / at.sum(dim=1, keepdim=True)
+        weights = torch.where(before, 1.0, torch.where(at, part.float(), 0.0))
+        return order[:, :k], ordered[:, :k], weights @ self.relevance.held / k
 
 
 def _distances(queries: Described, gallery: Described, ranking: str, own: Tensor | None) -> Tensor:
@@ -428,6 +484,8 @@ def _distances(queries: Described, gallery: Described, ranking: str, own: Tensor
         distances = _adaptive(queries, gallery)
     else:
         distances = DISTANCES[ranking].between(queries.embedding, gallery.embedding)
+    if not bool(torch.isfinite(distances.amax())):
+        raise DataError("the model gives values so large that their distances are not finite")
     return distances if own is None else distances.scatter_(1, own, torch.inf)
 
 

@@ -30,6 +30,8 @@ class Tile:
     bounds, crs: footprint as (west, south, east, north) in `crs` ("EPSG:32632"), or None.
     footprint: the same as a GeoJSON geometry in WGS 84, or None.
     datetime: acquisition time, or None if the source does not say.
+    window: (column, row, width, height) in pixels of the source that the tile was cut from, or
+    None if it is all of the source.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Tile:
     footprint: Geometry | None = None
     datetime: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

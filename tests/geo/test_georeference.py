@@ -128,12 +128,16 @@ def test_long_edges_bend_and_are_densified(geotiff):
         assert min(abs(x - left), abs(x - right), abs(y - bottom), abs(y - top)) < 2000
 
 
-def test_what_is_no_single_polygon_has_bounds_but_no_footprint(geotiff):
-    over_antimeridian = georeference(geotiff(Affine(0.1, 0, 178, 0, -0.1, 10), "EPSG:4326"))
-    assert over_antimeridian.bounds[2] == pytest.approx(183)
-    assert over_antimeridian.footprint is None
-    utm_60 = georeference(geotiff(Affine(2000, 0, 8e5, 0, -2000, 1e6), "EPSG:32660"))
-    assert utm_60.footprint is None
+def test_what_crosses_the_antimeridian_is_cut_there(geotiff):
+    found = georeference(geotiff(Affine(0.1, 0, 178, 0, -0.1, 10), "EPSG:4326"))
+    assert found.bounds[2] == pytest.approx(183)
+    assert found.footprint["type"] == "MultiPolygon"
+    wests = sorted(min(x for x, _ in ring) for (ring,) in found.footprint["coordinates"])
+    assert wests == pytest.approx([-180, 178])
+    assert sum(area(ring) for (ring,) in found.footprint["coordinates"]) == pytest.approx(20)
+
+
+def test_beyond_the_domain_there_is_no_footprint(geotiff):
     beyond = georeference(geotiff(Affine(1e7, 0, 1e9, 0, -1e7, 1e9), "EPSG:3035"))
     assert beyond is None or beyond.footprint is None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from rsir.adapt import fit_on
 from rsir.data import folder, scenes, splits
 from rsir.errors import DataError, UsageError
 from rsir.evaluate import evaluate
-from rsir.reproduce import runs
-from rsir.reproduce.runs import Conditions, few, reproduce
-from rsir.reproduce.side_by_side import QUICK, Comparison, Missing
+from rsir.reproduce import provenance, runs
+from rsir.reproduce.conditions import Conditions
+from rsir.reproduce.runs import few, reproduce
+from rsir.reproduce.side_by_side import ALSO, QUICK, Comparison, Missing
 from rsir.reproduce.table import PaperTable, parse
+from rsir.training import train
 
 UCM = {"beach": "water", "forest": "forest", "harbor": "industry", "river": "field"}
 AID = {"Airport": "airport", "Farmland": "field", "Forest": "forest", "River": "road"}
@@ -134,7 +138,7 @@ def whole(table: PaperTable, root: Path, out: Path, lines: list[str]) -> Compari
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The runs that are trained, or looked at by the trainer."""
     calls: list[str] = []
-    real = runs.train
+    real = train
 
     def counting(method: str, split: object, place: object, run: Path, **more: object) -> Path:
         calls.append(run.name)
@@ -204,6 +208,29 @@ def test_each_training_is_done_once(whole: Comparison, out: Path, lines: list[st
     assert result["ranking"] == "hamming"
     assert result["trained"]["rsir"] == result["evaluated"]["rsir"] == rsir.__version__
     assert result["model"]["training"]["settings"]["seed"] == 3
+
+
+def test_also_measured_is_every_evaluation(whole: Comparison, root: Path, out: Path) -> None:
+    # The columns of the plain row ask two things of UC Merced, and a third of its labels.
+    asked = dict.fromkeys((one.row, one.question) for one in whole.also)
+    assert [question for row, question in asked if row == "plain"] == [
+        "ucm, 0.5 trained on, leave-one-out",
+        "ucm, 0.5 trained on, query-gallery",
+        "dlrsd labels, 0.5 trained on, leave-one-out",
+    ]
+    assert [row for row, _ in asked if row != "plain"] == ["NCC", "DAH", "DAH-D"]
+    reports = []
+    for seed in (0, 3):
+        model = run_folder(out, f"quick-pooled-ucm-seed{seed}-")
+        split = splits.read(model / "split.csv")
+        test = split.labelled(root / "UCMerced_LandUse" / "Images", "test")
+        reports.append(evaluate(rsir.load(model), test).metrics)
+    found = {one.measure: one.ours for one in whole.also if (one.row, one.question) in [*asked][:1]}
+    assert tuple(found) == ALSO
+    for key, values in found.items():
+        assert values == pytest.approx([metrics[key] for metrics in reports])
+    means = " | ".join(f"{np.mean([metrics[key] for metrics in reports]):.4f}" for key in ALSO)
+    assert f"| plain | ucm, 0.5 trained on, leave-one-out | {means} |" in whole.markdown()
 
 
 def test_all_that_is_missing_is_said(whole: Comparison) -> None:
@@ -313,6 +340,121 @@ def test_a_damaged_result_is_said(root: Path, tmp_path: Path) -> None:
     assert "is damaged" in damaged.missing[0].reason
     file.unlink()
     assert ours(reproduce(table, root, tmp_path, quick=True))
+
+
+@pytest.fixture
+def kept(root: Path, tmp_path: Path) -> tuple[Path, Comparison]:
+    """A result that was kept, and the comparison that it was made for."""
+    first = reproduce(parse("unseen", UNSEEN), root, tmp_path, quick=True)
+    (file,) = (tmp_path / "runs").glob("*.leave-one-out.aid.json")
+    return file, first
+
+
+def test_results_that_are_not_whole_or_of_another_rsir(
+    kept: tuple[Path, Comparison], root: Path, tmp_path: Path, trained: list[str]
+) -> None:
+    file, first = kept
+    table, text = parse("unseen", UNSEEN), file.read_text()
+    again: Callable[[], Comparison] = lambda: reproduce(table, root, tmp_path, quick=True)  # noqa: E731
+    result = json.loads(text)
+    no_origin = {key: value for key, value in result.items() if key != "evaluated"}
+    wholly: list[object] = [{}, [], no_origin, {**result, "metrics": {}}, {**result, "trained": {}}]
+    for damaged in wholly:
+        file.write_text(json.dumps(damaged))
+        (missing,) = again().missing
+        assert str(file) in missing.reason
+        assert "is damaged" in missing.reason
+        assert missing.reason.endswith("delete it")
+    # Another version or commit is evaluated again, its own changes are not.
+    made = result["evaluated"]
+    wrong = {**result["metrics"], "map_at_10_found": 0.123}
+    for then in ({"rsir": "0.0.1"}, {"commit": "0123abc"}):
+        file.write_text(json.dumps({**result, "metrics": wrong, "evaluated": {**made, **then}}))
+        assert ours(again()) == ours(first)
+        assert json.loads(file.read_text())["metrics"] == result["metrics"]
+    assert not trained
+    commit = str(made["commit"]).removesuffix("-dirty")
+    for same in (commit, f"{commit}-dirty"):
+        if made["commit"] is not None:
+            file.write_text(
+                json.dumps({**result, "metrics": wrong, "evaluated": {**made, "commit": same}})
+            )
+            assert list(ours(again()).popitem()[1]) == pytest.approx([12.3])
+    said = dict(again().conditions)
+    assert said["Evaluated with"].startswith(f"rsir {rsir.__version__}, torch ")
+    # Where the model was trained is not known any more.
+    file.with_name(f"{run_folder(tmp_path, 'quick-jsrt').name}.origin.json").unlink()
+    file.unlink()
+    last = again()
+    assert ours(last) == ours(first)
+    assert dict(last.conditions)["Run on"] == provenance.machine(None) == "not known"
+
+
+@pytest.mark.parametrize(("number", "ends"), [(errno.EACCES, False), (errno.ENOSPC, True)])
+def test_a_file_that_cannot_be_written_is_one_rows(
+    table: PaperTable,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    ends: bool,
+) -> None:
+    real = train
+
+    def failing(method: str, *rest: object, **more: object) -> Path:
+        if method == "pooled":
+            raise OSError(number, "it is so", "a/file")
+        return real(method, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runs, "train", failing)
+    small = dataclasses.replace(
+        table,
+        columns=table.columns[:1],
+        rows=tuple(dataclasses.replace(table.rows[i], values=(50.0,)) for i in (0, 2)),
+    )
+    if ends:
+        with pytest.raises(OSError, match="it is so"):
+            reproduce(small, root, tmp_path, quick=True)
+        return
+    found = reproduce(small, root, tmp_path, quick=True)
+    assert found.missing == (Missing("plain", "mAP", "a/file: it is so"),)
+    assert {row for row, _ in ours(found)} == {"DAH"}
+
+
+def test_settings_that_not_all_rows_can_share(
+    table: PaperTable, root: Path, tmp_path: Path
+) -> None:
+    for name, place in (
+        ("image_size", "--size"),
+        ("epochs", "--epochs"),
+        ("backbone", "--backbone"),
+        ("weights", "--weights"),
+        ("seed", "--seeds"),
+        ("ranking", "--ranking"),
+        ("batch_size", "batch_size of the conditions"),
+        ("workers", "workers of the conditions"),
+    ):
+        with pytest.raises(UsageError, match=place):
+            Conditions(settings={name: 1})
+    for values in ({"bogus": 1}, {"lr": "high"}, {"bits": "many"}):
+        conditions = Conditions("test_resnet", "none", 32, settings=values)
+        with pytest.raises(UsageError, match=next(iter(values))):
+            reproduce(table, root, tmp_path, conditions=conditions)
+    with pytest.raises(UsageError, match="leave out --quick"):
+        reproduce(table, root, tmp_path, conditions=Conditions(), quick=True)
+    assert not list(tmp_path.iterdir())
+    # What one method alone has is no mistake.
+    one = Conditions("nonsense", "none", 32, settings={"bits": 8})
+    with pytest.raises(UsageError, match="nonsense"):
+        reproduce(table, root, tmp_path, conditions=one)
+
+
+def test_out_must_be_a_folder(table: PaperTable, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="cannot be written to"):
+            reproduce(table, root, out, quick=True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_unseen_is_fitted_and_searched_whole(root: Path, tmp_path: Path) -> None:

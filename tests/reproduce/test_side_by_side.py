@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsir.reproduce.side_by_side import QUICK, Cell, Comparison, Missing, in_unit
+from rsir.reproduce.side_by_side import QUICK, Also, Cell, Comparison, Missing, in_unit
 from rsir.reproduce.table import PaperTable, parse
 
 TABLE = """
@@ -177,6 +177,7 @@ def test_csv_parses_back(comparison: Comparison) -> None:
     rows = list(csv.DictReader(io.StringIO(comparison.csv())))
     assert len(rows) == 12
     assert rows[0] == {
+        "part": "table",
         "table": "codes",
         "quick": "False",
         "row": "DAH | A",
@@ -195,6 +196,35 @@ def test_csv_parses_back(comparison: Comparison) -> None:
     assert {row["not_run"] for row in rows[4:8]} == {"hashnet: not in rsir yet"}
     assert rows[9]["not_run"] == "AID is gone"
     assert (rows[8]["paper"], rows[8]["difference"], rows[8]["mean"]) == ("", "", "90.0")
+
+
+def test_also_measured_in_every_form(table: PaperTable) -> None:
+    also = (
+        Also("DAH | A", "aid, bits 16", "map", (0.5, 0.25)),
+        Also("DAH | A", "aid, bits 16", "map_at_5_found", (0.75,)),
+    )
+    comparison = compared(table, [Cell("plain", table.columns[0].name, 1.0)], also=also)
+    text = comparison.markdown()
+    assert "## Also measured" in text
+    assert "| DAH \\| A | aid, bits 16 | 0.3750 | 0.7500 | – | – | – | – | – |" in text
+    first, second = comparison.to_dict()["also_measured"]
+    assert (first["method"], first["mean"], first["n"]) == ("dah", 0.375, 2)
+    assert first["std"] == pytest.approx(0.25 / math.sqrt(2))
+    assert (second["measure"], second["std"]) == ("map_at_5_found", None)
+    lines = list(csv.DictReader(io.StringIO(comparison.csv())))
+    assert [line["part"] for line in lines] == ["table", "also measured", "also measured"]
+    assert (lines[1]["column"], lines[1]["ours"]) == ("aid, bits 16", "0.5 0.25")
+    assert lines[1]["paper"] == ""
+
+
+def test_which_way_is_better() -> None:
+    text = TABLE.replace('measure = "anmrr"', 'measure = "anmrr_k_plus_1"')
+    table = parse("codes", text)
+    cells = [Cell("plain", column.name, 1.0) for column in table.columns]
+    found = compared(table, cells).markdown()
+    assert "(share; anmrr_k_plus_1, smaller is better)" in found
+    assert "(ms; ms_per_query, smaller is better)" in found
+    assert "(percent; map)" in found
 
 
 def test_write(comparison: Comparison, tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ def evaluate(
     from rsir.data.near_duplicates import split_near_duplicates
     from rsir.evaluate import evaluate as run
 
+    if figures is not None:
+        from rsir.figures.report import check_folder
+
+        check_folder(figures)
     encoder = rsir.load(model, device=device)
     own = (encoder.folder or Path()) / "split.csv"
     manifest = split or (own if own.is_file() and part is not Part.all else None)
@@ -112,6 +116,9 @@ def evaluate(
     about: dict[str, Any] = {}
     if protocol is Protocol.query_gallery and (manifest is None or part is Part.all):
         raise UsageError("query-gallery needs a --split, and a --part of it to take queries from")
+    parts: Split | None = None
+    if near_duplicates and manifest is None:
+        raise UsageError("--near-duplicates compares the parts of a split; give one")
     if manifest is None:
         if part not in (None, Part.all):
             raise UsageError(f"the part {part.value} is of a split; give one with --split")
@@ -137,11 +144,10 @@ def evaluate(
             ties=ties,
             drop_without_relevant=drop_empty,
             nearest=0 if figures is None else SHOWN,
+            split=parts,
             on_progress=tick,
         )
-    if near_duplicates:
-        if manifest is None:
-            raise UsageError("--near-duplicates compares the parts of a split; give one")
+    if near_duplicates and parts is not None:
         with progress("comparing") as tick:
             alike = split_near_duplicates(parts, data, on_progress=tick)
         report = dataclasses.replace(report, near_duplicates=alike)
@@ -174,11 +180,15 @@ def compare(
     from rsir.statistics import paired, read_per_query
 
     a, b = paired(read_per_query(first), read_per_query(second))
-    chosen = measure or [name for name in ("map", "anmrr", "r_at_1") if name in a.values]
+    usual = [name for name in ("map", "anmrr", "r_at_1") if name in a.values]
+    chosen = measure or usual or list(a.values)
     unknown = [name for name in chosen if name not in a.values]
     if unknown:
         raise UsageError(f"there is no {', '.join(unknown)} in both: {', '.join(a.values)}")
     found = test(*({name: table.values[name] for name in chosen} for table in (a, b)))
+    empty = [name for name, difference in found.items() if not difference.queries]
+    if empty:
+        raise UsageError(f"no query has {', '.join(empty)} by both models")
     if as_json:
         rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
         typer.echo(json.dumps(rows, indent=2))
@@ -203,10 +213,15 @@ def reproduce(
         str | None, typer.Option(help="A timm name; the table's own if not given.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="'pretrained' (timm's hub), 'none', or a safetensors file.")
-    ] = "pretrained",
-    size: Annotated[int, typer.Option(min=8, help="Of the images in pixels.")] = 224,
-    epochs: Annotated[int, typer.Option(min=0, help="Of every training.")] = 30,
+        str | None,
+        typer.Option(help="'pretrained' (timm's hub; default), 'none', or a safetensors file."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Of the images in pixels; default 224.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Of every training; default 30.")
+    ] = None,
     set_: Set = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke version of minutes; its numbers say nothing.")
@@ -230,27 +245,35 @@ def reproduce(
         return
     if table is None or data_root is None:
         raise UsageError("say which TABLE and --data-root; --list shows the tables")
-    from rsir.reproduce.runs import Conditions
+    from rsir.reproduce.conditions import Conditions
     from rsir.reproduce.runs import reproduce as run
 
+    assigned = parse_assignments(set_ or [])
+    own: dict[str, Any] = {
+        "backbone": backbone,
+        "weights": weights,
+        "image_size": size,
+        "epochs": epochs,
+    }
+    given = {name: value for name, value in own.items() if value is not None}
+    # These have no option of their own.
+    for name in ("batch_size", "precision", "validation", "workers"):
+        if name in assigned:
+            given[name] = assigned.pop(name)
     compared = run(
         table,
         data_root,
         out,
-        conditions=Conditions(
-            backbone=backbone,
-            weights=weights,
-            image_size=size,
-            epochs=epochs,
-            settings=parse_assignments(set_ or []),
-        ),
-        methods=None if methods is None else methods.split(","),
+        conditions=Conditions(**given, settings=assigned) if given or assigned else None,
+        methods=None if methods is None else [name.strip() for name in methods.split(",")],
         seeds=range(seeds),
         quick=quick,
         on_line=say,
     )
     typer.echo(compared.markdown())
     say(f"the table as Markdown, CSV, JSON and a picture is in {compared.write(out / table)}")
+    if not any(cell.ours for cell in compared.cells):
+        raise DataError("nothing could be run; the table says why")
 
 
 def _verified(

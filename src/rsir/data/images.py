@@ -120,7 +120,7 @@ def find_images(
                 found.add(start)
         else:
             raise DataError(f"{start}: no such file or folder; check the path")
-    for file in _walk(folders, closed):
+    for file in walk(folders, closed):
         if file.suffix.lower() in SUFFIXES:
             found.add(file)
         else:
@@ -128,7 +128,8 @@ def find_images(
     return sorted(found), others
 
 
-def _walk(starts: list[Path], closed: Path | None) -> Iterator[Path]:
+def walk(starts: list[Path], closed: Path | None) -> Iterator[Path]:
+    """The files below the folders `starts`, each real folder once; what is in `closed` is not."""
     # Stacks, not recursion: depth is the user's. Resolved folders in `seen` stop link loops.
     # A link waits until no real folder is left: the ids of a folder's files come from their paths,
     # and must not change when someone links to it.

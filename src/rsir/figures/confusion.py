@@ -14,8 +14,6 @@ from rsir.figures.style import Picture, blank, drawn, percent, shown
 if TYPE_CHECKING:
     from rsir.evaluate import Details
 
-AMONG = 10
-"""First results that are counted; as many as a strip shows."""
 NAMED = 8
 """Pairs that are named in words; our choice."""
 MOST_CLASSES = 60
@@ -36,27 +34,18 @@ class Pair:
         return f"{shown(self.query)} ← {shown(self.retrieved)} {percent(self.share)}"
 
 
-def confusion(details: Details, among: int = AMONG) -> NDArray[np.float64]:
+def confusion(details: Details) -> NDArray[np.float64]:
     """(L, L): row = the query's class, column = class of what is retrieved, as a share.
 
-    Mean over the queries of class i of the share of class j among their first results, at most
-    `among` of them. Of several labels: queries that carry label i, results that carry label j, so
-    that a row can sum to more than 1. A class without queries has a row of NaN.
+    Mean over the queries of class i of the share of class j among their first results (expected
+    over the orders of equal distances). Of several labels: queries that carry label i, results that
+    carry label j, so that a row can sum to more than 1. A class without queries has a row of NaN.
     """
-    L = len(details.queries.classes)
-    asked = _carries(details.query_targets, L)
-    held = _carries(details.gallery_targets, L)
-    shares = held[details.nearest[:, :among]].mean(axis=1)  # (Q, L)
-    count = asked.sum(axis=0)
+    classes = len(details.queries.classes)
+    targets = details.query_targets
+    asked = (targets > 0).astype(float) if targets.ndim == 2 else np.eye(classes)[targets]
     with np.errstate(invalid="ignore"):
-        return np.asarray((asked.T @ shares) / count[:, None], np.float64)
-
-
-def _carries(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """(N, L) 1 where an image has the class or the label, else 0."""
-    if targets.ndim == 2:
-        return (targets > 0).astype(np.float64)
-    return np.asarray(np.eye(classes)[targets], np.float64)
+        return np.asarray((asked.T @ details.shares) / asked.sum(axis=0)[:, None], np.float64)
 
 
 def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[Pair]:
@@ -134,4 +123,4 @@ def confusion_matrix(details: Details) -> Picture:
 
 
 def _depth(details: Details) -> int:
-    return min(AMONG, len(details.nearest[0]))
+    return len(details.nearest[0])

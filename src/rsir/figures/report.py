@@ -42,9 +42,7 @@ def write(
     The same report gives the same bytes. Files of an earlier report are overwritten, others stay.
     Raises MissingExtraError without the extra 'figures', UsageError if `out` is a file.
     """
-    needed()
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; name a folder for the figures")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     sections: dict[str, list[dict[str, Any]]] = {}
@@ -55,6 +53,13 @@ def write(
     page = out / PAGE
     page.write_bytes(_page(report, sections).encode("utf-8", "backslashreplace"))
     return [*files, page]
+
+
+def check_folder(out: Path) -> None:
+    """What `write` would refuse, before any work: no extra 'figures', or `out` is a file."""
+    needed()
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder for the figures")
 
 
 def _pictures(

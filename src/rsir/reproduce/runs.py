@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import errno
 import hashlib
 import json
 import logging
 import math
-import os
-import re
-import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +27,15 @@ from rsir.data.folder import LabelledSet
 from rsir.data.splits import Split
 from rsir.encode import Encoder
 from rsir.errors import DataError, RsirError, UsageError
-from rsir.evaluate import DEFINITIONS, PROTOCOLS, evaluate
+from rsir.evaluate import evaluate
 from rsir.figures.style import needed
-from rsir.methods import METHODS, method_type
-from rsir.model import Model, file_sha256
+from rsir.methods import method_type
+from rsir.model import Model
 from rsir.nn.backbone import Backbone
-from rsir.reproduce.side_by_side import COSTS, Cell, Comparison, Missing, in_unit
-from rsir.reproduce.table import Column, PaperTable, Row, load
+from rsir.reproduce.conditions import QUICK, QUICK_CLASSES, QUICK_IMAGES, Conditions, described
+from rsir.reproduce.provenance import KNOWN, is_old, machine, named, provenance
+from rsir.reproduce.side_by_side import ALSO, COSTS, Also, Cell, Comparison, Missing, in_unit
+from rsir.reproduce.table import Column, PaperTable, Row, load, no_method
 from rsir.settings import Settings, configure
 from rsir.training import train
 
@@ -50,53 +48,10 @@ Place = tuple[str, str]
 LABEL_TABLES = ("LandUse_Multilabeled.txt", "labels.csv", "labels.txt")
 """Tables of labels, looked for beside the images or up to two folders above: UC Merced's as its
 authors named it (Chaudhuri et al. 2018), or one that was made by hand."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Of these nothing can be written any more."""
 COUNTED = ("parameters", "multiply_adds")
 """Costs that do not depend on the machine."""
-COST_DEFINITIONS = {
-    "parameters": "numbers that the embedding depends on (`rsir.cost`)",
-    "multiply_adds": "of one forward pass, a product with an addition is 1 (`rsir.cost`)",
-    "bytes_per_image": "of the vector or code that is stored and compared (`rsir.timing`)",
-    "ms_per_image": "median, one image in memory to its encoding (`rsir.timing`)",
-    "ms_per_query": "median, one encoded query to its 100 nearest, exactly, on the CPU, among as "
-    "many random encodings as the set has images to be searched (`rsir.timing`)",
-}
-QUICK_CLASSES, QUICK_IMAGES = 4, 12
-"""Of a quick version: classes, and images of each; our choice, the fewest that all samplers and
-measures have something to do with."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What all rows of a table share; only a row that is about one of these may differ.
-
-    backbone, weights: as for `rsir train`; a backbone of None is the table's, "resnet50" (our
-    choice) where it has none. batch_size: None leaves each method its own.
-    validation: share of the training images that chooses the best epoch; 0, our choice, for the
-    papers name no such part, keeps the last epoch. settings: more that all rows are to share, by
-    the names of the trainer's settings.
-    """
-
-    backbone: str | None = None
-    weights: str | Path = "pretrained"
-    image_size: int = 224
-    epochs: int = 30
-    batch_size: int | None = None
-    precision: str = "auto"
-    validation: float = 0.0
-    workers: int = 2
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def values(self) -> dict[str, Any]:
-        """All of it, flat, by name."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del own["settings"]
-        if self.batch_size is None:
-            del own["batch_size"]
-        return {**own, "weights": str(self.weights), **self.settings}
-
-
-QUICK = Conditions("test_resnet", "none", 32, epochs=1, batch_size=16, precision="32", workers=0)
-"""A quick version: timm's own tiny net for tests, from random weights."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +98,10 @@ def reproduce(
     the split and the training. quick: `QUICK` conditions on a few images. on_line: gets a line
     of text for each epoch and each number.
 
-    What fails is said in `Comparison.missing`, and the rest goes on. Raises UsageError for an
-    unknown table or method, and for conditions that nothing could be trained under, DataError
-    if `data_root` is no folder, MissingExtraError if the table could not be drawn in the end.
+    What fails is said in `Comparison.missing`, and the rest goes on; but a full disk ends it with
+    the OSError. Raises UsageError for an unknown table or method, conditions that nothing could be
+    trained under or that `quick` would drop, an `out` that cannot be written; DataError if
+    `data_root` is no folder, MissingExtraError if the table could not be drawn in the end.
     """
     needed()
     if isinstance(table, str):
@@ -154,17 +110,24 @@ def reproduce(
         raise UsageError(f"seeds must be one or more different numbers, not {list(seeds)}")
     if not Path(data_root).is_dir():
         raise DataError(f"{data_root}: no such folder; give the one that the image sets lie in")
+    if quick and conditions is not None:
+        raise UsageError(
+            "a quick version has conditions of its own: leave out --quick, or --backbone, "
+            "--weights, --size, --epochs and -s"
+        )
     rows = _chosen(table, methods)
     conditions = QUICK if quick else conditions or Conditions()
     if conditions.backbone is None:
         conditions = dataclasses.replace(conditions, backbone=table.backbone or "resnet50")
+    _check(conditions, rows)
+    _check_writable(Path(out))
     bench = Bench(Path(data_root), Path(out), conditions, quick=quick, say=on_line or log.info)
 
     plans: dict[Place, dict[int, Question]] = {}
     ours: dict[Place, list[float]] = {}
     missing: list[Missing] = []
     for row in rows:
-        if reason := _no_method(row):
+        if reason := no_method(row):
             missing.append(Missing(row.name, None, reason))
             continue
         for column in _wanted(row, table):
@@ -176,8 +139,8 @@ def reproduce(
                     ours[place] = [in_unit(bench.cost(row, column), column.unit)]
                 else:
                     plans[place] = {seed: bench.question(row, column, seed) for seed in seeds}
-            except RsirError as error:
-                missing.append(Missing(*place, str(error)))
+            except (RsirError, OSError) as error:
+                missing.append(Missing(*place, reason_of(error)))
 
     asked = [question for planned in plans.values() for question in planned.values()]
     if not all(bench.run_of(question.training).exists() for question in asked):
@@ -195,8 +158,8 @@ def reproduce(
             label = f"{place[0]} · {column.name} · seed {seed}"
             try:
                 value = in_unit(bench.measure(planned[seed], column, label), column.unit)
-            except (RsirError, torch.OutOfMemoryError) as error:
-                failed[place] = str(error).splitlines()[0]
+            except (RsirError, OSError, torch.OutOfMemoryError) as error:
+                failed[place] = reason_of(error)
                 bench.say(f"{label}: not run, {failed[place]}")
             else:
                 ours.setdefault(place, []).append(value)
@@ -214,7 +177,73 @@ def reproduce(
         conditions=tuple(described(bench, table, rows, seeds)),
         seeds=tuple(seeds),
         quick=quick,
+        also=tuple(_also(bench, rows, columns, plans)),
     )
+
+
+def reason_of(error: Exception) -> str:
+    """What is said of a cell that failed, one line. Raises an error of a full disk again."""
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            raise error
+        return f"{error.filename or 'the system'}: {error.strerror or error}"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _check(conditions: Conditions, rows: Sequence[Row]) -> None:
+    """UsageError for shared settings that no method of the rows takes; some may be of one alone."""
+    values = conditions.values()
+    del values["backbone"], values["weights"]
+    refused: UsageError | None = None
+    for method in dict.fromkeys(row.method for row in rows if row.method and not no_method(row)):
+        try:
+            configure(method_type(method), values)
+        except UsageError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out / "runs"):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written to ({error.strerror or error}); give another folder"
+        ) from error
+
+
+def _also(
+    bench: Bench,
+    rows: Sequence[Row],
+    columns: Mapping[str, Column],
+    plans: Mapping[Place, Mapping[int, Question]],
+) -> list[Also]:
+    """`ALSO` of every evaluation that there is, row by row; a value for each of its seeds."""
+    found: dict[tuple[str, str, str], dict[Question, float]] = {}
+    for (row, name), planned in plans.items():
+        for question in planned.values():
+            metrics = bench.results.get(question, {}).get("metrics", {})
+            for key in ALSO:
+                if metrics.get(key) is not None:
+                    place = (row, _in_words(columns[name]), key)
+                    found.setdefault(place, {})[question] = float(metrics[key])
+    return [Also(*place, tuple(values.values())) for place, values in found.items()]
+
+
+def _in_words(column: Column) -> str:
+    """What a column searches, whatever it measures."""
+    parts = [
+        f"{column.data} labels" if column.labels else column.data or "",
+        *([] if column.train is None else [f"{column.train:g} trained on"]),
+        f"{column.unseen} searched unseen" if column.unseen else column.search,
+        *(f"{name} {value}" for name, value in column.settings.items()),
+    ]
+    return ", ".join(parts)
 
 
 def _chosen(table: PaperTable, methods: Sequence[str] | None) -> list[Row]:
@@ -253,17 +282,6 @@ def _wanted(row: Row, table: PaperTable) -> list[Column]:
         for column in table.columns
         if (row.name, column.name) in given or row.name not in rows or column.name not in columns
     ]
-
-
-def _no_method(row: Row) -> str | None:
-    """Why rsir cannot run the row at all."""
-    if row.absent:
-        return row.absent
-    if row.method is None:
-        return "not in rsir yet"
-    if row.method not in METHODS:
-        return f"{row.method} is not in rsir yet"
-    return None
 
 
 class Bench:
@@ -376,7 +394,7 @@ class Bench:
         """The folder of its run; another configuration or split has another."""
         config = {
             **dataclasses.asdict(training),
-            "weights": _named(training.weights),
+            "weights": named(training.weights),
             "split": self.split_of(training).hash,
         }
         del config["settings"]["workers"]
@@ -390,8 +408,12 @@ class Bench:
         asked = (question.search, question.unseen, question.ranking)
         file = run.with_name(".".join([run.name, *filter(None, asked), "json"]))
         if question not in self.results:
-            result = _read(file)
-            if result is None or (_value(result, column) is None and _is_old(result)):
+            result = _read_result(file)
+            # Other evaluations have other measures, or errors; only a training is costly.
+            if result is None or (
+                is_old(result["evaluated"])
+                and (self._is_complete(run) or _value(result, column) is None)
+            ):
                 result = self._evaluate(question, self._trained(question.training, run, label))
                 _write(file, result)
             self.results[question] = result
@@ -407,7 +429,7 @@ class Bench:
         if training in self._failed:
             raise UsageError(self._failed[training])
         # Its name stands for its configuration and the images' contents: nothing to compare.
-        if (_read(run / "run.json") or {}).get("complete"):
+        if self._is_complete(run):
             return run
         origin = run.with_name(f"{run.name}.origin.json")
         if not origin.exists():
@@ -424,9 +446,12 @@ class Bench:
                 settings=training.settings,
                 on_epoch=lambda line: self.say(f"{label} · {line}"),
             )
-        except (RsirError, torch.OutOfMemoryError) as error:
-            self._failed[training] = str(error).splitlines()[0]
+        except (RsirError, OSError, torch.OutOfMemoryError) as error:
+            self._failed[training] = reason_of(error)
             raise
+
+    def _is_complete(self, run: Path) -> bool:
+        return bool((_read(run / "run.json") or {}).get("complete"))
 
     def _evaluate(self, question: Question, run: Path) -> dict[str, Any]:
         """The result of one evaluation of a complete run, as plain JSON values."""
@@ -438,7 +463,7 @@ class Bench:
             report = evaluate(encoder, queries, gallery, ranking=question.ranking)
         plain = report.to_dict()
         del plain["curves"], plain["definitions"]
-        origin = _read(run.with_name(f"{run.name}.origin.json"))
+        origin = _read(run.with_name(f"{run.name}.origin.json"), KNOWN)
         return {**plain, "trained": origin, "evaluated": provenance()}
 
     def _searched(self, question: Question) -> tuple[LabelledSet, LabelledSet | None]:
@@ -473,7 +498,7 @@ class Bench:
         if not counts:
             config["gallery"] = _searched_count(column)
         file = self.runs / f"{self._name('cost-' + row.method, config)}.json"
-        found = _read(file)
+        found = _read(file, (column.measure, *([] if counts else ["measured"])))
         if found is None:
             model = models.build(
                 row.method,
@@ -485,7 +510,7 @@ class Bench:
             found = {**config, **(_counted(model) if counts else self._timed(model, config))}
             _write(file, found)
         if not counts:
-            self.timed_on.add(_machine(found["measured"]))
+            self.timed_on.add(machine(found["measured"]))
         return float(found[column.measure])
 
     def _timed(self, model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -549,12 +574,6 @@ def _value(result: Mapping[str, Any], column: Column) -> float | None:
     return None if value is None else float(value)
 
 
-def _is_old(result: Mapping[str, Any]) -> bool:
-    """Whether another rsir evaluated it, which may have had fewer measures."""
-    made = result["evaluated"]
-    return (made["rsir"], made["commit"]) != (rsir.__version__, _commit())
-
-
 def _searched_count(column: Column) -> int:
     """How many images are searched, by the catalogue's number of images."""
     from rsir.timing import GALLERY
@@ -572,156 +591,35 @@ def _counted(model: Model) -> dict[str, Any]:
     return {"parameters": counted.parameters, "multiply_adds": counted.multiply_adds}
 
 
-def described(
-    bench: Bench, table: PaperTable, rows: Sequence[Row], seeds: Sequence[int]
-) -> list[tuple[str, str]]:
-    """What our numbers hold for: (subject, sentence) each."""
-    asked = list(bench.results)
-    kept = "best epoch on the validation part" if bench.conditions.validation else "last epoch"
-    lines = [
-        ("Shared by all rows", _shared(bench, table, rows)),
-        (
-            "Tuning budget",
-            f"none for any row: trained once for each of {len(seeds)} "
-            f"seed{'s' if len(seeds) > 1 else ''} with the method's own settings, the {kept} "
-            "kept; no test image chose anything",
-        ),
-    ]
-    trained = {(q.training.method, _trained_with(q.training.settings)) for q in asked}
-    lines += [(f"{method} is trained with", how) for method, how in sorted(trained)]
-    for (data, labels, share, seed), split in sorted(bench.splits.items()):
-        what = "labels" if labels else "classes"
-        counts = ", ".join(
-            f"{len(split.part(part))} {part}" for part in splits.PARTS if len(split.part(part))
-        )
-        lines.append(
-            (
-                f"Split of {data}, seed {seed}",
-                f"{share:g} of each of {len(split.classes)} {what} to train on ({counts} images), "
-                f"hash {split.hash[:16]}",
-            )
-        )
-    for protocol in sorted({result["protocol"] for result in bench.results.values()}):
-        lines.append((f"Searched {protocol}", PROTOCOLS[protocol]))
-    for unseen in sorted({q.unseen for q in asked if q.unseen}):
-        lines.append(
-            (
-                f"Searched unseen, {unseen}",
-                "all of it, of which nothing was trained on; what learns from a gallery without "
-                "labels is fitted to it",
-            )
-        )
-    rankings = {result["ranking"].partition(":")[0] for result in bench.results.values()}
-    measured = [column.measure for column in table.columns if column.measure]
-    keys = [re.sub(r"_at_\d+", "_at_k", measure) for measure in measured]
-    keys += ["relevant", "ties", *sorted(rankings)] if asked else []
-    lines += [(key, DEFINITIONS[key]) for key in dict.fromkeys(keys) if key in DEFINITIONS]
-    machines = dict.fromkeys(_machine(result["trained"]) for result in bench.results.values())
-    lines += [("Run on", machine) for machine in machines]
-    left_out = [row.name for row in table.rows if row not in rows]
-    if left_out:
-        lines.append(("Left out", f"{', '.join(left_out)}: not asked for"))
-    costs = [column.measure for column in table.columns if column.measure in COSTS]
-    lines += [(key, COST_DEFINITIONS[key]) for key in dict.fromkeys(costs)]
-    lines += [("Timed on", machine) for machine in sorted(bench.timed_on)]
-    return [*lines, ("The paper's protocol", " ".join(table.protocol.split()))]
+def _read_result(file: Path) -> dict[str, Any] | None:
+    """An evaluation that was kept; None if there is none. DataError if it is not whole."""
+    found = _read(file, ("metrics", "per_class", "protocol", "ranking", "trained", "evaluated"))
+    if found is None:
+        return None
+    origins = [found["evaluated"], *([] if found["trained"] is None else [found["trained"]])]
+    if not (found["metrics"] and isinstance(found["metrics"], dict)):
+        raise _damaged(file, "it has no metrics")
+    if not all(isinstance(made, dict) and made.keys() >= set(KNOWN) for made in origins):
+        raise _damaged(file, "it does not say what made it")
+    return found
 
 
-def _shared(bench: Bench, table: PaperTable, rows: Sequence[Row]) -> str:
-    """The conditions, and which rows differ in one because the table is about that."""
-    shared = bench.conditions.values()
-    size = shared["image_size"]
-    validation = f"{shared['validation']:g} of the training images to choose the epoch by"
-    parts = [
-        "split, seeds",
-        f"backbone {shared['backbone']}",
-        f"weights {_named(shared['weights'])}",
-        f"{size} × {size} pixels",
-        f"{shared['epochs']} epoch{'s' if shared['epochs'] != 1 else ''}",
-        validation if shared["validation"] else "no validation part",
-        f"precision {shared['precision']}",
-        *([f"batches of {shared['batch_size']}"] if "batch_size" in shared else []),
-        *(f"{name} {value}" for name, value in bench.conditions.settings.items()),
-    ]
-    if bench.quick:
-        parts.append(f"{QUICK_CLASSES} classes of {QUICK_IMAGES} images of each set")
-    others = {
-        f"{row.name}: {name} {value}": None
-        for row in rows
-        if not _no_method(row)
-        for column in table.columns
-        for name, value in bench.values(row, column).items()
-        if name in shared and value != shared[name]
-    }
-    but = f"; but {'; '.join(others)}" if others else ""
-    return ", ".join(parts) + but
+def _damaged(file: Path, what: object) -> DataError:
+    return DataError(f"{file} is damaged ({what}); delete it")
 
 
-def _trained_with(settings: Settings) -> str:
-    momentum = f" (momentum {settings.momentum:g})" if settings.optimizer == "sgd" else ""
-    return (
-        f"{settings.optimizer}{momentum}, learning rate {settings.lr:g}, of its own layers "
-        f"{settings.head_lr:g}, {settings.schedule} schedule, {settings.warmup_epochs:g} epochs of "
-        f"warm-up, weight decay {settings.weight_decay:g}, batches of {settings.batch_size}, "
-        f"{settings.sampler} sampler"
-    )
-
-
-def provenance() -> dict[str, Any]:
-    """Where and when something was made: rsir, torch, commit (None outside a checkout), machine."""
-    from rsir.timing import cpu_name
-
-    return {
-        "rsir": rsir.__version__,
-        "torch": torch.__version__,
-        "commit": _commit(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _machine(made: Mapping[str, Any]) -> str:
-    commit = f", commit {made['commit']}" if made["commit"] else ""
-    return (
-        f"{made['cpu']}, {made['cores']} cores, {made['gpu'] or 'no GPU'}; rsir {made['rsir']}, "
-        f"torch {made['torch']}{commit}"
-    )
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file belongs to, "-dirty" if anything was changed."""
-    here = Path(__file__).resolve()
-    # An installed rsir may lie inside another project's checkout, whose commit says nothing.
-    for command in (
-        ["ls-files", "--error-unmatch", rsir.__file__],
-        ["describe", "--always", "--dirty"],
-    ):
-        try:
-            done = subprocess.run(
-                ["git", *command], cwd=here.parent, capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    return done.stdout.strip()
-
-
-@functools.cache
-def _named(weights: str) -> str:
-    """Weights by what is in the file, so that it may lie anywhere."""
-    file = Path(weights)
-    return f"{file.name} {file_sha256(file)[:16]}" if file.is_file() else weights
-
-
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path, keys: Collection[str] = ()) -> dict[str, Any] | None:
+    """A JSON object with at least these keys; None without a file. DataError if it is damaged."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}); delete it") from error
+        raise _damaged(file, error) from error
+    if not isinstance(found, dict):
+        raise _damaged(file, "it is no JSON object")
+    if lacking := [key for key in keys if key not in found]:
+        raise _damaged(file, f"it has no {', '.join(lacking)}")
     return found
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import rsir
 from rsir.reproduce.table import Column, PaperTable
+from rsir.statistics import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +30,18 @@ DECIMALS = {"percent": 2, "share": 4}
 """As the papers print them; other units show four significant digits."""
 COSTS = ("parameters", "multiply_adds", "bytes_per_image", "ms_per_image", "ms_per_query")
 """Measures of the net alone, which no seed changes (`rsir.cost`, `rsir.timing`)."""
-SMALLER_IS_BETTER = ("anmrr", *COSTS)
+ALSO = (
+    "map",
+    *(f"map_at_{k}_found" for k in (5, 10, 20, 100)),
+    "r_at_1",
+    "anmrr",
+)
+"""Printed of every evaluation: what a paper's "mAP" may have been, and what is most compared."""
 NOTHING = "–"
+ALSO_MEANS = (
+    "Of every evaluation, over all its queries: shares 0 … 1, means over the seeds. `map` is over "
+    "the whole ranking, `map_at_k_found` over the first k; of `anmrr` smaller is better."
+)
 PAPER_COLOUR, OUR_COLOUR = "#D55E00", "#0072B2"
 """Vermilion and blue of Okabe and Ito's palette, told apart by the colour-blind; the marks differ
 too, so that they can be told apart in grey."""
@@ -68,6 +79,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Also:
+    """A measure of an evaluation, whether the table has it or not.
+
+    row: its name. question: what was searched, in words. measure: rsir's key.
+    ours: one value a seed, a share 0 … 1.
+    """
+
+    row: str
+    question: str
+    measure: str
+    ours: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Missing:
     """What was not run, and why. column: None for the whole row."""
 
@@ -82,6 +107,7 @@ class Comparison:
 
     name: of the table. cells: row by row, in the paper's order. missing: every cell without ours.
     conditions: what our numbers hold for, (subject, sentence) each. quick: a smoke version.
+    also: `ALSO` of every evaluation.
     """
 
     name: str
@@ -91,9 +117,10 @@ class Comparison:
     conditions: tuple[tuple[str, str], ...]
     seeds: tuple[int, ...]
     quick: bool = False
+    also: tuple[Also, ...] = ()
 
     def markdown(self) -> str:
-        """Tables of the paper's numbers and ours, then what was not run, then the conditions."""
+        """The paper's numbers and ours, `ALSO`, then what was not run, then the conditions."""
         ours = f"seed {self.seeds[0]}"
         if len(self.seeds) > 1:
             seeds = ", ".join(map(str, self.seeds))
@@ -109,6 +136,8 @@ class Comparison:
             # By row, all columns are of one kind.
             kind = _kind(self.table.columns[0] if by_row else columns[name])
             parts += [f"## {name} ({kind})", self._rows(cells)]
+        if self.also:
+            parts += ["## Also measured", ALSO_MEANS, self._also_rows()]
         if self.missing:
             parts += ["## Not run", "\n".join(f"- {line}" for line in self._missing_lines())]
         lines = (f"- **{subject}**: {sentence}" for subject, sentence in self.conditions)
@@ -154,6 +183,19 @@ class Comparison:
             lines.append(f"| {name} | {_shown(cell.paper, column)} | {ours} | {difference} |")
         return "\n".join(lines)
 
+    def _also_rows(self) -> str:
+        """A row for each evaluation, a column for each measure."""
+        lines = [f"| | searched | {' | '.join(ALSO)} |", f"|---|---|{'--:|' * len(ALSO)}"]
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for one in self.also:
+            means = found.setdefault((one.row, one.question), {})
+            means[one.measure] = statistics.fmean(one.ours)
+        for place, means in found.items():
+            names = (name.replace("|", "\\|") for name in place)
+            values = (f"{means[key]:.4f}" if key in means else NOTHING for key in ALSO)
+            lines.append(f"| {' | '.join((*names, *values))} |")
+        return "\n".join(lines)
+
     def _missing_lines(self) -> list[str]:
         """A line for each reason, with the rows and the columns that it holds for."""
         reasons: dict[str, dict[str, list[str]]] = {}
@@ -174,13 +216,15 @@ class Comparison:
         return lines
 
     def csv(self) -> str:
-        """A line for each cell, numbers unrounded; empty where there is none."""
+        """A line for each cell, then for each of `also`; numbers unrounded, empty where none is."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*self._plain_cells()[0]], lineterminator="\n")
+        lines = [
+            *({"part": "table", **cell} for cell in self._plain_cells()),
+            *({"part": "also measured", **one} for one in self._plain_also()),
+        ]
+        writer = csv.DictWriter(text, [*lines[0]], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(
-            {**cell, "ours": " ".join(map(repr, cell["ours"]))} for cell in self._plain_cells()
-        )
+        writer.writerows({**line, "ours": " ".join(map(repr, line["ours"]))} for line in lines)
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,6 +238,7 @@ class Comparison:
             "quick": self.quick,
             "seeds": list(self.seeds),
             "cells": self._plain_cells(),
+            "also_measured": self._plain_also(),
             "missing": [vars(one) for one in self.missing],
             "conditions": [list(pair) for pair in self.conditions],
         }
@@ -220,6 +265,25 @@ class Comparison:
                 "not_run": reasons.get((cell.row, cell.column)) or reasons.get((cell.row, None)),
             }
             for cell in self.cells
+        ]
+
+    def _plain_also(self) -> list[dict[str, Any]]:
+        methods = {row.name: row.method for row in self.table.rows}
+        return [
+            {
+                "table": self.name,
+                "quick": self.quick,
+                "row": one.row,
+                "method": methods[one.row],
+                "column": one.question,
+                "measure": one.measure,
+                "unit": "share",
+                "mean": statistics.fmean(one.ours),
+                "std": statistics.stdev(one.ours) if len(one.ours) > 1 else None,
+                "n": len(one.ours),
+                "ours": list(one.ours),
+            }
+            for one in self.also
         ]
 
     def figure(self, file: str | Path) -> None:
@@ -294,7 +358,7 @@ def in_unit(value: float, unit: str) -> float:
 
 def _kind(column: Column) -> str:
     """The unit, rsir's measure, and which way is better where that is not upward."""
-    smaller = ", smaller is better" if column.measure in SMALLER_IS_BETTER else ""
+    smaller = ", smaller is better" if column.measure in (*SMALLER_IS_BETTER, *COSTS) else ""
     return f"{column.unit}; {column.measure or 'no measure of rsir'}{smaller}"
 
 

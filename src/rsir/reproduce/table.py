@@ -111,6 +111,17 @@ class PaperTable:
     backbone: str | None = None
 
 
+def no_method(row: Row) -> str | None:
+    """Why rsir cannot run the row at all; None if it can."""
+    if row.absent:
+        return row.absent
+    if row.method is None:
+        return "not in rsir yet"
+    if row.method not in METHODS:
+        return f"{row.method} is not in rsir yet"
+    return None
+
+
 def names() -> tuple[str, ...]:
     """The tables that there are, in the order of the papers and of their numbers."""
     files = [file.name for file in _folder().iterdir()]

@@ -1,0 +1,173 @@
+"""A scene cut into tiles: tiles a second and peak memory, beside what one would otherwise do.
+
+    python benchmarks/scenes.py [--side 20000] [--tile 512] [--layout tiled] [--folder DIR]
+
+Draws a side × side × 3 uint8 GeoTIFF block by block (smooth ramps with noise, so that no block is
+empty), then lets each contender, in a fresh process of its own, hand over every tile as a
+(3, tile, tile) uint8 array:
+
+rsir: `rsir.geo.tiles.tiles_of`, with footprint, id and content digest; once more with the digest
+    left out, which is the price of knowing the scene again.
+rasterio-windows: a loop over `dataset.read(window=…)`, pixels and nothing else: the floor.
+rasterio-whole: the whole scene read, then sliced: the shortest program.
+torchgeo: RasterDataset and GridGeoSampler, without workers.
+
+Memory is the process's own high-water mark (VmHWM), and what it held before the first tile (its
+imports); both include file pages of libraries, not the page cache. The scene is deleted at the end.
+Writes benchmarks/results/scenes.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "scenes.json"
+CONTENDERS = ("rsir", "rsir-no-digest", "rasterio-windows", "rasterio-whole", "torchgeo")
+
+
+def draw(path: Path, side: int, layout: str) -> None:
+    import rasterio
+    from affine import Affine
+    from rasterio.windows import Window
+
+    block = 512
+    tiled = {"tiled": True, "blockxsize": block, "blockysize": block}
+    noise = np.random.default_rng(0).integers(0, 64, (3, block, block)).astype(np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8",
+        crs="EPSG:32633", transform=Affine(1, 0, 500_000, 0, -1, 5_000_000), BIGTIFF="IF_SAFER",
+        **(tiled if layout == "tiled" else {}),
+    ) as dataset:  # fmt: skip
+        for row in range(0, side, block):
+            for column in range(0, side, block):
+                w, h = min(block, side - column), min(block, side - row)
+                level = (np.array([row, column, row + column]) // block * 7 % 192).astype(np.uint8)
+                dataset.write(
+                    noise[:, :h, :w] + level[:, None, None], window=Window(column, row, w, h)
+                )
+
+
+def contender(name: str, path: Path, tile: int) -> Iterator[np.ndarray]:
+    """An iterator over the tiles; what comes before its first `next` is imports."""
+    if name.startswith("rsir"):
+        from rsir.geo.scene import Scene
+        from rsir.geo.tiles import tiles_of
+        from rsir.geo.tiling import Tiling
+
+        if name == "rsir-no-digest":
+            Scene.content = "0" * 32
+        return (made.pixels for made in tiles_of(path, Tiling(size=tile)))
+    if name == "torchgeo":
+        return torchgeo(path, tile)
+    return rasterio_(name == "rasterio-whole", path, tile)
+
+
+def rasterio_(whole: bool, path: Path, tile: int) -> Iterator[np.ndarray]:
+    import rasterio
+    from rasterio.windows import Window
+
+    def read() -> Iterator[np.ndarray]:
+        with rasterio.open(path) as dataset:
+            everything = dataset.read() if whole else None
+            starts = [min(i, dataset.width - tile) for i in range(0, dataset.width, tile)]
+            for row in starts:
+                for column in starts:
+                    if everything is None:
+                        yield dataset.read(window=Window(column, row, tile, tile))
+                    else:
+                        yield everything[:, row : row + tile, column : column + tile]
+
+    return read()
+
+
+def torchgeo(path: Path, tile: int) -> Iterator[np.ndarray]:
+    from torchgeo.datasets import RasterDataset
+    from torchgeo.samplers import GridGeoSampler
+
+    def read() -> Iterator[np.ndarray]:
+        dataset = RasterDataset(str(path))
+        for where in GridGeoSampler(dataset, size=tile, stride=tile):
+            yield dataset[where]["image"].numpy().astype(np.uint8)
+
+    return read()
+
+
+def memory(field: str) -> float:
+    """Megabytes: VmHWM (most so far) or VmRSS (now). ru_maxrss would have the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
+
+
+def measure(name: str, path: Path, tile: int) -> dict[str, float]:
+    warnings.simplefilter("ignore")
+    made = contender(name, path, tile)
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    count = total = 0
+    for pixels in made:
+        assert pixels.shape == (3, tile, tile), pixels.shape
+        count += 1
+        total += int(pixels[:, ::97, ::97].sum())  # every tile is looked at
+    seconds = time.perf_counter() - start
+    return {
+        "tiles": count, "checksum": total, "seconds": seconds, "tiles_per_second": count / seconds,
+        "megabytes_before": before, "megabytes_peak": memory("VmHWM"),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=20_000, help="of the scene in pixels")
+    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--layout", choices=["tiled", "strips"], default="tiled")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--folder", type=Path, help="for the scene; a temporary one if not given")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SCENE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.one[0], Path(given.one[1]), given.tile)))
+        return
+    load = os.getloadavg()
+    rows = {}
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        path = Path(folder) / "scene.tif"
+        draw(path, given.side, given.layout)
+        size = path.stat().st_size
+        for name in given.contenders:
+            command = [sys.executable, __file__, "--one", name, str(path)]
+            done = subprocess.run(
+                [*command, "--tile", str(given.tile)], check=True, capture_output=True, text=True
+            )
+            rows[name] = json.loads(done.stdout)
+            print(name, {key: round(value, 1) for key, value in rows[name].items()}, flush=True)
+    results = {
+        "command": shlex.join(["python", "benchmarks/scenes.py", *sys.argv[1:]]),
+        "scene": {"side": given.side, "bytes": size, "layout": given.layout, "tile": given.tile},
+        "machine": {
+            "system": platform.platform(), "cores": os.cpu_count(),
+            "load_before": load, "load_after": os.getloadavg(),
+            **{name: version(name) for name in ("rasterio", "numpy", "torchgeo")},
+        },
+        "contenders": rows,
+    }  # fmt: skip
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
