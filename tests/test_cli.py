@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rsir import cli
+from rsir.cli.options import parse_assignments
 from rsir.errors import UsageError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -570,10 +571,10 @@ def test_an_empty_class_and_a_class_of_one_are_named(shell: Shell, tmp_path: Pat
 
 
 def test_values_of_assignments() -> None:
-    found = cli.parse_assignments(["a=1", "b=0.5", "c=true", "d=text", "e=x=y", 'f="1"'])
+    found = parse_assignments(["a=1", "b=0.5", "c=true", "d=text", "e=x=y", 'f="1"'])
     assert found == {"a": 1, "b": 0.5, "c": True, "d": "text", "e": "x=y", "f": "1"}
     with pytest.raises(UsageError):
-        cli.parse_assignments(["=1"])
+        parse_assignments(["=1"])
 
 
 def test_the_written_help_is_the_shells_own() -> None:

@@ -50,7 +50,7 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 20 * 2**20
+BLOCK_BYTES = 32 * 2**20
 """Memory for what is made of one block of queries; our choice. A core at a time has one, and one
 more waits."""
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.archive.exact import ExactStore
-from rsir.archive.flat import FlatAdaptive
+from rsir.archive.filters import Filter
+from rsir.archive.flat import FlatAdaptive, FlatCodes, FlatFloats
 from rsir.archive.lance import LanceStore
 from rsir.archive.store import Record, Store
 from rsir.errors import ArchiveError, UsageError
@@ -354,6 +356,197 @@ def test_unknown_metrics_and_dimensions_are_refused(make, metric):
         make("cosine", 0)
 
 
+PROPERTIES = st.dictionaries(
+    st.sampled_from(["cloud", "folder", "an odd 'name'", "class"]),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-2, 2),
+        st.sampled_from([0.5, 1e300, 10**400, 2**63, "a", "", "é'", "\n", "\0", "cloud", "1"]),
+        st.just([1]),
+        st.just({"cloud": 1}),
+    ),
+)
+
+
+def box(west: float, south: float, size: float) -> dict:
+    east, north = west + size, south + size
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+PLACES = st.one_of(
+    st.none(),
+    st.builds(box, st.integers(-3, 3), st.integers(-3, 3), st.sampled_from([0.5, 2])),
+    st.just({"type": "Point", "coordinates": [0.5, 0.5]}),
+    st.just({"type": "Polygon", "coordinates": [[[0, 0], [2, 2], [2, 0], [0, 2], [0, 0]]]}),
+)
+TIMES = st.sampled_from([None, datetime(2024, 5, 1), datetime(2024, 5, 1, 0, 0, 0, 1)])
+CONDITIONS = st.recursive(
+    st.one_of(
+        st.builds(
+            "{} {} {}".format,
+            st.sampled_from(["cloud", "folder", "\"an odd 'name'\"", "id", "size", "missing"]),
+            st.sampled_from(["=", "<>", "<", ">="]),
+            st.sampled_from(["1", "0.5", "-1", "'a'", "'é'''", "TRUE", "NULL", "cloud", "'5'"]),
+        ),
+        st.sampled_from(
+            [
+                "cloud IS NULL",
+                "folder LIKE '%a'",
+                "id IN ('1', '12', '30')",
+                "id LIKE '1_'",
+                "cloud BETWEEN 0 AND 1",
+                "datetime > '2024-05-01'",
+                "source = '/images/7.png'",
+            ]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.builds("({} AND {})".format, inner, inner),
+        st.builds("({} OR {})".format, inner, inner),
+        st.builds("NOT ({})".format, inner),
+    ),
+    max_leaves=4,
+)
+FILTERS = st.builds(
+    Filter,
+    bbox=st.sampled_from([None, None, (0, 0, 1, 1), (-180, -90, 180, 90), (2, -9, -2, 9)]),
+    geometry=st.sampled_from(
+        [None, None, {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [0, 4], [0, 0]]]}]
+    ),
+    start=TIMES,
+    where=st.one_of(st.none(), CONDITIONS),
+    classes=st.sampled_from([None, None, ("a", "1")]),
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_filters_find_what_the_reference_finds(data):
+    metric = data.draw(st.sampled_from(ALL), "metric")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
+    count = data.draw(st.integers(0, 40), "count")
+    rows = vectors(metric, rng, count + 2, 3)
+    records = [
+        record(
+            str(n),
+            size=n % 3,
+            properties=data.draw(PROPERTIES),
+            footprint=data.draw(PLACES),
+            datetime=data.draw(TIMES),
+        )
+        for n in range(count)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        reference = ExactStore(metric, dimension(metric, 3))
+        store = lance(Path(folder))(metric, dimension(metric, 3))
+        for some in (slice(0, count // 2), slice(count // 2, count)):
+            for each in (reference, store):
+                each.add(records[some], rows[:count][some])
+        gone = [str(n) for n in range(0, count, 7)]
+        assert store.delete(gone) == reference.delete(gone)
+        for chosen in data.draw(st.lists(FILTERS, min_size=1, max_size=8), "filters"):
+            assert store.count(chosen) == reference.count(chosen)
+            assert list(store.records(chosen)) == list(reference.records(chosen))
+            for k in (1, 5, 50):
+                found = store.search(rows[-2:], k, filter=chosen)
+                assert found == reference.search(rows[-2:], k, filter=chosen)
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_filters_of_any_share_search_exactly(make, metric):
+    rng = np.random.default_rng(9)
+    store = make(metric, dimension(metric, 4))
+    rows = vectors(metric, rng, 40, 4)[rng.integers(0, 40, 2000)]
+    ids = [f"{n:04d}" for n in rng.permutation(2000)]
+    store.add([record(id, properties={"n": int(id)}) for id in ids], rows)
+    for below in (0, 1, 20, 1000, 1999, 2000):
+        chosen = Filter(where=f"n < {below}")
+        assert store.count(chosen) == below
+        kept = {id: row for id, row in zip(ids, rows, strict=True) if int(id) < below}
+        for k in (1, 30, 3000):
+            found = store.search(rows[:3], k, filter=chosen)
+            if not kept:
+                assert found == [[], [], []]
+                continue
+            far = pairwise(metric, rows[:3], np.stack(list(kept.values())))
+            for neighbours, row in zip(found, far, strict=True):
+                wanted = sorted(zip(row.tolist(), kept, strict=True))[:k]
+                assert [(n.distance, n.record.id) for n in neighbours] == wanted
+
+
+def test_adaptive_codes_are_searched_by_plain_hamming_too(make):
+    rng = np.random.default_rng(10)
+    store = make(ADAPTIVE, dimension(ADAPTIVE, 3))
+    rows = vectors(ADAPTIVE, rng, 300, 3)
+    store.add([record(f"{n:03d}", size=n) for n in range(300)], rows)
+    codes, _ = unpacked(rows, 3)
+    for chosen, count in ((None, 300), (Filter(where="size < 50"), 50)):
+        far = pairwise("hamming", codes[:4], codes[:count])
+        for queries in (rows[:4], np.ascontiguousarray(codes[:4])):
+            found = store.search(queries, 40, filter=chosen, metric="hamming")
+            for neighbours, row in zip(found, far, strict=True):
+                wanted = sorted(zip(row.tolist(), range(count), strict=True))[:40]
+                assert [(n.distance, int(n.record.id)) for n in neighbours] == wanted
+    with pytest.raises(UsageError, match="or 'hamming', not by 'cosine'"):
+        store.search(rows, 1, metric="cosine")
+
+
+@pytest.mark.parametrize("metric", ["hamming", *FLOATS])
+def test_other_stores_are_searched_by_their_own_metric_only(make, metric):
+    store = make(metric, dimension(metric, 3))
+    rows = vectors(metric, np.random.default_rng(11), 2, 3)
+    assert store.search(rows, 1, metric=metric) == [[], []]
+    with pytest.raises(UsageError, match=f"by '{metric}', not by"):
+        store.search(rows, 1, metric=ADAPTIVE)
+
+
+def test_a_footprint_that_is_no_geometry_is_refused(make):
+    store = make("euclidean", 1)
+    with pytest.raises(UsageError, match="not a GeoJSON geometry"):
+        store.add([record("a", footprint={"type": "Disc"})], np.ones((1, 1), np.float32))
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("queries", [2, 12])
+def test_subsets_that_are_not_copied_search_exactly(metric, queries, monkeypatch):
+    """Few queries are compared by FAISS's selector, many by copies of blocks."""
+    monkeypatch.setattr("rsir.archive.flat._BLOCK_VALUES", 64)
+    rng = np.random.default_rng(12)
+    rows = vectors(metric, rng, 30, 5)[rng.integers(0, 30, 500)]
+    places = np.sort(rng.permutation(500)[:200])
+    part = FlatFloats(rows, metric).subset(places)
+    asked = rows[:queries]
+    far = pairwise(metric, asked, rows[places])
+    for k in (1, 40, 300):
+        for (found, distances), row in zip(part.nearest(asked, k), far, strict=True):
+            wanted = np.lexsort((np.arange(200), row))[:k]
+            assert found.tolist() == wanted.tolist()
+            assert distances.tolist() == row[wanted].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    width=st.sampled_from([1, 2, 4, 8, 9, 16, 20, 32, 64]),
+    levels=st.integers(1, 4),
+    count=st.integers(0, 300),
+    k=st.integers(1, 320),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_faiss_keeps_the_first_of_equal_codes(width, levels, count, k, seed):
+    """What `FlatCodes` relies on, for every width that FAISS has code of its own for."""
+    rng = np.random.default_rng(seed)
+    distinct = rng.integers(0, 256, (levels, width), dtype=np.uint8)
+    codes = distinct[rng.integers(0, levels, count)]
+    far = pairwise("hamming", distinct, codes)
+    for (places, distances), row in zip(FlatCodes(codes).nearest(distinct, k), far, strict=True):
+        wanted = np.argsort(row, kind="stable")[:k]
+        assert places.tolist() == wanted.tolist()
+        assert distances.tolist() == row[wanted].tolist()
+
+
 # What only a store on disk promises.
 
 
@@ -432,6 +625,122 @@ def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_records_are_the_same_from_the_table_and_from_the_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsir.archive.snapshot._SPOOL_ROWS", 30)
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    many = [record(f"{n:03d}", size=n, properties={"n": n}) for n in range(200)]
+    for start in (150, 0, 50, 100):
+        rows = np.arange(start, start + 50, dtype=np.float32)[:, None]
+        store.add(many[start : start + 50], rows)
+    for query in (3, 120, 77, 199):  # the first ones are read from the table
+        found = store.search(np.array([[query]], np.float32), 60)[0]
+        assert [n.record for n in found] == [many[n.record.size] for n in found]
+        assert found[0].record == many[query]
+
+
+def test_without_room_for_the_copy_records_come_from_the_table(tmp_path, monkeypatch, caplog):
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    many = [record(f"{n:03d}", size=n) for n in range(40)]
+    store.add(many, np.arange(40, dtype=np.float32)[:, None])
+    monkeypatch.setattr("rsir.archive.snapshot.tempfile.tempdir", str(tmp_path / "absent"))
+    for query in (3, 20, 7, 39):
+        found = store.search(np.array([[query]], np.float32), 20)[0]
+        assert [n.record for n in found] == [many[n.record.size] for n in found]
+    assert [r.message for r in caplog.records if "slower" in r.message]
+
+
+def test_every_version_answers_as_it_did(tmp_path):
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    query = np.zeros((1, 1), np.float32)
+    states: dict[int, ExactStore] = {}
+    kept: dict[str, float] = {}
+    for step in range(4):
+        new = {f"{step}{n}": float(step * n) for n in range(step + 2)}
+        store.add([record(id) for id in new], np.array([[v] for v in new.values()], np.float32))
+        kept |= new
+        if step == 2:
+            store.delete(["00", "11"])
+            kept = {id: value for id, value in kept.items() if id not in ("00", "11")}
+        states[store.version] = ExactStore("euclidean", 1)
+        rows = np.array([[value] for value in kept.values()], np.float32)
+        states[store.version].add([record(id) for id in kept], rows)
+    known = {v.version: v for v in store.versions()}
+    assert sorted(known) == list(known)
+    assert list(known)[-1] == store.version
+    some = Filter(where="id LIKE '1%'")
+    for version, state in states.items():
+        old = store.at(version)
+        assert known[version].rows == len(old) == len(state)
+        assert abs(known[version].time - datetime.now(UTC)) < timedelta(hours=1)
+        assert old.version == version
+        assert old.search(query, 50) == state.search(query, 50)
+        assert old.search(query, 50, filter=some) == state.search(query, 50, filter=some)
+        assert list(old.records()) == list(state.records())
+
+    first = min(states)
+    old = store.at(first)
+    for change in (
+        lambda: old.add([record("x")], query),
+        lambda: old.delete(["00"]),
+        lambda: old.optimize(),
+        lambda: old.restore(first),
+    ):
+        with pytest.raises(ArchiveError, match=f"version {first} of .* cannot be changed"):
+            change()
+    before = store.version
+    store.restore(first)
+    assert store.version > before
+    assert store.search(query, 50) == states[first].search(query, 50)
+    store.add([record("new")], query)
+    assert len(store) == len(states[first]) + 1
+    assert list(old.records()) == list(states[first].records())
+    with pytest.raises(ArchiveError, match="does not keep a version 999"):
+        store.at(999)
+    with pytest.raises(ArchiveError, match="does not keep a version 999"):
+        store.restore(999)
+
+
+def test_optimising_forgets_versions_that_are_older(tmp_path):
+    store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    for n in range(3):
+        store.add([record(str(n))], np.array([[n]], np.float32))
+    versions = len(store.versions())
+    store.optimize()
+    assert len(store.versions()) >= versions  # none is a week old
+    store.optimize(keep_days=0)
+    assert len(store.versions()) == 1
+    assert len(store) == 3
+    assert len(store.search(np.zeros((1, 1), np.float32), 9)[0]) == 3
+    with pytest.raises(ArchiveError, match="does not keep a version 2"):
+        store.at(2)
+    with pytest.raises(UsageError, match="keep_days"):
+        store.optimize(keep_days=-1)
+
+
+def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, monkeypatch):
+    """Also where the time of change alone says that nothing has changed."""
+    monkeypatch.setattr("rsir.archive.lance._SETTLED_NS", 0)
+    one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
+    two = LanceStore.open(tmp_path / "items.lance")
+    query = np.zeros((1, 1), np.float32)
+    for n in range(4):
+        one.add([record(str(n))], query)
+        time.sleep(0.02)
+        assert len(two.search(query, 9)[0]) == n + 1
+        asked = two._table.checkout_latest
+        monkeypatch.setattr(two._table, "checkout_latest", None)  # not asked again
+        assert len(two.search(query, 9)[0]) == len(two) == n + 1
+        monkeypatch.setattr(two._table, "checkout_latest", asked)
+
+
+def test_a_store_of_another_format_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("rsir.archive.lance.FORMAT", "rsir-store/1")
+        LanceStore.create(tmp_path / "items.lance", "cosine", 2)
+    with pytest.raises(ArchiveError, match="format 'rsir-store/1', this rsir reads"):
+        LanceStore.open(tmp_path / "items.lance")
 
 
 WRITER = """

@@ -18,6 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rsir
+from rsir.archive.failures import told
 from rsir.archive.hits import Hits, Query
 from rsir.archive.indexing import Indexing, IndexReport
 from rsir.archive.store import Neighbour, Record
@@ -121,14 +123,16 @@ class Archive:
             "fingerprint": encoder.fingerprint,
             "bands": list(encoder.bands),
         }
-        path.mkdir(parents=True, exist_ok=True)
-        _write(path / _NEW, about)
-        for leftover in (path / MODEL, path / ITEMS):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        with told(path):
+            path.mkdir(parents=True, exist_ok=True)
+            _write(path / _NEW, about)
+            for leftover in (path / MODEL, path / ITEMS):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
         encoder.save(path / MODEL)
-        store = LanceStore.create(path / ITEMS, encoder.ranking, encoder.dimension)
-        (path / _NEW).replace(path / ABOUT)
+        with told(path):
+            store = LanceStore.create(path / ITEMS, encoder.ranking, encoder.dimension)
+            (path / _NEW).replace(path / ABOUT)
         return cls(path, about, store, encoder)
 
     @classmethod
@@ -190,7 +194,8 @@ class Archive:
         return self._encoder
 
     def __len__(self) -> int:
-        return len(self._store)
+        with told(self.path):
+            return len(self._store)
 
     def __repr__(self) -> str:
         return f"Archive({str(self.path)!r}: {len(self)} images, {self.metric}, {self.dimension})"
@@ -214,16 +219,22 @@ class Archive:
         batch_size: images encoded at once. workers: threads that read files ahead.
         on_progress: called with (files done, files in all).
 
-        Raises UsageError for a size below 1, DataError for a path that does not exist.
+        Raises UsageError for a size below 1, DataError for a path that does not exist,
+        ArchiveError if the archive cannot be written: before any work if it is read-only, else
+        with what was committed until then kept.
         """
         if batch_size < 1 or workers < 1:
             raise UsageError("batch_size and workers must be at least 1")
         start = time.monotonic()
         paths = [paths] if isinstance(paths, str | Path) else paths
         files, ignored = find_images(paths, exclude=self.path)
+        with told(self.path):
+            # A run that is killed leaves this; and what cannot be written is known before work.
+            _write(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
         indexing = Indexing(
             self._store,
             files,
+            path=self.path,
             encode=self._encode,
             check=self._check_bands,
             on_progress=on_progress,
@@ -236,7 +247,8 @@ class Archive:
             # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
             indexing.commit()
             report = indexing.report(ignored, time.monotonic() - start, complete)
-            _write(self.path / LAST_INDEX, report.to_dict())
+            with told(self.path):
+                _write(self.path / LAST_INDEX, report.to_dict())
         return report
 
     def search(self, query: Query, k: int = 10) -> Hits:
@@ -255,8 +267,9 @@ class Archive:
             return []
         start = time.monotonic()
         vectors = self._vectors_of(queries)
-        found = self._store.search(vectors, k)
-        searched = len(self._store)
+        with told(self.path):
+            found = self._store.search(vectors, k)
+            searched = len(self._store)
         seconds = (time.monotonic() - start) / len(queries)
         return [
             Hits([self._hit(n) for n in neighbours], query, seconds, searched)
@@ -265,21 +278,25 @@ class Archive:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records under `ids`, in that order; ArchiveError for an unknown id."""
-        return [record for record, _ in self._store.get(ids)]
+        with told(self.path):
+            return [record for record, _ in self._store.get(ids)]
 
     def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
         """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
         width = metric_named(self.metric).width(self.dimension)
-        rows = [vector for _, vector in self._store.get(ids)]
+        with told(self.path):
+            rows = [vector for _, vector in self._store.get(ids)]
         return np.stack(rows) if rows else np.empty((0, width), self._dtype)
 
     def records(self) -> Iterator[Record]:
         """All records, ordered by id."""
-        return self._store.records()
+        with told(self.path):
+            yield from self._store.records()
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were. The files themselves are left alone."""
-        return self._store.delete(ids)
+        with told(self.path):
+            return self._store.delete(ids)
 
     def prune(self, *, everything: bool = False) -> list[str]:
         """Forget the images whose file is gone; returns their ids, sorted.
@@ -292,7 +309,7 @@ class Archive:
         """
         gone: list[str] = []
         files, last = 0, ""
-        for record in self._store.records():
+        for record in self.records():
             if Path(record.source).is_absolute():
                 files, last = files + 1, record.source
                 if _is_gone(record.source):
@@ -302,15 +319,18 @@ class Archive:
                 f"none of the {files} files that {self.path} knows is there, e.g. {last}; is a "
                 "disk not mounted? To forget them all, prune with everything=True"
             )
-        self._store.delete(gone)
+        self.delete(gone)
         return gone
 
     def optimize(self) -> None:
         """Merge the small files that many commits leave, so that opening is quick again."""
-        self._store.optimize()
+        with told(self.path):
+            self._store.optimize()
 
     def info(self) -> dict[str, Any]:
         """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes."""
+        with told(self.path):
+            version = self._store.version
         return {
             "path": str(self.path),
             "count": len(self),
@@ -319,7 +339,7 @@ class Archive:
             "bands": list(self.bands),
             "model": {"fingerprint": self.fingerprint, **_model_names(self.path / MODEL)},
             "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
-            "version": self._store.version,
+            "version": version,
             "created": self._about["created"],
             "rsir": self._about["rsir"],
         }
@@ -436,6 +456,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise ArchiveError(
             f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"
         ) from error
+    except OSError as error:
+        raise ArchiveError(f"{path / ABOUT} cannot be read ({error.strerror})") from error
     damaged = f"{path / ABOUT} is damaged; restore it from a copy, or index into a new archive"
     try:
         about = json.loads(text)
@@ -476,8 +498,13 @@ def _model_names(folder: Path) -> dict[str, str]:
 def _write(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that `path` is either as before or whole, even after a power cut."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

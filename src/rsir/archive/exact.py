@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.store import Neighbour, Record, Vector, checked_records, checked_vectors
+from rsir.archive.filters import Filter
+from rsir.archive.store import (
+    Neighbour,
+    Record,
+    Vector,
+    checked_records,
+    checked_vectors,
+    searched,
+)
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import metric_named, nearest
 
@@ -38,20 +46,29 @@ class ExactStore:
         """Forget `ids`; returns how many there were."""
         return sum(self._items.pop(id, None) is not None for id in ids)
 
-    def search(self, queries: Vector, k: int) -> list[list[Neighbour]]:
-        """The min(k, len) nearest records of each query (Q, ...), nearest first, ties by id."""
+    def search(
+        self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id."""
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        rows = checked_vectors(self.metric, self.dimension, queries, "queries")
-        if not self._items:
+        kind, rows = searched(self, metric, queries)
+        items = [self._items[record.id] for record in self.records(filter)]
+        if not items:
             return [[] for _ in rows]
-        records = [record for record, _ in self._items.values()]
-        gallery = np.stack([vector for _, vector in self._items.values()])
-        order, distances = nearest(self.metric, rows, gallery, list(self._items), k)
+        records = [record for record, _ in items]
+        gallery = np.stack([vector for _, vector in items])
+        if kind.kind == "bits":
+            gallery = gallery[:, : kind.width(self.dimension)]
+        order, distances = nearest(kind, rows, gallery, [record.id for record in records], k)
         return [
             [Neighbour(records[row], float(d)) for row, d in zip(found, far, strict=True)]
             for found, far in zip(order, distances, strict=True)
         ]
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Number of records that meet `filter`; of all, if it is not given."""
+        return sum(1 for _ in self.records(filter))
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
@@ -60,6 +77,7 @@ class ExactStore:
                 raise ArchiveError(f"the archive has no record {id!r}")
         return [(self._items[id][0], self._items[id][1].copy()) for id in ids]
 
-    def records(self) -> Iterator[Record]:
-        """All records, ordered by id."""
-        return iter([self._items[id][0] for id in sorted(self._items)])
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
+        records = [self._items[id][0] for id in sorted(self._items)]
+        return iter([r for r in records if filter is None or filter.matches(r)])

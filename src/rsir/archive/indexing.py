@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.failures import told
 from rsir.archive.store import Record, Store
 from rsir.data.images import read_tile, source_name
 from rsir.errors import DataError
@@ -79,9 +80,10 @@ class _Read:
 class Indexing:
     """One run of `Archive.add`: what is known, what waits for a commit, what was done.
 
-    encode: (N, C, H, W) uint8 images, of sizes that may differ, to the store's vectors; DataError
-    if there is one that the model cannot take. check: raises DataError for a tile that is not for
-    this archive. on_progress: called with (files done, files in all).
+    path: the archive's folder, for messages. encode: (N, C, H, W) uint8 images, of sizes that may
+    differ, to the store's vectors; DataError if there is one that the model cannot take. check:
+    raises DataError for a tile that is not for this archive. on_progress: called with (files
+    done, files in all).
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Indexing:
         store: Store,
         files: Iterable[Path],
         *,
+        path: Path,
         encode: Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]],
         check: Callable[[Tile], None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self._store = store
+        self._path = path
         self._encode = encode
         self._check = check
         # By source: the same file can be named in several ways.
@@ -108,9 +112,10 @@ class Indexing:
         self._outcomes: list[str] = []
         self._committed = time.monotonic()
         self._known: dict[str, list[_Known]] = {}
-        for r in self._store.records():
-            if r.source in self._files:
-                self._known.setdefault(r.source, []).append(_Known(r.id, r.size, r.mtime_ns))
+        with told(self._path):
+            for r in self._store.records():
+                if r.source in self._files:
+                    self._known.setdefault(r.source, []).append(_Known(r.id, r.size, r.mtime_ns))
 
     def run(self, batch_size: int, workers: int) -> None:
         """Read, encode and keep all files; the last of them wait for `commit`."""
@@ -172,12 +177,13 @@ class Indexing:
         Cut off in between, both are there; the next run knows the current one by its size and
         time of change, and deletes the other.
         """
-        touched = self._store.get([record.id for record in self._touched])
-        rows = [*self._encoded, *zip(self._touched, [row for _, row in touched], strict=True)]
-        if rows:
-            self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
-        if self._stale:
-            self._store.delete(self._stale)
+        with told(self._path):
+            touched = self._store.get([record.id for record in self._touched])
+            rows = [*self._encoded, *zip(self._touched, [row for _, row in touched], strict=True)]
+            if rows:
+                self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
+            if self._stale:
+                self._store.delete(self._stale)
         # Only now, so that what Ctrl-C cuts off is done again when the run is left.
         self._counts.update(self._outcomes)
         self._encoded, self._touched, self._stale, self._outcomes = [], [], [], []

@@ -1,67 +1,88 @@
 """The embedded default store: a LanceDB table of record, searched exactly by FAISS in memory.
 
-The table holds everything; memory holds only the vectors, in the order of their ids, and each
-one's row address: 16 MB for a million 64-bit codes. FAISS proposes candidates with float32
-arithmetic, `rsir.ranking` computes their distances, and a bound on the float32 rounding shows
-that no other row can be among the nearest.
+The table holds everything and all its versions; what is searched is one version in memory
+(`rsir.archive.snapshot`). FAISS proposes candidates with float32 arithmetic, `rsir.ranking`
+computes their distances, and a bound on the float32 rounding shows that no other row can be among
+the nearest.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lancedb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rsir.archive.flat import Flat, flat_index
-from rsir.archive.store import Neighbour, Record, Vector, checked_records, checked_vectors
+from rsir.archive.filters import Filter, bounds_of
+from rsir.archive.snapshot import BOUND_COLUMNS, RECORD_COLUMNS, Snapshot, matrix, records_of
+from rsir.archive.store import (
+    Neighbour,
+    Record,
+    Vector,
+    checked_records,
+    checked_vectors,
+    searched,
+)
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import metric_named
 
 SUFFIX = ".lance"
-FORMAT = "rsir-store/1"
+FORMAT = "rsir-store/2"
 
 _KEY = b"rsir"
-_RECORD_COLUMNS = [
-    "id",
-    "source",
-    "content",
-    "size",
-    "mtime_ns",
-    "footprint",
-    "datetime",
-    "properties",
-]
-
 _IDS_AT_ONCE = 10_000
 """Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
 the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
 and 0.5 s, and six times the ids 1.4 GB."""
+
+KEPT_DAYS = 7.0
+"""Versions older than this go when the store is optimised, if nothing else is said. LanceDB's own
+default."""
+
+_SETTLED_NS = 1_000_000_000
+_TRUSTED_SECONDS = 5.0
+"""The folder of versions that has its old time of change holds no new version, if that time is so
+long past that the clock of a file system (2 s at the coarsest in use today is FAT's; others tick
+within 10 ms) has gone on since. A network file system may show an old time: after so many seconds
+the table itself is asked in any case. Our choice."""
+
+
+class Version(NamedTuple):
+    """One state of a store: its number, when it was committed (UTC), and how many records."""
+
+    version: int
+    time: datetime
+    rows: int
 
 
 class LanceStore:
     """A `Store` on disk: a LanceDB table, committed atomically, read by many processes.
 
     `path` ends in ".lance"; the folder above it is the LanceDB database, the name is the table.
-    What another process has committed is seen by the next call. Searches may run in several
+    What another process has committed is seen by the next call (on a network file system that
+    keeps times of change to itself for a while: within five seconds). Searches may run in several
     threads.
     """
 
-    def __init__(self, path: Path, table: Any, metric: str, dimension: int) -> None:
-        """Use `create` or `open`."""
+    def __init__(
+        self, path: Path, table: Any, metric: str, dimension: int, pinned: int | None = None
+    ) -> None:
+        """Use `create`, `open` or `at`."""
         self.path = path
         self.metric = metric
         self.dimension = dimension
         self._table = table
-        self._snapshot: _Snapshot | None = None
+        self._pinned = pinned
+        self._snapshot: Snapshot | None = None
+        self._seen: tuple[int, float] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -93,7 +114,8 @@ class LanceStore:
             about = json.loads(metadata)
             if about["format"] != FORMAT:
                 raise ArchiveError(
-                    f"{path} has format {about['format']!r}; this rsir reads {FORMAT!r}"
+                    f"{path} has format {about['format']!r}, this rsir reads {FORMAT!r}; "
+                    "use the rsir that made it, or index into a new archive"
                 )
             metric, dimension = about["metric"], about["dimension"]
             metric_named(metric).width(dimension)
@@ -105,19 +127,49 @@ class LanceStore:
         return cls(path, table, metric, dimension)
 
     def __len__(self) -> int:
-        self._table.checkout_latest()
+        snapshot = self._snapshot
+        if snapshot is not None and self._is_current():
+            return len(snapshot)
+        self._refresh()
         count: int = self._table.count_rows()
         return count
 
     @property
     def version(self) -> int:
         """The number of the last commit; it grows with every change."""
-        self._table.checkout_latest()
+        self._refresh()
         version: int = self._table.version
         return version
 
+    def versions(self) -> list[Version]:
+        """The versions that are kept, oldest first; the last one is what a search sees."""
+        return [
+            Version(
+                known["version"],
+                known["timestamp"].astimezone(UTC),
+                int(known["metadata"]["total_rows"]),
+            )
+            for known in sorted(self._table.list_versions(), key=lambda known: known["version"])
+        ]
+
+    def at(self, version: int) -> LanceStore:
+        """The store as it was at `version`, to be read only; ArchiveError if it is not kept."""
+        if version not in {known.version for known in self.versions()}:
+            kept = ", ".join(str(known.version) for known in self.versions()[-20:])
+            raise ArchiveError(f"{self.path} does not keep a version {version}; the latest: {kept}")
+        table = lancedb.connect(self.path.parent).open_table(self.path.stem, version=version)
+        return LanceStore(self.path, table, self.metric, self.dimension, version)
+
+    def restore(self, version: int) -> None:
+        """Make `version` the latest again, as a new commit; ArchiveError if it is not kept."""
+        self._check_writable()
+        self.at(version)
+        self._table.restore(version)
+        self._table.checkout_latest()
+
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
         """Keep `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
+        self._check_writable()
         kept = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
         if len(kept) != len(rows):
@@ -133,64 +185,103 @@ class LanceStore:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`, ten thousand in one commit; returns how many there were."""
+        self._check_writable()
         known = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
         return sum(
             self._table.delete(_any_of(known[start : start + _IDS_AT_ONCE])).num_deleted_rows
             for start in range(0, len(known), _IDS_AT_ONCE)
         )
 
-    def search(self, queries: Vector, k: int) -> list[list[Neighbour]]:
-        """The min(k, len) nearest records of each query (Q, ...), nearest first, ties by id."""
+    def search(
+        self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id."""
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        rows = checked_vectors(self.metric, self.dimension, queries, "queries")
-        snapshot = self._latest()
-        found = snapshot.gallery.nearest(rows, k)
-        records = snapshot.fetch(
-            np.unique(np.concatenate([places for places, _ in found]))
-            if found
-            else np.empty(0, np.int64)
-        )
-        return [
-            [
-                Neighbour(records[place], distance)
-                for place, distance in zip(places.tolist(), distances.tolist(), strict=True)
-            ]
-            for places, distances in found
-        ]
+        kind, rows = searched(self, metric, queries)
+        return self._latest().nearest(rows, k, filter, kind)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Number of records that meet `filter`; of all, if it is not given."""
+        return len(self) if filter is None else len(self._latest().places(filter))
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
-        self._table.checkout_latest()
+        self._refresh()
         found: dict[str, tuple[Record, Vector]] = {}
         wanted = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
         for start in range(0, len(wanted), _IDS_AT_ONCE):
             some = wanted[start : start + _IDS_AT_ONCE]
             rows = self._table.search().where(_any_of(some)).to_arrow()
-            matrix = _matrix(rows["vector"])
-            for record, vector in zip(_from_arrow(rows), matrix, strict=True):
+            vectors = matrix(rows["vector"])
+            for record, vector in zip(records_of(rows), vectors, strict=True):
                 found[record.id] = (record, vector)
         for id in ids:
             if id not in found:
                 raise ArchiveError(f"the archive has no record {id!r}")
         return [(found[id][0], found[id][1].copy()) for id in ids]
 
-    def records(self) -> Iterator[Record]:
-        """All records, ordered by id."""
-        self._table.checkout_latest()
-        rows = self._table.search().select(_RECORD_COLUMNS).to_arrow()
-        order = pa.compute.sort_indices(rows["id"])
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
+        if filter is not None:
+            snapshot = self._latest()
+            places = snapshot.places(filter)
+            for start in range(0, len(places), _IDS_AT_ONCE):
+                yield from snapshot.records(places[start : start + _IDS_AT_ONCE])
+            return
+        self._refresh()
+        rows = self._table.search().select(RECORD_COLUMNS).to_arrow()
+        order = pc.sort_indices(rows["id"])
         for start in range(0, rows.num_rows, _IDS_AT_ONCE):
-            yield from _from_arrow(rows.take(order[start : start + _IDS_AT_ONCE]))
+            yield from records_of(rows.take(order[start : start + _IDS_AT_ONCE]))
 
-    def optimize(self) -> None:
-        """Merge the small files that many commits leave, so that opening is quick again."""
-        self._table.checkout_latest()
-        self._table.optimize()
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Merge the small files that many commits leave, so that opening is quick again.
 
-    def _latest(self) -> _Snapshot:
-        with self._lock:
+        Versions older than `keep_days` are forgotten and their files deleted; the latest version
+        always stays. With a few minutes or less, whoever reads or writes meanwhile may fail.
+        UsageError for a negative number.
+        """
+        self._check_writable()
+        if not keep_days >= 0:
+            raise UsageError(f"keep_days must be at least 0, not {keep_days}")
+        self._refresh()
+        # At least what LanceDB counts in: of 0 it warns, which is said above.
+        kept = max(timedelta(days=keep_days), timedelta(milliseconds=1))
+        self._table.optimize(cleanup_older_than=kept)
+
+    def _check_writable(self) -> None:
+        if self._pinned is not None:
+            raise ArchiveError(
+                f"this is version {self._pinned} of {self.path}, which cannot be changed; open the "
+                "archive itself, and restore that version first if it is to be the latest"
+            )
+
+    def _refresh(self) -> None:
+        if self._pinned is None:
             self._table.checkout_latest()
+
+    def _is_current(self) -> bool:
+        """Whether the snapshot is surely the latest version, without asking the table."""
+        if self._pinned is not None:
+            return True
+        seen = self._seen
+        return (
+            seen is not None
+            and time.monotonic() - seen[1] < _TRUSTED_SECONDS
+            and self._changed_ns() == seen[0]
+        )
+
+    def _changed_ns(self) -> int:
+        return (self.path / "_versions").stat().st_mtime_ns
+
+    def _latest(self) -> Snapshot:
+        with self._lock:
+            if self._snapshot is not None and self._is_current():
+                return self._snapshot
+            # Taken before the table is asked: what is committed in between changes it again.
+            changed, now = self._changed_ns(), time.time_ns()
+            self._refresh()
             version = self._table.version
             if self._snapshot is None or self._snapshot.version != version:
                 # The old vectors go before the new ones come: memory holds them once.
@@ -198,51 +289,10 @@ class LanceStore:
                 table = lancedb.connect(self.path.parent).open_table(
                     self.path.stem, version=version
                 )
-                self._snapshot = _Snapshot.load(table, version, self.metric, self.dimension)
+                self._snapshot = Snapshot(table, version, self.metric, self.dimension)
+            settled = now - changed > _SETTLED_NS
+            self._seen = (changed, time.monotonic()) if settled else None
             return self._snapshot
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Snapshot:
-    """One version of the table: the vectors in the order of their ids, and their row addresses.
-
-    table: a handle pinned to that version, so that a row address keeps its meaning whatever is
-    committed meanwhile.
-    """
-
-    table: Any
-    version: int
-    row_ids: NDArray[np.uint64]
-    gallery: Flat
-
-    @classmethod
-    def load(cls, table: Any, version: int, metric: str, dimension: int) -> _Snapshot:
-        ids = table.search().select(["id"]).with_row_id(True).to_arrow()
-        row_ids = ids["_rowid"].to_numpy()
-        # Arrow compares the UTF-8 bytes, which is the order of the code points.
-        row_ids = row_ids[pa.compute.sort_indices(ids["id"]).to_numpy()]
-        del ids
-        by_row = np.argsort(row_ids)
-        rising = row_ids[by_row]
-        kind = metric_named(metric)
-        dtype = np.uint8 if kind.kind == "bits" else np.float32
-        vectors = np.empty((len(row_ids), kind.width(dimension)), dtype)
-        for batch in table.search().select(["vector"]).with_row_id(True).to_batches():
-            places = by_row[np.searchsorted(rising, batch["_rowid"].to_numpy())]
-            vectors[places] = _matrix(batch["vector"])
-        return cls(table, version, row_ids, flat_index(kind, vectors))
-
-    def fetch(self, places: NDArray[np.int64]) -> dict[int, Record]:
-        """The records at `places` (unique), by place."""
-        if not len(places):
-            return {}
-        addresses = self.row_ids[places].tolist()
-        rows = self.table.take_row_ids(addresses).select(_RECORD_COLUMNS).with_row_id().to_arrow()
-        by_address = dict(zip(rows["_rowid"].to_pylist(), _from_arrow(rows), strict=True))
-        return {
-            place: by_address[address]
-            for place, address in zip(places.tolist(), addresses, strict=True)
-        }
 
 
 def _schema(metric: str, dimension: int) -> Any:
@@ -259,6 +309,7 @@ def _schema(metric: str, dimension: int) -> Any:
             pa.field("footprint", pa.string()),
             pa.field("datetime", pa.timestamp("us", tz="UTC")),
             pa.field("properties", pa.string(), nullable=False),
+            *(pa.field(name, pa.float64()) for name in BOUND_COLUMNS),
             pa.field("vector", pa.list_(value, kind.width(dimension)), nullable=False),
         ],
         metadata={_KEY: json.dumps(about).encode()},
@@ -266,6 +317,7 @@ def _schema(metric: str, dimension: int) -> Any:
 
 
 def _to_arrow(records: Sequence[Record], vectors: NDArray[Any], schema: Any) -> Any:
+    bounds = [bounds_of(record.footprint) or (None,) * 4 for record in records]
     columns = {
         "id": [record.id for record in records],
         "source": [record.source for record in records],
@@ -278,6 +330,7 @@ def _to_arrow(records: Sequence[Record], vectors: NDArray[Any], schema: Any) -> 
         ],
         "datetime": [record.datetime for record in records],
         "properties": [json.dumps(r.properties, ensure_ascii=False) for r in records],
+        **{name: [b[side] for b in bounds] for side, name in enumerate(BOUND_COLUMNS)},
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
     }
     return pa.table(
@@ -287,30 +340,6 @@ def _to_arrow(records: Sequence[Record], vectors: NDArray[Any], schema: Any) -> 
         ],
         schema=schema,
     )
-
-
-def _from_arrow(rows: Any) -> Iterable[Record]:
-    for row in rows.select(_RECORD_COLUMNS).to_pylist():
-        footprint = row["footprint"]
-        yield Record(
-            id=row["id"],
-            source=row["source"],
-            content=row["content"],
-            size=row["size"],
-            mtime_ns=row["mtime_ns"],
-            footprint=None if footprint is None else json.loads(footprint),
-            datetime=row["datetime"],
-            properties=json.loads(row["properties"]),
-        )
-
-
-def _matrix(column: Any) -> NDArray[Any]:
-    """A fixed-size-list column as an (N, width) array."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    width = column.type.list_size
-    matrix: NDArray[Any] = column.flatten().to_numpy().reshape(-1, width)
-    return matrix
 
 
 def _any_of(ids: Iterable[str]) -> str:

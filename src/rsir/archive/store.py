@@ -7,7 +7,7 @@ passes `tests/contract`, which runs it beside `exact.ExactStore`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.filters import Filter, bounds_of
 from rsir.errors import UsageError
-from rsir.ranking import metric_named
+from rsir.ranking import Metric, metric_named
 from rsir.types import Geometry
 
 Vector = NDArray[np.float32] | NDArray[np.uint8]
@@ -44,12 +45,34 @@ class Record:
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A record found, and how far it is (smaller is nearer, in the store's metric)."""
+    """A record found, and how far it is (smaller is nearer, in the metric of the search).
 
-    record: Record
-    distance: float
+    A store may give a function for the record: it is read when it is first looked at.
+    """
+
+    __slots__ = ("_record", "distance")
+
+    def __init__(self, record: Record | Callable[[], Record], distance: float) -> None:
+        self._record = record
+        self.distance = distance
+
+    @property
+    def record(self) -> Record:
+        """What was found."""
+        if not isinstance(self._record, Record):
+            self._record = self._record()
+        return self._record
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Neighbour):
+            return NotImplemented
+        return self.distance == other.distance and self.record == other.record
+
+    __hash__ = None  # type: ignore[assignment]  # a record holds mappings
+
+    def __repr__(self) -> str:
+        return f"Neighbour({self.record!r}, {self.distance!r})"
 
 
 class Store(Protocol):
@@ -76,24 +99,53 @@ class Store(Protocol):
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were."""
 
-    def search(self, queries: Vector, k: int) -> list[list[Neighbour]]:
-        """The min(k, len) nearest records of each query (Q, ...), nearest first, ties by id.
+    def search(
+        self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest records of each query (Q, ...), nearest first, ties by id.
 
-        Raises UsageError for k < 1 and for queries that `add` would refuse as vectors.
+        Of the records that meet `filter`, if given; all of them, if they are fewer than k.
+        metric: another than the store's, by `searched`.
+
+        Raises UsageError for k < 1, for a metric that does not fit, and for queries that `add`
+        would refuse as vectors.
         """
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Number of records that meet `filter`; of all, if it is not given."""
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
 
-    def records(self) -> Iterator[Record]:
-        """All records, ordered by id."""
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
+
+
+def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric, NDArray[Any]]:
+    """The metric of one search, and its queries as checked vectors of that metric.
+
+    A store of "adaptive-hamming:K" can be searched by "hamming" too, with queries as it keeps
+    them or with codes alone; every other store by its own metric only. Raises UsageError for
+    anything else.
+    """
+    own = metric_named(store.metric)
+    if metric is None or metric == own.name:
+        return own, checked_vectors(own.name, store.dimension, queries, "queries")
+    if not (own.classes and metric == "hamming"):
+        others = " or 'hamming'" if own.classes else ""
+        raise UsageError(f"this store is searched by '{own.name}'{others}, not by '{metric}'")
+    plain = metric_named(metric)
+    if np.ndim(queries) == 2 and np.shape(queries)[1] == own.width(store.dimension):
+        queries = checked_vectors(own.name, store.dimension, queries, "queries")
+        queries = queries[:, : plain.width(store.dimension)]
+    return plain, checked_vectors(plain.name, store.dimension, queries, "queries")
 
 
 def checked_records(records: Sequence[Record]) -> list[Record]:
     """`records` as every store keeps them: times in UTC, footprint and properties plain JSON.
 
-    Raises UsageError for an id that stands twice, text that is not valid Unicode, or a footprint
-    or properties that JSON cannot hold.
+    Raises UsageError for an id that stands twice, text that is not valid Unicode, a footprint
+    that is not GeoJSON, or properties that JSON cannot hold.
     """
     seen: set[str] = set()
     kept = []
@@ -107,6 +159,7 @@ def checked_records(records: Sequence[Record]) -> list[Record]:
             except UnicodeEncodeError as error:
                 raise UsageError(f"{text!r} is not valid Unicode and cannot be stored") from error
         footprint = None if record.footprint is None else _plain(record.id, record.footprint)
+        bounds_of(footprint)
         time = record.datetime
         if time is not None:
             time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

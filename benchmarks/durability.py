@@ -1,0 +1,137 @@
+"""Archives killed at random moments: does each hold what it promised, once, and go on?
+
+    python benchmarks/durability.py [--kills 50] [--seed 0] [--images 60]
+
+The long version of tests/durability, which says how a moment is drawn and what is checked.
+The kills take turns among indexing, updating, deleting, optimising, pruning, and all of them one
+after the other. Then four processes search while one writes. Prints each kill, and writes
+benchmarks/results/durability.json; exit status 1 if anything is wrong.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests" / "durability"))
+
+import durable  # noqa: E402
+from durable_worker import Begin, Task  # noqa: E402
+
+READERS = 4
+RESULTS = ROOT / "benchmarks" / "results" / "durability.json"
+
+
+def cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def row(number: int, kill: durable.Kill) -> str:
+    landed = {None: "", True: "landed", False: "undone"}[kill.landed]
+    return (
+        f"{number:3d}  {kill.operation:9s} message {kill.steps:3d} of {kill.of_steps:3d} "
+        f"+ {kill.delay_ms:7.1f} ms  {kill.under_way:9s} {landed:7s} "
+        f"{kill.committed:4d} committed, {kill.found:4d} found  {kill.verdict}"
+    )
+
+
+def kills(folder: Path, count: int, seed: int, images: int) -> list[durable.Kill]:
+    scenarios = list(durable.scenarios(folder, images).values())
+    for scenario in scenarios:
+        print(
+            f"undisturbed: {scenario.name:9s} {len(scenario.steps):3d} messages in "
+            f"{scenario.steps[-1]:.2f} s, {len(scenario.wanted)} images at the end"
+        )
+    draw = random.Random(seed)
+    done = []
+    for number in range(count):
+        scenario = scenarios[number % len(scenarios)]
+        done.append(durable.kill(scenario, *scenario.moment(draw)))
+        print(row(number + 1, done[-1]), flush=True)
+    return done
+
+
+def readers(folder: Path, images: int) -> dict[str, object]:
+    folders = [durable.paint(folder / "images" / f"{n}", range(n, images, 10)) for n in range(10)]
+    path = folder / "archive"
+    durable.run(Task("index", path, (folders[0] / "0000.png",)))
+    ids = set(durable.contents(path))
+    versions = [frozenset(ids)]
+    start = time.perf_counter()
+    told, seen = durable.reading(path, READERS, Task("grow", path, tuple(folders)))
+    seconds = time.perf_counter() - start
+    for message in told:
+        if isinstance(message, Begin) and message.rows:
+            ids |= {record.id for record, _ in message.rows}
+            versions.append(frozenset(ids))
+    places = {version: place for place, version in enumerate(versions)}
+    seen_places = [[places.get(one.ids, -1) for one in ones] for ones in seen]
+    return {
+        "seconds": seconds,
+        "readers": READERS,
+        "versions": len(versions),
+        "images": len(ids),
+        "searches": [len(ones) for ones in seen],
+        "searches_of_no_version": sum(place < 0 for ones in seen_places for place in ones),
+        "steps_back": sum(b < a for ones in seen_places for a, b in pairwise(ones)),
+        "writer_error": told[-1].error,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=60)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        done = kills(Path(folder), options.kills, options.seed, options.images)
+        together = readers(Path(folder) / "readers", 4 * options.images)
+    wrong = [kill for kill in done if kill.verdict != "ok"]
+    print(f"{len(done)} kills, {len(wrong)} with something lost, doubled or not completed")
+    print(f"{READERS} readers beside a writer: {together}")
+    faults = len(wrong) + together["searches_of_no_version"] + together["steps_back"]
+    results = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("lancedb", "pyarrow")},
+        },
+        "seed": options.seed,
+        "images": options.images,
+        "seconds": time.perf_counter() - start,
+        "kills_by_operation": Counter(kill.operation for kill in done),
+        "call_under_way": Counter(
+            {None: "none, or without effect", True: "carried out", False: "undone"}[kill.landed]
+            for kill in done
+        ),
+        "wrong": len(wrong),
+        "kills": [asdict(kill) for kill in done],
+        "readers": together,
+    }
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    return 1 if faults or together["writer_error"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

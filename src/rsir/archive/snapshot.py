@@ -1,0 +1,434 @@
+"""One version of a LanceDB table, made ready for search.
+
+In memory, in the order of the ids: the vectors and each one's row address, 16 MB for a million
+64-bit codes; and what filters have needed lately, some 9 MB per million records and field, 32 MB
+for the bounds of footprints. Records are read from the table at first. Whoever goes on reading
+gets a copy of all of them in a temporary file that is mapped into memory (`_Spool`): LanceDB takes
+some 10 ms for a hundred scattered rows, the file takes less than one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+from numpy.typing import NDArray
+
+from rsir.archive.filters import (
+    BOOLEAN,
+    NULL,
+    NUMBER,
+    TEXT,
+    Column,
+    Field,
+    Filter,
+    column_of_values,
+    kind_of,
+    select,
+)
+from rsir.archive.flat import Flat, FlatAdaptive, Found, flat_index
+from rsir.archive.store import Neighbour, Record
+from rsir.ranking import Metric, metric_named
+
+_log = logging.getLogger(__name__)
+
+RECORD_COLUMNS = [
+    "id",
+    "source",
+    "content",
+    "size",
+    "mtime_ns",
+    "footprint",
+    "datetime",
+    "properties",
+]
+BOUND_COLUMNS = ["west", "south", "east", "north"]
+
+T = TypeVar("T")
+
+_TABLE_READS = 2
+_TABLE_ROWS = 10_000
+"""So many times, and up to so many rows, records are read from the table before they are copied.
+Our choice: one search from the shell copies nothing, a service copies once."""
+
+_SPOOL_ROWS = 1 << 17
+"""Rows of a batch of the copy. Our choice: the hits of one search lie in few batches, and the text
+of a batch stays far below the 2 GiB of an Arrow array."""
+
+_SCAN_ROWS = 1 << 15
+"""Rows of a batch when all are read, at most. Our choice: 64 MiB of 512 floats."""
+
+_FIELDS_KEPT = 16
+_FILTERS_KEPT = 8
+"""Of what filters have needed and found, the latest are kept. Our choice. A filter that is kept
+takes, per record that meets it, 4 bytes and a copy of its code (of floats: at most 16 MiB)."""
+
+
+class Snapshot:
+    """The records and vectors of one version, by place: their rank in the order of the ids.
+
+    table: a handle pinned to that version, so that a row address keeps its meaning whatever is
+    committed meanwhile. May be used by several threads.
+    """
+
+    def __init__(self, table: Any, version: int, metric: str, dimension: int) -> None:
+        self.version = version
+        self._table = table
+        self._metric = metric_named(metric)
+        self._width = self._metric.width(dimension)
+        ids = table.search().select(["id"]).with_row_id(True).to_arrow()
+        row_ids = ids["_rowid"].to_numpy()
+        # Arrow compares the UTF-8 bytes, which is the order of the code points.
+        self.row_ids: NDArray[np.uint64] = row_ids[pc.sort_indices(ids["id"]).to_numpy()]
+        self._lock = threading.RLock()
+        self._gallery: Flat | None = None
+        self._reads = 0
+        self._spool: _Spool | None = None
+        self._has_room = True
+        self._fields: _Recent[Column] = _Recent(_FIELDS_KEPT)
+        self._arrays: _Recent[Any] = _Recent(2)
+        self._filters: _Recent[_Chosen] = _Recent(_FILTERS_KEPT)
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    @property
+    def gallery(self) -> Flat:
+        """The vectors, read when first searched."""
+        with self._lock:
+            if self._gallery is None:
+                dtype = np.uint8 if self._metric.kind == "bits" else np.float32
+                vectors = np.empty((len(self), self._width), dtype)
+                for places, batch in self._scan(["vector"]):
+                    vectors[places] = matrix(batch["vector"])
+                self._gallery = flat_index(self._metric, vectors)
+            return self._gallery
+
+    def places(self, filter: Filter) -> NDArray[Any]:
+        """The places of the records that meet `filter`, rising."""
+        return self._chosen(filter).places
+
+    def nearest(
+        self, queries: NDArray[Any], k: int, filter: Filter | None, metric: Metric
+    ) -> list[list[Neighbour]]:
+        """The neighbours of each checked query, by `metric` (see `rsir.archive.store.searched`)."""
+        if filter is None:
+            gallery, places = self.gallery, None
+        else:
+            chosen = self._chosen(filter)
+            with self._lock:
+                gallery, places = chosen.gallery(self.gallery), chosen.places
+        if metric is not self._metric and isinstance(gallery, FlatAdaptive):
+            with self._lock:
+                gallery = gallery.plain()
+        found: list[Found] = gallery.nearest(queries, k)
+        if places is not None:
+            found = [(places[near].astype(np.int64), far) for near, far in found]
+        # Read for all at once, when the first of them is looked at.
+        hits = _Hits(self, found)
+        return [
+            [
+                Neighbour(partial(hits.record, place), distance)
+                for place, distance in zip(near.tolist(), far.tolist(), strict=True)
+            ]
+            for near, far in found
+        ]
+
+    def records(self, places: NDArray[Any]) -> list[Record]:
+        """The records at `places`, in that order."""
+        return list(records_of(self._read(places, RECORD_COLUMNS)))
+
+    # What filters ask for (`rsir.archive.filters.Columns`).
+
+    def field(self, field: Field) -> Column:
+        """A field of the record or a property, read when it is first asked for."""
+        return self._fields.get(repr(field), lambda: self._column(field))
+
+    def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Microseconds since the epoch (N,), and where they are known."""
+        found: tuple[NDArray[np.int64], NDArray[np.bool_]]
+        found = self._arrays.get("times", lambda: self._integers("datetime"))
+        return found
+
+    def bounds(self) -> NDArray[np.float64]:
+        """West, south, east, north of the footprints, (4, N); NaN where there is none."""
+        found: NDArray[np.float64] = self._arrays.get("bounds", self._bounds)
+        return found
+
+    def footprints(self, places: NDArray[np.int64]) -> Sequence[str]:
+        """GeoJSON text of the footprints at `places`."""
+        texts: Sequence[str] = self._read(places, ["footprint"])["footprint"].to_pylist()
+        return texts
+
+    def _chosen(self, filter: Filter) -> _Chosen:
+        with self._lock:
+            return self._filters.get(filter.key, lambda: _Chosen(select(filter, self)))
+
+    def _column(self, field: Field) -> Column:
+        if field.is_property:
+            return self._property(field.name)
+        if field.name in ("size", "mtime_ns", "datetime"):
+            return Column.of_numbers(*self._integers(field.name))
+        parts, order = [], []
+        for places, batch in self._scan([field.name]):
+            parts.append(batch[field.name])
+            order.append(places)
+        return Column.of_texts(_in_order(parts, order))
+
+    def _property(self, name: str) -> Column:
+        kind = np.zeros(len(self), np.uint8)
+        number = np.full(len(self), np.nan)
+        parts, order = [], []
+        likely = NUMBER
+        for places, batch in self._scan(["properties"]):
+            column = _parsed(batch["properties"].to_pylist(), name, likely)
+            kind[places] = column.kind
+            if column.number is not None:
+                number[places] = column.number
+            likely = int(column.kind.max(initial=NULL)) or likely
+            codes = np.full(len(places), -1, np.int32) if column.codes is None else column.codes
+            texts = pa.array([], pa.string()) if column.texts is None else column.texts
+            parts.append(texts.take(pa.array(codes, mask=codes < 0)))
+            order.append(places)
+        if not (kind == TEXT).any():
+            return Column(kind, number)
+        texts = Column.of_texts(_in_order(parts, order))
+        numeric = ((kind == NUMBER) | (kind == BOOLEAN)).any()
+        return Column(kind, number if numeric else None, texts.codes, texts.texts)
+
+    def _integers(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        values = np.zeros(len(self), np.int64)
+        known = np.zeros(len(self), np.bool_)
+        for places, batch in self._scan([name]):
+            column = batch[name]
+            known[places] = column.is_valid().to_numpy(zero_copy_only=False)
+            values[places] = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        return values, known
+
+    def _bounds(self) -> NDArray[np.float64]:
+        bounds = np.empty((4, len(self)))
+        for places, batch in self._scan(BOUND_COLUMNS):
+            for row, name in enumerate(BOUND_COLUMNS):
+                bounds[row, places] = pc.fill_null(batch[name], np.nan).to_numpy()
+        return bounds
+
+    def _scan(self, columns: list[str]) -> Iterator[tuple[NDArray[np.int64], Any]]:
+        """All rows, batch by batch, and their places."""
+        by_row = np.argsort(self.row_ids)
+        rising = self.row_ids[by_row]
+        query = self._table.search().select(columns).with_row_id(True)
+        for batch in query.to_batches(_SCAN_ROWS):
+            yield by_row[np.searchsorted(rising, batch["_rowid"].to_numpy())], batch
+
+    def _read(self, places: NDArray[Any], columns: list[str]) -> Any:
+        """Some columns at `places`, in that order, as a table."""
+        if not len(places):
+            return pa.table({name: [] for name in columns})
+        with self._lock:
+            self._reads += 1
+            few = self._reads <= _TABLE_READS and len(places) <= _TABLE_ROWS
+            if not few and self._spool is None and self._has_room:
+                try:
+                    self._spool = _Spool(len(self), self._scan(RECORD_COLUMNS))
+                except OSError as error:
+                    self._has_room = False
+                    _log.warning("no temporary copy of the records, reads are slower: %s", error)
+            if self._spool is None:
+                return self._taken(places, columns)
+        return self._spool.read(places, columns)
+
+    def _taken(self, places: NDArray[Any], columns: list[str]) -> Any:
+        addresses, back = np.unique(self.row_ids[places], return_inverse=True)
+        rows = self._table.take_row_ids(addresses.tolist()).select(columns).with_row_id().to_arrow()
+        rising = pc.sort_indices(rows["_rowid"]).to_numpy()
+        return rows.select(columns).take(rising[back])
+
+
+class _Hits:
+    """The records of one search."""
+
+    def __init__(self, snapshot: Snapshot, found: Sequence[Found]) -> None:
+        self._snapshot = snapshot
+        self._found = found
+        self._lock = threading.Lock()
+        self._records: dict[int, Record] | None = None
+
+    def record(self, place: int) -> Record:
+        with self._lock:
+            if self._records is None:
+                places = np.unique(np.concatenate([near for near, _ in self._found]))
+                records = self._snapshot.records(places)
+                self._records = dict(zip(places.tolist(), records, strict=True))
+            return self._records[place]
+
+
+class _Chosen:
+    """The records that meet a filter, and the search among them."""
+
+    def __init__(self, chosen: NDArray[np.bool_]) -> None:
+        small = np.int32 if len(chosen) <= np.iinfo(np.int32).max else np.int64
+        self.places: NDArray[Any] = np.flatnonzero(chosen).astype(small)
+        self._gallery: Flat | None = None
+
+    def gallery(self, whole: Flat) -> Flat:
+        if self._gallery is None:
+            everything = len(self.places) == len(whole)
+            self._gallery = whole if everything else whole.subset(self.places.astype(np.int64))
+        return self._gallery
+
+
+class _Recent(Generic[T]):  # the newer spelling needs Python 3.12
+    """The last values that were made, by key."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._values: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], T]) -> T:
+        value = self._values.pop(key) if key in self._values else make()
+        self._values[key] = value
+        if len(self._values) > self._kept:
+            self._values.popitem(last=False)
+        return value
+
+
+class _Spool:
+    """All records in a temporary file, mapped into memory: the system keeps what is in use.
+
+    The file stands where temporary files do (TMPDIR), uncompressed, some 0.3 GB per million
+    records, and goes with the process, however that ends, where the system can unlink it at once.
+    """
+
+    def __init__(self, count: int, batches: Iterable[tuple[NDArray[np.int64], Any]]) -> None:
+        self._row = np.empty(count, np.int64)
+        self._folder = tempfile.TemporaryDirectory(prefix="rsir-", ignore_cleanup_errors=True)
+        path = Path(self._folder.name) / "records.arrow"
+        lengths = [0]
+        writer, waiting, done = None, [], 0
+        try:
+            for places, batch in batches:
+                batch = batch.select(RECORD_COLUMNS)
+                self._row[places] = done + np.arange(len(places))
+                done += len(places)
+                writer = writer or pa.ipc.new_file(str(path), batch.schema)
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= _SPOOL_ROWS:
+                    lengths += _write(writer, waiting)
+                    waiting = []
+            lengths += _write(writer, waiting)
+        finally:
+            if writer is not None:
+                writer.close()
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+        self._starts = np.cumsum(lengths)
+        self._folder.cleanup()
+
+    def read(self, places: NDArray[Any], columns: list[str]) -> Any:
+        """Some columns at `places`, in that order, as a table."""
+        rows = self._row[places]
+        number = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(number, kind="stable")
+        parts = []
+        for part in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+            n = number[part[0]]
+            batch = self._batches[n].select(columns)
+            parts.append(batch.take(pa.array(rows[part] - self._starts[n])))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        table = pa.Table.from_batches(parts)
+        return table if (back == np.arange(len(back))).all() else table.take(back)
+
+
+def _write(writer: Any, batches: list[Any]) -> list[int]:
+    """Write `batches` joined, as far as Arrow joins them; returns the rows of what was written."""
+    if not batches:
+        return []
+    joined = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    for batch in joined:
+        writer.write_batch(batch)
+    return [len(batch) for batch in joined]
+
+
+def _in_order(parts: list[Any], places: list[NDArray[np.int64]]) -> Any:
+    """Arrow arrays whose elements belong to `places`, as one in the order of the places."""
+    if not parts:
+        return pa.array([], pa.string())
+    return pa.chunked_array(parts).take(pa.array(np.argsort(np.concatenate(places))))
+
+
+_TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
+
+
+def _parsed(texts: list[str], name: str, likely: int) -> Column:
+    """The property `name` of JSON objects.
+
+    Arrow reads a column of one kind quickly, and refuses any other; Python reads the rest.
+    """
+    first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
+    if first is None:
+        return Column(np.zeros(len(texts), np.uint8))
+    value = json.loads(first).get(name)
+    kind = kind_of(value) if value is not None else likely
+    if kind in _TYPES and _plain(name):
+        options = pa.json.ParseOptions(
+            explicit_schema=pa.schema([(name, _TYPES[kind])]), unexpected_field_behavior="ignore"
+        )
+        data = "\n".join(texts).encode()
+        read = pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        try:
+            table = pa.json.read_json(pa.BufferReader(data), read, options)
+        except pa.ArrowInvalid:
+            pass
+        else:
+            return _column(table[name].combine_chunks(), kind)
+    return column_of_values([json.loads(text).get(name) for text in texts])
+
+
+def _plain(name: str) -> bool:
+    return name.isidentifier() and name.isascii()
+
+
+def _column(values: Any, kind: int) -> Column:
+    if kind == TEXT:
+        return Column.of_texts(values)
+    known = values.is_valid().to_numpy(zero_copy_only=False)
+    number = pc.fill_null(values.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
+    return Column(np.where(known, kind, NULL).astype(np.uint8), number)
+
+
+def records_of(rows: Any) -> Iterator[Record]:
+    """The records of a table with `RECORD_COLUMNS`."""
+    columns = (rows[name].to_pylist() for name in RECORD_COLUMNS)
+    for id, source, content, size, mtime_ns, footprint, time, properties in zip(
+        *columns, strict=True
+    ):
+        yield Record(
+            id=id,
+            source=source,
+            content=content,
+            size=size,
+            mtime_ns=mtime_ns,
+            footprint=None if footprint is None else json.loads(footprint),
+            datetime=time,
+            properties=json.loads(properties),
+        )
+
+
+def matrix(column: Any) -> NDArray[Any]:
+    """A fixed-size-list column as an (N, width) array."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    values: NDArray[Any] = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return values

@@ -1,0 +1,248 @@
+"""A full disk, a folder that cannot be written, a folder that is gone: said, and nothing lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import durable
+import numpy as np
+import pytest
+from durable_worker import Task
+
+from rsir.archive import Archive
+from rsir.archive.failures import told
+from rsir.errors import ArchiveError, RsirError
+
+IMAGES = 60
+ALMOST_FULL = 64 * 1024
+"""Bytes left for commits of some 10 KB each."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return durable.paint(tmp_path_factory.mktemp("images"), range(IMAGES))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory of 16 MB, of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Takes what is left of the disk, but for a few commits."""
+    ballast = folder / "ballast"
+    space = os.statvfs(folder)
+    ballast.write_bytes(bytes(space.f_bavail * space.f_frsize - ALMOST_FULL))
+    return ballast
+
+
+def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`rsir` in a process of its own."""
+    command = [sys.executable, "-c", SHELL, str(Path(__file__).parent.parent / "archive")]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+
+
+# The shell itself; only the model is the small one of these tests.
+SHELL = """
+import sys
+sys.path.append(sys.argv.pop(1))
+import rsir
+from colour_encoder import ColourEncoder
+rsir.load = lambda model, device: ColourEncoder()
+from rsir.cli import main
+main()
+"""
+
+
+def test_a_full_disk_keeps_what_was_committed_and_goes_on_with_space(disk, images, tmp_path):
+    task = Task("index", disk / "archive", (images,))
+    durable.run(Task("index", task.path, (images / "0000.png",)))
+    ballast = fill(disk)
+    before = durable.contents(task.path)
+    heard, status = durable.run(task)
+    assert status == RsirError.exit_status
+    assert "the disk is full" in heard[-1].error
+    assert str(task.path) in heard[-1].error
+    must, may = durable.promised(before, heard)
+    found = durable.contents(task.path)
+    assert found in (must, may)
+    assert 0 < len(found) < IMAGES
+    durable.assert_searches_like_brute_force(task.path, found)
+
+    said = shell("index", task.path, images)
+    assert said.returncode == RsirError.exit_status
+    assert said.stdout == ""
+    assert said.stderr.splitlines()[-1].startswith(f"error: {task.path}: the disk is full")
+    assert "Traceback" not in said.stderr
+
+    ballast.unlink()
+    heard, status = durable.run(task)
+    assert (status, heard[-1].error) == (0, "")
+    whole = Task("index", tmp_path / "whole", (images,))
+    durable.run(whole)
+    assert durable.contents(task.path) == durable.contents(whole.path)
+
+
+@pytest.mark.parametrize("limit", [2048, 4096, 8192])
+def test_a_limit_on_files_is_as_a_full_disk(tmp_path, images, limit):
+    whole = Task("index", tmp_path / "whole", (images,))
+    assert durable.run(whole)[1] == 0
+    wanted = durable.contents(whole.path)
+    path = tmp_path / "archive"
+    heard, status = durable.run(Task("index", path, (images,), file_limit=limit))
+    assert (status, "the disk is full" in heard[-1].error) == (RsirError.exit_status, True)
+    try:
+        found = durable.contents(path)
+    except ArchiveError as error:
+        assert "cut off" in str(error)  # noqa: PT017
+        found = {}
+    assert found in durable.promised({}, heard)
+    assert len(found) < IMAGES
+    assert durable.run(Task("index", path, (images,)))[1] == 0
+    assert durable.contents(path) == wanted
+
+
+def test_a_disk_full_before_the_archive_is_made(disk, images):
+    ballast = fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "more").write_bytes(bytes(2**24))
+    task = Task("index", disk / "archive", (images,))
+    heard, status = durable.run(task)
+    assert (status, "the disk is full" in heard[-1].error) == (RsirError.exit_status, True)
+    ballast.unlink()
+    assert durable.run(task)[1] == 0
+    assert len(durable.contents(task.path)) == IMAGES
+
+
+def read_only_disk(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def test_a_read_only_disk_is_searched_and_refuses_the_rest(disk, images):
+    path = disk / "archive"
+    durable.run(Task("index", path, (images / "0000.png", images / "0001.png")))
+    rows = durable.contents(path)
+    read_only_disk(disk)
+    assert_read_only(path, images, rows)
+    said = shell("index", path, images)
+    assert said.returncode == RsirError.exit_status
+    assert said.stderr.splitlines()[-1].startswith(f"error: {path}: cannot be written")
+    assert "Traceback" not in said.stderr
+    new = Task("index", disk / "new", (images,))
+    heard, status = durable.run(new)
+    assert (status, "cannot be written" in heard[-1].error) == (RsirError.exit_status, True)
+
+
+def test_a_folder_without_permission_is_searched_and_refuses_the_rest(tmp_path, images):
+    path = tmp_path / "archive"
+    durable.run(Task("index", path, (images / "0000.png", images / "0001.png")))
+    rows = durable.contents(path)
+    folders = [path, *(folder for folder in path.rglob("*") if folder.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        if os.access(path, os.W_OK):
+            pytest.skip("this user may write into any folder")
+        assert_read_only(path, images, rows)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def assert_read_only(path: Path, images: Path, rows: durable.Rows) -> None:
+    durable.assert_searches_like_brute_force(path, rows)
+    encoder = durable.worker.ColourEncoder()
+    archive = Archive.open(path, encoder)
+    changes: list[Callable[[], object]] = [
+        lambda: archive.add(images),
+        lambda: archive.delete(list(rows)[:1]),
+    ]
+    for change in changes:
+        with pytest.raises(ArchiveError, match="cannot be written") as caught:
+            change()
+        assert str(path) in str(caught.value)
+    assert encoder.encoded == 0, "it was known before any work"
+    assert durable.contents(path) == rows
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_folder_that_goes_while_it_is_open(tmp_path, images, how):
+    path = tmp_path / "archive"
+    encoder = durable.worker.ColourEncoder()
+    archive = Archive.create(path, encoder)
+    archive.add([images / "0000.png", images / "0001.png"])
+    query = np.ones(archive.dimension, np.float32)
+    assert len(archive.search(query)) == 2
+    rows = durable.contents(path)
+    if how == "deleted":
+        shutil.rmtree(path)
+    else:
+        path.rename(tmp_path / "elsewhere")
+    uses: list[Callable[[], object]] = [
+        lambda: len(archive),
+        lambda: archive.search(query),
+        lambda: list(archive.records()),
+        lambda: archive.get(list(rows)),
+        lambda: archive.vectors(list(rows)),
+        lambda: archive.add(images),
+        lambda: archive.delete(list(rows)),
+        lambda: archive.prune(),
+        lambda: archive.optimize(),
+        lambda: archive.info(),
+    ]
+    for use in uses:
+        with pytest.raises(ArchiveError, match="is gone: deleted or moved") as caught:
+            use()
+        assert str(path) in str(caught.value)
+    assert not path.exists()
+    if how == "moved":
+        assert durable.contents(tmp_path / "elsewhere") == rows
+
+
+def test_a_part_that_is_gone_is_said(tmp_path, images):
+    path = tmp_path / "archive"
+    durable.run(Task("index", path, (images / "0000.png",)))
+    for file in (path / "items.lance" / "data").iterdir():
+        file.unlink()
+    archive = Archive.open(path)
+    with pytest.raises(ArchiveError, match="a part of it is gone"):
+        archive.search(np.ones(archive.dimension, np.float32))
+
+
+def test_errors_of_the_model_are_not_told_as_the_archives(tmp_path, images):
+    class Broken(durable.worker.ColourEncoder):
+        def encode(self, images):
+            raise RuntimeError("out of memory (os error 28)")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Archive.create(tmp_path / "archive", Broken()).add(images)
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (
+            RuntimeError("lance error: IO: No space left on device (os error 28), /a/b.rs:1:2"),
+            "full",
+        ),
+        (OSError(122, "Disk quota exceeded"), "the disk is full"),
+        (RuntimeError("lance error: Retryable commit conflict for version 7: x"), "the same again"),
+        (RuntimeError("lance error: Too many concurrent writers"), "the same again"),
+        (RuntimeError("lance error: odd, /a/b/commit.rs:653:26"), r"its store failed .*odd\)$"),
+    ],
+)
+def test_what_a_failure_means(tmp_path, error, meaning):
+    with pytest.raises(ArchiveError, match=meaning) as caught, told(tmp_path):
+        raise error
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert caught.value.__cause__ is error
