@@ -515,10 +515,11 @@ def test_memory_is_that_of_a_block(metric: str) -> None:
 def test_blocks_are_of_a_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     images = described(np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 4)
     seen = []
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 4 * 50 * 8)
+    # 13 of a class are the most: eight queries, with what is made of 50 images and 13 groups.
+    monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (24 * 50 + 16 * 13 * 9))
     between = scoring.DISTANCES["euclidean"].between
     watched = scoring.Distance(
-        torch.Tensor.float, lambda q, g: seen.append(len(q)) or between(q, g)
+        lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g)
     )
     monkeypatch.setattr(scoring, "DISTANCES", {"euclidean": watched})
     score_queries(images, images, ranking="euclidean", measures=("map",))

@@ -50,7 +50,7 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 20 * 2**20
 """Memory for what is made of one block of queries; our choice. A core at a time has one, and one
 more waits."""
 
@@ -240,7 +240,7 @@ def score_queries(
     )
     relevance = _Relevance(queries, gallery, own)
     # ANMRR needs the largest R of all queries before the first is scored.
-    largest = int(relevance.counts().max())
+    largest = int(relevance.counts(block).max())
     block = block or relevance.rows_at_once(largest)
     blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
     count = len(gallery) - (own is not None)
@@ -248,21 +248,22 @@ def score_queries(
     found: list[dict[str, Tensor]] = []
     listed: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def scored(rows: slice) -> tuple[_Ranked, dict[str, Tensor]]:
+    def scored(rows: slice) -> tuple[_Ranked | None, dict[str, Tensor]]:
         ranked = _Ranked(queries[rows], gallery, relevance, rows, ranking, order)
         every = dict(_measures(ranked, largest))
         chosen = every.keys() if measures is None else measures
         if unknown := sorted(set(chosen) - set(every)):
             raise UsageError(f"measures {unknown}: take some of {', '.join(every)}")
-        return ranked, {name: every[name]() for name in chosen}
+        values = {name: every[name]() for name in chosen}
+        return ranked if curves or nearest else None, values
 
     ranked_blocks = _side_by_side(scored, blocks, queries.embedding.device)
     with closing(ranked_blocks):
         for ranked, values in ranked_blocks:
             found.append(values)
-            if drawn is not None:
+            if drawn is not None and ranked is not None:
                 drawn.add(ranked)
-            if nearest:
+            if nearest and ranked is not None:
                 listed.append(ranked.nearest(min(nearest, count)))
     per_query = {name: torch.cat([part[name] for part in found]) for name in found[0]}
     empty = torch.empty(len(queries), 0)
@@ -412,9 +413,9 @@ class _Relevance:
         each = 24 * len(self.gallery) + 16 * largest * (8 + self.most)
         return max(1, BLOCK_BYTES // each)
 
-    def counts(self) -> Tensor:
-        """(Q,) int64 how many are relevant."""
-        rows = self.rows_at_once(0)
+    def counts(self, rows: int | None = None) -> Tensor:
+        """(Q,) int64 how many are relevant; counted for so many queries at a time."""
+        rows = rows or self.rows_at_once(0)
         blocks = range(0, len(self.queries), rows)
         return torch.cat([self.totals(slice(start, start + rows)) for start in blocks])
 
