@@ -59,17 +59,13 @@ class TieGroups:
         if before is None:
             before = sizes.cumsum(1) - sizes
         relevant = levels.sum(dim=2)
-        gain = levels @ gains_of(levels)
-        return cls(
-            sizes,
-            levels,
-            before.double(),
-            relevant,
-            gain,
-            relevant.cumsum(1) - relevant,
-            gain.cumsum(1) - gain,
-            levels.sum(dim=1),
-        )
+        found = relevant.cumsum(1) - relevant
+        gain, gained = relevant, found
+        if levels.shape[2] > 1:
+            gain = levels @ gains_of(levels)
+            gained = gain.cumsum(1) - gain
+        totals = levels.sum(dim=1)
+        return cls(sizes, levels, before.double(), relevant, gain, found, gained, totals)
 
     @property
     def total(self) -> Tensor:
