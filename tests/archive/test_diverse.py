@@ -7,8 +7,6 @@ from rsir.archive.diverse import ALIKE, OVERLAP, collapsed
 from rsir.ranking import packed
 from rsir.types import Hit
 
-pytest.importorskip("shapely")
-
 
 def hit(name: str, box: tuple[float, float, float, float] | None = None) -> Hit:
     footprint = None

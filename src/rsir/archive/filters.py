@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
@@ -454,8 +454,9 @@ def _translated(node: Any, depth: int) -> Node:
     if kind is exp.In and node.expressions and set(_given(node)) == {"this", "expressions"}:
         value = _operand(node.this)
         items = [_operand(item) for item in node.expressions]
-        if all(isinstance(item, Literal) for item in items):
-            return In(value, tuple(_fitting(item, value) for item in items))  # type: ignore[misc]
+        literals = [item for item in items if isinstance(item, Literal)]
+        if len(literals) == len(items):
+            return In(value, tuple(_fitting(item, value) for item in literals))
     if kind is exp.Like and set(_given(node)) <= {"this", "expression", "negate"}:
         pattern = node.expression
         if isinstance(pattern, exp.Literal) and pattern.is_string:
@@ -502,6 +503,10 @@ def _comparison(name: str, left: Operand, right: Operand) -> Node:
     return Compare(name, _fitting(left, right), _fitting(right, left))
 
 
+@overload
+def _fitting(side: Literal, other: Operand) -> Literal: ...
+@overload
+def _fitting(side: Operand, other: Operand) -> Operand: ...
 def _fitting(side: Operand, other: Operand) -> Operand:
     """`side`; if it is a text beside `datetime`, the time that it spells."""
     if other != Field("datetime", False) or not isinstance(side, Literal):

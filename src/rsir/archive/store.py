@@ -69,8 +69,6 @@ class Neighbour:
             return NotImplemented
         return self.distance == other.distance and self.record == other.record
 
-    __hash__ = None  # type: ignore[assignment]  # a record holds mappings
-
     def __repr__(self) -> str:
         return f"Neighbour({self.record!r}, {self.distance!r})"
 

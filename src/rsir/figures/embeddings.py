@@ -113,7 +113,7 @@ def positions(
     """
     needed()
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     values = np.asarray(embeddings, np.float32)
     if metric == "hamming":

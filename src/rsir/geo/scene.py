@@ -461,7 +461,10 @@ def _georeference(
     if dataset.crs is None or is_flat(transform) or not all(map(math.isfinite, transform)):
         return None, None
     name = crs_name(dataset.crs.to_wkt())
-    return (None, None) if name is None else (name, tuple(map(float, transform)))  # type: ignore[return-value]
+    if name is None:
+        return None, None
+    a, b, c, d, e, f = map(float, transform)
+    return name, (a, b, c, d, e, f)
 
 
 def _on_one_grid(parts: Sequence[_Part], stack: ExitStack) -> list[_Part]:

@@ -60,7 +60,7 @@ class Stretch:
             values = tuple(float(number) for number in numbers.split(",")) if numbers else ()
         except ValueError:
             raise UsageError(f"stretch '{text}': give {_FORMS}") from None
-        return cls(kind, values)  # type: ignore[arg-type]
+        return cls(kind, values)  # type: ignore[arg-type]  # checked there
 
     def __str__(self) -> str:
         """The text that `parse` reads back without loss."""

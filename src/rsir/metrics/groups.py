@@ -222,7 +222,10 @@ def _sorted(keys: Tensor) -> Tensor:
     values: NDArray[Any] = keys.numpy()
     parts = [slice(row, row + ROWS_AT_ONCE) for row in range(0, len(values), ROWS_AT_ONCE)]
     threads = min(torch.get_num_threads(), os.cpu_count() or 1, max(1, len(parts)))
-    sort: Callable[[slice], None] = lambda part: values[part].sort(axis=1)  # noqa: E731
+
+    def sort(part: slice) -> None:
+        values[part].sort(axis=1)
+
     if threads == 1:
         values.sort(axis=1)
     else:
