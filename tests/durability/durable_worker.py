@@ -175,11 +175,13 @@ def work(connection: Connection, task: Task) -> None:
 
 
 def read(connection: Connection, path: Path) -> None:
-    """Search all of the archive until told to stop, and tell what was seen."""
+    """Search all of the archive until told to stop, and once more, and tell what was seen."""
     archive = Archive.open(path, ColourEncoder())
     query = np.ones(archive.dimension, np.float32)
     connection.send(Opened())
-    while not connection.poll():
+    told_to_stop = False
+    while not told_to_stop:
+        told_to_stop = connection.poll()
         count = len(archive)
         hits = archive.search(query, k=10_000)
         distances = [hit.distance for hit in hits]
