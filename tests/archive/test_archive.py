@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import rsir.archive.archive as module
-from rsir.archive import Archive, Hits, Skipped, indexing
+from rsir.archive import Archive, Hits, Skipped, indexing, reading
 from rsir.archive.store import Record
 from rsir.data.images import read_tile
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
@@ -221,7 +221,7 @@ def test_batches_and_workers_change_nothing(tmp_path, images, batch_size, worker
 def test_indexing_again_reads_and_encodes_nothing(archive, images, monkeypatch):
     archive.add(images)
     before, version = contents(archive), archive.info()["version"]
-    monkeypatch.setattr(indexing, "read_tile", None)
+    monkeypatch.setattr(reading, "read_tile", None)
     report = archive.add(images)
     assert (report.added, report.replaced, report.unchanged) == (0, 0, 12)
     assert archive.encoder.encoded == 12

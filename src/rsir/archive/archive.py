@@ -4,7 +4,7 @@ An archive is a folder:
 
 - archive.json: what it is: format, metric, dimension, bands, the model's fingerprint;
 - model/: a copy of the model, so that a search needs nothing else;
-- items.lance: records and vectors (`rsir.archive.lance`);
+- items.lance: records and vectors (`rsir.archive.lance`), unless archive.json names another store;
 - last-index.json: the report of the last `Archive.add`.
 
 archive.json appears last, in one step: a folder that has archive.json.new instead is a creation
@@ -13,39 +13,52 @@ that was cut off, and creating again starts it afresh.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-import rsir
+from rsir.archive.about import ABOUT, NEW, about, model_names, read_about, write_json
+from rsir.archive.calibration import Calibration
+from rsir.archive.diverse import collapsed
 from rsir.archive.failures import told
-from rsir.archive.hits import Hits, Query
+from rsir.archive.filters import Filter, bounds_of
+from rsir.archive.foreign import ForeignEncoder
+from rsir.archive.hits import Hits
 from rsir.archive.indexing import Indexing, IndexReport
-from rsir.archive.store import Neighbour, Record
-from rsir.data.images import find_images, read_tile
-from rsir.errors import ArchiveError, ImageError, UsageError
+from rsir.archive.query import Query, check_bands, named, vectors_of
+from rsir.archive.store import KEPT_DAYS, Neighbour, Record, Store
+from rsir.archive.stores import create_store, open_store
+from rsir.data.images import read_pixels
+from rsir.errors import ArchiveError, UsageError
+from rsir.geo.sources import find_sources
 from rsir.ranking import Metric, metric_named, packed, score
-from rsir.types import Encoding, Hit, Tile
+from rsir.types import Bounds, Encoding, Hit
 
 if TYPE_CHECKING:
-    from rsir.archive.lance import LanceStore
+    from rsir.archive.lance import LanceStore, Version
+    from rsir.geo.tiling import Tiling
 
-FORMAT = "rsir-archive/1"
-
-ABOUT = "archive.json"
 MODEL = "model"
 ITEMS = "items.lance"
 LAST_INDEX = "last-index.json"
-_NEW = ABOUT + ".new"
+
+SAMPLE = 5000
+"""Vectors, picked at random, from which distances are calibrated. Our choice: 10 MB of 512 floats;
+100 of them are compared with 200 others each."""
+
+_CALIBRATED_TO = 0.1
+"""The calibration is made anew once the archive has grown or shrunk by so much. Our choice."""
+
+_WIDER = 4
+"""So many times as many hits are looked at first, where those that show the same are collapsed,
+and again as many whenever too few are left. Our choice."""
 
 
 class Encoder(Protocol):
@@ -77,6 +90,21 @@ class Encoder(Protocol):
         """Write the model into `folder`."""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """A file or scene that was indexed.
+
+    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84,
+    (-180, south, 180, north) if one of them crosses the antimeridian; None without any. tiled:
+    whether its tiles are windows of it.
+    """
+
+    source: str
+    tiles: int
+    bounds: Bounds | None
+    tiled: bool
+
+
 class Archive:
     """Encoded images in a folder, searched by example.
 
@@ -85,55 +113,47 @@ class Archive:
     """
 
     def __init__(
-        self, path: Path, about: Mapping[str, Any], store: LanceStore, encoder: Encoder | None
+        self, path: Path, said: Mapping[str, Any], store: Store, encoder: Encoder | None
     ) -> None:
         """Use `create`, `open` or `open_or_create`."""
         self.path = path
-        self._about = about
+        self._about = said
         self._store = store
         self._encoder = encoder
+        self._calibrations: dict[str, tuple[int, Calibration]] = {}
 
     @classmethod
-    def create(cls, path: str | Path, encoder: Encoder) -> Archive:
+    def create(cls, path: str | Path, encoder: Encoder, *, store: str | None = None) -> Archive:
         """A new, empty archive for images encoded by `encoder`.
 
-        `path` may be an empty folder, or one where an earlier creation was cut off. Raises
-        ArchiveError if anything else is there.
+        `path` may be an empty folder, or one where an earlier creation was cut off. store: where
+        the records are kept, if not in the folder (`rsir.archive.stores`). Raises ArchiveError if
+        anything else is there.
         """
-        from rsir.archive.lance import LanceStore
-
         path = Path(path)
         if (path / ABOUT).exists():
             raise ArchiveError(f"{path} is an archive already; open it, or choose another path")
         if path.exists() and not path.is_dir():
             raise ArchiveError(f"{path} is a file; choose another path for the archive")
-        # A hidden file of this name is all that a kill within `_write` can leave.
-        others = path.exists() and any(not e.name.startswith(f".{_NEW}.") for e in path.iterdir())
-        if others and not (path / _NEW).exists():
+        # A hidden file of this name is all that a kill within `write_json` can leave.
+        others = path.exists() and any(not e.name.startswith(f".{NEW}.") for e in path.iterdir())
+        if others and not (path / NEW).exists():
             raise ArchiveError(
                 f"{path} is a folder with other files; choose a new or empty one for the archive"
             )
         metric_named(encoder.ranking).width(encoder.dimension)
-        about = {
-            "format": FORMAT,
-            "rsir": rsir.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "metric": encoder.ranking,
-            "dimension": encoder.dimension,
-            "fingerprint": encoder.fingerprint,
-            "bands": list(encoder.bands),
-        }
+        said = about(encoder, store)
         with told(path):
             path.mkdir(parents=True, exist_ok=True)
-            _write(path / _NEW, about)
+            write_json(path / NEW, said)
             for leftover in (path / MODEL, path / ITEMS):
                 if leftover.exists():
                     shutil.rmtree(leftover)
         encoder.save(path / MODEL)
         with told(path):
-            store = LanceStore.create(path / ITEMS, encoder.ranking, encoder.dimension)
-            (path / _NEW).replace(path / ABOUT)
-        return cls(path, about, store, encoder)
+            kept = create_store(store or path / ITEMS, encoder.ranking, encoder.dimension)
+            (path / NEW).replace(path / ABOUT)
+        return cls(path, said, kept, encoder)
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None) -> Archive:
@@ -142,27 +162,37 @@ class Archive:
         encoder: the archive's model, if it is loaded already. Raises ArchiveError if there is no
         archive, if it is damaged, or if `encoder` is another model.
         """
-        from rsir.archive.lance import LanceStore
-
         path = Path(path)
-        about = _read_about(path)
-        store = LanceStore.open(path / ITEMS)
-        if (store.metric, store.dimension) != (about["metric"], about["dimension"]):
+        said = read_about(path)
+        where = said.get("store", path / ITEMS)
+        store = open_store(where)
+        if (store.metric, store.dimension) != (said["metric"], said["dimension"]):
             raise ArchiveError(
-                f"{path / ABOUT} says {about['metric']}, {about['dimension']}, but {ITEMS} holds "
-                f"{store.metric}, {store.dimension}; restore one of them from a copy"
+                f"{path / ABOUT} says {said['metric']}, {said['dimension']}, but "
+                f"{said.get('store', ITEMS)} holds {store.metric}, {store.dimension}; restore one "
+                "of them from a copy"
             )
-        archive = cls(path, about, store, None)
+        archive = cls(path, said, store, None)
         if encoder is not None:
             archive._encoder = archive._checked(encoder)
         return archive
 
     @classmethod
-    def open_or_create(cls, path: str | Path, encoder: Encoder) -> Archive:
-        """The archive at `path` if there is one, else a new one; errors as in both."""
-        if (Path(path) / ABOUT).exists():
-            return cls.open(path, encoder)
-        return cls.create(path, encoder)
+    def open_or_create(
+        cls, path: str | Path, encoder: Encoder, *, store: str | None = None
+    ) -> Archive:
+        """The archive at `path` if there is one, else a new one; errors as in both.
+
+        Raises ArchiveError also if there is one whose records are not in `store`, if that is given.
+        """
+        if not (Path(path) / ABOUT).exists():
+            return cls.create(path, encoder, store=store)
+        archive = cls.open(path, encoder)
+        if store is not None and store != archive._about.get("store"):
+            raise ArchiveError(
+                f"{path} keeps its records in {archive._about.get('store', ITEMS)}, not in {store}"
+            )
+        return archive
 
     @property
     def metric(self) -> str:
@@ -190,7 +220,8 @@ class Archive:
         if self._encoder is None:
             from rsir.encode import load
 
-            self._encoder = self._checked(load(self.path / MODEL))
+            model = self.path / MODEL
+            self._encoder = self._checked(ForeignEncoder.load(model) or load(model))
         return self._encoder
 
     def __len__(self) -> int:
@@ -204,20 +235,28 @@ class Archive:
         self,
         paths: str | Path | Sequence[str | Path],
         *,
+        tiling: Tiling | None = None,
         batch_size: int = 64,
         workers: int = 2,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
-        """Encode and keep the images in `paths` (files and folders); says what was done.
+        """Encode and keep the images in `paths`; says what was done.
+
+        paths: files, folders, globs, STAC items and catalogues, uris of object stores
+        (`rsir.geo.sources.find_sources`). An image of up to 1024 × 1024 pixels is kept as it is,
+        larger ones and what is no plain image (JPEG 2000, 16 bits, more bands) are read by windows
+        and cut into tiles, of 256 pixels unless `tiling` says otherwise. With a tiling given, only
+        a plain image without a georeference that is no larger than a tile stays whole.
 
         A file with the size and time of change that are known is not read again, and one with
         known content is not encoded again. One whose content has changed replaces what was kept
-        of it. A file that cannot be read is listed in the report, never fatal. Files that are
-        gone stay in the archive until `prune`. What lies in the archive's own folder is left out.
-        Interrupted, it keeps what is encoded, and the next call goes on from there.
+        of it; so does one that is now cut in another way. A file that cannot be read is listed in
+        the report, never fatal. Files that are gone stay in the archive until `prune`. What lies
+        in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
+        next call goes on from there.
 
         batch_size: images encoded at once. workers: threads that read files ahead.
-        on_progress: called with (files done, files in all).
+        on_progress: called with (done, in all), in files and tiles of scenes.
 
         Raises UsageError for a size below 1, DataError for a path that does not exist,
         ArchiveError if the archive cannot be written: before any work if it is read-only, else
@@ -225,18 +264,25 @@ class Archive:
         """
         if batch_size < 1 or workers < 1:
             raise UsageError("batch_size and workers must be at least 1")
+        if not self.bands:
+            raise UsageError(
+                f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
+            )
         start = time.monotonic()
-        paths = [paths] if isinstance(paths, str | Path) else paths
-        files, ignored = find_images(paths, exclude=self.path)
+        roots = [paths] if isinstance(paths, str | Path) else list(paths)
+        found = find_sources(roots, exclude=self.path)
         with told(self.path):
             # A run that is killed leaves this; and what cannot be written is known before work.
-            _write(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
+            write_json(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
         indexing = Indexing(
             self._store,
-            files,
+            found,
+            roots,
             path=self.path,
-            encode=self._encode,
-            check=self._check_bands,
+            bands=self.bands,
+            tiling=tiling,
+            encode=self.encode,
+            check=partial(check_bands, self),
             on_progress=on_progress,
         )
         complete = False
@@ -246,35 +292,91 @@ class Archive:
         finally:
             # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
             indexing.commit()
-            report = indexing.report(ignored, time.monotonic() - start, complete)
+            report = indexing.report(time.monotonic() - start, complete)
             with told(self.path):
-                _write(self.path / LAST_INDEX, report.to_dict())
+                write_json(self.path / LAST_INDEX, report.to_dict())
         return report
 
-    def search(self, query: Query, k: int = 10) -> Hits:
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ranking: str | None = None,
+        diverse: bool = False,
+        at_least: float | None = None,
+    ) -> Hits:
         """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
 
-        Raises UsageError for k < 1 or an array that is no query of this archive, ImageError for
-        a file that cannot be read.
-        """
-        return self.search_many([query], k)[0]
+        query: an image, a vector, the id of a tile, a window of a scene or several examples: see
+        `rsir.archive.query`. Tiles named by their id are not among the hits.
+        filter: which images may be found. ranking: None for the archive's own, which is exact;
+        "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are not
+        exact, where the store has them.
+        diverse: of hits that overlap or are nearly the same only the best (`rsir.archive.diverse`).
+        at_least: only hits of this calibrated score (`Hit.calibrated`) or a higher one, in [0, 1):
+        with 0.999 there are none where nothing looks like the query more than one random pair in a
+        thousand does.
 
-    def search_many(self, queries: Sequence[Query], k: int = 10) -> list[Hits]:
+        Raises UsageError for k < 1, an array that is no query of this archive, a ranking that it
+        has not, or a cut-off out of range; ImageError for a file that cannot be read; ArchiveError
+        for an unknown id.
+        """
+        return self.search_many(
+            [query], k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+        )[0]
+
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ranking: str | None = None,
+        diverse: bool = False,
+        at_least: float | None = None,
+    ) -> list[Hits]:
         """`search` for several queries, encoded and searched together; `seconds` is the mean."""
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
+        if at_least is not None and not 0 <= at_least < 1:
+            raise UsageError(f"the cut-off must be in [0, 1), not {at_least}")
         if not queries:
             return []
         start = time.monotonic()
-        vectors = self._vectors_of(queries)
+        vectors = vectors_of(self, queries)
+        found: list[Sequence[Neighbour]] = []
         with told(self.path):
-            found = self._store.search(vectors, k)
-            searched = len(self._store)
+            for query, vector, near in self._nearest(queries, vectors, k, filter, ranking):
+                if at_least is not None:
+                    near = self._remarkable(near, at_least, ranking)
+                if diverse:
+                    near = self._diverse(query, vector, near, k, filter, ranking, at_least)
+                found.append(near[:k])
+            searched = self._store.count(filter)
         seconds = (time.monotonic() - start) / len(queries)
+        hit = partial(self._hit, ranking=ranking)
         return [
-            Hits([self._hit(n) for n in neighbours], query, seconds, searched)
-            for query, neighbours in zip(queries, found, strict=True)
+            Hits(near, hit, query=query, seconds=seconds, searched=searched)
+            for query, near in zip(queries, found, strict=True)
         ]
+
+    def recall(
+        self, queries: Sequence[Query], k: int, ranking: str, *, filter: Filter | None = None
+    ) -> float:
+        """Recall@k of a ranking that is not exact: the share of the exact hits that it finds.
+
+        Over all queries together, hits compared by id; 1.0 where there is nothing to find.
+        """
+        exact = self.search_many(queries, k, filter=filter)
+        found = self.search_many(queries, k, filter=filter, ranking=ranking)
+        wanted = [{hit.id for hit in hits} for hits in exact]
+        total = sum(map(len, wanted))
+        kept = sum(
+            len(ids & {hit.id for hit in hits}) for ids, hits in zip(wanted, found, strict=True)
+        )
+        return kept / total if total else 1.0
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records under `ids`, in that order; ArchiveError for an unknown id."""
@@ -286,12 +388,90 @@ class Archive:
         width = metric_named(self.metric).width(self.dimension)
         with told(self.path):
             rows = [vector for _, vector in self._store.get(ids)]
-        return np.stack(rows) if rows else np.empty((0, width), self._dtype)
+        return np.stack(rows) if rows else np.empty((0, width), self.dtype)
 
-    def records(self) -> Iterator[Record]:
-        """All records, ordered by id."""
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
         with told(self.path):
-            yield from self._store.records()
+            yield from self._store.records(filter)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many records meet `filter`; all, if it is not given."""
+        with told(self.path):
+            return self._store.count(filter)
+
+    def sources(self) -> list[SourceSummary]:
+        """What was indexed, ordered by name: each file or scene, and how many tiles it has."""
+        found: dict[str, SourceSummary] = {}
+        for record in self.records():
+            known = found.get(record.source)
+            box = bounds_of(record.footprint)
+            found[record.source] = SourceSummary(
+                record.source,
+                1 + (known.tiles if known else 0),
+                _around(known.bounds if known else None, box),
+                "window" in record.properties,
+            )
+        return [found[name] for name in sorted(found)]
+
+    def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
+        """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
+
+        Raises ArchiveError for an unknown id, ImageError if its file cannot be read any more,
+        UsageError for a size below 1.
+        """
+        if size < 1:
+            raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
+        record = self.get([id])[0]
+        said = record.properties
+        if "bands" in said:
+            from rsir.geo.tiles import thumbnail
+
+            column, row, width, height = said["window"]
+            return thumbnail(
+                record.source,
+                (column, row, width, height),
+                bands=said["bands"],
+                stretch=said["stretch"],
+                size=size,
+            )
+        return _reduced(read_pixels(record.source), size)
+
+    def calibration(self, ranking: str | None = None) -> Calibration:
+        """The distances of random pairs of the archive, by which `Hit.calibrated` is told."""
+        name = self.metric if ranking in (None, "two-stage", "approximate") else str(ranking)
+        count = len(self)
+        known = self._calibrations.get(name)
+        if known is None or abs(count - known[0]) > _CALIBRATED_TO * known[0]:
+            with told(self.path):
+                vectors = self._store.sample(SAMPLE)
+            metric = metric_named(self.metric)
+            if name == "hamming" and metric.classes:
+                vectors = vectors[:, : metric_named(name).width(self.dimension)]
+            known = self._calibrations[name] = (count, Calibration.of(name, vectors))
+        return known[1]
+
+    def versions(self) -> list[Version]:
+        """The versions that are kept, oldest first; ArchiveError if the store keeps none."""
+        with told(self.path):
+            return self._history().versions()
+
+    def at(self, version: int) -> Archive:
+        """The archive as it was at `version`, to be searched only; ArchiveError if not kept."""
+        with told(self.path):
+            return Archive(self.path, self._about, self._history().at(version), self._encoder)
+
+    def restore(self, version: int) -> None:
+        """Make `version` the latest again, as a new one; ArchiveError if it is not kept."""
+        with told(self.path):
+            self._history().restore(version)
+
+    def _history(self) -> LanceStore:
+        from rsir.archive.lance import LanceStore
+
+        if not isinstance(self._store, LanceStore):
+            raise ArchiveError(f"{self.path} keeps its records in a store without versions")
+        return self._store
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were. The files themselves are left alone."""
@@ -322,22 +502,26 @@ class Archive:
         self.delete(gone)
         return gone
 
-    def optimize(self) -> None:
-        """Merge the small files that many commits leave, so that opening is quick again."""
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Merge the small files that many commits leave, so that opening is quick again.
+
+        Versions older than `keep_days` are forgotten; the latest always stays.
+        """
         with told(self.path):
-            self._store.optimize()
+            self._store.optimize(keep_days=keep_days)
 
     def info(self) -> dict[str, Any]:
         """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes."""
         with told(self.path):
-            version = self._store.version
+            version = getattr(self._store, "version", None)
         return {
             "path": str(self.path),
+            "store": self._about.get("store", ITEMS),
             "count": len(self),
             "metric": self.metric,
             "dimension": self.dimension,
             "bands": list(self.bands),
-            "model": {"fingerprint": self.fingerprint, **_model_names(self.path / MODEL)},
+            "model": {"fingerprint": self.fingerprint, **model_names(self.path / MODEL)},
             "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
             "version": version,
             "created": self._about["created"],
@@ -353,10 +537,16 @@ class Archive:
         return encoder
 
     @property
-    def _dtype(self) -> type[np.uint8] | type[np.float32]:
+    def dtype(self) -> type[np.uint8] | type[np.float32]:
+        """Of the vectors: bytes for hash codes, float32 for embeddings."""
         return np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
 
-    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+        """The vectors (N, width) of images (C, H, W) uint8, as the store keeps them.
+
+        Raises DataError for an image that the model cannot take, ArchiveError for a model that
+        does not give what the archive compares.
+        """
         encoding = self.encoder.encode(images)
         metric = metric_named(self.metric)
         vectors = _compared(encoding, metric)
@@ -367,50 +557,54 @@ class Archive:
             raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
         return vectors
 
-    def _vectors_of(self, queries: Sequence[Query]) -> NDArray[Any]:
-        """(Q, width) vectors of `queries`; the images among them are encoded in one call."""
-        vectors = np.empty(
-            (len(queries), metric_named(self.metric).width(self.dimension)), self._dtype
-        )
-        images: dict[int, NDArray[np.uint8]] = {}
-        for place, query in enumerate(queries):
-            if isinstance(query, str | Path):
-                tile = read_tile(Path(query))
-                self._check_bands(tile)
-                images[place] = tile.pixels
-                continue
-            array = np.asarray(query)
-            if array.ndim == 3:
-                images[place] = self._checked_pixels(array)
-            elif array.ndim == 1:
-                metric = metric_named(self.metric)
-                vectors[place] = metric.check(array[None], self.dimension, "the query")[0]
-            else:
-                raise UsageError(
-                    "a query is an image file, pixels (C, H, W) uint8, or a vector "
-                    f"({self.dimension} long), not a {array.ndim}-D array"
-                )
-        if images:
-            vectors[list(images)] = self._encode(list(images.values()))
-        return vectors
+    def _nearest(
+        self,
+        queries: Sequence[Query],
+        vectors: NDArray[Any],
+        k: int,
+        filter: Filter | None,
+        ranking: str | None,
+    ) -> Iterator[tuple[Query, NDArray[Any], list[Neighbour]]]:
+        """Each query, its vector, and its k nearest but for the tiles that it names."""
+        own = [named(query) for query in queries]
+        found = self._store.search(vectors, k + max(map(len, own)), filter=filter, metric=ranking)
+        for query, vector, ids, near in zip(queries, vectors, own, found, strict=True):
+            yield query, vector, [n for n in near if not ids or n.record.id not in ids][:k]
 
-    def _checked_pixels(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        if pixels.dtype != np.uint8 or pixels.shape[0] != len(self.bands) or not pixels.size:
-            raise UsageError(
-                f"an image is a (C, H, W) uint8 array of the bands {', '.join(self.bands)}, not "
-                f"{pixels.shape} {pixels.dtype}"
-            )
-        return pixels
+    def _remarkable(
+        self, near: list[Neighbour], at_least: float, ranking: str | None
+    ) -> list[Neighbour]:
+        distances = np.array([neighbour.distance for neighbour in near], np.float64)
+        scores = self.calibration(ranking).score(distances)
+        return [n for n, score in zip(near, scores, strict=True) if score >= at_least]
 
-    def _check_bands(self, tile: Tile) -> None:
-        if tile.bands != self.bands:
-            raise ImageError(
-                f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model "
-                f"takes {', '.join(self.bands)}"
-            )
+    def _diverse(
+        self,
+        query: Query,
+        vector: NDArray[Any],
+        near: list[Neighbour],
+        k: int,
+        filter: Filter | None,
+        ranking: str | None,
+        at_least: float | None,
+    ) -> list[Neighbour]:
+        """The first k of the hits that show something new, looking further down as needed."""
+        looked_at, full = k, len(near) == k
+        while True:
+            hits = [self._hit(neighbour, ranking) for neighbour in near]
+            vectors = self.vectors([hit.id for hit in hits])
+            kept = [near[i] for i in collapsed(hits, vectors, self.metric, self.dimension)]
+            if len(kept) >= k or not full:
+                return kept[:k]
+            looked_at *= _WIDER
+            ((_, _, near),) = self._nearest([query], vector[None], looked_at, filter, ranking)
+            if at_least is not None:
+                near = self._remarkable(near, at_least, ranking)
+            full = len(near) == looked_at
 
-    def _hit(self, neighbour: Neighbour) -> Hit:
+    def _hit(self, neighbour: Neighbour, ranking: str | None = None) -> Hit:
         record = neighbour.record
+        distance = np.array([neighbour.distance])
         return Hit(
             id=record.id,
             score=score(self.metric, neighbour.distance, bits=self.dimension),
@@ -419,6 +613,7 @@ class Archive:
             footprint=record.footprint,
             datetime=record.datetime,
             properties=record.properties,
+            calibrated=float(self.calibration(ranking).score(distance)[0]),
         )
 
 
@@ -445,66 +640,21 @@ def _is_gone(source: str) -> bool:
     return False
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        text = (path / ABOUT).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if (path / _NEW).exists():
-            raise ArchiveError(
-                f"the creation of the archive {path} was cut off; create it again"
-            ) from error
-        raise ArchiveError(
-            f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"
-        ) from error
-    except OSError as error:
-        raise ArchiveError(f"{path / ABOUT} cannot be read ({error.strerror})") from error
-    damaged = f"{path / ABOUT} is damaged; restore it from a copy, or index into a new archive"
-    try:
-        about = json.loads(text)
-    except ValueError as error:
-        raise ArchiveError(f"{damaged} ({error})") from error
-    if not isinstance(about, dict):
-        raise ArchiveError(damaged)
-    if about.get("format") != FORMAT:
-        raise ArchiveError(
-            f"{path / ABOUT} has the format {about.get('format')!r}, this rsir reads {FORMAT!r}; "
-            "use the rsir that made it, or index into a new archive"
-        )
-    kinds = {
-        "rsir": str,
-        "created": str,
-        "metric": str,
-        "dimension": int,
-        "fingerprint": str,
-        "bands": list,
-    }
-    for name, kind in kinds.items():
-        if not isinstance(about.get(name), kind):
-            raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong kind)")
-    return about
+def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
+    """The box around two boxes in degrees; what crosses the antimeridian goes all around."""
+    boxes = [box for box in (one, other) if box is not None]
+    if not boxes:
+        return None
+    crosses = any(west > east for west, _, east, _ in boxes)
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    west, east = (-180.0, 180.0) if crosses else (min(wests), max(easts))
+    return west, min(souths), east, max(norths)
 
 
-def _model_names(folder: Path) -> dict[str, str]:
-    """The method and the backbone that the model's card names, as far as it has them."""
-    try:
-        card = json.loads((folder / "model.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(card, dict):
-        return {}
-    return {name: card[name] for name in ("method", "backbone") if isinstance(card.get(name), str)}
+def _reduced(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(C, h, w) with its longer side at most `size`, by averaging."""
+    from PIL import Image
 
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that `path` is either as before or whole, even after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
+    image.thumbnail((size, size), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rsir.archive.filters import Filter
 from rsir.archive.store import (
+    KEPT_DAYS,
     Neighbour,
     Record,
     Vector,
@@ -81,3 +82,6 @@ class ExactStore:
         """All records, or those that meet `filter`, ordered by id."""
         records = [self._items[id][0] for id in sorted(self._items)]
         return iter([r for r in records if filter is None or filter.matches(r)])
+
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Nothing to do: there is one version, and it lies in memory as it is."""

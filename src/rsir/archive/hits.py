@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.query import ById, ByWindow, Examples, Query
+from rsir.archive.store import Neighbour
 from rsir.types import Hit
-
-Query = str | Path | NDArray[Any]
-"""An image file; pixels (C, H, W) uint8 in the archive's bands; an embedding (D,) of floats; or,
-in an archive of hash codes, a row of bytes as it keeps them (`rsir.archive.store.Vector`)."""
 
 
 class Hits(Sequence[Hit]):
     """The hits of one query, nearest first; a notebook shows them as a gallery.
 
-    query: what was asked, as it was given. seconds: how long reading,
-    encoding and searching took. searched: how many records were compared.
+    A hit's record is read when it is first looked at; a slice reads its own.
+
+    query: what was asked, as it was given. seconds: how long reading, encoding and searching took.
+    searched: how many records were compared. distances: (N,) float64, smaller is nearer.
     """
 
-    def __init__(self, hits: Sequence[Hit], query: Query, seconds: float, searched: int) -> None:
-        self._hits = tuple(hits)
+    def __init__(
+        self,
+        neighbours: Sequence[Neighbour],
+        hit: Callable[[Neighbour], Hit],
+        *,
+        query: Query,
+        seconds: float,
+        searched: int,
+    ) -> None:
+        self._neighbours = tuple(neighbours)
+        self._hit = hit
+        self._hits: dict[int, Hit] = {}
         self.query = query
         self.seconds = seconds
         self.searched = searched
 
+    @property
+    def distances(self) -> NDArray[np.float64]:
+        """The distances alone, without reading a record."""
+        return np.array([neighbour.distance for neighbour in self._neighbours], np.float64)
+
     def __len__(self) -> int:
-        return len(self._hits)
+        return len(self._neighbours)
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
     @overload
     def __getitem__(self, index: slice) -> list[Hit]: ...
     def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
-        return list(self._hits[index]) if isinstance(index, slice) else self._hits[index]
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        if place not in self._hits:
+            self._hits[place] = self._hit(self._neighbours[place])
+        return self._hits[place]
 
     def __repr__(self) -> str:
         query = self.query
-        if not isinstance(query, str | Path):
+        if not isinstance(query, str | Path | ById | ByWindow | Examples):
             query = "an image" if np.ndim(query) == 3 else "a vector"
         head = (
             f"{len(self)} hits for {query} among {self.searched}, in {1000 * self.seconds:.0f} ms"

@@ -1,14 +1,13 @@
-"""One run over files: what is new or changed is read, encoded and kept in the store."""
+"""One run over sources: what is new or changed is read, encoded and kept in the store."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.failures import told
+from rsir.archive.reading import End, Item, Known, Progress, Read, Reader, Same, Stamp
 from rsir.archive.store import Record, Store
-from rsir.data.images import read_tile, source_name
 from rsir.errors import DataError
+from rsir.geo.sources import Sources
+from rsir.geo.tiling import Tiling
 from rsir.ranking import metric_named
 from rsir.types import Tile
 
@@ -27,10 +28,13 @@ COMMIT_SECONDS = 30.0
 """What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
 choice: a commit costs some 10 ms, and this is what a crash can lose."""
 
+_BATCH_ITEMS = 8
+"""Of those that need no encoding a batch has at most so many times its size. Our choice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that was not added, and why."""
+    """A file, or a window of a scene, that was not added, and why."""
 
     path: str
     reason: str
@@ -38,11 +42,13 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What one `Archive.add` did, in files.
+    """What one `Archive.add` did, in files and scenes.
 
-    added: new. replaced: content changed. unchanged: known already (also if only its time of
-    change is new). skipped: could not be added; what the archive had of them it keeps.
-    ignored: files in the folders that are no images, by lower-case suffix. seconds: duration.
+    added: new. replaced: content changed, or cut anew. unchanged: known already (also if only its
+    time of change is new). skipped: could not be added; what the archive had of them it keeps.
+    Damaged windows of scenes are listed too. ignored: files in the folders that are no images, by
+    lower-case suffix. tiles: that were encoded, of all of them. left_out: windows of scenes that
+    were not, by reason: "nodata", "cloud", "damaged". seconds: duration.
     complete: False, in last-index.json, of a run that was interrupted.
     """
 
@@ -51,6 +57,8 @@ class IndexReport:
     unchanged: int = 0
     skipped: tuple[Skipped, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+    tiles: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     complete: bool = True
 
@@ -59,39 +67,24 @@ class IndexReport:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the archive has of a source."""
-
-    id: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A file that was read and is to be encoded: its tile, its record, and the ids it replaces."""
-
-    tile: Tile
-    record: Record
-    stale: tuple[str, ...]
-
-
 class Indexing:
     """One run of `Archive.add`: what is known, what waits for a commit, what was done.
 
-    path: the archive's folder, for messages. encode: (N, C, H, W) uint8 images, of sizes that may
-    differ, to the store's vectors; DataError if there is one that the model cannot take. check:
-    raises DataError for a tile that is not for this archive. on_progress: called with (files
-    done, files in all).
+    roots: what the user named. path: the archive's folder, for messages. encode: (N, C, H, W) uint8
+    images, of sizes that may differ, to the store's vectors; DataError if there is one that the
+    model cannot take. on_progress: called with (done, in all), in files and tiles of scenes.
+    bands, tiling, check: as of `rsir.archive.reading.Reader`.
     """
 
     def __init__(
         self,
         store: Store,
-        files: Iterable[Path],
+        sources: Sources,
+        roots: Sequence[str | os.PathLike[str]],
         *,
         path: Path,
+        bands: tuple[str, ...],
+        tiling: Tiling | None,
         encode: Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]],
         check: Callable[[Tile], None],
         on_progress: Callable[[int, int], None] | None,
@@ -99,77 +92,50 @@ class Indexing:
         self._store = store
         self._path = path
         self._encode = encode
-        self._check = check
-        # By source: the same file can be named in several ways.
-        self._files = {source_name(file): file for file in files}
+        self._ignored = sources.ignored
         self._on_progress = on_progress
-        self._done = 0
+        self._done, self._total = 0, len(sources.sources) + len(sources.unusable)
         self._counts: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._tiles = 0
         self._skipped: list[Skipped] = []
         self._encoded: list[tuple[Record, NDArray[Any]]] = []
-        self._touched: list[Record] = []
+        self._touched: dict[str, Stamp] = {}
         self._stale: list[str] = []
         self._outcomes: list[str] = []
         self._committed = time.monotonic()
-        self._known: dict[str, list[_Known]] = {}
+        names = {source.uri for source in sources.sources}
+        known: dict[str, list[Known]] = {}
         with told(self._path):
             for r in self._store.records():
-                if r.source in self._files:
-                    self._known.setdefault(r.source, []).append(_Known(r.id, r.size, r.mtime_ns))
+                if r.source in names:
+                    tiled = "window" in r.properties
+                    stamp = (r.size, r.mtime_ns)
+                    known.setdefault(r.source, []).append(Known(r.id, stamp, r.content, tiled))
+        self._reader = Reader(sources, roots, known, bands=bands, tiling=tiling, check=check)
+        for unusable in sources.unusable:
+            self._skip(unusable.uri, unusable.reason)
+            self._progress()
 
     def run(self, batch_size: int, workers: int) -> None:
-        """Read, encode and keep all files; the last of them wait for `commit`."""
-        with closing(self._images(workers, batch_size + workers)) as reads:
-            for batch in _batches(reads, batch_size):
-                self._encode_batch(batch)
+        """Read, encode and keep all sources; the last of them wait for `commit`."""
+        with closing(self._reader.items(workers, batch_size + workers)) as items:
+            for batch in _batches(items, batch_size):
+                self._take(batch)
 
-    def report(self, ignored: Mapping[str, int], seconds: float, complete: bool) -> IndexReport:
+    def report(self, seconds: float, complete: bool) -> IndexReport:
         """What was done so far; the arguments are those of the report."""
         return IndexReport(
             added=self._counts["added"],
             replaced=self._counts["replaced"],
             unchanged=self._counts["unchanged"],
             skipped=tuple(sorted(self._skipped, key=lambda skipped: skipped.path)),
-            ignored={_printable(suffix): count for suffix, count in sorted(ignored.items())},
+            ignored={_printable(suffix): count for suffix, count in sorted(self._ignored.items())},
+            tiles=self._tiles,
+            left_out=dict(sorted(self._left_out.items())),
             seconds=seconds,
             complete=complete,
         )
-
-    def _images(self, workers: int, ahead: int) -> Generator[_Read]:
-        """The files that have to be encoded, in order; at most `ahead` are held in memory."""
-        with ThreadPoolExecutor(workers, thread_name_prefix="rsir-read") as pool:
-            waiting: deque[tuple[str, os.stat_result, Future[Tile]]] = deque()
-            try:
-                for source, file in self._files.items():
-                    stat = self._changed(source, file)
-                    if stat is not None:
-                        waiting.append((source, stat, pool.submit(read_tile, file)))
-                    if len(waiting) >= ahead:
-                        yield from self._taken(*waiting.popleft())
-                while waiting:
-                    yield from self._taken(*waiting.popleft())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _encode_batch(self, batch: Sequence[_Read]) -> None:
-        """Encode `batch` and keep it for the next commit; commits if it is time to."""
-        try:
-            vectors = self._encode([read.tile.pixels for read in batch])
-        except DataError as error:
-            # The encoder does not say which image it was: take them one at a time.
-            if len(batch) > 1:
-                for read in batch:
-                    self._encode_batch([read])
-            else:
-                self._skip(batch[0].record.source, str(error))
-            return
-        faults = metric_named(self._store.metric).faults(vectors)
-        for row, read in enumerate(batch):
-            if row in faults:
-                self._skip(read.record.source, f"the model cannot describe it: {faults[row]}")
-                continue
-            self._encoded.append((read.record, vectors[row]))
-            self._keep(read.stale, "replaced" if read.stale else "added")
 
     def commit(self) -> None:
         """Write what waits: first the new records, then the deletion of those they replace.
@@ -178,90 +144,114 @@ class Indexing:
         time of change, and deletes the other.
         """
         with told(self._path):
-            touched = self._store.get([record.id for record in self._touched])
-            rows = [*self._encoded, *zip(self._touched, [row for _, row in touched], strict=True)]
+            rows = list(self._encoded)
+            for record, row in self._store.get(list(self._touched)):
+                size, changed = self._touched[record.id]
+                rows.append((replace(record, size=size, mtime_ns=changed), row))
             if rows:
                 self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
             if self._stale:
                 self._store.delete(self._stale)
         # Only now, so that what Ctrl-C cuts off is done again when the run is left.
         self._counts.update(self._outcomes)
-        self._encoded, self._touched, self._stale, self._outcomes = [], [], [], []
+        self._tiles += len(self._encoded)
+        self._encoded, self._touched, self._stale, self._outcomes = [], {}, [], []
         self._committed = time.monotonic()
 
-    def _changed(self, source: str, file: Path) -> os.stat_result | None:
-        """The file's stat if it has to be read; None if it is known as it is, or is gone."""
-        try:
-            stat = file.stat()
-        except OSError as error:
-            self._skip(source, f"cannot be read ({error.strerror})")
-            return None
-        known = self._known.get(source, [])
-        current = [k for k in known if (k.size, k.mtime_ns) == (stat.st_size, stat.st_mtime_ns)]
-        if not current:
-            return stat
-        # Left by a run that was cut off between the two steps of a commit.
-        self._stale.extend(k.id for k in known if k not in current)
-        self._counts["unchanged"] += 1
-        self._progress()
-        return None
+    def _take(self, batch: Sequence[Item]) -> None:
+        """Encode the tiles of a batch and keep them for the next commit; commits if it is time."""
+        vectors = self._vectors([item for item in batch if isinstance(item, Read)])
+        for item in batch:
+            progress = item.progress
+            if isinstance(item, End):
+                self._end(progress)
+                continue
+            if isinstance(item, Read):
+                row = vectors.get(item.tile.id)
+                if row is not None:
+                    self._encoded.append((item.record, row))
+                    progress.kept.add(item.tile.id)
+                    progress.new += 1
+            elif isinstance(item, Same):
+                self._touched[item.id] = progress.stamp
+            if progress.windows > 1:
+                self._tick(progress)
+                self._commit_if_due()
 
-    def _taken(self, source: str, stat: os.stat_result, future: Future[Tile]) -> Iterator[_Read]:
+    def _vectors(self, reads: Sequence[Read]) -> dict[str, NDArray[Any]]:
+        """The vectors of tiles by id, without those that the model cannot take."""
+        if not reads:
+            return {}
         try:
-            tile = future.result()
-            self._check(tile)
+            vectors = self._encode([read.tile.pixels for read in reads])
         except DataError as error:
-            self._skip(source, str(error))
-            return
-        record = Record(
-            id=tile.id,
-            source=tile.source,
-            content=tile.content,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            footprint=tile.footprint,
-            datetime=tile.datetime,
-            properties={
-                "folder": Path(source).parent.name,
-                "width": tile.pixels.shape[2],
-                "height": tile.pixels.shape[1],
-                **tile.properties,
-            },
-        )
-        known = self._known.get(source, [])
-        stale = tuple(k.id for k in known if k.id != tile.id)
-        if any(k.id == tile.id for k in known):
-            self._touched.append(record)
-            self._keep(stale, "unchanged")
-        else:
-            yield _Read(tile, record, stale)
+            # The encoder does not say which image it was: take them one at a time.
+            if len(reads) > 1:
+                return {id: row for read in reads for id, row in self._vectors([read]).items()}
+            self._fault(reads[0], str(error))
+            return {}
+        faults = metric_named(self._store.metric).faults(vectors)
+        for place, fault in faults.items():
+            self._fault(reads[place], f"the model cannot describe it: {fault}")
+        return {read.tile.id: vectors[i] for i, read in enumerate(reads) if i not in faults}
 
-    def _keep(self, stale: Sequence[str], outcome: str) -> None:
-        self._stale.extend(stale)
-        self._outcomes.append(outcome)
-        self._progress()
+    def _fault(self, read: Read, reason: str) -> None:
+        window = read.tile.window
+        what = read.record.source if window is None else f"{read.record.source} {list(window)}"
+        read.progress.fault(what, reason)
+
+    def _end(self, progress: Progress) -> None:
+        """Take down how a source fared."""
+        self._left_out.update(progress.skipped)
+        for what, reason in progress.faults:
+            self._skip(what, reason)
+        if not progress.kept and not progress.faults:
+            why = ", ".join(f"{count} {reason}" for reason, count in progress.skipped.items())
+            self._skip(progress.source, f"no tile of it is left: {why or 'it has none'}")
+        if progress.kept:
+            whole = not any(what == progress.source for what, _ in progress.faults)
+            if whole:  # else some of it may still be as it was
+                self._stale.extend(progress.stale)
+            # Without new tiles stale ones are what a run that was cut off has left: no news.
+            changed = "replaced" if whole and progress.stale else "added"
+            outcome = changed if progress.new else "unchanged"
+            self._outcomes.append(outcome)
+        while progress.done < progress.windows:
+            self._tick(progress)
+        self._commit_if_due()
+
+    def _commit_if_due(self) -> None:
+        waiting = len(self._encoded) + len(self._touched)
         due = time.monotonic() - self._committed >= COMMIT_SECONDS
-        if len(self._outcomes) >= COMMIT_TILES or due:
+        if max(waiting, len(self._outcomes)) >= COMMIT_TILES or due:
             self.commit()
 
     def _skip(self, source: str, reason: str) -> None:
         source, reason = _printable(source), _printable(reason)
         self._skipped.append(Skipped(source, reason.removeprefix(f"{source}: ")))
+
+    def _tick(self, progress: Progress) -> None:
+        if not progress.done:
+            self._total += progress.windows - 1
+        progress.done += 1
         self._progress()
 
     def _progress(self) -> None:
         self._done += 1
         if self._on_progress is not None:
-            self._on_progress(self._done, len(self._files))
+            self._on_progress(self._done, self._total)
 
 
-def _batches(reads: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
-    batch: list[_Read] = []
-    for read in reads:
-        batch.append(read)
-        if len(batch) == size:
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """The items in order, so many tiles at once."""
+    batch: list[Item] = []
+    tiles = 0
+    for item in items:
+        batch.append(item)
+        tiles += isinstance(item, Read)
+        if tiles in (0, size) or len(batch) == _BATCH_ITEMS * size:
             yield batch
-            batch = []
+            batch, tiles = [], 0
     if batch:
         yield batch
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rsir.archive.filters import Filter, bounds_of
 from rsir.archive.snapshot import BOUND_COLUMNS, RECORD_COLUMNS, Snapshot, matrix, records_of
 from rsir.archive.store import (
+    KEPT_DAYS,
     Neighbour,
     Record,
     Vector,
@@ -42,10 +43,6 @@ _IDS_AT_ONCE = 10_000
 """Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
 the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
 and 0.5 s, and six times the ids 1.4 GB."""
-
-KEPT_DAYS = 7.0
-"""Versions older than this go when the store is optimised, if nothing else is said. LanceDB's own
-default."""
 
 _SETTLED_NS = 1_000_000_000
 _TRUSTED_SECONDS = 5.0
@@ -220,6 +217,10 @@ class LanceStore:
             if id not in found:
                 raise ArchiveError(f"the archive has no record {id!r}")
         return [(found[id][0], found[id][1].copy()) for id in ids]
+
+    def sample(self, count: int, seed: int = 0) -> Vector:
+        """Up to `count` vectors, picked at random, (M, width)."""
+        return self._latest().sample(count, seed)
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""

@@ -149,6 +149,15 @@ class Snapshot:
         """The records at `places`, in that order."""
         return list(records_of(self._read(places, RECORD_COLUMNS)))
 
+    def sample(self, count: int, seed: int) -> NDArray[Any]:
+        """Up to `count` vectors, picked at random, (M, width), in the order of their ids."""
+        dtype = np.uint8 if self._metric.kind == "bits" else np.float32
+        if not len(self):
+            return np.empty((0, self._width), dtype)
+        random = np.random.default_rng(seed)
+        places = np.sort(random.choice(len(self), min(count, len(self)), replace=False))
+        return matrix(self._taken(places, ["vector"])["vector"])
+
     # What filters ask for (`rsir.archive.filters.Columns`).
 
     def field(self, field: Field) -> Column:

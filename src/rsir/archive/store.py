@@ -25,6 +25,11 @@ Vector = NDArray[np.float32] | NDArray[np.uint8]
 `rsir.ranking.packed` for "adaptive-hamming:K"."""
 
 
+KEPT_DAYS = 7.0
+"""Versions older than this go when a store is optimised, if nothing else is said. LanceDB's own
+default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is kept of one tile beside its vector.
@@ -117,6 +122,9 @@ class Store(Protocol):
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
+
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Make up for many small changes, where that helps; versions older than that may go."""
 
 
 def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric, NDArray[Any]]:

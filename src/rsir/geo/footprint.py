@@ -86,6 +86,15 @@ def to_wgs84(transform: Affine, crs: str, pixels: Points) -> Points | None:
     return degrees if np.isfinite(degrees).all() else None
 
 
+def from_wgs84(transform: Affine, crs: str, degrees: Points) -> Points | None:
+    """(column, row) of (N, 2) longitude and latitude, as (N, 2); None if any has none."""
+    projection = _projection(crs)
+    if projection is None or is_flat(transform):
+        return None
+    pixels = _Place(transform, projection).pixels(degrees)
+    return pixels if np.isfinite(pixels).all() else None
+
+
 def bounds(transform: Affine, window: Window) -> Bounds:
     """(min x, min y, max x, max y) around the window's corners, in the scene's own CRS."""
     column, row, width, height = window
@@ -155,7 +164,7 @@ class _Place:
         lon, lat = self._projection.forth.transform(xy[:, 0], xy[:, 1])
         found = np.column_stack([lon, lat])
         if not self._projection.endless:
-            off = np.hypot(*(self._pixels(found) - pixels).T)
+            off = np.hypot(*(self.pixels(found) - pixels).T)
             found[~(off <= _ROUND_TRIP_PIXELS)] = np.inf
         return found
 
@@ -165,7 +174,7 @@ class _Place:
         found = []
         for latitude in (90, -90):
             # On maps where a pole is a line (the cylindrical ones) it is nothing special.
-            points = self._pixels(np.array([[lon, latitude] for lon in (0.0, 90.0, 180.0)]))
+            points = self.pixels(np.array([[lon, latitude] for lon in (0.0, 90.0, 180.0)]))
             if not np.isfinite(points).all() or np.ptp(points, axis=0).max() > _ON_EDGE_PIXELS:
                 continue
             x, y = points[0]
@@ -176,7 +185,8 @@ class _Place:
                 found.append((float(x), float(y), latitude))
         return found
 
-    def _pixels(self, degrees: Points) -> Points:
+    def pixels(self, degrees: Points) -> Points:
+        """(N, 2) column and row; not finite where there is none."""
         x, y = self._projection.back.transform(degrees[:, 0], degrees[:, 1])
         a, b, c, d, e, f = self._transform[:6]
         x, y = x - c, y - f

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.data.images import read_tile
-from rsir.errors import ImageError, UsageError
+from rsir.data.images import SUFFIXES, read_tile
+from rsir.errors import DataError, ImageError, UsageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
 from rsir.geo.scene import Scene, header
@@ -26,6 +26,10 @@ from rsir.types import Tile
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+
+WHOLE_PIXELS = 1024 * 1024
+"""Width × height up to which an image is kept whole. Our choice: the benchmark sets' images have up
+to 600 × 600."""
 
 _8_BIT_TIFF = ("GTiff", "uint8")
 _ID_BYTES = 12  # as rsir.data.images: 24 hex digits
@@ -96,6 +100,31 @@ def is_chip(source: Source, tiling: Tiling) -> bool:
         and not said.has_crs
         and (said.driver in ("PNG", "JPEG", "WEBP") or (said.driver, said.dtype) == _8_BIT_TIFF)
     )
+
+
+def is_whole(source: Source) -> bool:
+    """Whether a source is one tile where nobody has said how to cut: small, and a plain image.
+
+    A local JPEG, PNG, WebP, or 8-bit TIFF with one band or three, of up to WHOLE_PIXELS pixels, is
+    taken by `rsir.data.images.read_tile`; so is what GDAL cannot open, and everything where it is
+    not installed, for that function to say what is wrong.
+    """
+    if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
+        return False
+    try:
+        said = header(source.uri)
+    except (DataError, ImportError):
+        return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
+    small = said.width * said.height <= WHOLE_PIXELS
+    plain = (said.driver, said.dtype) == _8_BIT_TIFF and said.bands in (1, 3)
+    return small and (said.driver in ("PNG", "JPEG", "WEBP") or plain)
+
+
+def usual_tiling(scene: Scene) -> Tiling:
+    """How a scene is cut where nobody has said: not at all if it has up to WHOLE_PIXELS pixels."""
+    if scene.width * scene.height <= WHOLE_PIXELS:
+        return Tiling(size=max(scene.width, scene.height))
+    return Tiling()
 
 
 def tiles(
@@ -172,7 +201,17 @@ def thumbnail(
         scale = min(1.0, size / max(width, height))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))
         pixels, valid = scene.read((column, row, width, height), shape, "average")
-        return _uint8(pixels, valid, _settled(scene, wanted))
+        return stretched(scene, pixels, valid, wanted)
+
+
+def stretched(
+    scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
+) -> NDArray[np.uint8]:
+    """(C, h, w) uint8 of what `Scene.read` gave, by a stretch that is settled here; nodata 0.
+
+    Errors: UsageError for a stretch that does not fit the scene.
+    """
+    return _uint8(pixels, valid, _settled(scene, stretch))
 
 
 def _tile(

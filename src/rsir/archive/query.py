@@ -1,0 +1,204 @@
+"""What can be asked of an archive, and how it becomes a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.archive.filters import Filter
+from rsir.archive.refine import refined
+from rsir.data.images import read_tile
+from rsir.errors import ImageError, UsageError
+from rsir.ranking import metric_named
+from rsir.types import Bounds, Tile
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+    from rsir.archive.store import Record
+
+
+@dataclass(frozen=True, slots=True)
+class ById:
+    """What looks like the tile of this id; that tile itself is not among the hits."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"the tile {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ByWindow:
+    """What looks like a part of an indexed scene, cut out and stretched as its tiles were.
+
+    source: of the archive's sources. One of: bbox, (west, south, east, north) in degrees, WGS 84,
+    the scene's smallest window around it; point, (longitude, latitude), and size, the side of a
+    square around it in metres; window, (column, row, width, height) in pixels of the scene. What
+    of it lies outside the scene is left out.
+
+    Raises UsageError if it is not one of them.
+    """
+
+    source: str
+    bbox: Bounds | None = None
+    point: tuple[float, float] | None = None
+    size: float | None = None
+    window: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.bbox is not None, self.point is not None, self.window is not None]
+        if sum(given) != 1 or (self.point is None) != (self.size is None):
+            raise UsageError("a window is a bbox, a point with a size, or pixels: give one of them")
+
+    def __str__(self) -> str:
+        return f"a window of {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What looks like the ones and not like the others, after Rocchio (`rsir.archive.refine`).
+
+    like, unlike: any number; query: what was asked first, if anything was. Each is a query of its
+    own, but not Examples again.
+    """
+
+    like: Sequence[Single] = ()
+    unlike: Sequence[Single] = ()
+    query: Single | None = None
+
+    def parts(self) -> list[Single]:
+        """All of them: the query, what is liked, what is not."""
+        return [*([] if self.query is None else [self.query]), *self.like, *self.unlike]
+
+    def __str__(self) -> str:
+        return f"{len(self.like)} examples and {len(self.unlike)} counterexamples"
+
+
+Single = str | Path | NDArray[Any] | ById | ByWindow
+"""An image file; pixels (C, H, W) uint8 in the archive's bands; an embedding (D,) of floats; or,
+in an archive of hash codes, a row of bytes as it keeps them (`rsir.archive.store.Vector`)."""
+
+Query = Single | Examples
+
+
+def named(query: Query) -> set[str]:
+    """The ids of the tiles that a query names: they are not among its hits."""
+    parts = query.parts() if isinstance(query, Examples) else [query]
+    return {part.id for part in parts if isinstance(part, ById)}
+
+
+def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
+    """(Q, width) vectors of `queries`; all images among them are encoded in one call.
+
+    Raises UsageError for what is no query of this archive, ImageError for a file that cannot be
+    read, ArchiveError for an unknown id.
+    """
+    metric = metric_named(archive.metric)
+    singles = list(_singles(queries))
+    vectors = np.empty((len(singles), metric.width(archive.dimension)), archive.dtype)
+    images: dict[int, NDArray[np.uint8]] = {}
+    ids: dict[int, str] = {}
+    for place, query in enumerate(singles):
+        if isinstance(query, ById):
+            ids[place] = query.id
+        elif isinstance(query, ByWindow):
+            images[place] = window_pixels(archive, query)
+        elif isinstance(query, str | Path):
+            tile = read_tile(Path(query))
+            check_bands(archive, tile)
+            images[place] = tile.pixels
+        else:
+            array = np.asarray(query)
+            if array.ndim == 3:
+                images[place] = _checked_pixels(archive, array)
+            elif array.ndim == 1:
+                vectors[place] = metric.check(array[None], archive.dimension, "the query")[0]
+            else:
+                raise UsageError(
+                    "a query is an image file, pixels (C, H, W) uint8, or a vector "
+                    f"({archive.dimension} long), not a {array.ndim}-D array"
+                )
+    if ids:
+        vectors[list(ids)] = archive.vectors(list(ids.values()))
+    if images:
+        vectors[list(images)] = archive.encode(list(images.values()))
+    rows = iter(vectors)
+    found = []
+    for asked_for in queries:
+        if not isinstance(asked_for, Examples):
+            found.append(next(rows))
+            continue
+        asked = None if asked_for.query is None else next(rows)
+        like, unlike = (
+            np.array([next(rows) for _ in some], vectors.dtype).reshape(-1, vectors.shape[1])
+            for some in (asked_for.like, asked_for.unlike)
+        )
+        found.append(refined(metric, archive.dimension, asked, like, unlike))
+    return np.stack(found)
+
+
+def check_bands(archive: Archive, tile: Tile) -> None:
+    """ImageError if a tile has other bands than the archive's model takes."""
+    if tile.bands != archive.bands:
+        wanted = ", ".join(archive.bands) or "no images: it holds embeddings made elsewhere"
+        raise ImageError(
+            f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model takes "
+            f"{wanted}"
+        )
+
+
+def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
+    """(C, h, w) uint8 of a window, read with the bands, the stretch and the scale of its tiles.
+
+    Raises UsageError for a source that the archive has not, and for a window outside of it or, in
+    degrees, of a picture without a georeference; ImageError if it cannot be read.
+    """
+    quoted = query.source.replace("'", "''")
+    record = next(archive.records(Filter(where=f"source = '{quoted}'")), None)
+    if record is None:
+        raise UsageError(f"the archive has nothing of {query.source}; see its list of sources")
+    if "bands" not in record.properties:
+        return _crop(query, record)
+    from rsir.geo.windows import cut
+
+    return cut(query.source, record.properties, query.bbox, query.point, query.size, query.window)
+
+
+def _crop(query: ByWindow, record: Record) -> NDArray[np.uint8]:
+    """A window of a picture that was indexed whole."""
+    if query.window is None:
+        raise UsageError(
+            f"{query.source} is one image, not a scene cut into tiles: search by its id, or give "
+            "the window in pixels"
+        )
+    pixels = read_tile(record.source).pixels
+    column, row, width, height = query.window
+    left, top = max(column, 0), max(row, 0)
+    part = pixels[:, top : max(row + height, 0), left : max(column + width, 0)]
+    if not part.size:
+        raise UsageError(f"the window {query.window} is not in {query.source}")
+    return part
+
+
+def _singles(queries: Sequence[Query]) -> Iterator[Single]:
+    for query in queries:
+        if not isinstance(query, Examples):
+            yield query
+            continue
+        if any(isinstance(part, Examples) for part in query.parts()):
+            raise UsageError("examples cannot be made of examples; give their parts")
+        yield from query.parts()
+
+
+def _checked_pixels(archive: Archive, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype != np.uint8 or pixels.shape[0] != len(archive.bands) or not pixels.size:
+        raise UsageError(
+            f"an image is a (C, H, W) uint8 array of the bands {', '.join(archive.bands)}, not "
+            f"{pixels.shape} {pixels.dtype}"
+        )
+    return pixels
