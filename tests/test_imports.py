@@ -13,13 +13,13 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "rsir"
 
 LAYERS = [
     {"types", "errors"},
-    {"geo", "data", "nn", "losses", "metrics", "ranking", "statistics"},
+    {"geo", "data", "nn", "losses", "metrics", "ranking", "distances", "statistics"},
     {"methods", "gallery", "settings"},
     {"model"},
     {"training", "fitting", "encode", "scoring", "evaluate", "leakage", "adapt", "cost", "explain"},
     {"archive", "figures"},
     {"timing"},
-    {"reproduce"},
+    {"reproduce", "web", "client"},
     {"demo", "terminal"},
     {"cli"},
 ]

@@ -104,6 +104,13 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
     images: dict[int, NDArray[np.uint8]] = {}
     ids: dict[int, str] = {}
     for place, query in enumerate(singles):
+        is_image = isinstance(query, ByWindow | str | Path) or (
+            not isinstance(query, ById) and np.ndim(query) == 3
+        )
+        if is_image and not archive.bands:
+            raise UsageError(
+                f"{archive.path} holds embeddings made elsewhere: search it by id or by vector"
+            )
         if isinstance(query, ById):
             ids[place] = query.id
         elif isinstance(query, ByWindow):
@@ -145,10 +152,9 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
 def check_bands(archive: Archive, tile: Tile) -> None:
     """ImageError if a tile has other bands than the archive's model takes."""
     if tile.bands != archive.bands:
-        wanted = ", ".join(archive.bands) or "no images: it holds embeddings made elsewhere"
         raise ImageError(
             f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model takes "
-            f"{wanted}"
+            f"{', '.join(archive.bands)}"
         )
 
 

@@ -74,12 +74,14 @@ def _window(
     pixels = from_wgs84(scene.transform, scene.crs, degrees)
     if pixels is None:
         raise UsageError(f"{scene.uri}: its CRS does not reach where the window is")
-    low, high = pixels.min(axis=0), pixels.max(axis=0)
     if size is not None:
-        half = size / 2 / np.array(scene.gsd)
-        low, high = low - half, high + half
-    # A hair inwards: what ends on the edge of a pixel does not reach into the next.
-    first, last = np.floor(low + 1e-6), np.maximum(np.ceil(high - 1e-6), np.floor(low + 1e-6) + 1)
+        sides = np.maximum(np.rint(size / np.array(scene.gsd)), 1)
+        first = np.rint(pixels[0] - sides / 2)
+        last = first + sides
+    else:
+        # A hair inwards: what ends on the edge of a pixel does not reach into the next.
+        first = np.floor(pixels.min(axis=0) + 1e-6)
+        last = np.maximum(np.ceil(pixels.max(axis=0) - 1e-6), first + 1)
     column, row, width, height = (int(n) for n in (*first, *(last - first)))
     return column, row, width, height
 
