@@ -381,3 +381,19 @@ def test_sources_and_thumbnails(archive, scene, tmp_path):
     chip.unlink()
     with pytest.raises(ImageError):
         archive.thumbnail(ids["chip.png"])
+
+
+def test_shards_share_the_work(tmp_path):
+    for n in range(7):
+        write(tmp_path / "set" / f"{n}.tif", land(3, 40, 40, seed=n))
+    (tmp_path / "set" / "notes.txt").write_text("x")
+    whole = Archive.create(tmp_path / "whole", ColourEncoder())
+    whole.add(tmp_path / "set")
+    parts = Archive.create(tmp_path / "parts", ColourEncoder())
+    reports = [parts.add(tmp_path / "set", shard=(i, 3)) for i in range(3)]
+    assert [r.added for r in reports] == [3, 2, 2]
+    assert [r.ignored for r in reports] == [{".txt": 1}, {}, {}]
+    assert contents(parts) == contents(whole)
+    for wrong in [(3, 3), (-1, 3), (0, 0)]:
+        with pytest.raises(UsageError, match="no shard"):
+            parts.add(tmp_path / "set", shard=wrong)

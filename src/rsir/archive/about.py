@@ -14,7 +14,7 @@ import rsir
 from rsir.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from rsir.archive.archive import Encoder
+    from rsir.archive.encoder import Encoder
 
 FORMAT = "rsir-archive/1"
 ABOUT = "archive.json"

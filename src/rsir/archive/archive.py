@@ -16,30 +16,30 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.about import ABOUT, NEW, about, model_names, read_about, write_json
 from rsir.archive.calibration import Calibration
-from rsir.archive.diverse import collapsed
+from rsir.archive.encoder import Encoder, compared
 from rsir.archive.failures import told
-from rsir.archive.filters import Filter, bounds_of
+from rsir.archive.filters import Filter
 from rsir.archive.foreign import ForeignEncoder
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import Indexing, IndexReport
-from rsir.archive.query import Query, check_bands, named, vectors_of
-from rsir.archive.store import KEPT_DAYS, Neighbour, Record, Store
+from rsir.archive.query import Query, check_bands
+from rsir.archive.searching import Search
+from rsir.archive.store import KEPT_DAYS, Record, Store
 from rsir.archive.stores import create_store, open_store
+from rsir.archive.summary import SourceSummary, summaries
 from rsir.data.images import read_pixels
 from rsir.errors import ArchiveError, UsageError
 from rsir.geo.sources import find_sources
-from rsir.ranking import Metric, metric_named, packed, score
-from rsir.types import Bounds, Encoding, Hit
+from rsir.ranking import metric_named
 
 if TYPE_CHECKING:
     from rsir.archive.lance import LanceStore, Version
@@ -55,54 +55,6 @@ SAMPLE = 5000
 
 _CALIBRATED_TO = 0.1
 """The calibration is made anew once the archive has grown or shrunk by so much. Our choice."""
-
-_WIDER = 4
-"""So many times as many hits are looked at first, where those that show the same are collapsed,
-and again as many whenever too few are left. Our choice."""
-
-
-class Encoder(Protocol):
-    """What an archive needs of a model; `rsir.encode.Encoder` is one."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal only for models that give equal embeddings."""
-
-    @property
-    def dimension(self) -> int:
-        """D floats, or bits if `ranking` compares hash codes."""
-
-    @property
-    def ranking(self) -> str:
-        """A name for `rsir.ranking.metric_named`."""
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """What the C channels of an image are, in order."""
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
-        """The Encoding of images (C, H, W) uint8, in order; their sizes may differ.
-
-        Raises DataError for an image that it cannot take.
-        """
-
-    def save(self, folder: Path) -> object:
-        """Write the model into `folder`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceSummary:
-    """A file or scene that was indexed.
-
-    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84,
-    (-180, south, 180, north) if one of them crosses the antimeridian; None without any. tiled:
-    whether its tiles are windows of it.
-    """
-
-    source: str
-    tiles: int
-    bounds: Bounds | None
-    tiled: bool
 
 
 class Archive:
@@ -236,6 +188,7 @@ class Archive:
         paths: str | Path | Sequence[str | Path],
         *,
         tiling: Tiling | None = None,
+        shard: tuple[int, int] | None = None,
         batch_size: int = 64,
         workers: int = 2,
         on_progress: Callable[[int, int], None] | None = None,
@@ -255,12 +208,14 @@ class Archive:
         in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
         next call goes on from there.
 
+        shard: (i, n) takes every n-th of the sources, from i on (`rsir.geo.sources.Sources.shard`):
+        n processes or machines that are given the same paths share the work.
         batch_size: images encoded at once. workers: threads that read files ahead.
         on_progress: called with (done, in all), in files and tiles of scenes.
 
-        Raises UsageError for a size below 1, DataError for a path that does not exist,
-        ArchiveError if the archive cannot be written: before any work if it is read-only, else
-        with what was committed until then kept.
+        Raises UsageError for a size below 1 and a shard that is none, DataError for a path that
+        does not exist, ArchiveError if the archive cannot be written: before any work if it is
+        read-only, else with what was committed until then kept.
         """
         if batch_size < 1 or workers < 1:
             raise UsageError("batch_size and workers must be at least 1")
@@ -271,6 +226,8 @@ class Archive:
         start = time.monotonic()
         roots = [paths] if isinstance(paths, str | Path) else list(paths)
         found = find_sources(roots, exclude=self.path)
+        if shard is not None:
+            found = found.shard(*shard)
         with told(self.path):
             # A run that is killed leaves this; and what cannot be written is known before work.
             write_json(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
@@ -338,29 +295,8 @@ class Archive:
         at_least: float | None = None,
     ) -> list[Hits]:
         """`search` for several queries, encoded and searched together; `seconds` is the mean."""
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
-        if at_least is not None and not 0 <= at_least < 1:
-            raise UsageError(f"the cut-off must be in [0, 1), not {at_least}")
-        if not queries:
-            return []
-        start = time.monotonic()
-        vectors = vectors_of(self, queries)
-        found: list[Sequence[Neighbour]] = []
-        with told(self.path):
-            for query, vector, near in self._nearest(queries, vectors, k, filter, ranking):
-                if at_least is not None:
-                    near = self._remarkable(near, at_least, ranking)
-                if diverse:
-                    near = self._diverse(query, vector, near, k, filter, ranking, at_least)
-                found.append(near[:k])
-            searched = self._store.count(filter)
-        seconds = (time.monotonic() - start) / len(queries)
-        hit = partial(self._hit, ranking=ranking)
-        return [
-            Hits(near, hit, query=query, seconds=seconds, searched=searched)
-            for query, near in zip(queries, found, strict=True)
-        ]
+        search = Search(k, filter, ranking, diverse, at_least)
+        return search.run(self, self._store, queries)
 
     def recall(
         self, queries: Sequence[Query], k: int, ranking: str, *, filter: Filter | None = None
@@ -402,17 +338,7 @@ class Archive:
 
     def sources(self) -> list[SourceSummary]:
         """What was indexed, ordered by name: each file or scene, and how many tiles it has."""
-        found: dict[str, SourceSummary] = {}
-        for record in self.records():
-            known = found.get(record.source)
-            box = bounds_of(record.footprint)
-            found[record.source] = SourceSummary(
-                record.source,
-                1 + (known.tiles if known else 0),
-                _around(known.bounds if known else None, box),
-                "window" in record.properties,
-            )
-        return [found[name] for name in sorted(found)]
+        return summaries(self.records())
 
     def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
         """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
@@ -549,83 +475,13 @@ class Archive:
         """
         encoding = self.encoder.encode(images)
         metric = metric_named(self.metric)
-        vectors = _compared(encoding, metric)
+        vectors = compared(encoding, metric)
         wanted = (len(images), metric.width(self.dimension))
         if vectors is None or vectors.shape != wanted:
             got = "none" if vectors is None else f"an array of shape {vectors.shape}"
             what = "codes" if metric.kind == "bits" else "embeddings"
             raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
         return vectors
-
-    def _nearest(
-        self,
-        queries: Sequence[Query],
-        vectors: NDArray[Any],
-        k: int,
-        filter: Filter | None,
-        ranking: str | None,
-    ) -> Iterator[tuple[Query, NDArray[Any], list[Neighbour]]]:
-        """Each query, its vector, and its k nearest but for the tiles that it names."""
-        own = [named(query) for query in queries]
-        found = self._store.search(vectors, k + max(map(len, own)), filter=filter, metric=ranking)
-        for query, vector, ids, near in zip(queries, vectors, own, found, strict=True):
-            yield query, vector, [n for n in near if not ids or n.record.id not in ids][:k]
-
-    def _remarkable(
-        self, near: list[Neighbour], at_least: float, ranking: str | None
-    ) -> list[Neighbour]:
-        distances = np.array([neighbour.distance for neighbour in near], np.float64)
-        scores = self.calibration(ranking).score(distances)
-        return [n for n, score in zip(near, scores, strict=True) if score >= at_least]
-
-    def _diverse(
-        self,
-        query: Query,
-        vector: NDArray[Any],
-        near: list[Neighbour],
-        k: int,
-        filter: Filter | None,
-        ranking: str | None,
-        at_least: float | None,
-    ) -> list[Neighbour]:
-        """The first k of the hits that show something new, looking further down as needed."""
-        looked_at, full = k, len(near) == k
-        while True:
-            hits = [self._hit(neighbour, ranking) for neighbour in near]
-            vectors = self.vectors([hit.id for hit in hits])
-            kept = [near[i] for i in collapsed(hits, vectors, self.metric, self.dimension)]
-            if len(kept) >= k or not full:
-                return kept[:k]
-            looked_at *= _WIDER
-            ((_, _, near),) = self._nearest([query], vector[None], looked_at, filter, ranking)
-            if at_least is not None:
-                near = self._remarkable(near, at_least, ranking)
-            full = len(near) == looked_at
-
-    def _hit(self, neighbour: Neighbour, ranking: str | None = None) -> Hit:
-        record = neighbour.record
-        distance = np.array([neighbour.distance])
-        return Hit(
-            id=record.id,
-            score=score(self.metric, neighbour.distance, bits=self.dimension),
-            distance=neighbour.distance,
-            source=record.source,
-            footprint=record.footprint,
-            datetime=record.datetime,
-            properties=record.properties,
-            calibrated=float(self.calibration(ranking).score(distance)[0]),
-        )
-
-
-def _compared(encoding: Encoding, metric: Metric) -> NDArray[Any] | None:
-    """What `metric` compares of `encoding`, (B, width); None if the model did not give it."""
-    if metric.kind == "float":
-        return encoding.embedding
-    if not metric.classes:
-        return encoding.code
-    if encoding.code is None or encoding.probabilities is None:
-        return None
-    return packed(encoding.code, encoding.probabilities)
 
 
 def _is_gone(source: str) -> bool:
@@ -638,17 +494,6 @@ def _is_gone(source: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
-    """The box around two boxes in degrees; what crosses the antimeridian goes all around."""
-    boxes = [box for box in (one, other) if box is not None]
-    if not boxes:
-        return None
-    crosses = any(west > east for west, _, east, _ in boxes)
-    wests, souths, easts, norths = zip(*boxes, strict=True)
-    west, east = (-180.0, 180.0) if crosses else (min(wests), max(easts))
-    return west, min(souths), east, max(norths)
 
 
 def _reduced(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -211,8 +211,7 @@ class Reader:
         from rsir.geo.tiling import grid
 
         try:
-            bands = self._tiling.bands if self._tiling else None
-            with Scene.open(source, bands or self._wanted) as scene:
+            with Scene.open(source, self._wanted) as scene:
                 tiling = self._tiling or usual_tiling(scene)
                 progress.stamp = scene.stamp
                 same = [known for known in progress.known if known.stamp == scene.stamp]
@@ -239,8 +238,21 @@ class Reader:
 
     @property
     def _wanted(self) -> tuple[str, ...] | None:
-        """The model's bands, but for red, green and blue, which a grey scene may stand for."""
-        return None if self._bands == ("red", "green", "blue") else self._bands
+        """What to read of a scene, as `Scene.open` takes it.
+
+        Bands that were asked for by number or by the file's own names stand for the model's, one
+        by one. If none were, red, green and blue are left to `Scene.open`, for a grey scene may
+        stand for them.
+        """
+        asked = self._tiling.bands if self._tiling else None
+        if asked is None:
+            return None if self._bands == ("red", "green", "blue") else self._bands
+        if len(asked) != len(self._bands):
+            return asked
+        return tuple(
+            band if "=" in band or band.lower() in self._bands else f"{name}={band}"
+            for name, band in zip(self._bands, asked, strict=True)
+        )
 
     def _record(self, tile: Tile, progress: Progress) -> Record:
         size, changed = progress.stamp

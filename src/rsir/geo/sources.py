@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import Request, url2pathname, urlopen
 
 from rsir.data.images import SUFFIXES, source_name, walk
-from rsir.errors import DataError, MissingExtraError
+from rsir.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import pystac
@@ -85,6 +85,19 @@ class Sources:
     sources: tuple[Source, ...]
     unusable: tuple[Unusable, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+
+    def shard(self, number: int, count: int) -> Sources:
+        """Every `count`-th of the sources, from `number` on, counted from 0.
+
+        What is not indexed, `unusable` and `ignored`, is in shard 0 alone: of all shards together
+        everything comes out once. Errors: UsageError for a number that is none of them.
+        """
+        if not 0 <= number < count:
+            raise UsageError(
+                f"there is no shard {number} of {count}; they count from 0: 0/4, 1/4, 2/4, 3/4"
+            )
+        some = self.sources[number::count]
+        return replace(self, sources=some) if number == 0 else Sources(some)
 
 
 def find_sources(

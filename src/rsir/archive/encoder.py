@@ -1,0 +1,53 @@
+"""What an archive needs of a model, and what it keeps of what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.ranking import Metric, packed
+from rsir.types import Encoding
+
+
+class Encoder(Protocol):
+    """What an archive needs of a model; `rsir.encode.Encoder` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for models that give equal embeddings."""
+
+    @property
+    def dimension(self) -> int:
+        """D floats, or bits if `ranking` compares hash codes."""
+
+    @property
+    def ranking(self) -> str:
+        """A name for `rsir.ranking.metric_named`."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """What the C channels of an image are, in order."""
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
+        """The Encoding of images (C, H, W) uint8, in order; their sizes may differ.
+
+        Raises DataError for an image that it cannot take.
+        """
+
+    def save(self, folder: Path) -> object:
+        """Write the model into `folder`."""
+
+
+def compared(encoding: Encoding, metric: Metric) -> NDArray[Any] | None:
+    """What `metric` compares of `encoding`, (B, width); None if the model did not give it."""
+    if metric.kind == "float":
+        return encoding.embedding
+    if not metric.classes:
+        return encoding.code
+    if encoding.code is None or encoding.probabilities is None:
+        return None
+    return packed(encoding.code, encoding.probabilities)

@@ -1,0 +1,51 @@
+"""What an archive holds, source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsir.archive.filters import bounds_of
+from rsir.archive.store import Record
+from rsir.types import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """A file or scene that was indexed.
+
+    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84,
+    (-180, south, 180, north) if one of them crosses the antimeridian; None without any. tiled:
+    whether its tiles are windows of it.
+    """
+
+    source: str
+    tiles: int
+    bounds: Bounds | None
+    tiled: bool
+
+
+def summaries(records: Iterable[Record]) -> list[SourceSummary]:
+    """The sources of `records`, ordered by name."""
+    found: dict[str, SourceSummary] = {}
+    for record in records:
+        known = found.get(record.source)
+        box = bounds_of(record.footprint)
+        found[record.source] = SourceSummary(
+            record.source,
+            1 + (known.tiles if known else 0),
+            _around(known.bounds if known else None, box),
+            "window" in record.properties,
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
+    """The box around two boxes in degrees; what crosses the antimeridian goes all around."""
+    boxes = [box for box in (one, other) if box is not None]
+    if not boxes:
+        return None
+    crosses = any(west > east for west, _, east, _ in boxes)
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    west, east = (-180.0, 180.0) if crosses else (min(wests), max(easts))
+    return west, min(souths), east, max(norths)
