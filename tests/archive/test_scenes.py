@@ -113,7 +113,7 @@ def test_again_nothing_is_read_encoded_or_committed(archive, scene, monkeypatch)
     before, version, encoded = contents(archive), archive.info()["version"], archive.encoder.encoded
     monkeypatch.setattr(Scene, "read", None)
     monkeypatch.setattr(Scene, "samples", None)
-    monkeypatch.setattr("rsir.geo.scene._digest", None)
+    monkeypatch.setattr("rsir.geo.scene.digest", None)
     report = archive.add(scene, tiling=TILING)
     assert (report.unchanged, report.added, report.skipped) == (1, 0, ())
     assert (contents(archive), archive.info()["version"]) == (before, version)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import DataError, ImageError, MissingExtraError, UsageError
+from rsir.errors import DataError, ImageError, MissingExtraError
+from rsir.geo.bands import Band, assets_of, bands_of, chosen
+from rsir.geo.files import digest, stamp
 from rsir.geo.footprint import Window, is_flat, to_wgs84
 from rsir.geo.georeference import crs_name, gdal_errors, tiff_datetime
-from rsir.geo.sources import Asset, Source, file_system, get, is_remote, source
+from rsir.geo.sources import Asset, Source, is_remote, source
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -30,8 +31,6 @@ DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
 """GDAL's drivers for what is taken: pictures that are read by windows. COG is GTiff."""
 
 _FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
-
-RGB = ("red", "green", "blue")
 
 # Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
 # of 20,000 × 512 pixels × 3 bands × 2 bytes are 120 MB.
@@ -56,8 +55,6 @@ _SAMPLE_WINDOWS = 8
 _SAMPLE_WINDOW_SIDE = 128
 _FEW_SAMPLES = 1000
 
-_BLOCK = 1 << 20
-_HEAD_BYTES = 1 << 16
 _CONTENT_BYTES = 16  # as rsir.data.images: 32 hex digits
 
 
@@ -68,19 +65,6 @@ class _Part:
     asset: Asset
     dataset: DatasetReader
     files: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """One band of one file. names: all it goes by, lower-case, with their rank; 0 is strongest."""
-
-    part: int
-    index: int
-    names: tuple[tuple[str, int], ...]
-    common: str | None
-
-    def rank(self, name: str) -> int | None:
-        return min((rank for own, rank in self.names if own == name), default=None)
 
 
 class Scene:
@@ -97,7 +81,7 @@ class Scene:
         self,
         source: Source,
         parts: Sequence[_Part],
-        bands: Sequence[_Band],
+        bands: Sequence[Band],
         names: Sequence[str],
     ) -> None:
         first = parts[0].dataset
@@ -146,12 +130,16 @@ class Scene:
             raise MissingExtraError("reading scenes", "geo") from None
         where = what if isinstance(what, Source) else source(what)
         with ExitStack() as stack:
-            assets = _assets(where, bands)
+            assets = assets_of(where, bands)
             parts = [_opened(asset, stack) for asset in assets]
             parts = _on_one_grid(parts, stack)
-            available = [band for i, part in enumerate(parts) for band in _bands_of(i, part)]
-            chosen, names = _chosen(where.uri, available, bands)
-            scene = cls(where, parts, chosen, names)
+            available = [
+                band
+                for i, part in enumerate(parts)
+                for band in bands_of(i, part.dataset, part.asset)
+            ]
+            picked, names = chosen(where.uri, available, bands)
+            scene = cls(where, parts, picked, names)
             scene._stack = stack.pop_all()
         return scene
 
@@ -217,7 +205,7 @@ class Scene:
 
         Errors: DataError if the files are gone or the server does not answer.
         """
-        digests = [_digest(file) for part in self._parts for file in part.files]
+        digests = [digest(file) for part in self._parts for file in part.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.blake2b("\n".join(digests).encode(), digest_size=_CONTENT_BYTES).hexdigest()
@@ -232,7 +220,7 @@ class Scene:
 
         What can be asked without reading them; 0 for what a server does not say.
         """
-        stamps = [_stamp(file) for part in self._parts for file in part.files]
+        stamps = [stamp(file) for part in self._parts for file in part.files]
         return sum(size for size, _ in stamps), max(changed for _, changed in stamps)
 
     def read(
@@ -515,143 +503,3 @@ def _on_grid(part: _Part, grid: DatasetReader, resampling: str, stack: ExitStack
     except gdal_errors() as error:
         raise ImageError(f"{part.asset.uri}: does not fit its scene ({_reason(error)})") from error
     return _Part(part.asset, warped, part.files)
-
-
-def _assets(source: Source, bands: Sequence[str] | None) -> list[Asset]:
-    """The files that hold the wanted bands, by what STAC says of them."""
-    candidates = [asset for asset in source.assets if asset.pixels]
-    if len(source.assets) == 1:
-        return list(source.assets)
-    wanted = [_split(band)[1] for band in (bands or RGB)]
-    for asset in sorted(candidates, key=lambda asset: not asset.visual):
-        if all(_holds(asset, ref) for ref in wanted):
-            return [asset]
-    if bands is None and len(candidates) == 1:
-        return candidates
-    chosen: list[Asset] = []
-    for ref in wanted:
-        # A mask is read if it is asked for by name.
-        holders = [a for a in (*candidates, *source.assets) if _holds(a, ref)]
-        if not holders:
-            known = [a.key + (f" ({_said(a)})" if a.bands else "") for a in candidates]
-            raise UsageError(f"{source.uri}: no band '{ref}'; its assets are {', '.join(known)}")
-        if holders[0] not in chosen:
-            chosen.append(holders[0])
-    return chosen
-
-
-def _said(asset: Asset) -> str:
-    return ", ".join(names[0] for names in asset.bands if names)
-
-
-def _holds(asset: Asset, ref: str) -> bool:
-    key, colon, _ = ref.rpartition(":")
-    if colon:
-        return asset.key.lower() == key
-    names = {name.lower() for band in asset.bands for name in band}
-    return ref in names or (asset.key.lower() == ref and len(asset.bands) <= 1)
-
-
-def _split(band: str) -> tuple[str | None, str]:
-    """The name and the band of "red=B04", ("red", "b04"); of "B04", (None, "b04")."""
-    name, equals, ref = band.rpartition("=")
-    return (name.strip() if equals else None), ref.strip().lower()
-
-
-def _bands_of(number: int, part: _Part) -> list[_Band]:
-    """The bands of a file but alpha, by all names that they go by."""
-    dataset, asset = part.dataset, part.asset
-    colours = [colour.name.lower() for colour in dataset.colorinterp]
-    indexes = [i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != "alpha"]
-    said = asset.bands if len(asset.bands) == len(indexes) else ((),) * len(indexes)
-    found = []
-    for index, stac in zip(indexes, said, strict=True):
-        names = [(name.lower(), 0) for name in stac]
-        if asset.key and len(indexes) == 1:
-            names.append((asset.key.lower(), 1))
-        if dataset.descriptions[index - 1]:
-            names.append((dataset.descriptions[index - 1].strip().lower(), 2))
-        if colours[index - 1] not in ("undefined", "gray"):
-            names.append((colours[index - 1], 3))
-        names.append((str(index), 4))
-        if asset.key:
-            names += [(f"{asset.key.lower()}:{name}", rank) for name, rank in names]
-        found.append(_Band(number, index, tuple(names), stac[0].lower() if stac else None))
-    return found
-
-
-def _chosen(
-    uri: str, available: Sequence[_Band], wanted: Sequence[str] | None
-) -> tuple[list[_Band], list[str]]:
-    """The wanted bands among those of the open files, and their names."""
-    if wanted is None:
-        if len(available) == 1:
-            return [available[0]] * 3, list(RGB)
-        wanted = RGB
-    elif not wanted:
-        raise UsageError("no bands are named; leave them out for red, green and blue")
-    bands, names = [], []
-    for text in wanted:
-        given, ref = _split(text)
-        ranked = [(rank, band) for band in available if (rank := band.rank(ref)) is not None]
-        best = [band for rank, band in ranked if rank == min(rank for rank, _ in ranked)]
-        if len(best) != 1:
-            known = ", ".join(_name(band) for band in available)
-            what = f"'{ref}' is more than one band" if best else f"no band '{ref}'"
-            raise UsageError(
-                f"{uri}: {what}; it has {known}; name bands by these or by number, 'red=3' to say "
-                "which one is red"
-            )
-        bands.append(best[0])
-        names.append(given or best[0].common or (_name(best[0]) if ref.isdigit() else ref))
-    if len(set(names)) != len(names):
-        raise UsageError(f"bands {', '.join(wanted)}: two have the same name")
-    return bands, names
-
-
-def _name(band: _Band) -> str:
-    return min(band.names, key=lambda named: named[1])[0]
-
-
-def _digest(file: str) -> str:
-    digest = hashlib.blake2b(digest_size=_CONTENT_BYTES)
-    if not is_remote(file):
-        try:
-            with Path(file).open("rb") as stream:
-                while block := stream.read(_BLOCK):
-                    digest.update(block)
-        except OSError as error:
-            raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
-    elif file.startswith("http"):
-        head, headers = get(file, first=_HEAD_BYTES)
-        for name in ("etag", "last-modified"):
-            digest.update(headers.get(name, "").encode() + b"\0")
-        digest.update(str(_length(headers)).encode() + b"\0" + head)
-    else:
-        digest.update(repr(_stamp(file)).encode())
-    return digest.hexdigest()
-
-
-def _stamp(file: str) -> tuple[int, int]:
-    if not is_remote(file):
-        try:
-            stat = Path(file).stat()
-        except OSError as error:
-            raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
-        return stat.st_size, stat.st_mtime_ns
-    if file.startswith("http"):
-        headers = get(file, first=1)[1]
-        changed = headers.get("last-modified")
-        seconds = parsedate_to_datetime(changed).timestamp() if changed else 0
-        return _length(headers), int(seconds) * 1_000_000_000
-    system, path = file_system(file)
-    info = system.get_file_info(path)
-    if not info.is_file:
-        raise ImageError(f"{file}: there is no such object; check its address")
-    return info.size, info.mtime_ns or 0
-
-
-def _length(headers: Any) -> int:
-    """The size of the whole file, of an answer to a request for a part."""
-    whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
-    return int(whole) if whole.isdigit() else 0
