@@ -6,10 +6,13 @@ OUT ?= demo
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo serve test check bench docs clean
 
 demo: $(READY)  ## generated scenes (or DATA=folder): train, index, search, a page of results
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA))
+
+serve: $(READY)  ## the same, and then the page with the map on its archive, until Ctrl-C
+	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA)) --serve
 
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest

@@ -25,14 +25,16 @@ def test_the_demo_goes_the_whole_way_and_again(tmp_path: Path) -> None:
     said: list[str] = []
     closing = demo.run(tmp_path, say=said.append)
     page = tmp_path / "results.html"
-    assert str(page) in closing
+    assert page.as_uri() in str(closing)
     html = page.read_text()
     assert "synthetic" in html
     # Eight queries with eight hits each, all with a picture and, from their GeoTIFFs, a place.
     assert html.count("data:image/jpeg;base64,") == 8 * 9
     assert html.count("° N, ") >= 8 * 8
     (archive,) = tmp_path.glob("archive-*")
-    assert rsir.open(archive).info()["count"] == 5 * len(LAND_USES)
+    # Beside the chips the tiles of a scene of 12 × 8 fields, at steps of half a field.
+    assert rsir.open(archive).info()["count"] == 5 * len(LAND_USES) + 23 * 15
+    assert f"rsir serve {archive}" in str(closing)
     assert any("mAP" in line for line in said)
 
     again: list[str] = []
@@ -68,7 +70,7 @@ def test_own_images_without_classes_are_searched_all_the_same(
     assert any("broken.png" in line for line in said)
     (archive,) = (tmp_path / "out").glob("archive-*")
     assert rsir.open(archive).info()["count"] == 12
-    assert "searches are shown" in closing
+    assert "searches are shown" in str(closing)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:

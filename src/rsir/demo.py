@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import rsir
@@ -13,7 +13,8 @@ from rsir.data import folder, scenes, splits
 from rsir.data.folder import LabelledSet
 from rsir.data.images import find_images
 from rsir.data.loading import readable
-from rsir.errors import DataError
+from rsir.errors import DataError, MissingExtraError
+from rsir.geo.tiling import Tiling
 from rsir.settings import Settings
 
 METHOD = "dual-attention"
@@ -27,6 +28,8 @@ VIEWS = 12_000
 """Most images seen in training, all epochs together, so that a large folder takes minutes too."""
 PER_CLASS = 60
 """Scenes drawn of each land use."""
+FIELD = 128
+"""Pixels of a field in the large scene, and of its tiles."""
 QUERIES = 8
 HITS = 8
 PAGE = "results.html"
@@ -34,8 +37,24 @@ PAGE = "results.html"
 Say = Callable[[str], None]
 
 
-def run(out: Path, data: Path | None = None, *, say: Say = print) -> str:
-    """Do it all in `out` and return the closing words; `say` gets a line for each step.
+@dataclass(frozen=True)
+class Made:
+    """What the demo leaves: an archive, a page of searches in it, and the images searched with."""
+
+    archive: Path
+    page: Path
+    queries: list[Path]
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.queries)} searches are shown in {self.page.absolute().as_uri()}\n"
+            f"search for yourself: rsir search {self.archive} {self.queries[0]}\n"
+            f"or on a page with a map: rsir serve {self.archive}"
+        )
+
+
+def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
+    """Do it all in `out` and tell what was made; `say` gets a line for each step.
 
     Without `data`: generated scenes of known land use. With it: the images in that folder. Class
     folders are trained on; other folders are searched with a model of the generated scenes.
@@ -71,15 +90,14 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> str:
     indexed = archive.add(images)
     for skipped in indexed.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
+    if data is None and (scene := _scene(out)):
+        archive.add(scene, tiling=Tiling(size=FIELD, stride=FIELD // 2))
     say(f"{len(archive)} images in the archive, {len(indexed.skipped)} skipped")
 
     queries = _queries(test, archive)
     page = out / PAGE
     page.write_text(_page(archive, queries, data), "utf-8")
-    return (
-        f"{len(queries)} searches are shown in {page.absolute()}\n"
-        f"search for yourself: rsir search {archive.path} {queries[0]}"
-    )
+    return Made(archive.path, page, queries)
 
 
 def _generated(out: Path, say: Say) -> LabelledSet:
@@ -92,6 +110,19 @@ def _generated(out: Path, say: Say) -> LabelledSet:
         scenes.write_scenes(partial, per_class=PER_CLASS)
         partial.rename(place)
     return folder.load(place)
+
+
+def _scene(out: Path) -> Path | None:
+    """A large scene of many fields in `out`, made if it is not there; None without rasterio."""
+    place = out / "scene.tif"
+    if not place.exists():
+        partial = out / "scene.partial.tif"
+        try:
+            scenes.write_mosaic(partial, size=FIELD)
+        except MissingExtraError:
+            return None
+        partial.rename(place)
+    return place
 
 
 def _own(data: Path, out: Path, say: Say) -> LabelledSet:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from rsir.data import scenes
 from rsir.data.images import read_tile
-from rsir.data.scenes import LAND_USES, draw, write_scenes
+from rsir.data.scenes import GSD, LAND_USES, draw, write_mosaic, write_scenes
 from rsir.errors import UsageError
 
 
@@ -134,3 +135,24 @@ def test_without_rasterio_png_and_a_word_in_the_log(tmp_path, monkeypatch, caplo
     with Image.open(paths[0]) as image:
         assert "synthetic" in image.text["Description"]
     assert read_tile(Path(paths[0])).footprint is None
+
+
+def test_a_mosaic_is_made_of_drawn_fields_beside_the_chips(tmp_path: Path) -> None:
+    uses = write_mosaic(tmp_path / "mosaic.tif", columns=3, rows=2, size=64, seed=1)
+    assert [len(row) for row in uses] == [3, 3]
+    with rasterio.open(tmp_path / "mosaic.tif") as dataset:
+        pixels, there = dataset.read(), dataset.bounds
+        assert (dataset.crs.to_epsg(), dataset.res) == (32632, (GSD, GSD))
+        assert "synthetic" in dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"]
+    for row, column in [(0, 0), (1, 2)]:
+        field = draw(uses[row][column], size=64, seed=1_500_000 + row * 3 + column)
+        assert (pixels[:, row * 64 :, column * 64 :][:, :64, :64] == field).all()
+    write_scenes(tmp_path / "chips", per_class=1, size=16)
+    for chip in (tmp_path / "chips").rglob("*.tif"):
+        with rasterio.open(chip) as dataset:
+            assert dataset.bounds.top < there.bottom
+    again = write_mosaic(tmp_path / "again.tif", columns=3, rows=2, size=64, seed=1)
+    assert again == uses
+    assert (tmp_path / "again.tif").read_bytes() == (tmp_path / "mosaic.tif").read_bytes()
+    with pytest.raises(UsageError, match="at least one field"):
+        write_mosaic(tmp_path / "none.tif", columns=0)

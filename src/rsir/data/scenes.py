@@ -11,19 +11,19 @@ import logging
 import math
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.data.scene_canvas import SEASONS, Canvas
 from rsir.data.scene_land_uses import DRAWERS, LAND_USES, LandUse
-from rsir.errors import UsageError
+from rsir.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-__all__ = ["GSD", "LAND_USES", "LandUse", "draw", "write_scenes"]
+__all__ = ["GSD", "LAND_USES", "LandUse", "draw", "write_mosaic", "write_scenes"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,44 @@ def write_scenes(
     return paths
 
 
+def write_mosaic(
+    path: str | Path, *, columns: int = 12, rows: int = 8, size: int = 128, seed: int = 0
+) -> list[list[LandUse]]:
+    """Write one large synthetic scene, a GeoTIFF of `columns` × `rows` fields; says what they are.
+
+    Each field is `draw` at GSD, of `size` pixels; of two neighbours in a row the second is of the
+    same land use as the first in every other case, so that there are larger areas of some. The
+    scene lies beside the chips of `write_scenes`, in EPSG:32632, in tiles of 256 pixels (deflate),
+    and says in its tags that it is synthetic.
+
+    Returns the land uses, row by row. Errors: UsageError as in `draw`, and for less than one field;
+    MissingExtraError without rasterio; OSError if it cannot be written.
+    """
+    if columns < 1 or rows < 1:
+        raise UsageError(f"need at least one field, not {columns} × {rows}")
+    try:
+        import rasterio  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("writing scenes with a place", "geo") from None
+    rng = np.random.default_rng(seed)
+    uses: list[list[LandUse]] = []
+    pixels = np.empty((3, rows * size, columns * size), np.uint8)
+    for row in range(rows):
+        uses.append([])
+        for column in range(columns):
+            again = column > 0 and rng.random() < 0.5
+            use = uses[row][-1] if again else LAND_USES[rng.integers(len(LAND_USES))]
+            uses[row].append(use)
+            one = 500_000 + seed * 1_000_000 + row * columns + column
+            field = (slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size))
+            pixels[:, *field] = draw(use, size=size, seed=one)
+    # North of the chips, which lie south of 5,380,000.
+    north = 5_381_000 + rows * size * GSD
+    tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    _write_geotiff(Path(path), pixels, 560_000, north, GSD, uses[0][0], seed, **tiled)
+    return uses
+
+
 def _date(land_use: LandUse, seed: int) -> datetime:
     _, season = _start(land_use, seed)
     _, _, (month, day), length = SEASONS[season]
@@ -115,6 +153,7 @@ def _write_geotiff(
     gsd: float,
     land_use: LandUse,
     seed: int,
+    **options: Any,
 ) -> None:
     import rasterio
     from affine import Affine
@@ -132,6 +171,7 @@ def _write_geotiff(
         compress="deflate",
         crs="EPSG:32632",
         transform=Affine(gsd, 0, west, 0, -gsd, north),
+        **options,
     ) as dataset:
         dataset.write(pixels)
         dataset.update_tags(
