@@ -1,6 +1,7 @@
 """A scene cut into tiles: tiles a second and peak memory, beside what one would otherwise do.
 
     python benchmarks/scenes.py [--side 20000] [--tile 512] [--layout tiled] [--folder DIR]
+                                [--model RUN]
 
 Draws a side × side × 3 uint8 GeoTIFF block by block (smooth ramps with noise, so that no block is
 empty), then lets each contender, in a fresh process of its own, hand over every tile as a
@@ -8,6 +9,8 @@ empty), then lets each contender, in a fresh process of its own, hand over every
 
 rsir: `rsir.geo.tiles.tiles_of`, with footprint, id and content digest; once more with the digest
     left out, which is the price of knowing the scene again.
+rsir-index: all of `rsir index`: an archive of that scene, encoded by the model of --model; left
+    out without it.
 rasterio-windows: a loop over `dataset.read(window=…)`, pixels and nothing else: the floor.
 rasterio-whole: the whole scene read, then sliced: the shortest program.
 torchgeo: RasterDataset and GridGeoSampler, without workers.
@@ -36,7 +39,15 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "scenes.json"
-CONTENDERS = ("rsir", "rsir-no-digest", "rasterio-windows", "rasterio-whole", "torchgeo")
+INDEX = "rsir-index"
+CONTENDERS = (
+    INDEX,
+    "rsir",
+    "rsir-no-digest",
+    "rasterio-windows",
+    "rasterio-whole",
+    "torchgeo",
+)
 
 
 def draw(path: Path, side: int, layout: str) -> None:
@@ -129,6 +140,26 @@ def measure(name: str, path: Path, tile: int) -> dict[str, float]:
     }  # fmt: skip
 
 
+def index(path: Path, tile: int, model: Path) -> dict[str, float]:
+    import rsir
+    from rsir.archive import Archive
+    from rsir.geo.tiling import Tiling
+
+    encoder = rsir.load(model)
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        archive = Archive.create(Path(folder) / "archive", encoder)
+        report = archive.add(path, tiling=Tiling(size=tile))
+        seconds = time.perf_counter() - start
+        assert report.tiles == len(archive)
+        assert not report.skipped
+    return {
+        "tiles": report.tiles, "seconds": seconds, "tiles_per_second": report.tiles / seconds,
+        "megabytes_before": before, "megabytes_peak": memory("VmHWM"),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=20_000, help="of the scene in pixels")
@@ -137,11 +168,18 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--folder", type=Path, help="for the scene; a temporary one if not given")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--model", type=Path, help="run folder, for rsir-index")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SCENE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.one[0], Path(given.one[1]), given.tile)))
+        name, path = given.one[0], Path(given.one[1])
+        if name == INDEX:
+            print(json.dumps(index(path, given.tile, given.model)))
+        else:
+            print(json.dumps(measure(name, path, given.tile)))
         return
+    if given.model is None:
+        given.contenders = [name for name in given.contenders if name != INDEX]
     load = os.getloadavg()
     rows = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
@@ -150,6 +188,8 @@ def main() -> None:
         size = path.stat().st_size
         for name in given.contenders:
             command = [sys.executable, __file__, "--one", name, str(path)]
+            if name == INDEX:
+                command += ["--model", str(given.model)]
             done = subprocess.run(
                 [*command, "--tile", str(given.tile)], check=True, capture_output=True, text=True
             )

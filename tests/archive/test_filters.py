@@ -11,15 +11,9 @@ import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rsir.archive.filters import (
-    Column,
-    Field,
-    Filter,
-    bounds_of,
-    column_of_values,
-    microseconds,
-    select,
-)
+from rsir.archive.columns import Column, Field, column_of_values, microseconds
+from rsir.archive.filters import Filter, select
+from rsir.archive.regions import bounds_of
 from rsir.archive.store import Record
 from rsir.errors import UsageError
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsir.archive.filters import bounds_of
+from rsir.archive.regions import bounds_of
 from rsir.archive.store import Record
 from rsir.archive.tally import NO_GEOMETRY, Tally
 from rsir.errors import MissingExtraError, UsageError

@@ -26,6 +26,9 @@ from rsir.types import Tile
 Stamp = tuple[int, int]
 """(bytes, nanoseconds since the epoch of the last change) of a source's files."""
 
+_SCENE_AHEAD = 16
+"""Tiles of a scene that are read ahead, at most. Our choice: at 512² they take 12 MB."""
+
 T = TypeVar("T")
 
 
@@ -151,7 +154,7 @@ class Reader:
                     else:
                         while waiting:
                             yield from self._taken(*waiting.popleft())
-                        yield from _ahead(self._scene(source, progress), ahead)
+                        yield from _ahead(self._scene(source, progress), min(ahead, _SCENE_AHEAD))
                     if len(waiting) >= ahead:
                         yield from self._taken(*waiting.popleft())
                 while waiting:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.filters import Filter, bounds_of
+from rsir.archive.filters import Filter
+from rsir.archive.regions import bounds_of
 from rsir.errors import UsageError
 from rsir.ranking import Metric, metric_named
 from rsir.types import Geometry
@@ -122,6 +123,12 @@ class Store(Protocol):
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
+
+    def sample(self, count: int, seed: int = 0) -> Vector:
+        """The vectors (M, width) of min(count, N) different records, picked at random.
+
+        The same again for the same seed, as long as nothing is changed.
+        """
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Make up for many small changes, where that helps; versions older than that may go."""

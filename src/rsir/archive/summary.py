@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rsir.archive.filters import bounds_of
+from rsir.archive.regions import bounds_of
 from rsir.archive.store import Record
 from rsir.types import Bounds
 

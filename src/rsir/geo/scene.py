@@ -33,8 +33,8 @@ DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
 _FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
 
 # Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
-# of 20,000 × 512 pixels × 3 bands × 2 bytes are 120 MB.
-_CACHE_BYTES = 256 << 20
+# of 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
+_CACHE_BYTES = 128 << 20
 _OPTIONS = {
     "GDAL_CACHEMAX": _CACHE_BYTES,
     # A JPEG that is cut off would otherwise go on in grey.
