@@ -39,6 +39,10 @@ class ArchiveError(RsirError):
     """An archive is missing, is not ours, is damaged, or belongs to another model."""
 
 
+class UnknownIdError(ArchiveError):
+    """An archive has no record of an id."""
+
+
 class MissingExtraError(RsirError):
     """A library that only some users need is not installed; the message names the command."""
 

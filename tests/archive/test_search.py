@@ -22,8 +22,9 @@ from rsir.archive.foreign import ForeignEncoder
 from rsir.archive.refine import refined
 from rsir.archive.searching import Search
 from rsir.archive.store import Record
+from rsir.archive.stores import without_secrets
 from rsir.data.images import read_tile
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import ArchiveError, ImageError, UsageError
 from rsir.geo.tiling import Tiling
 from rsir.ranking import metric_named, pairwise
 
@@ -355,3 +356,52 @@ def test_repr_of_hits_names_every_kind_of_query(archive, folder):
     ):
         assert f"3 hits for {name}" in repr(archive.search(query, 3))
     assert "1 examples and 0" in repr(archive.search(Examples([ById(one)]), 3))
+
+
+def test_a_16_bit_query_is_read_as_scenes_are(archive, tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 4000, (3, 50, 60)).astype(np.uint16)
+    path = tmp_path / "deep.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, width=60, height=50, dtype="uint16", photometric="rgb",
+        crs="EPSG:32633", transform=Affine(10, 0, 600_000, 0, -10, 5_000_000),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    low, high = np.percentile(pixels, [2, 98], axis=(1, 2))[:, :, None, None]
+    stretched = np.rint(255 * (pixels - low) / (high - low)).clip(0, 255).astype(np.uint8)
+    vector = ColourEncoder().encode([stretched]).embedding[0]
+    wanted = ranked(archive, vector)[:5]
+    hits = archive.search(path, 5)
+    assert [hit.id for hit in hits] == [id for _, id in wanted]
+    assert hits.distances == pytest.approx([d for d, _ in wanted], abs=0.01)
+    (tmp_path / "text.tif").write_text("no image")
+    with pytest.raises(ImageError, match=r"text\.tif"):
+        archive.search(tmp_path / "text.tif")
+
+
+def test_a_cut_off_that_so_few_images_cannot_tell_is_refused(archive):
+    _, vectors = everything(archive)
+    highest = archive.calibration().highest
+    assert len(archive.search(vectors[0], 3, at_least=highest)) <= 3
+    with pytest.raises(UsageError, match="too small to tell a score"):
+        archive.search(vectors[0], at_least=0.9999)
+
+
+def test_prune_knows_the_collection_of_an_item(archive, folder, tmp_path):
+    fresh = Archive.create(tmp_path / "archive", ColourEncoder())
+    items = tmp_path / "items.geojson"
+    items.write_text("{}")
+    sources = [f"{items}#a", f"{items}#b", str(tmp_path / "gone.tif"), str(tmp_path / "no#one")]
+    records = [Record(str(i), source, "") for i, source in enumerate(sources)]
+    fresh._store.add(records, np.ones((4, 16), np.float32))
+    assert fresh.prune() == ["2", "3"]
+    items.unlink()
+    with pytest.raises(ArchiveError, match="none of the 2 files"):
+        fresh.prune()
+
+
+def test_no_secret_of_a_cluster_is_written_down():
+    said = without_secrets("milvus://me:secret@host:1234/tiles?token=hidden")
+    assert said == "milvus://host:1234/tiles"
+    assert without_secrets("s3://bucket/tiles.lance") == "s3://bucket/tiles.lance"
+    with pytest.raises(UsageError, match="no store is known"):
+        without_secrets("ftp://host/x")

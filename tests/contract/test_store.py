@@ -5,13 +5,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from rsir.archive.exact import ExactStore
@@ -29,20 +30,49 @@ ALL = (*METRICS, ADAPTIVE)
 Make = Callable[[str, int], Store]
 
 
-def exact(folder: Path) -> Make:
-    return ExactStore
+@contextmanager
+def exact(_request) -> Iterator[Make]:
+    yield ExactStore
 
 
-def lance(folder: Path) -> Make:
-    return lambda metric, dimension: LanceStore.create(folder / "items.lance", metric, dimension)
+@contextmanager
+def lance(_request) -> Iterator[Make]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.lance"
+        yield lambda metric, dimension: LanceStore.create(path, metric, dimension)
 
 
-STORES = {"exact": exact, "lance": lance}
+@contextmanager
+def milvus(request) -> Iterator[Make]:
+    with request.getfixturevalue("milvus_stores").lent() as make:
+        yield make
+
+
+STORES = {"exact": exact, "lance": lance, "milvus": milvus}
 
 
 @pytest.fixture(params=STORES)
-def make(request, tmp_path) -> Make:
-    return STORES[request.param](tmp_path)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def fresh(request, name):
+    """A function for what makes empty stores, which go at the end of its `with`."""
+    return lambda: STORES[name](request)
+
+
+@pytest.fixture
+def make(fresh) -> Iterator[Make]:
+    with fresh() as make:
+        yield make
+
+
+def examples(name: str, count: int) -> settings:
+    """How many; fewer where every call goes to a server, and none to make a failure smaller."""
+    if name != "milvus":
+        return settings(max_examples=count, deadline=None)
+    return settings(max_examples=count // 3, deadline=None, phases=[Phase.reuse, Phase.generate])
 
 
 def record(id: str, **more) -> Record:
@@ -76,12 +106,21 @@ def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: in
         assert [(n.distance, n.record.id) for n in neighbours] == wanted
 
 
-@pytest.mark.parametrize("name", STORES)
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_any_history_leaves_the_same_answers(name, data):
+def test_any_history_leaves_the_same_answers(fresh, name):
+    # Making a collection of another width takes Milvus seconds.
+    widths = st.sampled_from([3, 4]) if name == "milvus" else st.integers(2, 9)
+
+    @examples(name, 25)
+    @given(data=st.data())
+    def holds(data):
+        with fresh() as make:
+            history(data, make, data.draw(widths, "width"))
+
+    holds()
+
+
+def history(data: st.DataObject, make: Make, width: int) -> None:
     metric = data.draw(st.sampled_from(ALL), "metric")
-    width = data.draw(st.integers(2, 9), "width")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
     distinct = vectors(metric, rng, data.draw(st.integers(1, 12), "distinct vectors"), width)
     ids = data.draw(
@@ -93,38 +132,38 @@ def test_any_history_leaves_the_same_answers(name, data):
         ),
         "ids",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        store = STORES[name](Path(folder))(metric, dimension(metric, width))
-        kept: dict[str, np.ndarray] = {}
-        for _ in range(data.draw(st.integers(1, 5), "steps")):
-            some = data.draw(st.lists(st.sampled_from(ids), unique=True, max_size=25), "some")
-            if data.draw(st.integers(0, 2), "step") == 0:
-                assert store.delete(some) == sum(id in kept for id in some)
-                kept = {id: vector for id, vector in kept.items() if id not in some}
-            else:
-                rows = distinct[rng.integers(0, len(distinct), len(some))]
-                store.add([record(id) for id in some], rows)
-                kept |= dict(zip(some, rows, strict=True))
-            assert len(store) == len(kept)
-        k = data.draw(st.integers(1, 30), "k")
-        queries = np.concatenate([distinct[:2], vectors(metric, rng, 2, width)])
-        if kept:
-            agrees(store, kept, queries, k)
+    store = make(metric, dimension(metric, width))
+    kept: dict[str, np.ndarray] = {}
+    for _ in range(data.draw(st.integers(1, 5), "steps")):
+        some = data.draw(st.lists(st.sampled_from(ids), unique=True, max_size=25), "some")
+        if data.draw(st.integers(0, 2), "step") == 0:
+            assert store.delete(some) == sum(id in kept for id in some)
+            kept = {id: vector for id, vector in kept.items() if id not in some}
         else:
-            assert store.search(queries, k) == [[]] * len(queries)
-        assert [r.id for r in store.records()] == sorted(kept)
-        for id, (got, vector) in zip(kept, store.get(list(kept)), strict=True):
-            assert got == record(id)
-            np.testing.assert_array_equal(vector, kept[id])
+            rows = distinct[rng.integers(0, len(distinct), len(some))]
+            store.add([record(id) for id in some], rows)
+            kept |= dict(zip(some, rows, strict=True))
+        assert len(store) == len(kept)
+    k = data.draw(st.integers(1, 30), "k")
+    queries = np.concatenate([distinct[:2], vectors(metric, rng, 2, width)])
+    if kept:
+        agrees(store, kept, queries, k)
+    else:
+        assert store.search(queries, k) == [[]] * len(queries)
+    assert [r.id for r in store.records()] == sorted(kept)
+    for id, (got, vector) in zip(kept, store.get(list(kept)), strict=True):
+        assert got == record(id)
+        np.testing.assert_array_equal(vector, kept[id])
 
 
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("k", [1, 10, 150])
-def test_thousands_of_equal_vectors_are_ordered_by_id(make, metric, k):
+def test_thousands_of_equal_vectors_are_ordered_by_id(make, name, metric, k):
     rng = np.random.default_rng(3)
+    many = 300 if name == "milvus" else 3000
     store = make(metric, dimension(metric, 4))
     distinct = vectors(metric, rng, 3, 4)
-    rows = distinct[np.repeat([0, 1, 2], [5, 3000, 7])]
+    rows = distinct[np.repeat([0, 1, 2], [5, many, 7])]
     ids = [f"{n:05d}" for n in rng.permutation(len(rows))]
     store.add([record(id) for id in ids], rows)
     agrees(store, dict(zip(ids, rows, strict=True)), distinct, k)
@@ -195,6 +234,25 @@ def test_the_ball_of_adaptive_search_holds_the_whole_answer(bits, classes, count
         wanted = sorted(range(count), key=lambda n: (far[q, n], n))[:k]
         assert places.tolist() == wanted
         assert distances.tolist() == far[q, wanted].tolist()
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_a_sample_is_of_different_records(make, metric):
+    store = make(metric, dimension(metric, 3))
+    assert store.sample(5).shape == vectors(metric, np.random.default_rng(0), 0, 3).shape
+    rows = vectors(metric, np.random.default_rng(13), 400, 3)
+    rows = rows[np.unique(rows, axis=0, return_index=True)[1]]
+    store.add([record(f"{n:03d}") for n in range(len(rows))], rows)
+    for count in (1, 20, len(rows), 1000):
+        some = store.sample(count, seed=3)
+        assert (some.dtype, some.shape[1]) == (rows.dtype, rows.shape[1])
+        assert len(some) == min(count, len(rows))
+        known = {row.tobytes() for row in rows}
+        found = {row.tobytes() for row in some}
+        assert len(found) == len(some)
+        assert found <= known
+        np.testing.assert_array_equal(some, store.sample(count, seed=3))
+    assert store.sample(20, seed=4).tobytes() != store.sample(20, seed=3).tobytes()
 
 
 def test_the_empty_store(make):
@@ -421,9 +479,17 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None)
-@given(data=st.data())
-def test_filters_find_what_the_reference_finds(data):
+def test_filters_find_what_the_reference_finds(fresh, name):
+    @examples(name, 12)
+    @given(data=st.data())
+    def holds(data):
+        with fresh() as make:
+            filtered(data, make)
+
+    holds()
+
+
+def filtered(data: st.DataObject, make: Make) -> None:
     metric = data.draw(st.sampled_from(ALL), "metric")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
     count = data.draw(st.integers(0, 40), "count")
@@ -438,30 +504,30 @@ def test_filters_find_what_the_reference_finds(data):
         )
         for n in range(count)
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        reference = ExactStore(metric, dimension(metric, 3))
-        store = lance(Path(folder))(metric, dimension(metric, 3))
-        for some in (slice(0, count // 2), slice(count // 2, count)):
-            for each in (reference, store):
-                each.add(records[some], rows[:count][some])
-        gone = [str(n) for n in range(0, count, 7)]
-        assert store.delete(gone) == reference.delete(gone)
-        for chosen in data.draw(st.lists(FILTERS, min_size=1, max_size=8), "filters"):
-            assert store.count(chosen) == reference.count(chosen)
-            assert list(store.records(chosen)) == list(reference.records(chosen))
-            for k in (1, 5, 50):
-                found = store.search(rows[-2:], k, filter=chosen)
-                assert found == reference.search(rows[-2:], k, filter=chosen)
+    reference = ExactStore(metric, dimension(metric, 3))
+    store = make(metric, dimension(metric, 3))
+    for some in (slice(0, count // 2), slice(count // 2, count)):
+        for each in (reference, store):
+            each.add(records[some], rows[:count][some])
+    gone = [str(n) for n in range(0, count, 7)]
+    assert store.delete(gone) == reference.delete(gone)
+    for chosen in data.draw(st.lists(FILTERS, min_size=1, max_size=8), "filters"):
+        assert store.count(chosen) == reference.count(chosen)
+        assert list(store.records(chosen)) == list(reference.records(chosen))
+        for k in (1, 5, 50):
+            found = store.search(rows[-2:], k, filter=chosen)
+            assert found == reference.search(rows[-2:], k, filter=chosen)
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_filters_of_any_share_search_exactly(make, metric):
+def test_filters_of_any_share_search_exactly(make, name, metric):
     rng = np.random.default_rng(9)
+    count = 300 if name == "milvus" else 2000
     store = make(metric, dimension(metric, 4))
-    rows = vectors(metric, rng, 40, 4)[rng.integers(0, 40, 2000)]
-    ids = [f"{n:04d}" for n in rng.permutation(2000)]
+    rows = vectors(metric, rng, 40, 4)[rng.integers(0, 40, count)]
+    ids = [f"{n:04d}" for n in rng.permutation(count)]
     store.add([record(id, properties={"n": int(id)}) for id in ids], rows)
-    for below in (0, 1, 20, 1000, 1999, 2000):
+    for below in (0, 1, 20, count // 2, count - 1, count):
         chosen = Filter(where=f"n < {below}")
         assert store.count(chosen) == below
         kept = {id: row for id, row in zip(ids, rows, strict=True) if int(id) < below}

@@ -110,9 +110,9 @@ class Telling:
         self._tell(Done())
         return count
 
-    def optimize(self) -> None:
+    def optimize(self, **how: float) -> None:
         self._tell(Begin("optimize"))
-        self._store.optimize()
+        self._store.optimize(**how)
         self._tell(Done())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -57,8 +58,9 @@ def read_about(path: Path) -> dict[str, Any]:
         raise ArchiveError(
             f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"
         ) from error
-    except OSError as error:
-        raise ArchiveError(f"{path / ABOUT} cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name that no file can have, bytes that are no text
+        reason = getattr(error, "strerror", None) or error
+        raise ArchiveError(f"{path / ABOUT} cannot be read ({reason})") from error
     damaged = f"{path / ABOUT} is damaged; restore it from a copy, or index into a new archive"
     try:
         said = json.loads(text)
@@ -92,7 +94,8 @@ def model_names(folder: Path) -> dict[str, str]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that `path` is either as before or whole, even after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Others, on this machine and on others, may write the same.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -16,7 +16,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,13 @@ from rsir.archive.filters import Filter
 from rsir.archive.foreign import ForeignEncoder
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import Indexing, IndexReport
-from rsir.archive.query import Query, check_bands
+from rsir.archive.query import Query, check_bands, is_tiled
 from rsir.archive.searching import Search
 from rsir.archive.store import KEPT_DAYS, Record, Store
-from rsir.archive.stores import create_store, open_store
+from rsir.archive.stores import create_store, open_store, without_secrets
 from rsir.archive.summary import SourceSummary, summaries
 from rsir.data.images import read_pixels
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import ArchiveError, DataError, ImageError, UsageError
 from rsir.geo.sources import find_sources
 from rsir.ranking import metric_named
 
@@ -54,7 +55,9 @@ SAMPLE = 5000
 100 of them are compared with 200 others each."""
 
 _CALIBRATED_TO = 0.1
-"""The calibration is made anew once the archive has grown or shrunk by so much. Our choice."""
+_CALIBRATED_FOR = 300.0
+"""The calibration is made anew once the archive has grown or shrunk by so much, and after so many
+seconds, for images may have been replaced. Our choice."""
 
 
 class Archive:
@@ -72,29 +75,35 @@ class Archive:
         self._about = said
         self._store = store
         self._encoder = encoder
-        self._calibrations: dict[str, tuple[int, Calibration]] = {}
+        self._calibrations: dict[str, tuple[float, int, Calibration]] = {}
+        self._version: int | None = None
 
     @classmethod
     def create(cls, path: str | Path, encoder: Encoder, *, store: str | None = None) -> Archive:
         """A new, empty archive for images encoded by `encoder`.
 
         `path` may be an empty folder, or one where an earlier creation was cut off. store: where
-        the records are kept, if not in the folder (`rsir.archive.stores`). Raises ArchiveError if
-        anything else is there.
+        the records are kept, if not in the folder (`rsir.archive.stores`); user, password and
+        token in it are not written down: whoever opens it says them by the environment.
+
+        Raises ArchiveError if anything else is there.
         """
         path = Path(path)
+        with told(path):
+            taken = path.exists()
         if (path / ABOUT).exists():
             raise ArchiveError(f"{path} is an archive already; open it, or choose another path")
-        if path.exists() and not path.is_dir():
+        if taken and not path.is_dir():
             raise ArchiveError(f"{path} is a file; choose another path for the archive")
         # A hidden file of this name is all that a kill within `write_json` can leave.
-        others = path.exists() and any(not e.name.startswith(f".{NEW}.") for e in path.iterdir())
+        with told(path):
+            others = taken and any(not e.name.startswith(f".{NEW}.") for e in path.iterdir())
         if others and not (path / NEW).exists():
             raise ArchiveError(
                 f"{path} is a folder with other files; choose a new or empty one for the archive"
             )
         metric_named(encoder.ranking).width(encoder.dimension)
-        said = about(encoder, store)
+        said = about(encoder, None if store is None else without_secrets(store))
         with told(path):
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / NEW, said)
@@ -140,9 +149,10 @@ class Archive:
         if not (Path(path) / ABOUT).exists():
             return cls.create(path, encoder, store=store)
         archive = cls.open(path, encoder)
-        if store is not None and store != archive._about.get("store"):
+        if store is not None and without_secrets(store) != archive._about.get("store"):
             raise ArchiveError(
-                f"{path} keeps its records in {archive._about.get('store', ITEMS)}, not in {store}"
+                f"{path} keeps its records in {archive._about.get('store', ITEMS)}, not in "
+                f"{without_secrets(store)}"
             )
         return archive
 
@@ -170,10 +180,7 @@ class Archive:
     def encoder(self) -> Encoder:
         """The archive's model, loaded when first used; ArchiveError if its copy is not it."""
         if self._encoder is None:
-            from rsir.encode import load
-
-            model = self.path / MODEL
-            self._encoder = self._checked(ForeignEncoder.load(model) or load(model))
+            self._encoder = self._checked(_loaded(self.path / MODEL))
         return self._encoder
 
     def __len__(self) -> int:
@@ -203,8 +210,9 @@ class Archive:
 
         A file with the size and time of change that are known is not read again, and one with
         known content is not encoded again. One whose content has changed replaces what was kept
-        of it; so does one that is now cut in another way. A file that cannot be read is listed in
-        the report, never fatal. Files that are gone stay in the archive until `prune`. What lies
+        of it; so does one that is now cut in another way, but thresholds of nodata and clouds are
+        for new tiles: those that are there stay. A file that cannot be read is listed in the
+        report, never fatal. Files that are gone stay in the archive until `prune`. What lies
         in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
         next call goes on from there.
 
@@ -219,6 +227,7 @@ class Archive:
         """
         if batch_size < 1 or workers < 1:
             raise UsageError("batch_size and workers must be at least 1")
+        self._check_latest()
         if not self.bands:
             raise UsageError(
                 f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
@@ -271,14 +280,15 @@ class Archive:
         filter: which images may be found. ranking: None for the archive's own, which is exact;
         "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are not
         exact, where the store has them.
-        diverse: of hits that overlap or are nearly the same only the best (`rsir.archive.diverse`).
+        diverse: of hits that overlap or are nearly the same only the best (`rsir.archive.diverse`);
+        there can be fewer than k, for it is looked no further down than the first 10,000.
         at_least: only hits of this calibrated score (`Hit.calibrated`) or a higher one, in [0, 1):
         with 0.999 there are none where nothing looks like the query more than one random pair in a
         thousand does.
 
         Raises UsageError for k < 1, an array that is no query of this archive, a ranking that it
-        has not, or a cut-off out of range; ImageError for a file that cannot be read; ArchiveError
-        for an unknown id.
+        has not, or a cut-off out of range, or higher than so small an archive can tell; ImageError
+        for a file that cannot be read; UnknownIdError for an unknown id.
         """
         return self.search_many(
             [query], k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
@@ -343,39 +353,47 @@ class Archive:
     def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
         """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
 
-        Raises ArchiveError for an unknown id, ImageError if its file cannot be read any more,
+        Raises UnknownIdError for an unknown id, ImageError if its file cannot be read any more,
         UsageError for a size below 1.
         """
         if size < 1:
             raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
         record = self.get([id])[0]
-        said = record.properties
-        if "bands" in said:
+        if is_tiled(record):
             from rsir.geo.tiles import thumbnail
 
-            column, row, width, height = said["window"]
-            return thumbnail(
-                record.source,
-                (column, row, width, height),
-                bands=said["bands"],
-                stretch=said["stretch"],
-                size=size,
-            )
+            said = record.properties
+            try:
+                return thumbnail(
+                    record.source,
+                    tuple(said["window"]),
+                    bands=said["bands"],
+                    stretch=said["stretch"],
+                    size=size,
+                )
+            except (DataError, UsageError) as error:
+                # Gone, or no longer what it was.
+                raise ImageError(str(error)) from error
+        if not Path(record.source).is_absolute():
+            raise ImageError(f"{record.source}: is not a file of this machine")
         return _reduced(read_pixels(record.source), size)
 
     def calibration(self, ranking: str | None = None) -> Calibration:
         """The distances of random pairs of the archive, by which `Hit.calibrated` is told."""
         name = self.metric if ranking in (None, "two-stage", "approximate") else str(ranking)
-        count = len(self)
+        count, now = len(self), time.monotonic()
         known = self._calibrations.get(name)
-        if known is None or abs(count - known[0]) > _CALIBRATED_TO * known[0]:
-            with told(self.path):
-                vectors = self._store.sample(SAMPLE)
-            metric = metric_named(self.metric)
-            if name == "hamming" and metric.classes:
-                vectors = vectors[:, : metric_named(name).width(self.dimension)]
-            known = self._calibrations[name] = (count, Calibration.of(name, vectors))
-        return known[1]
+        if known is not None:
+            made, of, found = known
+            if now - made < _CALIBRATED_FOR and abs(count - of) <= _CALIBRATED_TO * of:
+                return found
+        with told(self.path):
+            vectors = self._store.sample(SAMPLE)
+        if name == "hamming" and metric_named(self.metric).classes:
+            vectors = vectors[:, : metric_named(name).width(self.dimension)]
+        found = Calibration.of(name, vectors)
+        self._calibrations[name] = (now, count, found)
+        return found
 
     def versions(self) -> list[Version]:
         """The versions that are kept, oldest first; ArchiveError if the store keeps none."""
@@ -385,12 +403,22 @@ class Archive:
     def at(self, version: int) -> Archive:
         """The archive as it was at `version`, to be searched only; ArchiveError if not kept."""
         with told(self.path):
-            return Archive(self.path, self._about, self._history().at(version), self._encoder)
+            store = self._history().at(version)
+        archive = Archive(self.path, self._about, store, self._encoder)
+        archive._version = version
+        return archive
 
     def restore(self, version: int) -> None:
         """Make `version` the latest again, as a new one; ArchiveError if it is not kept."""
         with told(self.path):
             self._history().restore(version)
+
+    def _check_latest(self) -> None:
+        if self._version is not None:
+            raise ArchiveError(
+                f"this is version {self._version} of {self.path}, which cannot be changed; open "
+                "the archive itself"
+            )
 
     def _history(self) -> LanceStore:
         from rsir.archive.lance import LanceStore
@@ -407,18 +435,19 @@ class Archive:
     def prune(self, *, everything: bool = False) -> list[str]:
         """Forget the images whose file is gone; returns their ids, sorted.
 
-        Only absolute file paths are looked for, not uris. A file that is there but cannot be
-        looked at (permissions) is kept.
+        Only absolute file paths are looked for, not uris; of an item in a collection of STAC items
+        the collection's file. A file that is there but cannot be looked at (permissions) is kept.
 
         everything: forget also if no file at all is left. Without it that is an ArchiveError, and
         nothing is forgotten: a disk that is not mounted is the likelier reason.
         """
+        is_gone = lru_cache(maxsize=1 << 16)(_is_gone)  # the tiles of a scene ask the same
         gone: list[str] = []
         files, last = 0, ""
         for record in self.records():
             if Path(record.source).is_absolute():
                 files, last = files + 1, record.source
-                if _is_gone(record.source):
+                if is_gone(record.source):
                     gone.append(record.id)
         if gone and len(gone) == files and not everything:
             raise ArchiveError(
@@ -448,7 +477,7 @@ class Archive:
             "dimension": self.dimension,
             "bands": list(self.bands),
             "model": {"fingerprint": self.fingerprint, **model_names(self.path / MODEL)},
-            "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            "bytes": _bytes(self.path),
             "version": version,
             "created": self._about["created"],
             "rsir": self._about["rsir"],
@@ -484,16 +513,34 @@ class Archive:
         return vectors
 
 
+def _loaded(model: Path) -> Encoder:
+    foreign = ForeignEncoder.load(model)
+    if foreign is not None:
+        return foreign
+    from rsir.encode import load  # torch, which embeddings made elsewhere do not need
+
+    return load(model)
+
+
 def _is_gone(source: str) -> bool:
-    if not Path(source).is_absolute():
-        return False
+    """Whether there is no such file, nor, of "items.geojson#id", its collection."""
     try:
         Path(source).stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        collection, hash_, _ = source.rpartition("#")
+        return not hash_ or _is_gone(collection)
     except OSError:
         return False
     return False
+
+
+def _bytes(folder: Path) -> int:
+    """Of all files in a folder, where others may be adding and deleting some."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _reduced(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -41,6 +41,11 @@ class Calibration:
             found.append(pairwise(metric, vectors[[query]], vectors[others])[0])
         return cls(np.sort(np.concatenate(found)))
 
+    @property
+    def highest(self) -> float:
+        """The best score that can be told apart: of what is nearer than all pairs seen."""
+        return 1 - 1 / (len(self.distances) + 1)
+
     def chance(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
         """The chance that a random pair is as near: (N,) in (0, 1].
 

@@ -63,6 +63,10 @@ class Literal:
 
     content: Any
 
+    def __post_init__(self) -> None:
+        if isinstance(self.content, str):
+            _check_unicode(self.content)
+
     def value(self, _record: Record) -> Any:
         """The same for every record."""
         return self.content
@@ -253,6 +257,7 @@ def condition(where: str) -> Node:
 
     if len(where) > _LONGEST:
         raise UsageError(f"the condition has {len(where)} characters; {_LONGEST} are allowed")
+    _check_unicode(where)
     try:
         parsed = sqlglot.parse_one(where, into=exp.Condition)
         return _translated(parsed, 0)
@@ -350,12 +355,20 @@ def _fitting(side: Operand, other: Operand) -> Operand:
     if not isinstance(side.content, str):
         return side
     try:
-        time = datetime.fromisoformat(side.content)
+        return Literal(float(microseconds(datetime.fromisoformat(side.content))))
     except ValueError as error:
         raise UsageError(
             f"{side.content!r} is no time in ISO 8601, e.g. '2024-05-01' or '2024-05-01T10:00:00Z'"
         ) from error
-    return Literal(float(microseconds(time)))
+    except OverflowError as error:
+        raise UsageError(f"{side.content!r} is, in UTC, not in the years 1 to 9999") from error
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!a} is not valid Unicode, and no record has such text") from error
 
 
 def _column(operand: Operand, columns: Columns) -> Column:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.regions import shape_of
 from rsir.ranking import Metric, metric_named, pairwise
-from rsir.types import Geometry, Hit
+from rsir.types import Hit
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -37,14 +38,14 @@ def collapsed(
 
     hits: nearest first; vectors (N, width) of them. A hit goes if a hit that stays covers OVERLAP
     of the smaller of their footprints, or lies within ALIKE of it. Between codes plain Hamming
-    distance counts, whatever the ranking.
+    distance counts, whatever the ranking. Raises MissingExtraError for footprints without shapely.
     """
     named = metric_named(metric)
     compared, kind = vectors, named
     if named.classes:
         compared, kind = vectors[:, : -(-dimension // 8)], metric_named("hamming")
     limit = near_duplicate(kind, dimension)
-    footprints = [_shape(hit.footprint) for hit in hits]
+    footprints = [None if hit.footprint is None else shape_of(hit.footprint) for hit in hits]
     kept: list[int] = []
     for place in range(len(hits)):
         if kept:
@@ -55,14 +56,6 @@ def collapsed(
                 continue
         kept.append(place)
     return kept
-
-
-def _shape(footprint: Geometry | None) -> BaseGeometry | None:
-    if footprint is None:
-        return None
-    from shapely.geometry import shape
-
-    return shape(footprint)
 
 
 def _covered(one: BaseGeometry | None, others: Iterable[BaseGeometry | None]) -> bool:

@@ -18,7 +18,7 @@ from rsir.archive.store import (
     checked_vectors,
     searched,
 )
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import UnknownIdError, UsageError
 from rsir.ranking import metric_named, nearest
 
 
@@ -75,13 +75,23 @@ class ExactStore:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
         for id in ids:
             if id not in self._items:
-                raise ArchiveError(f"the archive has no record {id!r}")
+                raise UnknownIdError(f"the archive has no record {id!r}")
         return [(self._items[id][0], self._items[id][1].copy()) for id in ids]
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
         records = [self._items[id][0] for id in sorted(self._items)]
         return iter([r for r in records if filter is None or filter.matches(r)])
+
+    def sample(self, count: int, seed: int = 0) -> Vector:
+        """The vectors (M, width) of min(count, N) different records, picked at random."""
+        random = np.random.default_rng(seed)
+        ids = random.permutation(sorted(self._items))[:count]
+        dtype = np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
+        vectors: NDArray[Any] = np.empty((len(ids), self._width), dtype)
+        for place, id in enumerate(ids):
+            vectors[place] = self._items[id][1]
+        return vectors
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Nothing to do: there is one version, and it lies in memory as it is."""

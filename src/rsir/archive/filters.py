@@ -7,7 +7,7 @@ whole columns.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,9 +63,16 @@ class Filter:
         if self.bbox is not None:
             object.__setattr__(self, "bbox", checked_bbox(self.bbox))
         if self.classes is not None:
-            if isinstance(self.classes, str) or not all(isinstance(c, str) for c in self.classes):
-                raise UsageError("classes is a sequence of names")
+            names = self.classes if isinstance(self.classes, Sequence) else None
+            if (
+                names is None
+                or isinstance(names, str)
+                or not all(isinstance(c, str) for c in names)
+            ):
+                raise UsageError(f"classes is a sequence of names, not {self.classes!r}")
             object.__setattr__(self, "classes", tuple(self.classes))
+        if self.geometry is not None and not isinstance(self.geometry, Mapping):
+            raise UsageError(f"geometry is a GeoJSON geometry, not {self.geometry!r}")
         if self.where is not None:
             condition(self.where)
         self.regions()

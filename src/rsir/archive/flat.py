@@ -222,7 +222,7 @@ class FlatFloats:
     def __init__(self, vectors: NDArray[np.float32], metric: str) -> None:
         self._metric = metric
         self._vectors = vectors
-        self._compared = vectors if metric == "euclidean" else _unit(vectors, metric == "ncc")
+        self._compared = vectors if metric == "euclidean" else unit(vectors, metric == "ncc")
         self._longest = max(
             (float(_lengths(block).max()) for _, block in _blocks(self._compared)), default=0.0
         )
@@ -251,7 +251,7 @@ class FlatFloats:
         if not k or not len(queries):
             return [(np.empty(0, np.int64), np.empty(0))] * len(queries)
         euclidean = self._metric == "euclidean"
-        compared = queries if euclidean else _unit(queries, self._metric == "ncc")
+        compared = queries if euclidean else unit(queries, self._metric == "ncc")
         bounds = [self._rounding(float(length)) for length in _lengths(compared)]
         values, places = self._proposed(compared, min(len(self), k + _SLACK))
         return [
@@ -399,7 +399,7 @@ def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return lengths
 
 
-def _unit(vectors: NDArray[np.float32], centre: bool) -> NDArray[np.float32]:
+def unit(vectors: NDArray[np.float32], centre: bool) -> NDArray[np.float32]:
     """`vectors` at unit length (centred first for ncc); the array itself if it is so already."""
     if not centre and all(
         (np.abs(_lengths(block) ** 2 - 1) <= _UNIT_TOLERANCE).all() for _, block in _blocks(vectors)

@@ -34,6 +34,10 @@ class ForeignEncoder:
     def __init__(self, name: str, ranking: str, dimension: int) -> None:
         if not name.strip():
             raise UsageError("name the model that made the embeddings")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name!r} is not valid Unicode; name the model otherwise") from error
         metric_named(ranking).width(dimension)
         self.name = name
         self.ranking = ranking

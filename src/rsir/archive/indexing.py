@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.failures import told
+from rsir.archive.filters import Filter
 from rsir.archive.reading import End, Item, Known, Progress, Read, Reader, Same, Stamp
 from rsir.archive.store import Record, Store
-from rsir.errors import DataError
+from rsir.errors import ArchiveError, DataError
 from rsir.geo.sources import Sources
 from rsir.geo.tiling import Tiling
 from rsir.ranking import metric_named
@@ -27,6 +28,11 @@ COMMIT_TILES = 1024
 COMMIT_SECONDS = 30.0
 """What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
 choice: a commit costs some 10 ms, and this is what a crash can lose."""
+
+_FEW = 200
+_FEW_CHARACTERS = 50_000
+"""Of so many sources, whose names have so many characters together, the store is asked what it
+knows; for more all its records are read. Our choice: the names are compared one by one."""
 
 _BATCH_ITEMS = 8
 """Of those that need no encoding a batch has at most so many times its size. Our choice."""
@@ -104,14 +110,8 @@ class Indexing:
         self._stale: list[str] = []
         self._outcomes: list[str] = []
         self._committed = time.monotonic()
-        names = {source.uri for source in sources.sources}
-        known: dict[str, list[Known]] = {}
         with told(self._path):
-            for r in self._store.records():
-                if r.source in names:
-                    tiled = "window" in r.properties
-                    stamp = (r.size, r.mtime_ns)
-                    known.setdefault(r.source, []).append(Known(r.id, stamp, r.content, tiled))
+            known = _known(self._store, {source.uri for source in sources.sources})
         self._reader = Reader(sources, roots, known, bands=bands, tiling=tiling, check=check)
         for unusable in sources.unusable:
             self._skip(unusable.uri, unusable.reason)
@@ -145,7 +145,7 @@ class Indexing:
         """
         with told(self._path):
             rows = list(self._encoded)
-            for record, row in self._store.get(list(self._touched)):
+            for record, row in self._still_there(list(self._touched)):
                 size, changed = self._touched[record.id]
                 rows.append((replace(record, size=size, mtime_ns=changed), row))
             if rows:
@@ -157,6 +157,16 @@ class Indexing:
         self._tiles += len(self._encoded)
         self._encoded, self._touched, self._stale, self._outcomes = [], {}, [], []
         self._committed = time.monotonic()
+
+    def _still_there(self, ids: Sequence[str]) -> list[tuple[Record, NDArray[Any]]]:
+        """The records and vectors under `ids`, but for those that were deleted meanwhile."""
+        try:
+            return self._store.get(ids)
+        except ArchiveError:
+            if len(ids) == 1:
+                return []
+            half = len(ids) // 2
+            return [*self._still_there(ids[:half]), *self._still_there(ids[half:])]
 
     def _take(self, batch: Sequence[Item]) -> None:
         """Encode the tiles of a batch and keep them for the next commit; commits if it is time."""
@@ -240,6 +250,27 @@ class Indexing:
         self._done += 1
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
+
+
+def _known(store: Store, names: Collection[str]) -> dict[str, list[Known]]:
+    """What the store has of the sources called `names`."""
+    known: dict[str, list[Known]] = {}
+    if not names:
+        return known
+    some = None
+    if len(names) <= _FEW and sum(map(len, names)) <= _FEW_CHARACTERS:
+        quoted = ("'" + name.replace("'", "''") + "'" for name in names)
+        some = Filter(where=f"source IN ({', '.join(quoted)})")
+    for record in store.records(some):
+        if record.source in names:
+            tiled = "window" in record.properties
+            stamp, content = (record.size, record.mtime_ns), record.content
+            tiles = known.setdefault(record.source, [])
+            if tiles and (tiles[-1].stamp, tiles[-1].content) == (stamp, content):
+                # Thousands of tiles of a scene share them, and half of the memory goes to them.
+                stamp, content = tiles[-1].stamp, tiles[-1].content
+            tiles.append(Known(record.id, stamp, content, tiled))
+    return known
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lancedb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rsir.archive.filters import Filter, bounds_of
-from rsir.archive.snapshot import BOUND_COLUMNS, RECORD_COLUMNS, Snapshot, matrix, records_of
+from rsir.archive.approximate import APPROXIMATE, RANKINGS, Index, find, make
+from rsir.archive.filters import Filter
+from rsir.archive.location import Location
+from rsir.archive.regions import bounds_of
+from rsir.archive.snapshot import BOUND_COLUMNS, Snapshot, matrix, records_of
 from rsir.archive.store import (
     KEPT_DAYS,
     Neighbour,
@@ -32,17 +35,25 @@ from rsir.archive.store import (
     checked_vectors,
     searched,
 )
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.ranking import metric_named
 
-SUFFIX = ".lance"
 FORMAT = "rsir-store/2"
 
 _KEY = b"rsir"
+_FIRST_RECORDS = 100
+"""Records read in the first go of many; the next ones are twice as many each. Our choice."""
 _IDS_AT_ONCE = 10_000
 """Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
 the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
 and 0.5 s, and six times the ids 1.4 GB."""
+
+_INDEXED_FROM = 100_000
+"""Tables of so many rows get an index when they are optimised. Our choice: below, exact search
+takes a few milliseconds."""
+
+_BESIDE = 50_000
+"""So many rows that an index lacks are searched beside it in any case. Our choice."""
 
 _SETTLED_NS = 1_000_000_000
 _TRUSTED_SECONDS = 5.0
@@ -63,24 +74,35 @@ class Version(NamedTuple):
 class LanceStore:
     """A `Store` on disk: a LanceDB table, committed atomically, read by many processes.
 
-    `path` ends in ".lance"; the folder above it is the LanceDB database, the name is the table.
-    What another process has committed is seen by the next call (on a network file system that
-    keeps times of change to itself for a while: within five seconds). Searches may run in several
-    threads.
+    `path` ends in ".lance"; the folder above it is the LanceDB database, the name is the table. It
+    may be a uri on an object store, such as s3://bucket/prefix/items.lance (`Location.database`
+    says where its credentials come from). What another process has committed is seen by the next
+    call (on an object store, or a network file system that keeps times of change to itself for a
+    while: within five seconds). Searches may run in several threads.
+
+    Float vectors are searched by "two-stage" and "approximate" too, with vectors that stay on disk
+    (`rsir.archive.approximate`), in an index beside the table, "items.index". `optimize` builds it
+    for large tables, and else the first such search. Rows that it does not know are searched
+    exactly beside it, and what is deleted does not come out. It is built anew by a search, too,
+    once it lacks more than a quarter of what it has. On an object store it is temporary.
     """
 
-    def __init__(
-        self, path: Path, table: Any, metric: str, dimension: int, pinned: int | None = None
-    ) -> None:
+    def __init__(self, location: Location, table: Any, pinned: int | None = None) -> None:
         """Use `create`, `open` or `at`."""
-        self.path = path
-        self.metric = metric
-        self.dimension = dimension
+        about = _about(location, table)
+        self.path: str | Path = location.folder or str(location)
+        self.metric: str = about["metric"]
+        self.dimension: int = about["dimension"]
+        self._location = location
+        self._identity: str = about["id"]
         self._table = table
         self._pinned = pinned
+        self._opened = (location.state(), time.monotonic())
         self._snapshot: Snapshot | None = None
-        self._seen: tuple[int, float] | None = None
+        self._seen: tuple[tuple[int, int] | None, float] | None = None
         self._lock = threading.Lock()
+        self._index: Index | None = None
+        self._indexing = threading.Lock()
 
     @classmethod
     def create(cls, path: str | Path, metric: str, dimension: int) -> LanceStore:
@@ -88,40 +110,32 @@ class LanceStore:
 
         Raises UsageError for an unknown metric or a dimension that it cannot have.
         """
-        path = _checked_path(path)
-        if path.exists():
-            raise ArchiveError(f"{path} exists already; open it, or choose another path")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = lancedb.connect(path.parent)
-        table: Any = database.create_table(path.stem, schema=_schema(metric, dimension))
+        location = Location.of(path)
+        schema = _schema(metric, dimension, uuid.uuid4().hex)
+        if location.folder is not None:
+            if location.folder.exists():
+                raise ArchiveError(f"{path} exists already; open it, or choose another path")
+            location.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            table: Any = location.database().create_table(location.name, schema=schema)
+        except ValueError as error:
+            if "already exists" in str(error):
+                text = f"{path} exists already; open it, or choose another path"
+            else:
+                text = f"{path} cannot be made ({error}); check the uri and the credentials"
+            raise ArchiveError(text) from error
         # With a primary key, concurrent merges of the same ids conflict and are retried, instead
         # of both being inserted.
         table.set_unenforced_primary_key("id")
-        return cls(path, table, metric, dimension)
+        return cls(location, table)
 
     @classmethod
     def open(cls, path: str | Path) -> LanceStore:
         """The store at `path`; ArchiveError if there is none, or if it is not ours or damaged."""
-        path = _checked_path(path)
-        if not path.is_dir():
+        location = Location.of(path)
+        if location.folder is not None and not location.folder.is_dir():
             raise ArchiveError(f"{path} does not exist; check the path, or create an archive")
-        try:
-            table = lancedb.connect(path.parent).open_table(path.stem)
-            metadata = (table.schema.metadata or {})[_KEY]
-            about = json.loads(metadata)
-            if about["format"] != FORMAT:
-                raise ArchiveError(
-                    f"{path} has format {about['format']!r}, this rsir reads {FORMAT!r}; "
-                    "use the rsir that made it, or index into a new archive"
-                )
-            metric, dimension = about["metric"], about["dimension"]
-            metric_named(metric).width(dimension)
-        except (KeyError, TypeError, ValueError, RuntimeError, OSError, UsageError) as error:
-            raise ArchiveError(
-                f"{path} is not a store of rsir, or it is damaged ({error}); "
-                "restore it from a copy, or delete the archive and index again"
-            ) from error
-        return cls(path, table, metric, dimension)
+        return cls(location, _opened(location))
 
     def __len__(self) -> int:
         snapshot = self._snapshot
@@ -154,8 +168,8 @@ class LanceStore:
         if version not in {known.version for known in self.versions()}:
             kept = ", ".join(str(known.version) for known in self.versions()[-20:])
             raise ArchiveError(f"{self.path} does not keep a version {version}; the latest: {kept}")
-        table = lancedb.connect(self.path.parent).open_table(self.path.stem, version=version)
-        return LanceStore(self.path, table, self.metric, self.dimension, version)
+        table = self._location.database().open_table(self._location.name, version=version)
+        return LanceStore(self._location, table, version)
 
     def restore(self, version: int) -> None:
         """Make `version` the latest again, as a new commit; ArchiveError if it is not kept."""
@@ -163,6 +177,7 @@ class LanceStore:
         self.at(version)
         self._table.restore(version)
         self._table.checkout_latest()
+        self._seen = None
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
         """Keep `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
@@ -173,17 +188,21 @@ class LanceStore:
             raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
         if not kept:
             return
+        self._refresh()
+        self._seen = None
         (
             self._table.merge_insert("id")
             .when_matched_update_all()
             .when_not_matched_insert_all()
-            .execute(_to_arrow(kept, rows, _schema(self.metric, self.dimension)))
+            .execute(_to_arrow(kept, rows, self._table.schema))
         )
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`, ten thousand in one commit; returns how many there were."""
         self._check_writable()
         known = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        self._refresh()
+        self._seen = None
         return sum(
             self._table.delete(_any_of(known[start : start + _IDS_AT_ONCE])).num_deleted_rows
             for start in range(0, len(known), _IDS_AT_ONCE)
@@ -192,11 +211,41 @@ class LanceStore:
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
     ) -> list[list[Neighbour]]:
-        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id."""
+        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
+
+        metric: also "two-stage" or "approximate", of float vectors; `recall` says what they miss.
+        Their distances are the store's own.
+        """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        kind, rows = searched(self, metric, queries)
-        return self._latest().nearest(rows, k, filter, kind)
+        if metric not in RANKINGS:
+            kind, rows = searched(self, metric, queries)
+            return self._latest().nearest(rows, k, filter, kind)
+        self._check_floats(metric)
+        _, rows = searched(self, None, queries)
+        snapshot = self._latest()
+        if not len(snapshot):
+            return [[] for _ in rows]
+        self._attach(snapshot)
+        return snapshot.nearest_of_candidates(metric, rows, k, filter)
+
+    def recall(
+        self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
+    ) -> float:
+        """The recall@k of "approximate" or "two-stage" search: which share of the nearest it finds.
+
+        The mean over the queries, of the exact search's min(k, N) hits; a hit that is as near as
+        the last of them counts, also where another of equal distance stands in its place. 1 if
+        there is nothing to find. The exact search reads all vectors into memory.
+        """
+        exact = self.search(queries, k, filter=filter)
+        found = self.search(queries, k, filter=filter, metric=metric)
+        shares = [
+            sum(n.distance <= wanted[-1].distance for n in near) / len(wanted)
+            for wanted, near in zip(exact, found, strict=True)
+            if wanted
+        ]
+        return sum(shares) / len(shares) if shares else 1.0
 
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; of all, if it is not given."""
@@ -215,7 +264,7 @@ class LanceStore:
                 found[record.id] = (record, vector)
         for id in ids:
             if id not in found:
-                raise ArchiveError(f"the archive has no record {id!r}")
+                raise UnknownIdError(f"the archive has no record {id!r}")
         return [(found[id][0], found[id][1].copy()) for id in ids]
 
     def sample(self, count: int, seed: int = 0) -> Vector:
@@ -223,18 +272,14 @@ class LanceStore:
         return self._latest().sample(count, seed)
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
-        """All records, or those that meet `filter`, ordered by id."""
-        if filter is not None:
-            snapshot = self._latest()
-            places = snapshot.places(filter)
-            for start in range(0, len(places), _IDS_AT_ONCE):
-                yield from snapshot.records(places[start : start + _IDS_AT_ONCE])
-            return
-        self._refresh()
-        rows = self._table.search().select(RECORD_COLUMNS).to_arrow()
-        order = pc.sort_indices(rows["id"])
-        for start in range(0, rows.num_rows, _IDS_AT_ONCE):
-            yield from records_of(rows.take(order[start : start + _IDS_AT_ONCE]))
+        """All records, or those that meet `filter`, ordered by id; ten thousand in memory."""
+        snapshot = self._latest()
+        places = np.arange(len(snapshot)) if filter is None else snapshot.places(filter)
+        # Growing parts: whoever wants a page of records does not read thousands.
+        start, size = 0, _FIRST_RECORDS
+        while start < len(places):
+            yield from snapshot.records(places[start : start + size])
+            start, size = start + size, min(2 * size, _IDS_AT_ONCE)
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Merge the small files that many commits leave, so that opening is quick again.
@@ -250,6 +295,46 @@ class LanceStore:
         # At least what LanceDB counts in: of 0 it warns, which is said above.
         kept = max(timedelta(days=keep_days), timedelta(milliseconds=1))
         self._table.optimize(cleanup_older_than=kept)
+        self._seen = None
+        beside = self._location.index
+        if beside is None or metric_named(self.metric).kind != "float":
+            return
+        snapshot = self._latest()
+        if len(snapshot) and (len(snapshot) >= _INDEXED_FROM or beside.is_dir()):
+            self._attach(snapshot, whole=True)
+
+    def _check_floats(self, metric: str) -> None:
+        if metric_named(self.metric).kind != "float":
+            raise UsageError(
+                f"'{metric}' ranks float vectors, and this store keeps codes, compared by "
+                f"'{self.metric}', which is exact and fast; leave the ranking out"
+            )
+
+    def _attach(self, snapshot: Snapshot, *, whole: bool = False) -> None:
+        """Give `snapshot` an index of what it has, built now if there is none that is good enough.
+
+        whole: good enough is only an index of just this version's rows.
+        """
+        with self._indexing:
+            if snapshot.attached is not None and not whole:
+                return
+            beside = self._location.index
+            index = self._index
+            if index is None or not _is_good(index, snapshot, whole):
+                index = None if beside is None else find(beside, self._identity)
+            if index is None or not _is_good(index, snapshot, whole):
+                rows, blocks = snapshot.by_address()
+                index = make(
+                    beside if self._pinned is None else None,
+                    rows,
+                    blocks,
+                    metric=self.metric,
+                    dimension=self.dimension,
+                    table=self._identity,
+                    version=snapshot.version,
+                )
+            self._index = index
+            snapshot.attach(index)
 
     def _check_writable(self) -> None:
         if self._pinned is not None:
@@ -259,8 +344,22 @@ class LanceStore:
             )
 
     def _refresh(self) -> None:
-        if self._pinned is None:
+        """Bring the handle to the latest version.
+
+        Where the folder has changed the table is opened anew: of one that was deleted and made
+        again, LanceDB's handle goes on showing what it remembers of the old one.
+        """
+        if self._pinned is not None:
+            return
+        state, now = self._location.state(), time.monotonic()
+        if state == self._opened[0] and (state or now - self._opened[1] < _TRUSTED_SECONDS):
             self._table.checkout_latest()
+            return
+        table = _opened(self._location)
+        about = _about(self._location, table)
+        if (about["metric"], about["dimension"]) != (self.metric, self.dimension):
+            raise ArchiveError(f"{self.path} is another store than it was; open it anew")
+        self._table, self._identity, self._opened = table, about["id"], (state, now)
 
     def _is_current(self) -> bool:
         """Whether the snapshot is surely the latest version, without asking the table."""
@@ -270,36 +369,70 @@ class LanceStore:
         return (
             seen is not None
             and time.monotonic() - seen[1] < _TRUSTED_SECONDS
-            and self._changed_ns() == seen[0]
+            and self._location.state() == seen[0]
         )
-
-    def _changed_ns(self) -> int:
-        return (self.path / "_versions").stat().st_mtime_ns
 
     def _latest(self) -> Snapshot:
         with self._lock:
             if self._snapshot is not None and self._is_current():
                 return self._snapshot
             # Taken before the table is asked: what is committed in between changes it again.
-            changed, now = self._changed_ns(), time.time_ns()
+            state, now = self._location.state(), time.time_ns()
             self._refresh()
             version = self._table.version
-            if self._snapshot is None or self._snapshot.version != version:
+            known = self._snapshot
+            if known is None or (known.table, known.version) != (self._identity, version):
                 # The old vectors go before the new ones come: memory holds them once.
-                self._snapshot = None
-                table = lancedb.connect(self.path.parent).open_table(
-                    self.path.stem, version=version
-                )
-                self._snapshot = Snapshot(table, version, self.metric, self.dimension)
-            settled = now - changed > _SETTLED_NS
-            self._seen = (changed, time.monotonic()) if settled else None
-            return self._snapshot
+                self._snapshot = known = None
+                table = self._location.database().open_table(self._location.name, version=version)
+                known = Snapshot(table, self._identity, version, self.metric, self.dimension)
+                self._snapshot = known
+            settled = state is None or now - state[1] > _SETTLED_NS
+            self._seen = (state, time.monotonic()) if settled else None
+            return known
 
 
-def _schema(metric: str, dimension: int) -> Any:
+def _is_good(index: Index, snapshot: Snapshot, whole: bool) -> bool:
+    covered = snapshot.rows_of(index)
+    if whole:
+        return covered == len(index) == len(snapshot)
+    missing = len(snapshot) - covered
+    return covered > 0 and missing <= max(_BESIDE, covered // 4)
+
+
+def _opened(location: Location) -> Any:
+    try:
+        return location.database().open_table(location.name)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise _damaged(location, error) from error
+
+
+def _about(location: Location, table: Any) -> dict[str, Any]:
+    """What a table says of itself: metric, dimension, and an id of its own."""
+    try:
+        about = json.loads((table.schema.metadata or {})[_KEY])
+        if about["format"] != FORMAT:
+            raise ArchiveError(
+                f"{location} has format {about['format']!r}, this rsir reads {FORMAT!r}; "
+                "use the rsir that made it, or index into a new archive"
+            )
+        metric_named(about["metric"]).width(about["dimension"])
+        return {"id": "", **about}
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, UsageError) as error:
+        raise _damaged(location, error) from error
+
+
+def _damaged(location: Location, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{location} is not a store of rsir, or it is damaged ({error}); "
+        "restore it from a copy, or delete the archive and index again"
+    )
+
+
+def _schema(metric: str, dimension: int, identity: str) -> Any:
     kind = metric_named(metric)
     value = pa.uint8() if kind.kind == "bits" else pa.float32()
-    about = {"format": FORMAT, "metric": metric, "dimension": dimension}
+    about = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": identity}
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -354,10 +487,3 @@ def _is_unicode(id: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _checked_path(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix != SUFFIX or path.stem == "":
-        raise UsageError(f"the path of a store ends in '{SUFFIX}', not {path.name!r}")
-    return path

@@ -46,8 +46,9 @@ def merge(
     """Put all of `other` into `into`; `other` stays as it is.
 
     Of two different records under one id, that of the newer file stays (`mtime_ns`; our choice),
-    and of equally new ones that of `into`. Committed in batches: interrupted and called again it
-    comes to the same end.
+    and of equally new ones that of `into`. Records go by their ids alone: a scene that the two cut
+    in different ways, or read in different states, is there in both ways until it is indexed again.
+    Committed in batches: interrupted and called again it comes to the same end.
 
     on_progress: called with (records done, records in all).
 

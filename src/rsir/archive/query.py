@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from rsir.archive.filters import Filter
 from rsir.archive.refine import refined
 from rsir.data.images import read_tile
-from rsir.errors import ImageError, UsageError
+from rsir.errors import ImageError, RsirError, UsageError
+from rsir.geo.bands import RGB
 from rsir.ranking import metric_named
 from rsir.types import Bounds, Tile
 
@@ -41,7 +44,7 @@ class ByWindow:
     square around it in metres; window, (column, row, width, height) in pixels of the scene. What
     of it lies outside the scene is left out.
 
-    Raises UsageError if it is not one of them.
+    Raises UsageError if it is not one of them, or not of finite numbers.
     """
 
     source: str
@@ -54,6 +57,15 @@ class ByWindow:
         given = [self.bbox is not None, self.point is not None, self.window is not None]
         if sum(given) != 1 or (self.point is None) != (self.size is None):
             raise UsageError("a window is a bbox, a point with a size, or pixels: give one of them")
+        if self.bbox is not None:
+            _check_numbers("a bbox", self.bbox, "west, south, east, north in degrees")
+        if self.point is not None:
+            _check_numbers("a point", self.point, "longitude, latitude in degrees")
+            _check_numbers("a size", (self.size,), "metres")
+        if self.window is not None:
+            _check_numbers(
+                "a window", self.window, "column, row, width, height in pixels", Integral
+            )
 
     def __str__(self) -> str:
         return f"a window of {self.source}"
@@ -64,12 +76,19 @@ class Examples:
     """What looks like the ones and not like the others, after Rocchio (`rsir.archive.refine`).
 
     like, unlike: any number; query: what was asked first, if anything was. Each is a query of its
-    own, but not Examples again.
+    own, but not Examples again. Raises UsageError where one stands instead of several.
     """
 
     like: Sequence[Single] = ()
     unlike: Sequence[Single] = ()
     query: Single | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("like", "unlike"):
+            given = getattr(self, name)
+            if isinstance(given, str | Path | ById | ByWindow | Examples):
+                raise UsageError(f"'{name}' is a list of examples; put [ ] around the one")
+            object.__setattr__(self, name, tuple(given))
 
     def parts(self) -> list[Single]:
         """All of them: the query, what is liked, what is not."""
@@ -116,9 +135,7 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
         elif isinstance(query, ByWindow):
             images[place] = window_pixels(archive, query)
         elif isinstance(query, str | Path):
-            tile = read_tile(Path(query))
-            check_bands(archive, tile)
-            images[place] = tile.pixels
+            images[place] = image_pixels(archive, query)
         else:
             array = np.asarray(query)
             if array.ndim == 3:
@@ -158,6 +175,32 @@ def check_bands(archive: Archive, tile: Tile) -> None:
         )
 
 
+def is_tiled(record: Record) -> bool:
+    """Whether a record is a window of a scene that rsir has read (`rsir.geo.tiles.tiles`)."""
+    window = record.properties.get("window")
+    said = (record.properties.get(name) for name in ("bands", "stretch"))
+    return isinstance(window, list) and len(window) == 4 and all(said)
+
+
+def image_pixels(archive: Archive, path: str | Path) -> NDArray[np.uint8]:
+    """(C, H, W) uint8 of an image file: a plain image as it is, any other as scenes are read.
+
+    That is, with the archive's bands and the usual stretch, and reduced to 2048 pixels a side.
+    Raises ImageError for one that is neither.
+    """
+    try:
+        tile = read_tile(Path(path))
+        check_bands(archive, tile)
+    except ImageError as plain:
+        try:
+            from rsir.geo.windows import whole
+
+            return whole(path, None if archive.bands == RGB else archive.bands)
+        except RsirError:
+            raise plain from None
+    return tile.pixels
+
+
 def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
     """(C, h, w) uint8 of a window, read with the bands, the stretch and the scale of its tiles.
 
@@ -168,7 +211,7 @@ def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
     record = next(archive.records(Filter(where=f"source = '{quoted}'")), None)
     if record is None:
         raise UsageError(f"the archive has nothing of {query.source}; see its list of sources")
-    if "bands" not in record.properties:
+    if not is_tiled(record):
         return _crop(query, record)
     from rsir.geo.windows import cut
 
@@ -199,6 +242,17 @@ def _singles(queries: Sequence[Query]) -> Iterator[Single]:
         if any(isinstance(part, Examples) for part in query.parts()):
             raise UsageError("examples cannot be made of examples; give their parts")
         yield from query.parts()
+
+
+def _check_numbers(what: str, given: Any, names: str, kind: type = Real) -> None:
+    count = names.count(",") + 1
+    try:
+        numbers = list(given)
+    except TypeError:
+        numbers = []
+    right = len(numbers) == count and all(isinstance(number, kind) for number in numbers)
+    if not (right and all(map(math.isfinite, numbers))):
+        raise UsageError(f"{what} is {names}, not {given!r}")
 
 
 def _checked_pixels(archive: Archive, pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,6 +14,10 @@ QUERY, LIKE, UNLIKE = 1.0, 0.75, 0.15
 """Weights of the query, of the mean positive and of the mean negative example: the usual ones
 (Manning, Raghavan & Schütze, "Introduction to information retrieval", 9.1.1)."""
 
+_NOTHING = 1e-6
+"""What is left of directions, or of class probabilities, that cancel each other out is rounding up
+to here. Our choice, some ten times the rounding of float32."""
+
 
 def refined(
     metric: str | Metric,
@@ -45,7 +49,8 @@ def refined(
     if metric.kind == "float":
         means = [weight * _directions(metric, rows).mean(axis=0) for weight, rows in parts]
         summed: NDArray[np.float32] = np.sum(means, axis=0).astype(np.float32)
-        if metric.faults(summed[None]):
+        nothing = metric.name != "euclidean" and np.linalg.norm(summed) <= _NOTHING
+        if nothing or metric.faults(summed[None]):
             raise UsageError("the examples cancel each other out; leave some of them out")
         return summed
     codes = [(weight, _parted(metric, rows)) for weight, rows in parts]
@@ -65,7 +70,7 @@ def refined(
         return plain
     means = [weight * rows.astype(np.float64).mean(axis=0) for weight, (_, rows) in codes]
     chances = np.sum(means, axis=0).clip(min=0)
-    if not chances.sum():
+    if chances.sum() <= _NOTHING:
         raise UsageError("the examples cancel each other out; leave some of them out")
     both: NDArray[np.uint8] = packed(code, (chances / chances.sum()).astype(np.float32)[None])[0]
     return both

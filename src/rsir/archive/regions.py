@@ -108,8 +108,15 @@ def _shapely() -> Any:
     try:
         import shapely
     except ImportError as error:
-        raise MissingExtraError("a filter by place", "geo") from error
+        raise MissingExtraError("comparing places", "geo") from error
     return shapely
+
+
+def shape_of(geometry: Geometry) -> Any:
+    """The shapely geometry of a footprint; a crossed one is repaired."""
+    shapely = _shapely()
+    shape = shapely.from_geojson(json.dumps(geometry))
+    return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
 
 
 @functools.lru_cache(maxsize=64)

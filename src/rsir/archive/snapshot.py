@@ -9,12 +9,14 @@ some 10 ms for a hundred scattered rows, the file takes less than one.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,19 +27,19 @@ import pyarrow.compute as pc
 import pyarrow.json
 from numpy.typing import NDArray
 
-from rsir.archive.filters import (
+from rsir.archive.approximate import Attached, Index, Searched
+from rsir.archive.columns import (
     BOOLEAN,
     NULL,
     NUMBER,
     TEXT,
     Column,
     Field,
-    Filter,
     column_of_values,
     kind_of,
-    select,
 )
-from rsir.archive.flat import Flat, FlatAdaptive, Found, flat_index
+from rsir.archive.filters import Filter, select
+from rsir.archive.flat import Flat, FlatAdaptive, FlatFloats, Found, flat_index
 from rsir.archive.store import Neighbour, Record
 from rsir.ranking import Metric, metric_named
 
@@ -78,19 +80,21 @@ takes, per record that meets it, 4 bytes and a copy of its code (of floats: at m
 class Snapshot:
     """The records and vectors of one version, by place: their rank in the order of the ids.
 
-    table: a handle pinned to that version, so that a row address keeps its meaning whatever is
-    committed meanwhile. May be used by several threads.
+    handle: a table pinned to that version, so that a row address keeps its meaning whatever is
+    committed meanwhile. table: its identity. May be used by several threads.
     """
 
-    def __init__(self, table: Any, version: int, metric: str, dimension: int) -> None:
+    def __init__(self, handle: Any, table: str, version: int, metric: str, dimension: int) -> None:
+        self.table = table
         self.version = version
-        self._table = table
+        self._table = handle
         self._metric = metric_named(metric)
         self._width = self._metric.width(dimension)
-        ids = table.search().select(["id"]).with_row_id(True).to_arrow()
-        row_ids = ids["_rowid"].to_numpy()
-        # Arrow compares the UTF-8 bytes, which is the order of the code points.
-        self.row_ids: NDArray[np.uint64] = row_ids[pc.sort_indices(ids["id"]).to_numpy()]
+        ids = handle.search().select(["id"]).with_row_id(True).to_arrow()
+        self.row_ids: NDArray[np.uint64] = ids["_rowid"].to_numpy()[_order(ids["id"])]
+        del ids
+        _give_back()
+        self.attached: Attached | None = None
         self._lock = threading.RLock()
         self._gallery: Flat | None = None
         self._reads = 0
@@ -113,6 +117,7 @@ class Snapshot:
                 for places, batch in self._scan(["vector"]):
                     vectors[places] = matrix(batch["vector"])
                 self._gallery = flat_index(self._metric, vectors)
+                _give_back()
             return self._gallery
 
     def places(self, filter: Filter) -> NDArray[Any]:
@@ -135,6 +140,71 @@ class Snapshot:
         found: list[Found] = gallery.nearest(queries, k)
         if places is not None:
             found = [(places[near].astype(np.int64), far) for near, far in found]
+        return self._neighbours(found)
+
+    def nearest_of_candidates(
+        self, ranking: str, queries: NDArray[np.float32], k: int, filter: Filter | None
+    ) -> list[list[Neighbour]]:
+        """The neighbours of each query by "two-stage" or "approximate"; `attach` comes first."""
+        attached = self.attached
+        assert attached is not None
+        searched = attached.whole
+        if filter is not None:
+            chosen = self._chosen(filter)
+            if len(chosen.places) < len(self):
+                with self._lock:
+                    searched = chosen.searched(attached)
+        return self._neighbours(attached.nearest(ranking, queries, k, searched))
+
+    def attach(self, index: Index) -> Attached:
+        """Search `index` for what it has of this version, and the other rows beside it."""
+        by_row = np.argsort(self.row_ids)
+        rising = self.row_ids[by_row]
+        at = np.minimum(np.searchsorted(rising, index.rows), max(0, len(self) - 1))
+        there = rising[at] == index.rows if len(self) else np.zeros(len(index), np.bool_)
+        place_of = np.where(there, by_row[at] if len(self) else -1, -1)
+        missing = np.ones(len(self), np.bool_)
+        missing[place_of[there]] = False
+        places = np.flatnonzero(missing)
+        fresh = FlatFloats(self.vectors(places), self._metric.name)
+        self.attached = Attached(index, self._metric.name, place_of, places, fresh)
+        return self.attached
+
+    def rows_of(self, index: Index) -> int:
+        """How many rows of this version `index` has."""
+        return int(np.isin(self.row_ids, index.rows, assume_unique=True).sum())
+
+    def by_address(self) -> tuple[NDArray[np.uint64], Iterator[tuple[NDArray[np.int64], Any]]]:
+        """The row addresses, rising, and all vectors in blocks with their numbers among these."""
+        by_row = np.argsort(self.row_ids)
+        number = np.empty(len(self), np.int64)
+        number[by_row] = np.arange(len(self))
+        blocks = (
+            (number[places], matrix(batch["vector"])) for places, batch in self._scan(["vector"])
+        )
+        return self.row_ids[by_row], blocks
+
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """The vectors (N, width) at `places` (rising)."""
+        if len(places) <= _TABLE_ROWS:
+            dtype = np.uint8 if self._metric.kind == "bits" else np.float32
+            if not len(places):
+                return np.empty((0, self._width), dtype)
+            return matrix(self._taken(places, ["vector"])["vector"])
+        wanted = np.full(len(self), -1, np.int64)
+        wanted[places] = np.arange(len(places))
+        vectors: NDArray[Any] | None = None
+        for found, batch in self._scan(["vector"]):
+            rows = matrix(batch["vector"])
+            vectors = (
+                np.empty((len(places), self._width), rows.dtype) if vectors is None else vectors
+            )
+            kept = wanted[found] >= 0
+            vectors[wanted[found[kept]]] = rows[kept]
+        assert vectors is not None
+        return vectors
+
+    def _neighbours(self, found: list[Found]) -> list[list[Neighbour]]:
         # Read for all at once, when the first of them is looked at.
         hits = _Hits(self, found)
         return [
@@ -151,14 +221,12 @@ class Snapshot:
 
     def sample(self, count: int, seed: int) -> NDArray[Any]:
         """Up to `count` vectors, picked at random, (M, width), in the order of their ids."""
-        dtype = np.uint8 if self._metric.kind == "bits" else np.float32
-        if not len(self):
-            return np.empty((0, self._width), dtype)
         random = np.random.default_rng(seed)
-        places = np.sort(random.choice(len(self), min(count, len(self)), replace=False))
-        return matrix(self._taken(places, ["vector"])["vector"])
+        if count >= len(self):
+            return self.vectors(np.arange(len(self)))
+        return self.vectors(np.sort(random.choice(len(self), count, replace=False)))
 
-    # What filters ask for (`rsir.archive.filters.Columns`).
+    # What filters ask for (`rsir.archive.columns.Columns`).
 
     def field(self, field: Field) -> Column:
         """A field of the record or a property, read when it is first asked for."""
@@ -289,12 +357,18 @@ class _Chosen:
         small = np.int32 if len(chosen) <= np.iinfo(np.int32).max else np.int64
         self.places: NDArray[Any] = np.flatnonzero(chosen).astype(small)
         self._gallery: Flat | None = None
+        self._searched: tuple[Attached, Searched] | None = None
 
     def gallery(self, whole: Flat) -> Flat:
         if self._gallery is None:
             everything = len(self.places) == len(whole)
             self._gallery = whole if everything else whole.subset(self.places.astype(np.int64))
         return self._gallery
+
+    def searched(self, attached: Attached) -> Searched:
+        if self._searched is None or self._searched[0] is not attached:
+            self._searched = (attached, attached.among(self.places))
+        return self._searched[1]
 
 
 class _Recent(Generic[T]):  # the newer spelling needs Python 3.12
@@ -368,6 +442,52 @@ def _write(writer: Any, batches: list[Any]) -> list[int]:
     for batch in joined:
         writer.write_batch(batch)
     return [len(batch) for batch in joined]
+
+
+def _give_back() -> None:
+    """Return memory that was freed to the system: of reading, as much as is kept stays otherwise.
+
+    Arrow's allocator and glibc's hold on to it; others have no such call, or need none.
+    """
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _order(ids: Any) -> NDArray[np.int64]:
+    """The order of a column of texts by code point, as Python has it.
+
+    By their first eight bytes, and only where these are equal by all of them: Arrow takes six
+    times as long with ten million ids. The order of UTF-8 bytes is that of the code points.
+    """
+    keys = np.zeros((len(ids), 8), np.uint8)
+    start = 0
+    for chunk in ids.chunks:
+        keys[start : start + len(chunk)] = _first_bytes(chunk.cast(pa.large_string()))
+        start += len(chunk)
+    number = keys.view(">u8").astype(np.uint64).ravel()
+    order = np.argsort(number, kind="stable")
+    number = number[order]
+    equal = np.zeros(len(order) + 1, np.bool_)
+    equal[1:-1] = number[1:] == number[:-1]
+    tied = np.flatnonzero(equal[1:] | equal[:-1])
+    if len(tied):
+        some = order[tied]
+        texts = ids.cast(pa.large_string()).take(pa.array(some))
+        order[tied] = some[pc.sort_indices(texts).to_numpy()]
+    return order
+
+
+def _first_bytes(texts: Any) -> NDArray[np.uint8]:
+    """The first eight UTF-8 bytes of large strings without nulls, (N, 8); 0 after the end."""
+    if not len(texts):
+        return np.zeros((0, 8), np.uint8)
+    _, starts, data = texts.buffers()
+    ends = np.frombuffer(starts, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    text = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    text = np.concatenate([text[: ends[-1]], np.zeros(8, np.uint8)])
+    at = ends[:-1, None] + np.arange(8)
+    return np.where(at < ends[1:, None], text[at], np.uint8(0))
 
 
 def _in_order(parts: list[Any], places: list[NDArray[np.int64]]) -> Any:

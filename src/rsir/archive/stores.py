@@ -44,6 +44,16 @@ def open_store(where: str | Path) -> Store:
     return LanceStore.open(where)
 
 
+def without_secrets(where: str) -> str:
+    """The same address as it may be written down: no user, password or token of a cluster."""
+    _check(where)
+    if not where.startswith(MILVUS):
+        return where
+    from rsir.archive.milvus_connection import Address
+
+    return str(Address.parse(where))
+
+
 def _check(name: str) -> None:
     if "://" in name and not name.startswith((MILVUS, *OBJECTS)):
         known = ", ".join((MILVUS, *OBJECTS))

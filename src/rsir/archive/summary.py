@@ -14,9 +14,9 @@ from rsir.types import Bounds
 class SourceSummary:
     """A file or scene that was indexed.
 
-    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84,
-    (-180, south, 180, north) if one of them crosses the antimeridian; None without any. tiled:
-    whether its tiles are windows of it.
+    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84;
+    these are cut at the antimeridian, so that of what crosses it they are (-180, south, 180,
+    north); None without any. tiled: whether its tiles are windows of it.
     """
 
     source: str
@@ -41,11 +41,8 @@ def summaries(records: Iterable[Record]) -> list[SourceSummary]:
 
 
 def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
-    """The box around two boxes in degrees; what crosses the antimeridian goes all around."""
-    boxes = [box for box in (one, other) if box is not None]
-    if not boxes:
-        return None
-    crosses = any(west > east for west, _, east, _ in boxes)
-    wests, souths, easts, norths = zip(*boxes, strict=True)
-    west, east = (-180.0, 180.0) if crosses else (min(wests), max(easts))
-    return west, min(souths), east, max(norths)
+    """The box around two boxes in degrees."""
+    if one is None or other is None:
+        return one or other
+    wests, souths, easts, norths = zip(one, other, strict=True)
+    return min(wests), min(souths), max(easts), max(norths)

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from rsir.errors import ImageError
+from rsir.errors import DataError, ImageError
 from rsir.geo.sources import file_system, get, is_remote
 
 _BLOCK = 1 << 20
@@ -49,14 +49,23 @@ def stamp(file: str) -> tuple[int, int]:
         return stat.st_size, stat.st_mtime_ns
     if file.startswith("http"):
         headers = get(file, first=1)[1]
-        changed = headers.get("last-modified")
-        seconds = parsedate_to_datetime(changed).timestamp() if changed else 0
-        return _length(headers), int(seconds) * 1_000_000_000
+        return _length(headers), _seconds(headers.get("last-modified", "")) * 1_000_000_000
     system, path = file_system(file)
-    info = system.get_file_info(path)
+    try:
+        info = system.get_file_info(path)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be asked for ({error}); check the access") from error
     if not info.is_file:
         raise ImageError(f"{file}: there is no such object; check its address")
     return info.size, info.mtime_ns or 0
+
+
+def _seconds(date: str) -> int:
+    """Since the epoch, of an HTTP date; 0 for what is none."""
+    try:
+        return int(parsedate_to_datetime(date).timestamp())
+    except (ValueError, TypeError, OverflowError):
+        return 0
 
 
 def _length(headers: Any) -> int:

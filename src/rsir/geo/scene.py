@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
 """GDAL's drivers for what is taken: pictures that are read by windows. COG is GTiff."""
 
+_PLACELESS = ("PNG", "JPEG", "WEBP")
 _FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
 
 # Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
@@ -347,7 +348,9 @@ def quiet_about_plain_images() -> None:
     """
     from rasterio.errors import NotGeoreferencedWarning as Plain
 
-    first = next((what for what, _, kind, *_ in warnings.filters if issubclass(Plain, kind)), "")
+    # Those of some messages, or of some modules only, are other libraries'.
+    general = (f for f in warnings.filters if f[1] is None and f[3] is None)
+    first = next((what for what, _, kind, *_ in general if issubclass(Plain, kind)), "")
     if first != "ignore":
         warnings.filterwarnings("ignore", category=Plain)
 
@@ -424,7 +427,10 @@ def _opened(asset: Asset, stack: ExitStack) -> _Part:
     files = (uri,)
     if not is_remote(uri):
         # Overviews and statistics are written by viewers; they change no pixel.
-        beside = {file for file in dataset.files if not file.endswith((".aux.xml", ".ovr"))}
+        # But of a picture they can hold its place, where its own format has none.
+        placed = dataset.driver in _PLACELESS and dataset.crs is not None
+        without = (".ovr",) if placed else (".aux.xml", ".ovr")
+        beside = {file for file in dataset.files if not file.endswith(without)}
         files = (uri, *sorted(beside - {uri}))
     points, crs = dataset.gcps
     if dataset.crs is None and crs is not None and len(points) >= 3:

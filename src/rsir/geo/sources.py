@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -121,7 +122,7 @@ def find_sources(
     ignored: Counter[str] = Counter()
     closed = None if exclude is None else exclude.resolve()
     for name in names:
-        for one in _expanded(os.fspath(name), closed, ignored):
+        for one in _found(os.fspath(name), closed, ignored):
             shown = one.uri.encode("utf-8", "backslashreplace").decode()
             if isinstance(one, Unusable):
                 unusable.append(one)
@@ -180,8 +181,17 @@ def get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]
         with urlopen(Request(uri, headers=headers), timeout=_SECONDS) as answer:
             data: bytes = answer.read(first if first is not None else _MOST_JSON_BYTES)
             return data, {name.lower(): value for name, value in answer.headers.items()}
-    except (OSError, ValueError) as error:  # URLError, timeouts; a malformed address
+    except (OSError, ValueError, HTTPException) as error:  # URLError, timeouts; a bad address
         raise DataError(f"{uri}: cannot be fetched ({error}); check the address") from error
+
+
+def _found(name: str, closed: Path | None, ignored: Counter[str]) -> Iterator[Source | Unusable]:
+    """What a name stands for; what the system says of one that it cannot look at, as DataError."""
+    try:
+        yield from _expanded(name, closed, ignored)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: cannot be looked at ({reason}); check the path") from error
 
 
 def _expanded(name: str, closed: Path | None, ignored: Counter[str]) -> Iterator[Source | Unusable]:

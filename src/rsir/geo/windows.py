@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.footprint import Window, from_wgs84
+from rsir.geo.footprint import Affine, Points, Window, from_wgs84, to_wgs84
 from rsir.geo.scene import Scene
 from rsir.geo.stretch import Stretch
 from rsir.geo.tiles import stretched
@@ -18,6 +19,9 @@ from rsir.types import Bounds
 
 _MOST_SIDE = 2048
 """Pixels of the longer side of what is read; our choice: encoders look at a few hundred."""
+_TRUE_TO = 0.01
+"""Around a point a pixel has as many metres as in the scene's middle where that is true to 1 %; our
+choice, as in `rsir.geo.scene`."""
 _POINTS_PER_EDGE = 20
 """Of a box in degrees, whose edges are bent in the scene's CRS. Our choice."""
 
@@ -51,6 +55,18 @@ def cut(
         return stretched(scene, pixels, valid, Stretch.parse(properties.get("stretch", "auto")))
 
 
+def whole(path: str | Path, bands: Sequence[str] | None = None) -> NDArray[np.uint8]:
+    """All of a local scene, (C, h, w) uint8, of at most 2048 pixels a side; nodata is 0.
+
+    bands: as of `Scene.open`. Errors: those of `Scene.open`.
+    """
+    with Scene.open(Path(path), bands) as scene:
+        fit = min(1.0, _MOST_SIDE / max(scene.width, scene.height))
+        shape = (max(1, round(scene.height * fit)), max(1, round(scene.width * fit)))
+        pixels, valid = scene.read(None, shape, "average")
+        return stretched(scene, pixels, valid, Stretch())
+
+
 def _window(
     scene: Scene, bbox: Bounds | None, point: tuple[float, float] | None, size: float | None
 ) -> Window:
@@ -71,11 +87,12 @@ def _window(
         if point is None or size is None or not (math.isfinite(size) and size > 0):
             raise UsageError(f"a point needs a size in metres above 0, not {size}")
         degrees = np.array([point], np.float64)
-    pixels = from_wgs84(scene.transform, scene.crs, degrees)
+    pixels = _near(scene, scene.transform, scene.crs, degrees)
     if pixels is None:
         raise UsageError(f"{scene.uri}: its CRS does not reach where the window is")
     if size is not None:
-        sides = np.maximum(np.rint(size / np.array(scene.gsd)), 1)
+        gsd = _gsd(scene.transform, scene.crs, pixels[0], np.array(scene.gsd))
+        sides = np.maximum(np.rint(size / gsd), 1)
         first = np.rint(pixels[0] - sides / 2)
         last = first + sides
     else:
@@ -84,6 +101,49 @@ def _window(
         last = np.maximum(np.ceil(pixels.max(axis=0) - 1e-6), first + 1)
     column, row, width, height = (int(n) for n in (*first, *(last - first)))
     return column, row, width, height
+
+
+def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points | None:
+    """(column, row) of longitude and latitude, at the turn of the globe where the scene is.
+
+    On cylindrical maps, where a scene may go on beyond ±180° or from 0 to 360°, a longitude is in
+    many columns, and neighbours stay neighbours. None if the CRS does not reach there.
+    """
+    turns = np.floor((degrees[:, :1] + 180) / 360)
+    pixels = from_wgs84(transform, crs, degrees - turns * (360, 0))
+    # One turn in pixels, the same at all latitudes; elsewhere ±180° is one place, or two that
+    # have nothing to do with each other.
+    ends = from_wgs84(transform, crs, np.array([(180.0, y) for y in (0, 45)]))
+    starts = from_wgs84(transform, crs, np.array([(-180.0, y) for y in (0, 45)]))
+    if pixels is None or ends is None or starts is None:
+        return pixels
+    turn, other = ends - starts
+    length = float(turn @ turn)
+    if length < 1 or not np.allclose(turn, other):
+        return pixels
+    pixels = pixels + turns * turn
+    middle = (pixels.min(axis=0) + pixels.max(axis=0)) / 2
+    away = np.array([scene.width / 2, scene.height / 2]) - middle
+    near: Points = pixels + np.rint(away @ turn / length) * turn
+    return near
+
+
+def _gsd(
+    transform: Affine, crs: str, place: NDArray[np.float64], usual: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Metres of ground in a pixel at `place`, (across, down); `usual` where that is as good."""
+    from pyproj import Geod
+
+    steps = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
+    degrees = to_wgs84(transform, crs, place + steps)
+    if degrees is None:
+        return usual
+    west, east, north, south = degrees
+    geod = Geod(ellps="WGS84")
+    true = np.array([geod.inv(*west, *east)[2], geod.inv(*north, *south)[2]])
+    if (true <= 0).any() or (np.abs(usual / true - 1) <= _TRUE_TO).all():
+        return usual
+    return true
 
 
 def _inside(scene: Scene, window: Window) -> Window:

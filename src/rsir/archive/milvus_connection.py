@@ -1,0 +1,247 @@
+"""Where a Milvus collection is, and calls of its server that outlive the server's restarts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+
+from rsir.errors import ArchiveError, MissingExtraError, UsageError
+
+SCHEME = "milvus"
+PORT = 19530
+"""Milvus' default."""
+
+PATIENCE = 60.0
+"""Seconds for which a call is tried again while the server is away or not ready. Our choice: what a
+killed node held is free for others after 30 s (Milvus' common.session.ttl)."""
+
+_PAUSES = (0.1, 2.0)
+"""Seconds between two tries, at first and at most. Our choice."""
+
+STRONG, SESSION = "strong", "session"
+_EXAMPLE = f"{SCHEME}://localhost:{PORT}/my_archive"
+
+# Milvus: letters, digits and underscores, and no digit first; 255 at most.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+# In the texts of gRPC and of Milvus 2.3 (quotaAndLimits.limits.maxOutputSize).
+_TOO_MUCH = re.compile(r"larger than max|maxOutputSize", re.IGNORECASE)
+
+# Codes of Milvus since 2.3 (pkg/util/merr): what trying again does not help.
+_NO_DATABASE, _NO_COLLECTION, _NOT_LOADED, _BAD_REQUEST, _FORBIDDEN = 800, 100, 101, 1100, 1400
+_AUTHENTICATION = re.compile(r"auth check failure|unauthenticated|permission ?denied", re.I)
+
+
+class TooMuchError(Exception):
+    """An answer is larger than the server may send; ask for less at a time."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A collection of a Milvus server: what a uri says, and the environment where it does not.
+
+    milvus://[user:password@]host[:port]/[database/]collection[?secure=true][&token=...]
+    [&consistency=strong|session]; the environment's MILVUS_USER, MILVUS_PASSWORD, MILVUS_TOKEN and
+    MILVUS_DB stand in for what is not there.
+    """
+
+    host: str
+    port: int
+    database: str
+    collection: str
+    secure: bool = False
+    consistency: str = STRONG
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """The address that `uri` spells; UsageError, which names no secret, if it is none."""
+        try:
+            parts = urlsplit(uri)
+            host, port = parts.hostname, PORT if parts.port is None else parts.port
+        except ValueError as error:
+            raise _refused("its port is no number below 65536") from error
+        if parts.scheme != SCHEME or not host:
+            raise _refused("it is not of that form")
+        given = _options(parts)
+        names = [unquote(name) for name in parts.path.strip("/").split("/")]
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise _refused(
+                    f"a collection's name has letters, digits and underscores, no digit first, at "
+                    f"most 255, not {name!r}"
+                )
+        if len(names) > 2:
+            raise _refused("its path is a collection, or a database and a collection")
+        consistency = given.get("consistency", STRONG)
+        if consistency not in (STRONG, SESSION):
+            raise _refused(f"consistency is '{STRONG}' or '{SESSION}', not {consistency!r}")
+        return cls(
+            host=f"[{host}]" if ":" in host else host,
+            port=port,
+            database=names[0] if len(names) == 2 else os.environ.get("MILVUS_DB", ""),
+            collection=names[-1],
+            secure=given.get("secure", "false").lower() == "true",
+            consistency=consistency,
+            user=unquote(parts.username or "") or os.environ.get("MILVUS_USER", ""),
+            password=unquote(parts.password or "") or os.environ.get("MILVUS_PASSWORD", ""),
+            token=given.get("token", "") or os.environ.get("MILVUS_TOKEN", ""),
+        )
+
+    def __str__(self) -> str:
+        """The uri without user, password and token, to be shown and written down."""
+        path = "/".join(quote(name) for name in (self.database, self.collection) if name)
+        options = ["secure=true"] if self.secure else []
+        options += [f"consistency={self.consistency}"] if self.consistency != STRONG else []
+        return (
+            f"{SCHEME}://{self.host}:{self.port}/{path}"
+            + ("?" if options else "")
+            + "&".join(options)
+        )
+
+    def hidden(self, text: str) -> str:
+        """`text` without the secrets."""
+        for secret in (self.token, self.password):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+
+class Connection:
+    """Calls of `pymilvus.MilvusClient`, repeated while the server is away, at most `patience` s.
+
+    Every call must be one that may be made twice. Threads may share a connection.
+    """
+
+    def __init__(self, address: Address, patience: float = PATIENCE) -> None:
+        self.address = address
+        self.patience = patience
+        self._client: Any = None
+        self._lock = threading.Lock()
+        pymilvus()
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        """`MilvusClient.<name>(collection_name=..., **arguments)`.
+
+        Raises ArchiveError, which says where the server is, if it stays away or refuses;
+        TooMuchError if the answer is larger than it may send.
+        """
+        from grpc import RpcError
+
+        deadline = time.monotonic() + self.patience
+        pause, longest = _PAUSES
+        while True:
+            # Whole seconds: pymilvus 2.6.0 takes no others as the end of its own repetitions.
+            left = max(1, math.ceil(deadline - time.monotonic()))
+            client = None
+            try:
+                client = self._connected(left)
+                method = getattr(client, name)
+                return method(collection_name=self.address.collection, timeout=left, **arguments)
+            except (pymilvus().MilvusException, RpcError) as error:
+                if _TOO_MUCH.search(str(error)):
+                    raise TooMuchError from error
+                self._give_up(error, late=time.monotonic() + pause > deadline)
+                self._forget(client, error, left)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def close(self) -> None:
+        """Let the server go; the next call connects anew."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self, seconds: int) -> Any:
+        with self._lock:
+            if self._client is None:
+                address = self.address
+                self._client = pymilvus().MilvusClient(
+                    uri=f"http{'s' if address.secure else ''}://{address.host}:{address.port}",
+                    user=address.user,
+                    password=address.password,
+                    token=address.token,
+                    db_name=address.database,
+                    timeout=seconds,
+                )
+            return self._client
+
+    def _forget(self, client: Any, error: Exception, seconds: int) -> None:
+        """A connection that failed goes; a collection that is not loaded is, if it can be."""
+        if client is not None and getattr(error, "code", None) == _NOT_LOADED:
+            try:
+                client.load_collection(self.address.collection, timeout=seconds)
+            except pymilvus().MilvusException:
+                pass  # the call that is made again says why
+            return
+        with self._lock:
+            if self._client is client:
+                self._client = None
+
+    def _give_up(self, error: Any, *, late: bool) -> None:
+        """ArchiveError for what trying again does not help, and when it is late."""
+        address = self.address
+        code, text = getattr(error, "code", None), address.hidden(_first_line(error))
+        if code == _FORBIDDEN or _AUTHENTICATION.search(str(error)):
+            raise ArchiveError(
+                f"{address}: the server refuses the user or the token; give them in the uri or as "
+                "MILVUS_USER and MILVUS_PASSWORD, or MILVUS_TOKEN"
+            ) from error
+        if code == _NO_DATABASE:
+            raise ArchiveError(
+                f"{address}: there is no database {address.database!r}; create it on the server"
+            ) from error
+        if code == _NO_COLLECTION:
+            raise ArchiveError(
+                f"{address}: the collection is gone: dropped while it was in use; restore it from "
+                "a backup, or index into a new archive"
+            ) from error
+        if code == _BAD_REQUEST:
+            raise ArchiveError(f"{address}: the server refuses the request ({text})") from error
+        if late:
+            raise ArchiveError(
+                f"{address}: the server did not answer for {self.patience:g} s ({text}); check "
+                "that it runs and can be reached, then run the same again"
+            ) from error
+
+
+def pymilvus() -> Any:
+    """The library, whose own log is silenced: what it says is in the errors raised here.
+
+    Raises MissingExtraError without it.
+    """
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise MissingExtraError("a Milvus store", "milvus") from error
+    for handler in logging.getLogger("pymilvus").handlers:
+        handler.setLevel(logging.CRITICAL)
+    return pymilvus
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    unknown = sorted(set(given) - {"secure", "token", "consistency"})
+    if unknown:
+        raise _refused(f"it has no option {unknown[0]!r}; there are secure, token, consistency")
+    if given.get("secure", "false").lower() not in ("true", "false"):
+        raise _refused("secure is true or false")
+    return given
+
+
+def _refused(why: str) -> UsageError:
+    return UsageError(f"the uri of a Milvus store is like {_EXAMPLE}: {why}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(getattr(error, "message", "") or error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -1,0 +1,79 @@
+"""A Milvus server for the tests of the store that needs one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from rsir.archive.milvus import MilvusStore
+from rsir.archive.milvus_rows import KEY
+
+from .milvus_server import Server, UnavailableError
+
+# What the contract asks for: making a collection takes seconds, and less if several are made at
+# the same time.
+USUAL = [
+    *((metric, width) for metric in ("euclidean", "cosine", "ncc") for width in (3, 4, 6, 16)),
+    *((metric, bits) for metric in ("hamming", "adaptive-hamming:3") for bits in (21, 29)),
+    ("cosine", 2),
+    ("euclidean", 1),
+    ("euclidean", 2),
+]
+
+
+class Stores:
+    """Milvus stores that are lent, emptied, and lent again."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._names = itertools.count()
+        self._free: dict[tuple[str, int], list[MilvusStore]] = {}
+
+    def make_usual(self) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            for what, store in zip(USUAL, pool.map(self._new, USUAL), strict=True):
+                self._free[what] = [store]
+
+    @contextmanager
+    def lent(self) -> Iterator[Callable[[str, int], MilvusStore]]:
+        used = []
+
+        def make(metric: str, dimension: int) -> MilvusStore:
+            what = (metric, dimension)
+            store = self._free[what].pop() if self._free.get(what) else self._new(what)
+            used.append(store)
+            return store
+
+        yield make
+        for store in used:
+            for page in store._rows.pages("", [KEY]):
+                store._rows.delete([row[KEY] for row in page])
+            self._free.setdefault((store.metric, store.dimension), []).append(store)
+
+    def _new(self, what: tuple[str, int]) -> MilvusStore:
+        return MilvusStore.create(self._server.uri(f"contract_{next(self._names)}"), *what)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    try:
+        server = Server(tmp_path_factory.mktemp("milvus"))
+        server.start()
+    except UnavailableError as error:
+        if os.environ.get("RSIR_REQUIRE_MILVUS") == "1":
+            pytest.fail(f"no Milvus server: {error}")
+        pytest.skip(f"no Milvus server: {error}")
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def milvus_stores(milvus_server: Server) -> Stores:
+    stores = Stores(milvus_server)
+    stores.make_usual()
+    return stores
