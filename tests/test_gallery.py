@@ -10,9 +10,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 
+from rsir.archive.store import Record
 from rsir.gallery import Section, cards, contact_sheet, page
+from rsir.geo.scene import quiet_about_plain_images
 from rsir.types import Hit
 
 SQUARE = {"type": "Polygon", "coordinates": [[[9, 48], [11, 48], [11, 50], [9, 50], [9, 48]]]}
@@ -163,3 +167,106 @@ def test_contact_sheet(hits, tmp_path):
     middle = [sheet.getpixel((4 + i * 68 + 32, 36)) for i in range(5)]
     assert middle == [(80,) * 3, (0,) * 3, (80,) * 3, (160,) * 3, (210,) * 3]
     assert contact_sheet(None, [], side=64).size[1] == 86
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Four bands of 16 bits in four quarters of 100 pixels each: red, green, blue and infrared."""
+    quiet_about_plain_images()
+    pixels = np.full((4, 200, 200), 1000, np.uint16)
+    for band, (row, column) in enumerate(((0, 0), (0, 100), (100, 0), (100, 100))):
+        pixels[band, row : row + 100, column : column + 100] = 3000
+    path = tmp_path / "scene.tif"
+    with rasterio.open(path, "w", driver="GTiff", count=4, width=200, height=200,
+                       dtype="uint16", crs="EPSG:32633",
+                       transform=Affine(10, 0, 6e5, 0, -10, 5e6)) as file:  # fmt: skip
+        file.write(pixels)
+    return path.as_posix()
+
+
+def tile(source, window, bands=("red=1", "green=2", "blue=3"), stretch=None, **more):
+    stretch = stretch or "range:" + ",".join(["1000,3000"] * len(bands))
+    said = {"window": list(window), "bands": list(bands), "stretch": stretch, **more}
+    return Hit(f"{window}", 0.9, 0.1, source, None, None, said, 0.99995)
+
+
+def colours(html):
+    """The middle pixel of every picture."""
+    found = []
+    for data in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', html):
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        found.append(picture.getpixel((picture.width // 2, picture.height // 2)))
+    return found
+
+
+def test_a_tile_is_its_window_of_the_scene(scene):
+    hits = [tile(scene, (0, 0, 100, 100)), tile(scene, (100, 0, 100, 100)),
+            tile(scene, (0, 100, 100, 100)), tile(scene, (100, 100, 100, 100)),
+            tile(scene, (100, 100, 100, 100), ("nir=4", "red=1", "green=2", "blue=3")),
+            tile(scene, (100, 100, 100, 100), ("nir=4", "swir=1", "cirrus=2")),
+            tile(scene, (100, 100, 100, 100), ("nir=4",)),
+            tile(scene, (100, 100, 100, 100), ("nir=4", "red=1"))]  # fmt: skip
+    html = cards(hits)
+    seen = colours(html)
+    for found, wanted in zip(
+        seen,
+        [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (0, 0, 0), (255, 0, 0),
+         (255,) * 3, (255,) * 3],
+        strict=True,
+    ):  # fmt: skip
+        assert found == pytest.approx(wanted, abs=6)
+    text = parsed(html).text
+    assert "2. scene.tif at 100, 0" in text
+    assert "nearer than 99.995 % of random pairs" in text
+    sheet = contact_sheet(None, hits[:2], side=64)
+    assert [sheet.getpixel((4 + i * 68 + 32, 36)) for i in range(2)] == [(255, 0, 0), (0, 255, 0)]
+
+
+def test_a_tile_that_reaches_out_of_its_scene_is_padded(scene):
+    html = cards([tile(scene, (120, 120, 100, 100), ("nir=4",))])
+    assert colours(html) == [pytest.approx((255,) * 3, abs=6)]
+    sheet = contact_sheet(None, [tile(scene, (120, 120, 100, 100), ("nir=4",))], side=100)
+    # Within the square, from (6, 6) on, the last fifth is beside the scene.
+    assert [sheet.getpixel((6 + i, 6 + i)) for i in (75, 85)] == [(255,) * 3, (0,) * 3]
+
+
+def test_a_query_may_be_a_tile_or_pixels(scene, hits):
+    asked = tile(scene, (0, 0, 100, 100))
+    html = page(Section(hits[:1], query=asked))
+    assert "Query: scene.tif at 0, 0" in parsed(html).text
+    assert colours(html)[0] == pytest.approx((255, 0, 0), abs=6)
+    blue = np.zeros((3, 50, 60), np.uint8)
+    blue[2] = 255
+    html = page(Section(hits[:1], query=blue, name="a window of <b>"))
+    assert "Query: a window of <b>" in parsed(html).text
+    assert colours(html)[0] == pytest.approx((0, 0, 255), abs=6)
+    record = Record("a", scene, "", properties=dict(asked.properties))
+    assert colours(page(Section([], query=record)))[0] == pytest.approx((255, 0, 0), abs=6)
+
+
+def test_tiles_that_cannot_be_shown_say_why(scene, tmp_path):
+    gone = (tmp_path / "gone.tif").as_posix()
+    for hit, reason in (
+        (tile(gone, (0, 0, 9, 9)), "no such file"),
+        (tile(scene, (500, 0, 9, 9)), "is not in its"),
+        (tile(scene, (0, 0, 9, 9), ("swir",)), "no band"),
+        (tile(scene, (0, 0, 9, 9), stretch="loud"), "loud"),
+        (tile(scene, (0, 0, 9, 9), stretch="range:1,2,3,4"), "pairs"),
+    ):
+        html = cards([hit])
+        assert not colours(html)
+        assert reason in parsed(html).text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"window": None}, {"window": [1, 2, 3]}, {"window": ["a", 0, 1, 1]}, {"window": 5},
+     {"bands": None}, {"bands": []}, {"bands": [1]}, {"bands": "red"}, {"bands": ["red", 2]},
+     {"stretch": None}, {"stretch": 3}],
+    ids=str,
+)  # fmt: skip
+def test_properties_that_are_no_tiles_are_no_trouble(change, hits):
+    said = dict(tile(hits[1].source, (0, 0, 9, 9)).properties) | change
+    # Such an image is shown whole.
+    html = cards([Hit("a", 1, 0, hits[1].source, None, None, said)])
+    assert colours(html) == [pytest.approx((80, 80, 80), abs=2)]

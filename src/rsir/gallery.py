@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from rsir.errors import ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import ImageError, RsirError
 from rsir.types import Geometry, Hit
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _SIDE = 256  # longest side of a thumbnail in pixels; our choice: sharp on a card of 14 rem
 _QUALITY = 85  # of JPEG; our choice: about 15 kB a thumbnail, no visible blocks
+_RGB = ("red", "green", "blue")
 
 _STYLE = """
 .rsir-hits { display: grid; gap: 1rem; padding: 0; margin: 1rem 0; list-style: none;
@@ -61,6 +65,7 @@ _CARD = """
 <p class="rsir-name">{{ view.rank }}. {{ view.name }}</p>
 <p class="rsir-small">{{ view.folder }}</p>
 <p>score {{ view.score }} · distance {{ view.distance }}</p>
+{%- if view.calibrated %}<p>nearer than {{ view.calibrated }} % of random pairs</p>{% endif %}
 {%- if view.place %}<p>{{ view.place }}</p>{% endif %}
 {%- if view.date %}<p><time datetime="{{ view.date }}">{{ view.date }}</time></p>{% endif %}
 {%- if view.properties %}
@@ -124,23 +129,40 @@ def cards(hits: Sequence[Hit]) -> str:
     """An HTML fragment with one card a hit, best first as given; for notebooks.
 
     A card has rank, picture, file name, folder, score, distance, the footprint's centre, date and
-    properties. A source that cannot be read shows the reason in place of its picture.
+    properties. Of a tile the picture is its window of the scene, with the bands and the stretch
+    that it was indexed with. What cannot be read shows the reason in place of its picture.
     """
     return _template(_FRAGMENT).render(views=_views(hits), style=_STYLE)
+
+
+class Pictured(Protocol):
+    """A hit or a record: what it was cut from, and in its properties, how."""
+
+    @property
+    def source(self) -> str:
+        """Path or uri of the file."""
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """Of a tile: `window`, `bands` and `stretch`, as `rsir.geo.tiles.thumbnail` takes them."""
+
+
+_What = Path | Pictured | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Section:
     """One search on a page.
 
-    query: the image that was searched with. took: seconds. searched: images compared. What is
-    None is not shown.
+    query: what was searched with: an image file, a tile of the archive, or pixels (3, H, W) uint8
+    called `name`. took: seconds. searched: images compared. What is None is not shown.
     """
 
     hits: Sequence[Hit]
-    query: Path | None = None
+    query: _What | None = None
     took: float | None = None
     searched: int | None = None
+    name: str | None = None
 
 
 def page(*sections: Section, title: str = "Search results") -> str:
@@ -158,17 +180,19 @@ def contact_sheet(query: str | Path | None, hits: Sequence[Hit], *, side: int = 
     from PIL import Image, ImageDraw
 
     margin, line = max(4, side // 16), 14  # a line of Pillow's built-in font is 11 pixels high
-    entries = [] if query is None else [(str(query), "query")]
-    entries += [(hit.source, f"{rank}  {hit.score:.3f}") for rank, hit in enumerate(hits, 1)]
+    entries: list[tuple[Path | Pictured, str]] = []
+    if query is not None:
+        entries.append((Path(query), "query"))
+    entries += [(hit, f"{rank}  {hit.score:.3f}") for rank, hit in enumerate(hits, 1)]
     width = margin + len(entries) * (side + margin)
     sheet = Image.new("RGB", (max(width, 1), side + 2 * margin + line), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (source, label) in enumerate(entries):
+    for i, (what, label) in enumerate(entries):
         left = margin + i * (side + margin)
         draw.rectangle((left, margin, left + side - 1, margin + side - 1), (210, 210, 210))
         try:
-            picture = _thumbnail(source, side)
-        except ImageError:
+            picture = _thumbnail(what, side)
+        except RsirError:
             draw.text((left + 6, margin + 6), "no picture", (90, 90, 90))
         else:
             gap_x, gap_y = (side - picture.width) // 2, (side - picture.height) // 2
@@ -186,7 +210,7 @@ def contact_sheet(query: str | Path | None, hits: Sequence[Hit], *, side: int = 
 
 def _section(section: Section) -> dict[str, Any]:
     query = section.query
-    shown = None if query is None else _picture(str(query), alt=f"Query image {query.name}")
+    shown = None if query is None else _picture(query, "Query image", section.name)
     return {
         "query": shown,
         "views": _views(section.hits),
@@ -197,11 +221,12 @@ def _section(section: Section) -> dict[str, Any]:
 
 def _views(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     return [
-        _picture(hit.source, alt=f"Result {rank}: {PurePath(hit.source).name}")
+        _picture(hit, f"Result {rank}:")
         | {
             "rank": rank,
             "score": f"{hit.score:.4g}",
             "distance": f"{hit.distance:.4g}",
+            "calibrated": None if hit.calibrated is None else f"{100 * hit.calibrated:.5g}",
             "place": _place(hit.footprint),
             "date": None if hit.datetime is None else hit.datetime.isoformat(),
             "properties": {_clean(str(k)): _clean(str(v)) for k, v in hit.properties.items()},
@@ -210,17 +235,18 @@ def _views(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def _picture(source: str, *, alt: str) -> dict[str, Any]:
-    path = PurePath(source)
+def _picture(what: _What, of: str, name: str | None = None) -> dict[str, Any]:
+    called, folder = _called(what)
+    name = name or called
     view: dict[str, Any] = {
-        "name": _clean(path.name or source),
-        "folder": _clean(str(path.parent)),
-        "alt": _clean(alt),
+        "name": _clean(name),
+        "folder": _clean(folder),
+        "alt": _clean(f"{of} {name}"),
         "thumbnail": None,
     }
     try:
-        picture = _thumbnail(source, _SIDE)
-    except ImageError as error:
+        picture = _thumbnail(what, _SIDE)
+    except RsirError as error:
         return view | {"reason": _clean(str(error))}
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
@@ -228,16 +254,72 @@ def _picture(source: str, *, alt: str) -> dict[str, Any]:
     return view | {"thumbnail": f"data:image/jpeg;base64,{encoded}"}
 
 
-def _thumbnail(source: str, side: int) -> Image.Image:
+def _called(what: _What) -> tuple[str, str]:
+    """The name of a picture, and the folder that it is in."""
+    if isinstance(what, np.ndarray):
+        return "pixels", ""
+    path = PurePath(_source(what))
+    name, cut = path.name or str(path), _cut(what)
+    return name if cut is None else f"{name} at {cut.window[0]}, {cut.window[1]}", str(path.parent)
+
+
+# ------------------------------------------------------------------------------------ what is seen
+
+
+class _Cut(NamedTuple):
+    """How a tile was cut from its scene: as `rsir.geo.tiles.thumbnail` takes it."""
+
+    window: tuple[int, int, int, int]
+    bands: list[str]
+    stretch: str
+
+
+def _cut(what: Path | Pictured) -> _Cut | None:
+    """None of an image that is no tile, and where the properties are not as they should be."""
+    match None if isinstance(what, Path) else what.properties:
+        case {
+            "window": [int(column), int(row), int(width), int(height)],
+            "bands": [str(first), *others],
+            "stretch": str(stretch),
+        } if all(isinstance(band, str) for band in others):
+            return _Cut((column, row, width, height), [first, *others], stretch)
+    return None
+
+
+def _source(what: Path | Pictured) -> str:
+    return str(what) if isinstance(what, Path) else what.source
+
+
+def _thumbnail(what: _What, side: int) -> Image.Image:
     from PIL import Image
 
     from rsir.data.images import read_pixels
 
-    if "://" in source:
-        raise ImageError(f"{source}: it is not on this machine; open it where it lies")
-    picture = Image.fromarray(read_pixels(source).transpose(1, 2, 0))
+    if isinstance(what, np.ndarray):
+        pixels = what
+    elif (cut := _cut(what)) is not None:
+        from rsir.geo.tiles import thumbnail
+
+        seen = thumbnail(_source(what), cut.window, bands=cut.bands, stretch=cut.stretch, size=side)
+        pixels = visible(seen, cut.bands)
+    elif "://" in _source(what):
+        raise ImageError(f"{_source(what)}: it is not on this machine; open it where it lies")
+    else:
+        pixels = read_pixels(_source(what))
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     picture.thumbnail((side, side))
     return picture
+
+
+def visible(pixels: NDArray[np.uint8], bands: Sequence[str]) -> NDArray[np.uint8]:
+    """(3, H, W) to look at of pixels (C, H, W): red, green, blue; else the first three; else grey.
+
+    bands: what the C bands are called, "red" or "red=3".
+    """
+    names = [band.partition("=")[0] for band in bands]
+    if set(_RGB) <= set(names):
+        return pixels[[names.index(name) for name in _RGB]]
+    return pixels[:3] if len(pixels) >= 3 else pixels[[0, 0, 0]]
 
 
 def _place(footprint: Geometry | None) -> str | None:

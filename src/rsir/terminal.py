@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,17 +18,29 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rsir.archive.hits import Hits
+    from rsir.archive.indexing import IndexReport
     from rsir.evaluate import Report
     from rsir.statistics import Difference
     from rsir.timing import Measured
 
 PIPE_WIDTH = 140
 """Characters of a table that does not go to a terminal: room for a path; our choice."""
+_WIDEST = 1 << 16
+"""Of a table of hits that does not: their paths are never folded."""
 
 
 def say(message: str) -> None:
     """A message on stderr; stdout is for results."""
     typer.echo(message, err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask on stderr; ends the command with status 1 unless the answer is yes."""
+    # typer's own writes to stdout too.
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        say("nothing is changed")
+        raise typer.Exit(1)
 
 
 @contextmanager
@@ -175,17 +189,44 @@ def print_timing(timed: Measured) -> None:
     _print(table)
 
 
-def print_hits(hits: Hits) -> None:
-    """The hits as a table on stdout."""
+def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
+    """What `rsir index` did on stdout, and what was skipped on stderr; count: of the archive."""
+    print(
+        f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
+        f"{len(report.skipped)} skipped, {sum(report.ignored.values())} other files ignored"
+    )
+    left_out = sum(report.left_out.values())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())
+    print(
+        f"{report.tiles} images and tiles encoded"
+        + (f", {left_out} windows left out: {reasons}" if left_out else "")
+    )
+    print(f"{count} in {archive}")
+    for skipped in report.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+
+
+def hits_table(hits: Hits, *, fold: bool) -> str:
+    """The hits as a table, a line each; fold: within the width of the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table()
-    for column in ("rank", "score", "distance"):
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("rank", "score", "distance", "calibrated"):
         table.add_column(column, justify="right")
-    table.add_column("image", overflow="fold")
+    for column in ("id", "image"):
+        table.add_column(column, overflow="fold")
     for rank, hit in enumerate(hits, start=1):
-        # Text, because a path may hold what rich takes for markup: [red].
-        table.add_row(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", Text(hit.source))
-    _print(table)
-    say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
+        calibrated = "" if hit.calibrated is None else f"{hit.calibrated:.4f}"
+        window = hit.properties.get("window")
+        place = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
+        table.add_row(
+            *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", calibrated),
+            # Text, because a path may hold what rich takes for markup: [red].
+            *(Text(hit.id), Text(hit.source + place)),
+        )
+    text = io.StringIO()
+    Console(file=text, width=None if fold else _WIDEST).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())

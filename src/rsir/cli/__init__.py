@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rsir.cli import archives, learn, measure, sets
+from rsir.cli import archives, learn, measure, serve, sets
 from rsir.errors import RsirError
 from rsir.terminal import say
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (learn, measure, archives):
+for part in (learn, measure, archives, serve):
     app.add_typer(part.app)
 app.add_typer(sets.app, name="datasets")
 
@@ -47,11 +47,18 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="Your own images, instead of generated scenes.")
     ] = None,
+    and_serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve the page with the map, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve.")] = 8000,
 ) -> None:
     """Show the whole way, offline: scenes, training, archive, searches, a page."""
     from rsir import demo as demonstration
 
-    typer.echo(demonstration.run(out, data, say=say))
+    made = demonstration.run(out, data, say=say)
+    typer.echo(str(made))
+    if and_serve:
+        serve.serve([f"demo={made.archive}"], port=port)
 
 
 def main() -> None:

@@ -1,0 +1,226 @@
+"""The verbs between archives and other programs: export, import, merge."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of
+from rsir.cli.options import Json
+from rsir.errors import RsirError, UsageError
+from rsir.terminal import progress, say
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+    from rsir.archive.imports import Columns
+    from rsir.archive.tally import Summary
+
+app = typer.Typer()
+
+_COLUMNS = "Columns of files made elsewhere (by default by their usual names)"
+_NEW = "A new archive, for embeddings of a model that rsir cannot run"
+
+
+class Format(StrEnum):
+    """What `rsir export` writes."""
+
+    geoparquet = "geoparquet"
+    geojson = "geojson"
+    geojsonl = "geojsonl"
+    csv = "csv"
+    stac = "stac"
+
+
+@app.command("export")
+def export_(
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="File to write: .parquet, .geojson, .geojsonl, .csv, .json (STAC)."),
+    ],
+    format: Annotated[
+        Format | None, typer.Option(help="Default: what the file's name ends in.")
+    ] = None,
+    bbox: Bbox = None,
+    within: Within = None,
+    taken: Taken = None,
+    where: Where = None,
+    classes: Classes = None,
+    sources: From = None,
+    version: Annotated[
+        int | None,
+        typer.Option(help="The archive as it was then, see `rsir info --versions`."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an archive, or some of it, for other programs; GeoParquet has the embeddings too."""
+    import rsir
+    from rsir.archive.export import export
+
+    opened = rsir.open(archive)
+    if version is not None:
+        opened = opened.at(version)
+    filter = filter_of(bbox, within, taken, where, classes, sources)
+    total = opened.count(filter)
+    with progress("writing") as tick:
+        report = export(
+            opened,
+            file,
+            opened.records(filter),
+            format=None if format is None else format.value,
+            overwrite=overwrite,
+            on_progress=lambda done: tick(done, total),
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{report.written} images in {file}, {report.without_footprint} without a footprint")
+    _say_what(report.skipped, "left out")
+
+
+@app.command("import")
+def import_(
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive; made if new.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet files, and folders of them.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the model that made the embeddings; needed for a new one.",
+            rich_help_panel=_NEW,
+        ),
+    ] = None,
+    ranking: Annotated[
+        str,
+        typer.Option(
+            help="How it compares: cosine, euclidean, ncc; hamming for codes.",
+            rich_help_panel=_NEW,
+        ),
+    ] = "cosine",
+    dimension: Annotated[
+        int | None,
+        typer.Option(
+            help="Numbers in an embedding, or bits of a code. Default: as in the first file.",
+            rich_help_panel=_NEW,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Where it keeps its records, if not in its folder.",
+            rich_help_panel=_NEW,
+        ),
+    ] = None,
+    vector_column: Annotated[
+        str | None, typer.Option(help="Lists of numbers; of codes.", rich_help_panel=_COLUMNS)
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Unique names.", rich_help_panel=_COLUMNS)
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="Path or uri of the image.", rich_help_panel=_COLUMNS)
+    ] = None,
+    datetime_column: Annotated[
+        str | None, typer.Option(help="When it was taken.", rich_help_panel=_COLUMNS)
+    ] = None,
+    geometry_column: Annotated[
+        str | None, typer.Option(help="Footprints, WKB or WKT.", rich_help_panel=_COLUMNS)
+    ] = None,
+    crs: Annotated[
+        str | None,
+        typer.Option(help="Of the footprints, if the files do not say.", rich_help_panel=_COLUMNS),
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="Of the model, if the files do not say: that of the archive."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take embeddings from Parquet files: those of `rsir export`, or made elsewhere."""
+    from rsir.archive.imports import Columns, import_parquet
+
+    columns = Columns(vector_column, id_column, source_column, datetime_column, geometry_column)
+    is_new = not archive.exists()
+    opened = _target(archive, files, columns, name, ranking, dimension, store)
+    try:
+        with progress("importing") as tick:
+            report = import_parquet(
+                opened, list(files), columns, fingerprint=fingerprint, crs=crs, on_progress=tick
+            )
+    except RsirError:
+        if is_new and store is None and not len(opened):
+            shutil.rmtree(archive)  # what was made for nothing
+        raise
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(
+        f"{report.read} rows read: {report.added} added, {report.replaced} replaced, "
+        f"{report.skipped.count} skipped; {len(opened)} images in {archive}"
+    )
+    _say_what(report.skipped, "skipped")
+    _say_what(report.incomplete, "kept incomplete")
+    if report.ignored:
+        say(f"columns that were not kept: {', '.join(report.ignored)}")
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(help="Folder of the archive that takes them.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another, of the same model.")],
+    as_json: Json = False,
+) -> None:
+    """Put all images of one archive into another; of one image the newer file stays."""
+    import rsir
+    from rsir.archive.merge import merge
+
+    target = rsir.open(into)
+    with progress("merging") as tick:
+        report = merge(target, rsir.open(other), on_progress=tick)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    typer.echo(
+        f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
+        f"{report.kept} kept as they are; {len(target)} images in {into}"
+    )
+
+
+def _target(
+    archive: Path,
+    files: list[Path],
+    columns: Columns,
+    name: str | None,
+    ranking: str,
+    dimension: int | None,
+    store: str | None,
+) -> Archive:
+    """The archive that is there, or a new one."""
+    from rsir.archive.archive import Archive
+    from rsir.archive.foreign import ForeignEncoder
+    from rsir.archive.imports import dimension_of
+
+    if name is None:
+        if not archive.exists():
+            raise UsageError(
+                f"{archive} is a new archive: give the --name of the model that made the "
+                "embeddings; for those of a model of rsir make it with `rsir index ARCHIVE --model`"
+            )
+        return Archive.open(archive)
+    if dimension is None:
+        dimension = dimension_of(files[0], columns)
+    return Archive.open_or_create(archive, ForeignEncoder(name, ranking, dimension), store=store)
+
+
+def _say_what(summary: Summary, what: str) -> None:
+    for reason, count in summary.reasons.items():
+        example = next((f", e.g. {one.id}" for one in summary.first if one.reason == reason), "")
+        say(f"{count} {what}: {reason}{example}")

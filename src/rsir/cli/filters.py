@@ -1,0 +1,206 @@
+"""Which images a verb is for: the options that search, delete and export share."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import math
+import re
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsir.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rsir.archive.filters import Filter
+    from rsir.types import Geometry
+
+_PANEL = "Which images"
+
+Bbox = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,S,E,N",
+        help="Whose footprint meets this box in degrees; W > E reaches over the antimeridian.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Within = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.geojson",
+        help="Whose footprint meets the polygons in a GeoJSON file.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Taken = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime",
+        metavar="A/B",
+        help="Taken from A to B, both included, in ISO 8601 (2024, 2024-05, 2024-05-01, "
+        "2024-05-01T10:00:00Z); .. is an open end.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="That meet a condition, e.g. \"cloud < 0.1 AND folder = 'Harbor'\".",
+        rich_help_panel=_PANEL,
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Of this class; more than once: of any of them.",
+        rich_help_panel=_PANEL,
+    ),
+]
+From = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        help="Cut from this file or scene; more than once: from any of them.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def filter_of(
+    bbox: str | None,
+    within: Path | None,
+    taken: str | None,
+    where: str | None,
+    classes: Sequence[str] | None,
+    sources: Sequence[str] | None,
+) -> Filter | None:
+    """The filter that the options ask for; None if none is given.
+
+    Raises UsageError for what does not make sense, DataError for a file that cannot be read.
+    """
+    from rsir.archive.filters import Filter
+
+    if not any((bbox, within, taken, where, classes, sources)):
+        return None
+    start, end = (None, None) if taken is None else interval(taken)
+    asked = Filter(
+        bbox=None if bbox is None else box(bbox, "--bbox"),
+        geometry=None if within is None else polygons(within),
+        start=start,
+        end=end,
+        where=where,
+        classes=classes or None,
+    )
+    if not sources:
+        return asked
+    both = of_sources(sources) if where is None else f"({where}) AND {of_sources(sources)}"
+    return replace(asked, where=both)
+
+
+def of_sources(sources: Sequence[str]) -> str:
+    """The condition of being cut from one of these, which are paths or uris."""
+    from rsir.geo.sources import normal
+
+    # A path is kept absolute; what was imported may have any name.
+    names = sorted({*sources, *map(normal, sources)})
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"source IN ({quoted})"
+
+
+def numbers(text: str, count: int, option: str, form: str) -> list[float]:
+    """`count` finite numbers with commas between; UsageError, naming the option, for others."""
+    try:
+        found = [float(number) for number in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise UsageError(f"{option} {text}: write it as {form}, {count} numbers")
+    return found
+
+
+def box(text: str, option: str) -> tuple[float, float, float, float]:
+    """(west, south, east, north) of "W,S,E,N"."""
+    west, south, east, north = numbers(text, 4, option, "W,S,E,N")
+    return west, south, east, north
+
+
+def interval(text: str) -> tuple[datetime | None, datetime | None]:
+    """The first and the last moment of "A/B", "A/..", "../B" or "A"; None is an open end.
+
+    A year, a month or a day stands for all of it. Raises UsageError for anything else.
+    """
+    first, slash, last = text.partition("/")
+    if not slash:
+        last = first
+    ends = [None if end in ("", "..") and slash else end for end in (first, last)]
+    try:
+        start = None if ends[0] is None else _span(ends[0])[0]
+        end = None if ends[1] is None else _span(ends[1])[1]
+    except ValueError:
+        start = end = None
+    if start is None and end is None:
+        raise UsageError(
+            f"--datetime {text}: write it as A/B, A/.. or ../B, times in ISO 8601, e.g. "
+            "2024-05-01/2024-05-31 or 2024-05-01T10:00:00Z/.."
+        )
+    return start, end
+
+
+def _span(text: str) -> tuple[datetime, datetime]:
+    """From the first to the last microsecond of a year, a month, a day or a moment."""
+    if not re.fullmatch(r"\d{4}(-\d\d){0,2}", text):
+        moment = datetime.fromisoformat(text)
+        return moment, moment
+    year, *rest = map(int, text.split("-"))
+    month, day = (*rest, 0, 0)[:2]
+    last_month = month or 12
+    last_day = day or calendar.monthrange(year, last_month)[1]
+    last = datetime(year, last_month, last_day, 23, 59, 59, 999_999)
+    return datetime(year, month or 1, day or 1), last
+
+
+def polygons(file: Path) -> Geometry:
+    """The polygons in a GeoJSON file – a geometry, a feature or a collection – as one geometry.
+
+    Raises DataError for a file that cannot be read, UsageError for one without polygons.
+    """
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read as GeoJSON ({error})") from error
+    found = _geometries(document)
+    if not found or not all(
+        isinstance(one, dict) and one.get("type") in ("Polygon", "MultiPolygon") for one in found
+    ):
+        raise UsageError(f"{file}: give a GeoJSON file of polygons, and of nothing else")
+    if len(found) == 1:
+        alone: Geometry = found[0]
+        return alone
+    from rsir.archive.filters import Filter
+    from rsir.archive.geoparquet import shapely
+
+    for one in found:
+        Filter(geometry=one)  # says what is wrong with it
+    merged = shapely().union_all([shapely().from_geojson(json.dumps(one)) for one in found])
+    joined: Geometry = json.loads(shapely().to_geojson(merged))
+    return joined
+
+
+def _geometries(document: Any) -> list[Any]:
+    if not isinstance(document, dict):
+        return []
+    if document.get("type") == "FeatureCollection":
+        features = document.get("features")
+        return [g for f in features for g in _geometries(f)] if isinstance(features, list) else []
+    return [document.get("geometry")] if document.get("type") == "Feature" else [document]

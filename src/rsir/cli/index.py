@@ -1,0 +1,228 @@
+"""The verb that fills an archive: index."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsir.cli.filters import numbers
+from rsir.cli.options import Device, Json
+from rsir.errors import DataError, UsageError
+from rsir.terminal import print_indexed, progress
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+    from rsir.geo.tiling import Tiling
+
+app = typer.Typer()
+
+_TILING = "How scenes are cut (any of these: all larger images are, in this way)"
+
+
+@app.command()
+def index(
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive; made if new.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images, scenes, folders, globs, STAC items and catalogues, uris (s3://, "
+            "gs://, az://, https://). With --model and none of them an empty archive is made."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A run folder or hf:owner/name; needed for a new one.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Where a new archive keeps its records, if not in its folder: "
+            "milvus://HOST:PORT/NAME, s3://BUCKET/NAME.lance.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only every N-th file or scene, from the I-th on; I is 0 to N-1. For batch "
+            "queues: N jobs with the same paths share the work.",
+        ),
+    ] = None,
+    tile_size: Annotated[
+        float | None,
+        typer.Option(help="Side of a tile, in --unit. Default: 256.", rich_help_panel=_TILING),
+    ] = None,
+    stride: Annotated[
+        float | None,
+        typer.Option(
+            help="From one tile to the next. Default: the tile size.", rich_help_panel=_TILING
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="pixels or metres. Default: pixels.", rich_help_panel=_TILING),
+    ] = None,
+    gsd: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres of ground in a pixel of a tile; other scenes are resampled. Default: "
+            "the scene's own.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(
+            help="shift: the last tile is moved inwards; pad: what lies outside is nodata. "
+            "Default: shift.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Which bands, by name or number; red=4 says which one is red. Default: those "
+            "of the model.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    stretch: Annotated[
+        str | None,
+        typer.Option(
+            help="To 0..255: auto, none, percentile:LOW,HIGH or range:LOW,HIGH. Default: auto.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    resampling: Annotated[
+        str | None,
+        typer.Option(
+            help="nearest, bilinear, cubic, average or lanczos. Default: bilinear.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(
+            help="Least share of a tile that must not be nodata, 0..1. Default: 0.5.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    cloud_mask: Annotated[
+        str | None,
+        typer.Option(
+            help="A raster beside each scene, by a path with {folder} and {stem} of the scene, "
+            "or the key of a STAC asset.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    cloud_classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Values of the mask that are cloud, e.g. 3,8,9,10 of Sentinel-2's SCL. "
+            "Default: all but 0.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(
+            help="Greatest share of a tile that may be cloud, 0..1. Default: 0.5.",
+            rich_help_panel=_TILING,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images encoded at once.")] = 64,
+    workers: Annotated[int, typer.Option(help="Threads that read files ahead.")] = 2,
+    as_json: Json = False,
+    device: Device = "auto",
+) -> None:
+    """Encode images and scenes into an archive. Again, it adds only what is new or changed."""
+    if not paths and model is None:
+        raise UsageError("say what to index: images, scenes, folders of them …")
+    numbered = None if shard is None else _shard(shard)
+    tiling = _tiling(
+        size=tile_size,
+        stride=stride,
+        unit=unit,
+        gsd=gsd,
+        edges=edges,
+        bands=None if bands is None else tuple(name.strip() for name in bands.split(",")),
+        stretch=stretch,
+        resampling=resampling,
+        min_valid=min_valid,
+        cloud_mask=cloud_mask,
+        cloud_classes=None if cloud_classes is None else _integers(cloud_classes),
+        max_cloud=max_cloud,
+    )
+    _check(paths or ())
+    opened = _opened(archive, model, store, device)
+    with progress("indexing") as tick:
+        report = opened.add(
+            paths or (),
+            tiling=tiling,
+            shard=numbered,
+            batch_size=batch_size,
+            workers=workers,
+            on_progress=tick,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_indexed(report, archive, len(opened))
+
+
+def _opened(archive: Path, model: str | None, store: str | None, device: str) -> Archive:
+    import rsir
+    from rsir.archive.archive import MODEL, Archive
+
+    if model is not None:
+        return Archive.open_or_create(archive, rsir.load(model, device=device), store=store)
+    if not archive.exists():
+        raise UsageError(f"{archive} is a new archive: say with which --model to make it")
+    known = Archive.open(archive)  # says so if it is none, before its model is loaded
+    if not known.bands:
+        return known  # its model is not here, which is said when something is added
+    encoder = rsir.load(archive / MODEL, device=device)
+    return Archive.open_or_create(archive, encoder, store=store)
+
+
+def _check(paths: list[str] | tuple[str, ...]) -> None:
+    """DataError for what is not there, before a model is loaded and an archive is made."""
+    for path in paths:
+        if "://" in path or Path(path).exists():
+            continue
+        if not re.search(r"[*?\[]", path):
+            raise DataError(f"{path}: no such file or folder; check the path")
+        if next(glob.iglob(path, recursive=True), None) is None:  # noqa: PTH207 – as find_sources
+            raise DataError(f"{path}: matches no file; check the pattern")
+
+
+def _tiling(**given: object) -> Tiling | None:
+    """The tiling of the options that are given; None, for the usual one, if none is."""
+    from rsir.geo.stretch import Stretch
+    from rsir.geo.tiling import Tiling
+
+    asked = {name: value for name, value in given.items() if value is not None}
+    if "stretch" in asked:
+        asked["stretch"] = Stretch.parse(str(asked["stretch"]))
+    return Tiling(**asked) if asked else None  # type: ignore[arg-type]  # checked there
+
+
+def _shard(text: str) -> tuple[int, int]:
+    parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if parts is None:
+        raise UsageError(f"--shard {text}: write it as I/N, e.g. 0/4, 1/4, 2/4, 3/4")
+    return int(parts[1]), int(parts[2])
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    found = numbers(text, text.count(",") + 1, "--cloud-classes", "A,B,C")
+    if not all(number.is_integer() for number in found):
+        raise UsageError(f"--cloud-classes {text}: they are whole numbers")
+    return tuple(map(int, found))

@@ -1,0 +1,320 @@
+"""The verb that archives are for: search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsir.cli.filters import (
+    Bbox,
+    Classes,
+    From,
+    Taken,
+    Where,
+    Within,
+    box,
+    filter_of,
+    numbers,
+    of_sources,
+)
+from rsir.errors import DataError, UsageError
+from rsir.terminal import hits_table, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rsir.archive.archive import Archive
+    from rsir.archive.hits import Hits
+    from rsir.archive.query import ByWindow, Query, Single
+
+app = typer.Typer()
+
+_QUERY = "What to look for, instead of an image"
+_HOW = "How to look"
+
+
+class Format(StrEnum):
+    """How `rsir search` shows its hits."""
+
+    table = "table"
+    json = "json"
+    geojson = "geojson"
+    csv = "csv"
+    html = "html"
+
+
+@app.command()
+def search(
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    image: Annotated[Path | None, typer.Argument(help="The query image.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    format: Annotated[Format, typer.Option(help="How to show them.")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="File to write, instead of stdout.")] = None,
+    id: Annotated[
+        str | None,
+        typer.Option(help="An image of the archive, by its id.", rich_help_panel=_QUERY),
+    ] = None,
+    vector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="An embedding, or the bytes of a hash code, as NumPy saves it.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="A part of an indexed scene; say which part by one of the next options.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,R,W,H",
+            help="Column, row, width, height in pixels of --scene.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    scene_bbox: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N", help="A box in degrees in --scene.", rich_help_panel=_QUERY
+        ),
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LON,LAT",
+            help="The middle of a square in --scene; needs --size.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="METRES", help="The side of the square around --point.", rich_help_panel=_QUERY
+        ),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE|id:ID",
+            help="An example of what is wanted, with or without a query; may be repeated.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE|id:ID",
+            help="An example of what is not wanted; may be repeated.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    bbox: Bbox = None,
+    within: Within = None,
+    taken: Taken = None,
+    where: Where = None,
+    classes: Classes = None,
+    sources: From = None,
+    ranking: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of the archive's own, which is exact: hamming of adaptive-hamming, "
+            "two-stage, approximate.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    recall: Annotated[
+        bool,
+        typer.Option(
+            "--recall",
+            help="Also say which share of the exact hits --ranking finds.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    diverse: Annotated[
+        bool,
+        typer.Option(
+            "--diverse",
+            help="Of hits that overlap or are nearly the same only the best.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    at_least: Annotated[
+        float | None,
+        typer.Option(
+            help="Only hits that are nearer than this share of random pairs of the archive "
+            "(their calibrated score), e.g. 0.999.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            help="The archive as it was at this version, see `rsir info --versions`.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+) -> None:
+    """Find the images of an archive that are most similar to an image, or to other things."""
+    import rsir
+
+    if recall and ranking is None:
+        raise UsageError("--recall compares a --ranking with the exact one: say which")
+    opened = rsir.open(archive)
+    if version is not None:
+        opened = opened.at(version)
+    part = None
+    if (scene, window, scene_bbox, point, size) != (None,) * 5:
+        part = _window(opened, scene, window, scene_bbox, point, size)
+    query = _query(image, id, vector, part, like or (), unlike or ())
+    filter = filter_of(bbox, within, taken, where, classes, sources)
+    if _needs_model(query):
+        _ = opened.encoder  # loaded now, so that the time shown is that of the search
+    hits = opened.search(
+        query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+    )
+    text = _shown(opened, hits, format, fold=out is None and sys.stdout.isatty())
+    if out is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        # Line ends as they are: those of CSV are \r\n.
+        with out.open("w", encoding="utf-8", newline="") as file:
+            file.write(text if text.endswith("\n") else text + "\n")
+        say(f"wrote {out}")
+    say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
+    if not hits and hits.searched and at_least is not None:
+        say(f"nothing here looks like it: no image has a calibrated score of {at_least:g}")
+    if recall:
+        found = opened.recall([query], k, str(ranking), filter=filter)
+        say(f"recall@{k} of {ranking}: {found:.4f}")
+
+
+def _query(
+    image: Path | None,
+    id: str | None,
+    vector: Path | None,
+    part: ByWindow | None,
+    like: Sequence[str],
+    unlike: Sequence[str],
+) -> Query:
+    """The query of what is given; UsageError if that is nothing, or more than one thing."""
+    from rsir.archive.query import ById, Examples
+
+    asked: list[Single] = [one for one in (image, part) if one is not None]
+    if id is not None:
+        asked.append(ById(id))
+    if vector is not None:
+        asked.append(_vector(vector))
+    if len(asked) > 1 or not (asked or like):
+        raise UsageError(
+            "say what to look for: an IMAGE, --id, --vector, --scene or --like; one of them, and "
+            "--like and --unlike as often as you want"
+        )
+    query = asked[0] if asked else None
+    if query is not None and not (like or unlike):
+        return query
+    return Examples([_example(text) for text in like], [_example(text) for text in unlike], query)
+
+
+def _example(text: str) -> Single:
+    from rsir.archive.query import ById
+
+    return ById(text.removeprefix("id:")) if text.startswith("id:") else Path(text)
+
+
+def _vector(file: Path) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as a .npy file ({error})") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 1:
+        raise UsageError(f"{file}: give an array of one axis, saved by numpy.save")
+    return found
+
+
+def _window(
+    archive: Archive,
+    scene: str | None,
+    window: str | None,
+    bbox: str | None,
+    point: str | None,
+    size: float | None,
+) -> ByWindow:
+    from rsir.archive.filters import Filter
+    from rsir.archive.query import ByWindow
+
+    if scene is None:
+        raise UsageError("--window, --scene-bbox, --point and --size are parts of a --scene")
+    # The archive's own name for it: a path is kept absolute.
+    known = next(archive.records(Filter(where=of_sources([scene]))), None)
+    if known is None:
+        raise UsageError(f"{archive.path} has nothing of {scene}; see `rsir info --sources`")
+    pixels = None if window is None else numbers(window, 4, "--window", "C,R,W,H")
+    if pixels is not None and not all(number.is_integer() for number in pixels):
+        raise UsageError(f"--window {window}: they are whole pixels")
+    column, row, width, height = map(int, pixels or (0, 0, 0, 0))
+    middle = None if point is None else numbers(point, 2, "--point", "LON,LAT")
+    return ByWindow(
+        known.source,
+        bbox=None if bbox is None else box(bbox, "--scene-bbox"),
+        point=None if middle is None else (middle[0], middle[1]),
+        size=size,
+        window=None if pixels is None else (column, row, width, height),
+    )
+
+
+def _needs_model(query: Query) -> bool:
+    from rsir.archive.query import ByWindow, Examples
+
+    parts = query.parts() if isinstance(query, Examples) else [query]
+    return any(isinstance(part, Path | ByWindow) for part in parts)
+
+
+def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
+    if format is Format.table:
+        return hits_table(hits, fold=fold)
+    if format is Format.json:
+        return json.dumps([hit.to_dict() for hit in hits], indent=2, ensure_ascii=False)
+    if format is Format.html:
+        return _page(archive, hits)
+    from rsir.archive import features
+
+    if format is Format.csv:
+        return features.table(hits)
+    return json.dumps(features.collection(hits), ensure_ascii=False)
+
+
+def _page(archive: Archive, hits: Hits) -> str:
+    """A page of the hits, with a picture of the query if it is one."""
+    from rsir import gallery
+    from rsir.archive.query import ById, ByWindow, Examples, window_pixels
+
+    query = hits.query.query if isinstance(hits.query, Examples) else hits.query
+    seen: Any = None
+    name = "examples"
+    if isinstance(query, Path):
+        seen, name = query, query.name
+    elif isinstance(query, ById):
+        (seen,), name = archive.get([query.id]), str(query)
+    elif isinstance(query, ByWindow):
+        seen, name = gallery.visible(window_pixels(archive, query), archive.bands), str(query)
+    elif query is not None:
+        name = "a vector"
+    section = gallery.Section(
+        hits, seen, took=hits.seconds, searched=hits.searched, name=None if seen is None else name
+    )
+    return gallery.page(section, title=f"Images like {name}")

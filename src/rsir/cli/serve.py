@@ -1,0 +1,105 @@
+"""`rsir serve`: archives over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsir.errors import MissingExtraError, UsageError
+from rsir.terminal import say
+
+app = typer.Typer()
+
+KEY = "RSIR_API_KEY"
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_DRAIN_SECONDS = 30
+"""A stop waits so long for running requests; our choice: longer than any search."""
+
+
+@app.command()
+def serve(
+    archives: Annotated[
+        list[str], typer.Argument(metavar="ARCHIVE", help="Folder of an archive, or NAME=FOLDER.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with the API key for adding and deleting; or set {KEY}."),
+    ] = None,
+    allow_add: Annotated[
+        list[Path] | None, typer.Option(help="Folder below which files may be added; repeatable.")
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let it read sources on other machines.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name by which it may be called; repeatable. Loopback: its names only."),
+    ] = None,
+    searches: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 2,
+    page: Annotated[bool, typer.Option(help="A page for people beside the REST interface.")] = True,
+) -> None:
+    """Serve archives: REST interface and page, until Ctrl-C or SIGTERM.
+
+    Documentation of the interface is at /docs, its OpenAPI at /openapi.json.
+    """
+    try:
+        import uvicorn
+
+        from rsir.web import logs
+        from rsir.web.app import create_app
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("rsir"):
+            raise
+        raise MissingExtraError("rsir serve", "web") from error
+    from rsir.web.service import opened
+    from rsir.web.settings import Settings
+
+    loopback = host in ("localhost", "127.0.0.1", "::1")
+    hosts = tuple(name.lower() for name in allow_host or ())
+    settings = Settings(
+        api_key=_key(key_file),
+        allow_add=tuple(allow_add or ()),
+        allow_remote=allow_remote,
+        hosts=(*LOOPBACK, *hosts) if loopback or hosts else (),
+        searches=searches,
+    )
+    app = create_app(opened(archives), settings, page=page)
+    logs.configure()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+            backlog=512,
+        )
+    )
+    # After a stop the server raises the signal again, for a handler that would end the process
+    # with an error; a stop that was asked for is none.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: None)
+    if not loopback:
+        say(f"{host} can be reached from other machines; searching needs no key")
+    server.run()
+
+
+def _key(file: Path | None) -> str | None:
+    """The API key: of a file, or else of the environment; never of the command line."""
+    if file is None:
+        return os.environ.get(KEY) or None
+    try:
+        key = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: the API key cannot be read from it ({error})") from error
+    if not key:
+        raise UsageError(f"{file}: is empty; write the API key into it")
+    return key

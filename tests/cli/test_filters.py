@@ -1,0 +1,163 @@
+"""Options that say which images: what they mean, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from shapely.geometry import Point, shape
+
+from rsir.archive.filters import Filter
+from rsir.archive.store import Record
+from rsir.cli.filters import box, filter_of, interval, of_sources, polygons
+from rsir.errors import DataError, UsageError
+
+NOTHING = (None,) * 6
+
+
+def square(west: float, south: float, side: float = 1) -> dict:
+    ring = [[0, 0], [side, 0], [side, side], [0, side], [0, 0]]
+    return {"type": "Polygon", "coordinates": [[[west + x, south + y] for x, y in ring]]}
+
+
+def test_no_options_are_no_filter() -> None:
+    assert filter_of(*NOTHING) is None
+    assert filter_of(None, None, None, None, [], []) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2024", "2024-01-01", "2025-01-01"),
+        ("2023-02", "2023-02-01", "2023-03-01"),
+        ("2024-02", "2024-02-01", "2024-03-01"),
+        ("2024-12", "2024-12-01", "2025-01-01"),
+        ("2024-05-31", "2024-05-31", "2024-06-01"),
+        ("2024/2024", "2024-01-01", "2025-01-01"),
+        ("2023-12/2024-02-29", "2023-12-01", "2024-03-01"),
+        ("../2024-05", None, "2024-06-01"),
+        ("2024-05/..", "2024-05-01", None),
+        ("2024-05/", "2024-05-01", None),
+        ("/2024-05", None, "2024-06-01"),
+    ],
+)
+def test_a_year_a_month_or_a_day_is_all_of_it(
+    text: str, first: str | None, last: str | None
+) -> None:
+    start, end = interval(text)
+    assert start == (None if first is None else datetime.fromisoformat(first))
+    assert (end and end + timedelta(microseconds=1)) == (
+        None if last is None else datetime.fromisoformat(last)
+    )
+
+
+def test_a_moment_is_itself() -> None:
+    noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert interval("2024-05-01T12:00:00Z") == (noon, noon)
+    assert interval("2024-05-01T14:00:00+02:00/..") == (noon, None)
+    assert interval("9999") == (datetime(9999, 1, 1), datetime.max)
+
+
+@pytest.mark.parametrize("text", ["", "..", "/", "../..", "May", "2024-13", "2024-02-30", "1/2/3",
+                                  "2024-5-1", "0000", "2024/May"])  # fmt: skip
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--datetime"):
+        interval(text)
+
+
+def test_an_interval_backwards_is_refused() -> None:
+    with pytest.raises(UsageError, match="after its end"):
+        filter_of(None, None, "2024-05/2024-04", None, None, None)
+
+
+def test_boxes() -> None:
+    assert box("-10, 48.5,1e1,50", "--bbox") == (-10, 48.5, 10, 50)
+    for text in ("", "1,2,3", "1,2,3,4,5", "1,2,3,x", "nan,0,1,1", "0,0,inf,1", "1 2 3 4"):
+        with pytest.raises(UsageError, match="--bbox"):
+            box(text, "--bbox")
+    for text in ("181,0,182,1", "0,50,1,49", "0,-91,1,0"):
+        with pytest.raises(UsageError):
+            filter_of(text, None, None, None, None, None)
+
+
+def test_polygons_of_a_file_are_one_place(tmp_path: Path) -> None:
+    # Two that overlap, which may not stand in one MultiPolygon as they are, and one apart.
+    places = [square(0, 0), square(0.5, 0.5), square(5, 5)]
+    features = [{"type": "Feature", "properties": {}, "geometry": place} for place in places]
+    file = tmp_path / "area.geojson"
+    for document, within in (
+        (places[0], places[:1]),
+        (features[0], places[:1]),
+        ({"type": "FeatureCollection", "features": features}, places),
+        ({"type": "FeatureCollection", "features": features[:1]}, places[:1]),
+    ):
+        file.write_text(json.dumps(document))
+        asked = filter_of(None, file, None, None, None, None)
+        assert asked is not None
+        for x in (0.25, 0.75, 1.25, 3, 5.5):
+            for y in (0.25, 0.75, 1.25, 5.5):
+                point = {"type": "Point", "coordinates": [x, y]}
+                record = Record("a", "a", "", footprint=point)
+                wanted = any(shape(place).contains(Point(x, y)) for place in within)
+                assert asked.matches(record) == wanted, (x, y)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "Point", "coordinates": [1, 2]}',
+        '{"type": "FeatureCollection", "features": []}',
+        '{"type": "FeatureCollection", "features": 3}',
+        '{"type": "FeatureCollection", "features": [null, 3]}',
+        '{"type": "Feature", "geometry": null}',
+        '{"type": "Topology"}',
+        "[]",
+        "null",
+        json.dumps(square(600_000, 5_000_000)),
+        json.dumps(square(0, 0) | {"coordinates": [[[0, 0], [1, 1]]]}),
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    {"type": "Feature", "geometry": square(0, 0)},
+                    {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": "x"}},
+                ],
+            }
+        ),
+    ],
+)
+def test_what_are_no_polygons_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "area.geojson"
+    file.write_text(text)
+    with pytest.raises(UsageError):
+        filter_of(None, file, None, None, None, None)
+
+
+def test_a_file_that_is_no_geojson_is_named(tmp_path: Path) -> None:
+    (tmp_path / "area.geojson").write_bytes(b"\xff\xfe<xml>")
+    for file in (tmp_path / "area.geojson", tmp_path / "none.geojson", tmp_path):
+        with pytest.raises(DataError, match=file.name):
+            polygons(file)
+
+
+def test_sources_by_any_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = (tmp_path / "it's.tif").as_posix()
+    remote = "s3://bucket/scene.tif"
+    records = [Record(str(i), name, "") for i, name in enumerate((here, remote, "f.parquet#3"))]
+    for name, found in (
+        ("it's.tif", [0]), ("./it's.tif", [0]), (here, [0]), (remote, [1]), ("f.parquet#3", [2]),
+        ("scene.tif", []),
+    ):  # fmt: skip
+        asked = Filter(where=of_sources([name]))
+        assert [i for i, record in enumerate(records) if asked.matches(record)] == found
+    both = filter_of(None, None, None, "id = '0' OR id = '1'", None, ["it's.tif", "f.parquet#3"])
+    assert both is not None
+    assert [both.matches(record) for record in records] == [True, False, False]
+
+
+def test_a_condition_beside_sources_cannot_reach_out_of_its_place() -> None:
+    with pytest.raises(UsageError):
+        filter_of(None, None, None, "id = '0') OR (id = '1'", None, ["a.tif"])
