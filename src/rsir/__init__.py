@@ -2,6 +2,7 @@
 
     rsir.load("runs/a").encode(["chip.png"])          # Encoding
     rsir.open("archive").search("chip.png", k=10)     # hits
+    rsir.connect("http://127.0.0.1:8000").search("chip.png", k=10)   # hits of a service
 
 Importing rsir is quick: what is heavy loads when it is used.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
+    from rsir.client import RemoteArchive
     from rsir.encode import Encoder
 
 __version__ = version("rsir")
@@ -31,3 +33,12 @@ def open(archive: str | Path) -> Archive:
     from rsir.archive.archive import Archive
 
     return Archive.open(archive)
+
+
+def connect(
+    url: str, archive: str | None = None, *, key: str | None = None, timeout: float = 60.0
+) -> RemoteArchive:
+    """An archive of the service at `url`, searched like one of here. See `rsir.client.connect`."""
+    from rsir import client
+
+    return client.connect(url, archive, key=key, timeout=timeout)

@@ -1,0 +1,121 @@
+"""The whole service as an ASGI application: REST, documentation, and the page if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+import rsir
+from rsir.errors import RsirError, UsageError
+from rsir.web import api
+from rsir.web.documentation import page_of_operations
+from rsir.web.logs import request_id
+from rsir.web.middleware import DOCUMENT_POLICY, Guard, problem_response
+from rsir.web.problems import PROBLEM_JSON
+from rsir.web.service import Service
+from rsir.web.settings import Settings
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+
+_MOST_ERRORS = 20
+"""Of a request that are told. Our choice."""
+
+
+def create_app(
+    archives: Mapping[str, Archive], settings: Settings | None = None, *, page: bool = True
+) -> FastAPI:
+    """The service of these archives by name; `app.state.service` is its `Service`.
+
+    page: whether there is a page for people too, where NiceGUI is installed.
+    """
+    with suppress(ImportError):
+        # Here, for threads that import it at the same time find PROJ half made.
+        import rio_tiler.io  # noqa: F401
+    service = Service(archives, settings)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(service.warm_up())
+        yield
+        warming.cancel()
+        # In a thread: requests that still run answer meanwhile.
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="rsir",
+        summary="Search archives of remote sensing images by example.",
+        version=rsir.__version__,
+        lifespan=life,
+        # FastAPI's own pages load scripts from other machines; ours needs none.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.service = service
+    app.include_router(api.probes)
+    app.include_router(api.api)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        policy = {"Content-Security-Policy": DOCUMENT_POLICY}
+        return HTMLResponse(page_of_operations(app.openapi()), headers=policy)
+
+    app.router.routes.append(Route("/api/{rest:path}", _Missing(), include_in_schema=False))
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    if page and find_spec("nicegui") is not None:
+        from rsir.web.page import mount
+
+        mount(app, service)
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+class _Missing:
+    """Answers for addresses below /api that there are not, which the page would answer else."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """405 if another method would do, 404 if none."""
+        others = [route for route in api.api.routes if route.matches(scope)[0] is Match.PARTIAL]
+        methods = {m for route in others for m in getattr(route, "methods", None) or ()}
+        if methods:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
+        raise HTTPException(404)
+
+
+async def _http_problem(_: Request, error: Exception) -> JSONResponse:
+    """What Starlette refuses: no such address, no such method, a body that is none."""
+    assert isinstance(error, HTTPException)
+    # A limit that is met while the body is read comes wrapped.
+    if isinstance(error.__cause__, RsirError):
+        return problem_response(error.__cause__)
+    body = {
+        "type": "about:blank",
+        "title": error.detail,
+        "status": error.status_code,
+        "detail": error.detail,
+        "request": request_id.get(),
+    }
+    return JSONResponse(body, error.status_code, error.headers, PROBLEM_JSON)
+
+
+async def _validation_problem(_: Request, error: Exception) -> JSONResponse:
+    """What does not fit the types of an address."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"where": ".".join(map(str, e["loc"])), "what": e["msg"]}
+        for e in error.errors()[:_MOST_ERRORS]
+    ]
+    told = f"{found[0]['where']}: {found[0]['what']}" if found else "the request is not valid"
+    return problem_response(UsageError(told), errors=found)

@@ -1,0 +1,31 @@
+"""Lets these tests import what is beside them, and the encoder of the archives' tests."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "archive")]
+
+from fastapi import FastAPI
+from served import World, make, settings
+from starlette.testclient import TestClient
+
+from rsir.web.app import create_app
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def app(world: World) -> FastAPI:
+    return create_app({"land": world.land, "codes": world.codes}, settings(world), page=False)
+
+
+@pytest.fixture(scope="module")
+def http(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client

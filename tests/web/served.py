@@ -1,0 +1,134 @@
+"""Archives that are served: small, of generated images and a scene, by a quick real encoder."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import rasterio
+import uvicorn
+from affine import Affine
+from colour_encoder import ColourEncoder
+from PIL import Image
+
+from rsir.archive import Archive
+from rsir.data import scenes
+from rsir.geo.tiling import Tiling
+from rsir.web.settings import Settings
+
+KEY = "a-key-that-only-the-owner-has"
+OWNER = {"Authorization": f"Bearer {KEY}"}
+
+
+@dataclass
+class World:
+    """land: an archive of floats, 16 images and a scene in 9 tiles; codes: of the images alone."""
+
+    folder: Path
+    images: Path
+    scene: Path
+    land: Archive
+    codes: Archive
+
+
+def make(folder: Path) -> World:
+    images = folder / "images"
+    scenes.write_scenes(images, per_class=2, seed=1)
+    file = scene(folder / "scene.tif")
+    land = Archive.create(folder / "land", ColourEncoder("cosine", 16))
+    land.add([images])
+    land.add([file], tiling=Tiling(size=200))
+    codes = Archive.create(folder / "codes", ColourEncoder("adaptive-hamming:4", 24))
+    codes.add([images])
+    return World(folder, images, file, land, codes)
+
+
+def scene(path: Path, size: tuple[int, int] = (600, 500), side: int = 100) -> Path:
+    """A scene of 16 bits in UTM 33, every 100 × 100 pixels of another colour."""
+    random = np.random.default_rng(0)
+    width, height = size
+    blocks = random.uniform(200, 2800, (3, -(-height // side), -(-width // side)))
+    pixels = blocks.repeat(side, 1).repeat(side, 2)[:, :height, :width]
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, width=width, height=height, dtype="uint16",
+        photometric="RGB", crs="EPSG:32633", transform=Affine(10, 0, 600_000, 0, -10, 5_000_000),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels.astype("uint16"))
+    return path
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) or (H, W) uint8 as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def settings(world: World, **more: Any) -> Settings:
+    return Settings(**{"api_key": KEY, "allow_add": (world.images,), **more})
+
+
+def search(http: httpx2.Client, archive: str = "land", **body: Any) -> dict[str, Any]:
+    answer = http.post(f"/api/archives/{archive}/search", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def upload(
+    http: httpx2.Client,
+    content: bytes,
+    *,
+    archive: str = "land",
+    name: str = "a.png",
+    kind: str = "image/png",
+    **options: Any,
+) -> httpx2.Response:
+    return http.post(
+        f"/api/archives/{archive}/search/images",
+        files={"image": (name, content, kind)},
+        data={"options": json.dumps(options)},
+    )
+
+
+def problem(answer: httpx2.Response, status: int, name: str) -> dict[str, Any]:
+    """The problem of an answer, checked to be one as RFC 9457 has it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["type"] == f"/problems/{name}"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    assert body["request"] == answer.headers["x-request-id"]
+    return body
+
+
+@contextmanager
+def running(app: Any, **options: Any) -> Iterator[tuple[str, uvicorn.Server]]:
+    """The application on a port of loopback, by the server that `rsir serve` takes."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=20, **options
+        )
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,0 +1,517 @@
+"""What strangers send: each is answered with a problem, and the service goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colour_encoder import ColourEncoder
+from fastapi import FastAPI
+from PIL import Image
+from served import KEY, OWNER, World, png, problem, running, search, settings, upload
+from starlette.testclient import TestClient
+
+from rsir.archive import Archive
+from rsir.archive.store import Record
+from rsir.web.app import create_app
+from rsir.web.logs import JsonLines
+from rsir.web.scenes import scene_id
+from rsir.web.settings import Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _it_goes_on(http: TestClient, world: World) -> Iterator[None]:
+    """After every attack a plain search is answered."""
+    yield
+    assert len(search(http, query={"vector": [1] * 16}, k=3)["hits"]) == 3
+
+
+# Uploads
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_that_says(width: int, height: int, data: bytes = b"") -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def bomb() -> bytes:
+    """12 000 × 6000 pixels, 216 MB of RGB, in a few hundred kilobytes."""
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(36_001)) for _ in range(6000)) + packer.flush()
+    head = struct.pack(">IIBBBBB", 12_000, 6000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def whole(kind: str) -> bytes:
+    random = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(random).save(buffer, kind)
+    return buffer.getvalue()
+
+
+LYING: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "text": lambda: b"hello",
+    "a web page": lambda: b"<!doctype html><script>alert(1)</script>",
+    "an SVG": lambda: b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+    "a GIF": lambda: b"GIF89a" + bytes(100),
+    "a ZIP": lambda: b"PK\x03\x04" + bytes(100),
+    "noise": lambda: np.random.default_rng(1).bytes(5000),
+    "a VRT that names files": lambda: (
+        b'<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+        b"<SimpleSource><SourceFilename>/etc/passwd</SourceFilename></SimpleSource>"
+        b"</VRTRasterBand></VRTDataset>"
+    ),
+    "a pickle": lambda: b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix",
+    "more pixels than bytes": lambda: png_that_says(500, 500, b"few"),
+    "no pixels": lambda: png_that_says(0, 0),
+    "a PNG's head": lambda: whole("PNG")[:20],
+    **{
+        f"a {kind} cut off at {share:.0%}": lambda kind=kind, share=share: whole(kind)[
+            : int(len(whole(kind)) * share)
+        ]
+        for kind in ("PNG", "JPEG", "WEBP", "TIFF")
+        for share in (0.1, 0.5, 0.9)
+    },
+}
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_lying_and_truncated_files(http: TestClient, name: str) -> None:
+    told = problem(upload(http, LYING[name]()), 422, "image")
+    assert told["detail"].startswith("the uploaded image: ")
+    assert "/tmp" not in told["detail"]
+
+
+def test_flipped_bits_never_break_it(http: TestClient) -> None:
+    """Damaged anywhere, an image is still answered: as an image, or as one that is damaged."""
+    random = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        content = np.frombuffer(whole(kind), np.uint8)
+        for _ in range(15):
+            damaged = content.copy()
+            places = random.integers(0, len(damaged), 1 + random.integers(8))
+            damaged[places] ^= random.integers(1, 256, len(places), dtype=np.uint8)
+            assert upload(http, damaged.tobytes(), k=1).status_code in (200, 422)
+
+
+@pytest.mark.parametrize(
+    "size", [(20_000, 20_000), (4097, 4096), (2**31 - 1, 1), (2**31 - 1, 2**31 - 1)]
+)
+def test_too_many_pixels(http: TestClient, size: tuple[int, int]) -> None:
+    problem(upload(http, png_that_says(*size)), 422, "image")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(http: TestClient) -> None:
+    import tracemalloc
+
+    content = bomb()
+    assert len(content) < 2 << 20
+    tracemalloc.start()
+    try:
+        problem(upload(http, content), 422, "image")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bomb_in_what_stands_beside_the_pixels(http: TestClient) -> None:
+    """Text that unpacks to 100 MB, in a chunk of a small PNG."""
+    text = zlib.compress(bytes(100 << 20), 9)
+    content = png(np.zeros((9, 9, 3), np.uint8))
+    at = 8 + 25  # signature and IHDR
+    for kind in (b"zTXt", b"iCCP"):
+        with_text = content[:at] + chunk(kind, b"a\0\0" + text) + content[at:]
+        assert upload(http, with_text, k=1).status_code in (200, 422)
+
+
+def test_wrong_types(http: TestClient) -> None:
+    image = png(np.zeros((9, 9, 3), np.uint8))
+    for kind in ("text/html", "application/pdf", "video/mp4", "multipart/mixed"):
+        problem(upload(http, image, kind=kind), 415, "wrong-type")
+    for kind in ("image/png", "IMAGE/PNG; a=b", "application/octet-stream"):
+        assert upload(http, image, kind=kind, k=1).status_code == 200
+    path = "/api/archives/land/search"
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml", ""):
+        answer = http.post(path, content=b"{}", headers={"content-type": kind})
+        problem(answer, 415, "wrong-type")
+        answer = http.post(f"{path}/images", content=image, headers={"content-type": kind})
+        problem(answer, 415, "wrong-type")
+
+
+def test_forms_that_are_none(http: TestClient) -> None:
+    path = "/api/archives/land/search/images"
+    for content, kind in (
+        (b"", "multipart/form-data"),
+        (b"--x\r\nnothing", "multipart/form-data; boundary=x"),
+        (b"\r\n" * 1000, "multipart/form-data; boundary=x"),
+        (b"--x--", "multipart/form-data; boundary=" + "y" * 5000),
+    ):
+        answer = http.post(path, content=content, headers={"content-type": kind})
+        assert answer.status_code in (400, 422)
+        assert answer.headers["content-type"] == "application/problem+json"
+    many = [("like", (f"{n}", b"x", "image/png")) for n in range(1500)]
+    assert http.post(path, files=many).status_code in (400, 422)
+    not_a_file = http.post(path, data={"image": "text"}, files={"like": ("a", b"", "image/png")})
+    problem(not_a_file, 422, "usage")
+    for options in ("[]", "{", '{"k": "x"}', '{"unknown": 1}', "[" * 50_000, '{"k": 1e999}'):
+        answer = http.post(path, files={"image": ("a", b"x")}, data={"options": options})
+        problem(answer, 422, "usage")
+
+
+def test_requests_that_are_too_large(world: World) -> None:
+    app = create_app(
+        {"land": world.land}, settings(world, max_body=50_000, max_json=40_000), page=False
+    )
+    with TestClient(app) as small:
+        problem(upload(small, bytes(60_000)), 413, "too-large")
+        body = json.dumps({"query": {"vector": [1.0] * 9_000}})
+        assert 40_000 < len(body) < 50_000
+        headers = {"content-type": "application/json"}
+        path = "/api/archives/land/search"
+        problem(small.post(path, content=body, headers=headers), 413, "too-large")
+
+        def parts() -> Iterator[bytes]:  # without saying how long it will be
+            for _ in range(100):
+                yield b" " * 1000
+
+        problem(small.post(path, content=parts(), headers=headers), 413, "too-large")
+        boundary = {"content-type": "multipart/form-data; boundary=x"}
+
+        def form() -> Iterator[bytes]:
+            yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            yield from parts()
+
+        problem(small.post(f"{path}/images", content=form(), headers=boundary), 413, "too-large")
+
+
+def test_who_sends_slowly_does_not_hold_the_service(world: World) -> None:
+    app = create_app({"land": world.land}, settings(world, body_seconds=0.3), page=False)
+    with running(app) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as slow:
+            slow.sendall(
+                b"POST /api/archives/land/search HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+                b"Content-Type: application/json\r\n\r\n{"
+            )
+            start = time.monotonic()
+            answer = slow.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - start < 10
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'"' + b"a" * 100_000,
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"query": {"vector": [1e400]}}',
+        b'{"query": {"vector": [NaN]}}',
+        b'{"query": {"vector": [1, "a"]}}',
+        b'{"query": {"vector": []}}',
+        b'{"query": {"vector": [1, 2]}}',
+        b'{"query": {"id": ""}}',
+        b'{"query": {"id": "\\ud800"}}',
+        b'{"query": {"id": "a", "vector": [1]}}',
+        b'{"query": {"source": "/etc/passwd", "window": [0, 0, 1, 1]}}',
+        b'{"query": {"scene": "/etc/passwd", "window": [0, 0, 1, 1]}}',
+        b'{"query": "/etc/passwd"}',
+        b'{"query": {"vector": [1]}, "k": 0}',
+        b'{"query": {"vector": [1]}, "k": -1}',
+        b'{"query": {"vector": [1]}, "k": 100000}',
+        b'{"query": {"vector": [1]}, "k": 1e30}',
+        b'{"query": {"vector": [1]}, "k": true}',
+        b'{"query": {"vector": [1]}, "offset": -1}',
+        b'{"query": {"vector": [1]}, "at_least": 1}',
+        b'{"query": {"vector": [1]}, "ranking": "' + b"a" * 1000 + b'"}',
+        b'{"query": {"vector": [1]}, "filter": {"bbox": [0, 0, 1e999, 1]}}',
+        b'{"query": {"vector": [1]}, "filter": {"bbox": [0, 91, 1, 92]}}',
+        b'{"query": {"vector": [1]}, "filter": {"start": "2021-13-45"}}',
+        b'{"query": {"vector": [1]}, "filter": {"geometry": {"type": "Polygon"}}}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_bodies_that_are_no_search(http: TestClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = http.post("/api/archives/land/search", content=body, headers=headers)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Traceback" not in answer.text
+
+
+def test_windows_of_any_numbers(http: TestClient, world: World) -> None:
+    scene = scene_id(str(world.scene))
+    for where in (
+        {"window": [0, 0, 2**31, 1]},
+        {"window": [0, 0, 2**31 - 1, 2**31 - 1]},
+        {"window": [-(2**31) + 1, 0, 10, 10]},
+        {"window": [0, 0, 0, 0]},
+        {"window": [0, 0, -5, 5]},
+        {"window": [0.5, 0, 5, 5]},
+        {"bbox": [0, 0, 0, 0]},
+        {"bbox": [1e308, -1e308, 1e308, 1e308]},
+        {"bbox": [16, 45, 17, 46], "point": [16, 45], "size": 5},
+        {"point": [16.3, 45.12]},
+        {"point": [1e300, 95], "size": 100},
+        {"point": [16.3, 45.12], "size": 1e9},
+        {"point": [16.3, 45.12], "size": -1},
+        {},
+    ):
+        body = {"query": {"scene": scene, **where}, "k": 1}
+        answer = http.post("/api/archives/land/search", json=body)
+        assert answer.status_code in (200, 422), (where, answer.text)
+
+
+# Names and conditions
+
+
+TRAVERSALS = [
+    "../../../etc/passwd",
+    "..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e/%2e%2e/etc/passwd",
+    "/etc/passwd",
+    "....//....//etc/passwd",
+    "..\\..\\windows",
+    "a\0b",
+    "'; DROP TABLE items; --",
+    "' OR '1'='1",
+    "x" * 4000,
+    "\N{SNOWMAN}",
+]
+
+
+@pytest.mark.parametrize("name", TRAVERSALS)
+def test_ids_are_only_looked_up(http: TestClient, name: str, world: World) -> None:
+    from urllib.parse import quote
+
+    count = len(world.land)
+    for path in (
+        f"/api/archives/land/items/{quote(name, safe='')}",
+        f"/api/archives/land/items/{quote(name, safe='')}/thumbnail",
+        f"/api/archives/{quote(name[:200], safe='')}",
+        f"/api/archives/land/scenes/{quote(name, safe='')}",
+        f"/api/archives/land/scenes/{quote(name, safe='')}/tiles/1/1/1.png",
+    ):
+        answer = http.get(path)
+        assert answer.status_code in (404, 422), (path, answer.status_code)
+        assert "root:" not in answer.text
+    for body in ({"query": {"id": name}}, {"like": [{"id": name}]}):
+        problem(http.post("/api/archives/land/search", json=body), 404, "unknown-id")
+    answer = http.delete(f"/api/archives/land/items/{quote(name, safe='')}", headers=OWNER)
+    assert answer.status_code == 404
+    answer = http.post("/api/archives/land/items/delete", json={"ids": [name]}, headers=OWNER)
+    assert answer.json() == {"deleted": 0}
+    assert len(world.land) == count
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "1=1; DROP TABLE items",
+        "id IN (SELECT id FROM items)",
+        "folder = 'a' UNION SELECT 1",
+        "pg_sleep(10) = 1",
+        "load_extension('x') IS NULL",
+        "length(folder) > 1",
+        "folder || 'a' = 'b'",
+        "CASE WHEN 1=1 THEN true ELSE false END",
+        "1=1 -- comment'",
+        "@@version = 1",
+        "${jndi:ldap://x}",
+        "__import__('os').system('id') = 0",
+        "(" * 5000,
+        "NOT " * 2000 + "a = 1",
+        "a" * 20_000,
+        "",
+    ],
+)
+def test_conditions_only_compare(http: TestClient, where: str) -> None:
+    start = time.monotonic()
+    body = {"query": {"vector": [1] * 16}, "filter": {"where": where}, "k": 3}
+    answer = http.post("/api/archives/land/search", json=body)
+    assert time.monotonic() - start < 5
+    if answer.status_code == 200:  # a comment is passed over, as SQL has it
+        assert where == "1=1 -- comment'"
+    else:
+        problem(answer, 422, "usage")
+    listed = http.get("/api/archives/land/items", params={"where": where})
+    assert listed.status_code == answer.status_code
+
+
+def test_the_place_in_a_list_is_no_condition(http: TestClient) -> None:
+    everything = http.get("/api/archives/land/items", params={"limit": 1000}).json()
+    for after in ("' OR '1'='1", "') OR (1=1", "zzzz"):
+        answer = http.get("/api/archives/land/items", params={"after": after}).json()
+        expected = [item["id"] for item in everything["items"] if item["id"] > after]
+        assert [item["id"] for item in answer["items"]] == expected
+
+
+# Sources on other machines
+
+
+@pytest.fixture
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A web server that notes what is asked of it."""
+    asked: list[str] = []
+
+    class Noting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Noting)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_service_does_not_fetch_what_a_record_names(
+    tmp_path: Path, listening: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    url, asked = listening
+    encoder = ColourEncoder()
+    archive = Archive.create(tmp_path / "archive", encoder)
+    properties = {"bands": ["red=1"], "stretch": "none", "window": [0, 0, 9, 9]}
+    record = Record("far", f"{url}/far.tif", "x", properties=properties)
+    archive._store.add([record], np.ones((1, 16), np.float32))
+    scene = scene_id(record.source)
+    requests = [
+        ("GET", "/api/archives/a/items/far/thumbnail", None),
+        ("GET", f"/api/archives/a/scenes/{scene}", None),
+        ("GET", f"/api/archives/a/scenes/{scene}/tiles/1/1/1.png", None),
+        ("POST", "/api/archives/a/search", {"query": {"scene": scene, "window": [0, 0, 9, 9]}}),
+        (
+            "POST",
+            "/api/archives/a/search",
+            {"like": [{"scene": scene, "window": [0, 0, 9, 9]}], "query": {"id": "far"}},
+        ),
+        ("POST", "/api/archives/a/additions", {"paths": [f"{url}/far.tif"]}),
+    ]
+    with TestClient(create_app({"a": archive}, Settings(api_key=KEY), page=False)) as http:
+        for method, path, body in requests:
+            problem(http.request(method, path, json=body, headers=OWNER), 403, "forbidden")
+        assert http.get("/api/archives/a/items/far").status_code == 200
+        assert search(http, "a", query={"vector": [1] * 16})["hits"][0]["id"] == "far"
+    assert asked == []
+    allowed = Settings(api_key=KEY, allow_remote=True)
+    with TestClient(create_app({"a": archive}, allowed, page=False)) as http:
+        assert http.get("/api/archives/a/items/far/thumbnail").status_code == 410
+    assert asked
+
+
+# What is shown
+
+
+def test_names_and_properties_are_only_ever_data(tmp_path: Path) -> None:
+    """Scripts in them come out as JSON, which no browser takes for a page."""
+    script = "<script>alert(1)</script>"
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+    record = Record(script, f"/data/{script}.png", "x", properties={"name": script, script: script})
+    archive._store.add([record], np.ones((1, 16), np.float32))
+    with TestClient(create_app({"a": archive}, page=False)) as http:
+        answers = [
+            http.get("/api/archives/a/items"),
+            http.get("/api/archives/a/items", params={"format": "geojson"}),
+            http.get(f"/api/archives/a/items/{script}"),
+            http.get("/api/archives/a/scenes"),
+            http.post("/api/archives/a/search", json={"query": {"vector": [1] * 16}}),
+            http.get(f"/api/archives/{script}"),
+            http.get(f"/{script}"),
+            http.get(f"/api/archives/a/items/{script}/thumbnail"),
+            http.get(f"/problems/{script}"),
+        ]
+    for answer in answers:
+        assert "json" in answer.headers["content-type"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answers[0].json()["items"][0]["properties"][script] == script
+
+
+def test_the_service_is_called_by_its_own_names_only(world: World) -> None:
+    """A page of another site that has its name point here is not answered (DNS rebinding)."""
+    hosts = ("localhost", "127.0.0.1", "[::1]")
+    app = create_app({"land": world.land}, settings(world, hosts=hosts), page=False)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as http:
+        for host in ("localhost", "127.0.0.1:8000", "LOCALHOST:1", "[::1]:8000"):
+            assert http.get("/api/archives", headers={"host": host}).status_code == 200
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::1"):
+            answer = http.get("/api/archives", headers={"host": host})
+            problem(answer, 403, "forbidden")
+
+
+def test_an_error_of_the_service_tells_nothing_of_its_inside(
+    app: FastAPI, http: TestClient, world: World, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("the secret inside")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Archive, "search", broken)
+        body = {"query": {"vector": [1] * 16}}
+        answer = http.post("/api/archives/land/search", json=body)
+    told = problem(answer, 500, "internal")
+    assert "secret" not in answer.text
+    assert told["request"]
+    assert "the secret inside" in caplog.text
+
+
+def test_no_secret_is_in_the_log(
+    http: TestClient, caplog: pytest.LogCaptureFixture, world: World
+) -> None:
+    caplog.set_level(logging.DEBUG, "rsir")
+    http.get("/api/archives/land/additions", headers=OWNER)
+    http.get("/api/archives/land/additions", headers={"Authorization": "Bearer guess-of-a-key"})
+    http.get(f"/api/archives?key={KEY}", headers={"Cookie": f"key={KEY}"})
+    lines = [JsonLines().format(record) for record in caplog.records]
+    assert len(lines) >= 3
+    assert not [line for line in lines if KEY in line or "guess-of-a-key" in line]
+
+
+def test_nobody_writes_lines_of_the_log(http: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rsir")
+    http.get("/api/archives/x%0a%7B%22message%22%3A%22forged%22%7D")
+    lines = [JsonLines().format(record) for record in caplog.records]
+    assert lines
+    for line in lines:
+        assert "\n" not in line
+        assert json.loads(line)["message"] in ("request", "search")
