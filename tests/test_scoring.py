@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from rsir import ranking, scoring
+from rsir.distances import Distance
 from rsir.errors import DataError, UsageError
 from rsir.metrics.binary import average_precision, average_precision_at_k, nmrr, precision_at_k
 from rsir.metrics.curves import interpolated_precision
@@ -518,9 +519,7 @@ def test_blocks_are_of_a_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     # 13 of a class are the most: eight queries, with what is made of 50 images and 13 groups.
     monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (24 * 50 + 16 * 13 * 9))
     between = scoring.DISTANCES["euclidean"].between
-    watched = scoring.Distance(
-        lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g)
-    )
+    watched = Distance(lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g))
     monkeypatch.setattr(scoring, "DISTANCES", {"euclidean": watched})
     score_queries(images, images, ranking="euclidean", measures=("map",))
     assert seen == [8] * 6 + [2]
@@ -654,6 +653,23 @@ def test_what_all_vectors_have_in_common_is_no_distance(offset: float) -> None:
             images, images, ranking="euclidean", own=torch.arange(120), block=block
         )
         assert scores.per_query["map"].mean() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ncc"])
+def test_directions_are_those_of_the_smallest_and_the_largest_values(metric: str) -> None:
+    """Where the squares of float32 values overflow or vanish, and where a mean is most of them."""
+    random = np.random.default_rng(0)
+    targets = np.arange(60) % 6
+    vectors = random.normal(size=(6, 16))[targets] + random.normal(0, 0.7, (60, 16))
+    for scale, offset in ((1e37, 0.0), (1e-36, 0.0), (1.0, 5000.0 if metric == "ncc" else 0.0)):
+        moved = (vectors * scale + offset).astype(np.float32)
+        distances = ranking.pairwise(metric, moved, moved)
+        rankings = loop_rankings(distances, targets, targets, True)
+        images = described(moved, targets)
+        found = score_queries(images, images, ranking=metric, own=torch.arange(60))
+        wanted = [row["map"] for row in loop_scores(rankings, False)]
+        assert found.per_query["map"].tolist() == pytest.approx(wanted, abs=1e-3)
+        assert found.per_query["map"].mean() == pytest.approx(np.mean(wanted), abs=1e-4)
 
 
 def test_distances_that_overflow_are_refused() -> None:

@@ -6,6 +6,7 @@ Never Q × N at once: a block of queries is ranked, measured, and forgotten.
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rsir.distances import DISTANCES, differing_signs
 from rsir.errors import DataError, UsageError
 from rsir.metrics.binary import (
     Denominator,
@@ -50,76 +52,18 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 20 * 2**20
-"""Memory for what is made of one block of queries; our choice. A core at a time has one, and one
-more waits."""
-
-
-def _unit(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    unit = functional.normalize(gallery, dim=1)
-    return unit if queries is gallery else functional.normalize(queries, dim=1), unit
-
-
-def _centred_unit(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    centred = gallery - gallery.mean(dim=1, keepdim=True)
-    if queries is gallery:
-        return _unit(centred, centred)
-    return _unit(queries - queries.mean(dim=1, keepdim=True), centred)
-
-
-def _around_mean(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    # What all vectors have in common is no distance, but costs digits in a matrix product.
-    middle = gallery.double().mean(dim=0)
-    return queries.double() - middle, gallery.double() - middle
-
-
-def _signs(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.where(queries > 0, 1.0, -1.0), torch.where(gallery > 0, 1.0, -1.0)
-
-
-def _one_minus_dot(queries: Tensor, gallery: Tensor) -> Tensor:
-    return (queries @ gallery.T).neg_().add_(1)
-
-
-def _root_of_squares(queries: Tensor, gallery: Tensor) -> Tensor:
-    # In float64, for the product is a small difference of large numbers.
-    squares = (queries @ gallery.T).mul_(-2)
-    squares += queries.square().sum(dim=1)[:, None]
-    squares += gallery.square().sum(dim=1)
-    return squares.clamp_(min=0).sqrt_().float()
-
-
-def _differing_signs(queries: Tensor, gallery: Tensor) -> Tensor:
-    # (bits - q · g) / 2: small whole numbers, so exact in float32.
-    return (queries @ gallery.T).sub_(queries.shape[1]).div_(-2)
-
-
-@dataclass(frozen=True)
-class Distance:
-    """A distance by matrix products, on any device: of what `prepare` makes of the vectors.
-
-    prepare: (Q, D), (N, D) → both, as `between` takes them. between: (Q, D), (N, D) → (Q, N).
-    """
-
-    prepare: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    between: Callable[[Tensor, Tensor], Tensor]
-
-
-DISTANCES: Mapping[str, Distance] = {
-    "cosine": Distance(_unit, _one_minus_dot),
-    "euclidean": Distance(_around_mean, _root_of_squares),
-    "ncc": Distance(_centred_unit, _one_minus_dot),
-    "hamming": Distance(_signs, _differing_signs),
-}
-"""As in `rsir.ranking`, in float32; for hash codes from the relaxed codes, whose signs are the
-bits."""
+BLOCK_BYTES = 12 * 2**20
+"""Memory for what is made of one block of queries, of which each core has one; our choice. More if
+the gallery is large: all blocks together may then take as much as its vectors."""
 
 CODES = ("hamming", ADAPTIVE)
 """Rankings by hash codes."""
 RANKINGS = (*DISTANCES, ADAPTIVE)
+WIDE = ("euclidean", ADAPTIVE)
+"""Rankings by distances in float64."""
 WITHOUT_PROBABILITIES = "needs class probabilities, which the model does not give"
 
-WORKERS = 8
+WORKERS = 16
 """Blocks that are ranked at once, at most; our choice, for the memory that they take."""
 
 
@@ -167,7 +111,7 @@ class Described:
 
     def check(self, ranking: str) -> None:
         """DataError for values that cannot be ranked; UsageError for probabilities missing."""
-        if not bool(torch.isfinite(self.embedding).all()):
+        if not all(math.isfinite(end) for end in self.embedding.aminmax()):
             raise DataError("the model gives values that are not finite; it cannot be ranked")
         if ranking == "cosine" and not bool(self.embedding.any(dim=1).all()):
             raise DataError("the model gives a vector of zeros, which cosine cannot rank")
@@ -241,11 +185,13 @@ def score_queries(
     relevance = _Relevance(queries, gallery, own)
     # ANMRR needs the largest R of all queries before the first is scored.
     largest = int(relevance.counts(block).max())
-    block = block or relevance.rows_at_once(largest)
+    memory = max(BLOCK_BYTES, gallery.embedding.nbytes // _workers(gallery.embedding.device))
+    block = block or relevance.rows_at_once(memory, largest, ranking in WIDE)
     blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
     count = len(gallery) - (own is not None)
     drawn = Curves(count, queries.embedding.device) if curves else None
-    found: list[dict[str, Tensor]] = []
+    found: list[Tensor] = []
+    names: list[str] = []
     listed: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def scored(rows: slice) -> tuple[_Ranked | None, dict[str, Tensor]]:
@@ -260,12 +206,14 @@ def score_queries(
     ranked_blocks = _side_by_side(scored, blocks, queries.embedding.device)
     with closing(ranked_blocks):
         for ranked, values in ranked_blocks:
-            found.append(values)
+            # Copied by this thread: small tensors would leave gaps in the memory of the others.
+            names = list(values)
+            found.append(torch.stack(list(values.values())) if values else torch.empty(0, 0))
             if drawn is not None and ranked is not None:
                 drawn.add(ranked)
             if nearest and ranked is not None:
                 listed.append(ranked.nearest(min(nearest, count)))
-    per_query = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    per_query = dict(zip(names, torch.cat(found, dim=1), strict=True))
     empty = torch.empty(len(queries), 0)
     rows_of, distances_of, shares = (
         tuple(torch.cat(parts) for parts in zip(*listed, strict=True))
@@ -284,24 +232,32 @@ def score_queries(
 T = TypeVar("T")
 
 
+def _workers(device: torch.device) -> int:
+    """How many blocks are worked on at once, at most."""
+    return min(torch.get_num_threads(), WORKERS) if device.type == "cpu" else 1
+
+
 def _side_by_side(
     work: Callable[[slice], T], blocks: Sequence[slice], device: torch.device
 ) -> Generator[T]:
-    """What `work` makes of each block, in order; on a CPU some blocks at once.
+    """What `work` makes of each block, in order; on a CPU a block a core at once.
 
-    Only half of the work is a matrix product, which torch itself spreads over the cores: with a
-    block a core all of it is spread. Meanwhile torch's number of threads is another, so close it
-    when done.
+    Meanwhile the libraries' numbers of threads are others, so close it when done.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    workers = min(threads, WORKERS, len(blocks))
+    workers, threads = min(_workers(device), len(blocks)), torch.get_num_threads()
     if workers == 1:
         yield from map(work, blocks)
         return
+    from threadpoolctl import threadpool_limits
+
     try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
-        ) as pool:
+        with (
+            # NumPy's products would wait for each other if they took several threads.
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(
+                workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+            ) as pool,
+        ):
             waiting: deque[Future[T]] = deque()
             for rows in blocks:
                 waiting.append(pool.submit(work, rows))
@@ -377,6 +333,13 @@ def _moved(tensor: Tensor | None, device: str) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    """bool, of the shape that they have together; on a CPU NumPy compares much faster."""
+    if one.device.type != "cpu":
+        return one == other
+    return torch.from_numpy(one.numpy() == other.numpy())
+
+
 class _Relevance:
     """What of the gallery is relevant to a block of queries, and how much."""
 
@@ -387,13 +350,15 @@ class _Relevance:
         if self.multi_label:
             self.queries, self.gallery = ((t > 0).float() for t in (self.queries, self.gallery))
             self.most = max(1, int(self.queries.sum(dim=1).max()))
+        else:
+            self.queries, self.gallery = self.queries.int(), self.gallery.int()
 
     def gains(self, rows: slice) -> Tensor:
         """(Q, N) labels in common, int32, 0 for the query itself; of classes bool, where equal."""
         if self.multi_label:
             gains = (self.queries[rows] @ self.gallery.T).to(torch.int32)
         else:
-            gains = self.queries[rows, None] == self.gallery
+            gains = _equal(self.queries[rows, None], self.gallery)
         return gains if self.own is None else gains.scatter_(1, self.own[rows, None], 0)
 
     @functools.cached_property
@@ -402,20 +367,22 @@ class _Relevance:
         if self.multi_label:
             return self.gallery
         classes = int(max(self.queries.max(), self.gallery.max())) + 1
-        return functional.one_hot(self.gallery, classes).float()
+        return functional.one_hot(self.gallery.long(), classes).float()
 
-    def rows_at_once(self, largest: int) -> int:
-        """How many queries a block takes, so that all that is made of them fits BLOCK_BYTES.
+    def rows_at_once(self, memory: int, largest: int = 0, wide: bool = True) -> int:
+        """How many queries a block takes, so that what is made of them takes `memory` bytes.
 
-        Distances, keys and gains of each image, and float64 numbers of each group: at most as many
-        groups as the `largest` R, with a number for each gain among their numbers.
+        Of each image a distance, which becomes a key, and a gain: 8 bytes, or 24 of `wide` ones or
+        several labels. Of each group float64 numbers: at most as many groups as the `largest` R,
+        with a number for each gain among their numbers.
         """
-        each = 24 * len(self.gallery) + 16 * largest * (8 + self.most)
-        return max(1, BLOCK_BYTES // each)
+        pair = 24 if wide or self.multi_label else 8
+        each = pair * len(self.gallery) + 16 * largest * (8 + self.most)
+        return max(1, memory // each)
 
     def counts(self, rows: int | None = None) -> Tensor:
         """(Q,) int64 how many are relevant; counted for so many queries at a time."""
-        rows = rows or self.rows_at_once(0)
+        rows = rows or self.rows_at_once(BLOCK_BYTES)
         blocks = range(0, len(self.queries), rows)
         return torch.cat([self.totals(slice(start, start + rows)) for start in blocks])
 
@@ -454,7 +421,9 @@ class _Ranked:
         if ranking == "hamming" and self.by_radius is not None:
             self.groups = self.by_radius
         else:
-            self.groups = tie_groups(gains, self.distances_of(), most=most, order=order)
+            self.groups = tie_groups(
+                gains, self.distances_of(), most=most, order=order, overwrite=True
+            )
         # Measures at k need no more, and the rest is most of it.
         self.head = self.groups.head(max(*HITS_AT, *PRECISIONS_AT, *AP_AT, *GRADED_AT))
 
@@ -485,8 +454,6 @@ def _distances(queries: Described, gallery: Described, ranking: str, own: Tensor
         distances = _adaptive(queries, gallery)
     else:
         distances = DISTANCES[ranking].between(queries.embedding, gallery.embedding)
-    if not bool(torch.isfinite(distances.amax())):
-        raise DataError("the model gives values so large that their distances are not finite")
     return distances if own is None else distances.scatter_(1, own, torch.inf)
 
 
@@ -500,7 +467,7 @@ def _radius_groups(
 ) -> TieGroups:
     """The rankings by Hamming distance, a column for each distance 0 … bits."""
     bits = queries.embedding.shape[1]
-    distances = _differing_signs(queries.embedding, gallery.embedding)
+    distances = differing_signs(queries.embedding, gallery.embedding)
     if own is None:
         return counted_groups(gains, distances, bits + 1, most=most, order=order)
     # A query itself is put beyond all, and left out with that group.
@@ -516,7 +483,7 @@ def _adaptive(queries: Described, gallery: Described) -> Tensor:
     assert gallery.probabilities is not None
     likeliest = queries.probabilities.argmax(dim=1)
     factors = (1.0 - gallery.probabilities.double()).exp().T
-    return factors[likeliest] * _differing_signs(queries.embedding, gallery.embedding)
+    return factors[likeliest] * differing_signs(queries.embedding, gallery.embedding)
 
 
 def _measures(ranked: _Ranked, largest: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:

@@ -95,6 +95,8 @@ def test_floats_sort_as_floats(
     assert listed(tie_groups(gains, distances, most=most, order=order)) == wanted
     assert torch.equal(distances, kept[0])
     assert torch.equal(gains, kept[1])
+    again = tie_groups(gains, distances, most=most, order=order, overwrite=True)
+    assert listed(again) == wanted
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -109,15 +109,16 @@ def place_sum(groups: TieGroups, first: Tensor, step: Tensor, k: int | None) -> 
     the m places.
     """
     places, before = groups.within(k), groups.before
-    alone = first / (before + 1) * places
-    if not bool((places > 1).any()):
-        return alone
-    last = before + places
-    numbers = torch.arange(1, int(last.max()) + 1, dtype=torch.float64, device=first.device)
+    summed = first / (before + 1) * places
+    several = places > 1
+    if not bool(several.any()):
+        return summed
+    first, step, places, before = (t[several] for t in (first, step, places, before))
+    numbers = torch.arange(1, int((before + places).max()) + 1, device=first.device).double()
     harmonic = torch.cat([numbers.new_zeros(1), (1 / numbers).cumsum(0)])
-    inverses = harmonic[last.long()] - harmonic[before.long()]
-    several = first * inverses + step * (places - (before + 1) * inverses)
-    return torch.where(places > 1, several, alone)
+    inverses = harmonic[(before + places).long()] - harmonic[before.long()]
+    more = first * inverses + step * (places - (before + 1) * inverses)
+    return summed.masked_scatter_(several, more)
 
 
 @dataclass(frozen=True, eq=False)

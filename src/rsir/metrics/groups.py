@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,7 +28,8 @@ These are the highest and the lowest that a measure can be, but not of two that 
 the first k hold, AP@k "found" and NDCG@k of the list: there, finding more can count as less."""
 
 ROWS_AT_ONCE = 16
-"""Rows that a thread sorts at a time; our choice: enough to hide what handing them out costs."""
+"""Rows of keys that are worked on at a time; our choice: enough to hide what handing them out to
+threads costs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class TieGroups:
         sizes, levels = sizes.double(), levels.double()
         if before is None:
             before = sizes.cumsum(1) - sizes
-        relevant = levels.sum(dim=2)
+        relevant = levels.sum(dim=2) if levels.shape[2] > 1 else levels[..., 0]
         found = relevant.cumsum(1) - relevant
         gain, gained = relevant, found
         if levels.shape[2] > 1:
@@ -97,39 +99,47 @@ def gains_of(levels: Tensor) -> Tensor:
 
 
 def tie_groups(
-    gains: Tensor, distances: Tensor | None = None, *, most: int = 1, order: Order = "expected"
+    gains: Tensor,
+    distances: Tensor | None = None,
+    *,
+    most: int = 1,
+    order: Order = "expected",
+    overwrite: bool = False,
 ) -> TieGroups:
     """The groups of rankings that hold anything relevant.
 
     gains: (Q, N) whole numbers 0 … most, or bool. distances: (Q, N), at least 0 or infinite, in
     any order, float32 or float64; None says that the items stand in their order and none are
-    equal. Where a distance is infinite the gain must be 0. Q × N is sorted in place in one buffer,
-    as whole numbers that hold distance and gain, so no order of items is needed.
+    equal. Where a distance is infinite the gain must be 0. overwrite: the memory of the distances
+    may be used. Q × N is sorted in place in one buffer, as whole numbers that hold distance and
+    gain, so no order of items is needed.
     """
     check_order(order)
     rows, count = gains.shape
     if distances is None:
         distances = torch.arange(count, dtype=torch.float32, device=gains.device).repeat(rows, 1)
+    elif not overwrite:
+        distances = distances.clone()
     bits = most.bit_length()
-    keys = _sorted(_keys(distances, _payload(gains, most, order), bits)).view(-1)
-    listed = keys & ((1 << bits) - 1)
-    flat = (listed != most if order == "best" else listed).nonzero()[:, 0]
+    keys = _sorted(_keys(distances.contiguous(), _payload(gains, most, order), bits)).view(-1)
+    listed = keys.to(torch.int8 if bits < 8 else torch.int32).bitwise_and_((1 << bits) - 1)
+    flat = _places((listed - most if order == "best" else listed).bool())
     gain = listed[flat].long() if most > 1 else None
     del listed
-    key, query = keys[flat], flat // count if count else flat
-    if order == "expected":
-        key = key >> bits
-    # A new group wherever the query or the key changes.
-    new = torch.ones_like(flat, dtype=torch.bool)
-    new[1:] = (query[1:] != query[:-1]) | (key[1:] != key[:-1])
-    first = new.nonzero()[:, 0]
+    query = flat // count if count else flat
+    # What of a key tells groups apart, and whether the item before has the same.
+    apart = bits if order == "expected" else 0
+    key = keys.index_select(0, flat) >> apart
+    tied = keys.index_select(0, (flat - 1).clamp_(min=0)) >> apart == key
+    tied &= flat > query * count
+    # Of equal distance the irrelevant stand before the relevant: those follow one another.
+    new = torch.ones_like(tied)
+    new[1:] = ~tied[1:] | (flat.diff() != 1)
+    first = _places(new)
     relevant = first.diff(append=first.new_tensor([len(flat)]))
-    begin = start = flat[first]
-    if order == "expected":
-        # The irrelevant ones of a group stand before its relevant ones.
-        start = _run_start(keys, bits, count, begin)
+    begin, query = flat[first], query[first]
+    start = _run_start(keys, apart, query * count, begin, key[first], tied[first])
     sizes = begin + relevant - start
-    query = query[first]
     # Row by row into columns, which the groups of each query fill from the left.
     each = torch.bincount(query, minlength=rows)
     columns = int(each.max()) if len(each) else 0
@@ -137,8 +147,7 @@ def tie_groups(
 
     def placed(values: Tensor, elsewhere: int) -> Tensor:
         full = torch.full((rows, columns), elsewhere, dtype=torch.float64, device=gains.device)
-        full[filled] = values.double()
-        return full
+        return full.masked_scatter_(filled, values.double())
 
     if gain is None:
         levels = placed(relevant, 0)[..., None]
@@ -180,7 +189,13 @@ def check_order(order: str) -> None:
 
 
 def _payload(gains: Tensor, most: int, order: Order) -> Tensor:
-    """What stands in the lowest bits of a key: the least relevant first, or the most; int32."""
+    """What stands in the lowest bits of a key, the least relevant first, or the most.
+
+    int32; bool for plain relevance.
+    """
+    if most == 1:
+        # Comparing into bool is slow in torch, this is not.
+        return ~gains.bool() if order == "best" else gains.bool()
     payload = gains.to(torch.int32)
     return most - payload if order == "best" else payload
 
@@ -190,21 +205,27 @@ def _keys(distances: Tensor, payload: Tensor, bits: int) -> Tensor:
 
     The bits of a float that is not negative sort as the float does. A float32 has 31 of them: with
     one bit of payload they fill an int32, which sorts several times faster than an int64.
-    Of a distance that rounding has put below 0 the sign is dropped.
+    Of a distance that rounding has put below 0 the sign is dropped. The memory of `distances` may
+    be used.
     """
-    distances = distances.contiguous()
     if distances.dtype == torch.float32:
         keys = distances.view(torch.int32)
         if bits > 1:
-            return (keys & torch.iinfo(torch.int32).max).long() << bits | payload
+            keys &= torch.iinfo(torch.int32).max
+            return keys.long().bitwise_left_shift_(bits).bitwise_or_(payload)
     elif bits == 1:
         keys = distances.double().view(torch.int64)
     else:
         # No room for the payload beside 63 bits: the distance's rank in its row instead.
-        return (_dense_ranks(distances.double().abs()) << bits) | payload
+        return (
+            _dense_ranks(distances.double().abs_()).bitwise_left_shift_(bits).bitwise_or_(payload)
+        )
     # The sign is moved out, and the distance's highest bit takes its place: it is turned round.
-    turn = torch.iinfo(keys.dtype).min
-    return (keys << 1).bitwise_xor_(payload).bitwise_xor_(turn)
+    keys.bitwise_left_shift_(1).bitwise_xor_(torch.iinfo(keys.dtype).min)
+    # Torch makes a copy of the payload in the type of the keys: of a part of it at a time.
+    for row in range(0, len(keys), ROWS_AT_ONCE):
+        keys[row : row + ROWS_AT_ONCE].bitwise_xor_(payload[row : row + ROWS_AT_ONCE])
+    return keys
 
 
 def _dense_ranks(values: Tensor) -> Tensor:
@@ -234,23 +255,27 @@ def _sorted(keys: Tensor) -> Tensor:
     return keys
 
 
-def _run_start(keys: Tensor, bits: int, count: int, place: Tensor) -> Tensor:
-    """The first place of the run of equal distances that each `place` is in, within its row.
+def _run_start(
+    keys: Tensor, apart: int, row: Tensor, place: Tensor, wanted: Tensor, tied: Tensor
+) -> Tensor:
+    """The first place of the run of equal keys that each `place` is in, within its row.
 
-    keys: rows of `count`, one after another; places count through all of them. By bisection, and
-    only for those that have an equal neighbour before them.
+    keys: rows one after another, through all of which places count; equal without the last `apart`
+    bits, then as `wanted`. row: where the row of each place begins. tied: which have an equal
+    neighbour before them; only for those it is looked for, by bisection.
     """
-    wanted = keys[place] >> bits
-    tied = keys[(place - 1).clamp(min=0)] >> bits == wanted
-    tied &= place % count > 0
     if not bool(tied.any()):
         return place
-    high, wanted = place[tied], wanted[tied]
-    low = high - high % count
+    low, high, wanted = row[tied], place[tied], wanted[tied]
     while bool((low < high).any()):
         middle = (low + high) // 2
-        inside = keys[middle] >> bits == wanted
+        inside = keys[middle] >> apart == wanted
         low, high = torch.where(inside, low, middle + 1), torch.where(inside, middle, high)
-    start = place.clone()
-    start[tied] = high
-    return start
+    return place.masked_scatter(tied, high)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """(M,) int64, where the flattened mask is true; on a CPU NumPy finds it much faster."""
+    if mask.device.type != "cpu":
+        return mask.flatten().nonzero()[:, 0]
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
