@@ -52,7 +52,7 @@ GRADED_AT = (10, 100)
 RADIUS = 2
 """Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
-BLOCK_BYTES = 12 * 2**20
+BLOCK_BYTES = 20 * 2**20
 """Memory for what is made of one block of queries, of which each core has one; our choice. More if
 the gallery is large: all blocks together may then take as much as its vectors."""
 
