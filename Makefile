@@ -23,11 +23,13 @@ check: $(READY)  ## what must pass before a commit: style, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## search speed beside FAISS and LanceDB alone, in one run
+bench: $(READY)  ## search speed beside FAISS, USearch and LanceDB alone, and how it grows
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/growth.py
 
-docs: $(READY)  ## regenerate docs/cli.md from the shell's own help, and docs/pictures
+docs: $(READY)  ## docs/cli.md from the shell's own help, the tables, and docs/pictures
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/screenshots.py
 
 # uv resolves the GPU build of torch from the registry; plain pip may pick a CPU wheel that
 # torchvision cannot be imported with, so pip is only used to get uv.
