@@ -58,6 +58,8 @@ CHUNK = 1_000_000
 BATCH = 32
 CHECKED = 3
 SECONDS = 10.0
+TURN = 10
+"""Searches of one contender in a row."""
 FEWEST = 3
 SHARES = {"0.01 %": 1, "1 %": 100, "50 %": 5000}
 RESULTS = Path(__file__).parent / "results" / "search.json"
@@ -323,15 +325,17 @@ def measure(
     """The seconds of each search of `size` queries at once."""
     batches = [queries[n : n + size] for n in range(0, len(queries), size)]
     took: dict[str, list[float]] = {name: [] for name in contenders}
-    for search in contenders.values():
-        search(batches[0])
-    for batch in batches:
+    # In turns, so that all meet the same disturbances, but of several searches each: in use, too, a
+    # search finds its code and its threads warm.
+    for start in range(0, len(batches), TURN):
         for name, search in contenders.items():
             if sum(took[name]) > seconds and len(took[name]) >= FEWEST:
                 continue
-            start = time.perf_counter()
-            search(batch)
-            took[name].append(time.perf_counter() - start)
+            search(batches[start])
+            for batch in batches[start : start + TURN]:
+                began = time.perf_counter()
+                search(batch)
+                took[name].append(time.perf_counter() - began)
     return took
 
 

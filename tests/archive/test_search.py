@@ -293,6 +293,8 @@ def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path):
         assert found(hits) == ranked(archive, query, metric="hamming", bits=13)[:12]
         assert all(0 <= hit.calibrated < 1 for hit in hits)
         assert found(archive.search(query, 12)) == ranked(archive, query)[:12]
+    together = archive.search_many(list(vectors), 12)
+    assert [found(hits) for hits in together] == [ranked(archive, v)[:12] for v in vectors]
     with pytest.raises(UsageError, match="searched by"):
         archive.search(vectors[0], ranking="cosine")
 

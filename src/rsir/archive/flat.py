@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faiss
@@ -57,6 +58,10 @@ class FlatCodes:
         return FlatCodes(self.codes[places])
 
 
+_QUERIES_APART = 4
+"""Adaptive searches from so many queries on are done side by side. Our choice."""
+
+
 class FlatAdaptive:
     """Exact search over vectors of "adaptive-hamming:K"; the row number breaks ties.
 
@@ -102,10 +107,18 @@ class FlatAdaptive:
         if not k or not len(queries):
             return [(np.empty(0, np.int64), np.empty(0))] * len(queries)
         codes, probabilities = unpacked(queries, self._classes)
-        return [
-            self._nearest(np.ascontiguousarray(code), int(column), k)
-            for code, column in zip(codes, probabilities.argmax(axis=1), strict=True)
-        ]
+        codes, likeliest = np.ascontiguousarray(codes), probabilities.argmax(axis=1).tolist()
+
+        def found(query: int) -> Found:
+            return self._nearest(codes[query], likeliest[query], k)
+
+        threads = min(faiss.omp_get_max_threads(), len(queries))
+        if threads == 1 or len(queries) < _QUERIES_APART:
+            return list(map(found, range(len(queries))))
+        # Several steps each, of which FAISS's are the longest: a query a thread, not all threads on
+        # one step. OpenMP's number is each thread's own.
+        with ThreadPoolExecutor(threads, "rsir-adaptive", faiss.omp_set_num_threads, (1,)) as pool:
+            return list(pool.map(found, range(len(queries))))
 
     def plain(self) -> FlatCodes:
         """Search of the same codes by Hamming distance; their copy in order is made once."""
