@@ -14,7 +14,7 @@ from affine import Affine
 from PIL import Image
 from shapely.geometry import box, mapping, shape
 
-from rsir.archive import Archive, ById, ByWindow, Examples
+from rsir.archive import Archive, ById, ByWindow, Examples, flat
 from rsir.archive.calibration import Calibration
 from rsir.archive.diverse import OVERLAP, near_duplicate
 from rsir.archive.filters import Filter
@@ -284,7 +284,7 @@ def test_hits_read_their_records_when_they_are_looked_at(archive, monkeypatch):
         hits[30]
 
 
-def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path):
+def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path, monkeypatch):
     archive = Archive.create(tmp_path / "archive", ColourEncoder("adaptive-hamming:3", 13))
     archive.add(folder, tiling=Tiling(size=64))
     _, vectors = everything(archive)
@@ -293,8 +293,10 @@ def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path):
         assert found(hits) == ranked(archive, query, metric="hamming", bits=13)[:12]
         assert all(0 <= hit.calibrated < 1 for hit in hits)
         assert found(archive.search(query, 12)) == ranked(archive, query)[:12]
-    together = archive.search_many(list(vectors), 12)
-    assert [found(hits) for hits in together] == [ranked(archive, v)[:12] for v in vectors]
+    for apart in (10**6, 1):  # one after the other, and side by side
+        monkeypatch.setattr(flat, "_CODES_APART", apart)
+        together = archive.search_many(list(vectors), 12)
+        assert [found(hits) for hits in together] == [ranked(archive, v)[:12] for v in vectors]
     with pytest.raises(UsageError, match="searched by"):
         archive.search(vectors[0], ranking="cosine")
 

@@ -233,8 +233,17 @@ class Index:
             bitmap = faiss.swig_ptr(part.bitmap)
             parameters["sel"] = faiss.IDSelectorBitmap(len(self), bitmap)
         parameters["nprobe"] = min(probes, self.lists.nlist)
-        _, near = self.lists.search(
-            turned, min(count, len(self)), params=faiss.IVFRaBitQSearchParameters(**parameters)
+        count = min(count, len(self))
+        far, near = np.empty((len(turned), count), np.float32), np.empty((len(turned), count), int)
+        # Not `search`: faiss.contrib.torch_utils, which pytorch-metric-learning imports, puts one
+        # in its place that takes no parameters.
+        self.lists.search_c(
+            len(turned),
+            faiss.swig_ptr(np.ascontiguousarray(turned, np.float32)),
+            count,
+            faiss.swig_ptr(far),
+            faiss.swig_ptr(near),
+            faiss.IVFRaBitQSearchParameters(**parameters),
         )
         return [row[row >= 0] for row in near]
 

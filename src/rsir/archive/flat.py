@@ -59,7 +59,9 @@ class FlatCodes:
 
 
 _QUERIES_APART = 4
-"""Adaptive searches from so many queries on are done side by side. Our choice."""
+_CODES_APART = 500_000
+"""Adaptive searches of so many queries and codes are done side by side. Our choice: among fewer
+codes a search is so short that threads wait for each other longer than they search."""
 
 
 class FlatAdaptive:
@@ -113,7 +115,7 @@ class FlatAdaptive:
             return self._nearest(codes[query], likeliest[query], k)
 
         threads = min(faiss.omp_get_max_threads(), len(queries))
-        if threads == 1 or len(queries) < _QUERIES_APART:
+        if threads == 1 or len(queries) < _QUERIES_APART or len(self) < _CODES_APART:
             return list(map(found, range(len(queries))))
         # Several steps each, of which FAISS's are the longest: a query a thread, not all threads on
         # one step. OpenMP's number is each thread's own.
