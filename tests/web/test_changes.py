@@ -137,8 +137,8 @@ def test_deleting(http: TestClient, archive: Archive, place: Path) -> None:
     picture = f"/api/archives/a/items/{ids[0]}/thumbnail"
     assert http.get(picture).status_code == 200
     assert http.delete(f"/api/archives/a/items/{ids[0]}", headers=OWNER).status_code == 204
-    problem(http.delete(f"/api/archives/a/items/{ids[0]}", headers=OWNER), 404, "not-found")
-    problem(http.get(picture), 404, "not-found")  # also though it was kept
+    problem(http.delete(f"/api/archives/a/items/{ids[0]}", headers=OWNER), 404, "unknown-id")
+    problem(http.get(picture), 404, "unknown-id")  # also though it was kept
     body = {"ids": [ids[0], ids[1], ids[1], "nothing"]}
     answer = http.post("/api/archives/a/items/delete", json=body, headers=OWNER)
     assert answer.json() == {"deleted": 1}

@@ -83,7 +83,8 @@ def test_beyond_the_queue_the_answer_is_503_and_when_to_come_again(
         answers = [one.result() for one in started]
         statuses = Counter(answer.status_code for answer in answers)
         assert set(statuses) == {200, 503}
-        assert statuses[200] >= 4
+        assert statuses[200] >= 1
+        assert statuses[503] >= 1
         for answer in answers:
             if answer.status_code == 503:
                 problem(answer, 503, "overloaded")

@@ -223,8 +223,9 @@ def pymilvus() -> Any:
         import pymilvus
     except ImportError as error:
         raise MissingExtraError("a Milvus store", "milvus") from error
-    for handler in logging.getLogger("pymilvus").handlers:
-        handler.setLevel(logging.CRITICAL)
+    # Not their handlers: those may be somebody else's.
+    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
 
 
