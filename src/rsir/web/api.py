@@ -18,7 +18,7 @@ import rsir
 from rsir.archive.query import Query as ArchiveQuery
 from rsir.archive.query import Single
 from rsir.archive.summary import SourceSummary
-from rsir.errors import UsageError
+from rsir.errors import UnknownIdError, UsageError
 from rsir.web import metrics, scenes
 from rsir.web.additions import Addition
 from rsir.web.models import (
@@ -345,7 +345,7 @@ async def item(service: Asked, name: Name, id: ItemId) -> ItemOut:
 async def delete_item(service: Asked, name: Name, id: ItemId) -> None:
     """Forget one item; its file is left alone. Needs the API key."""
     if not await service.delete(name, [id]):
-        raise NotFoundError(f"the archive has no item {id!r}")
+        raise UnknownIdError(f"the archive has no item {id!r}")
 
 
 @api.get("/archives/{name}/scenes")
