@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
 
 from rsir.archive.filters import Filter
 from rsir.archive.lance import LanceStore
@@ -168,9 +170,7 @@ def test_an_index_whose_building_was_killed_is_never_used(tmp_path):
 @pytest.fixture(scope="module")
 def bucket():
     """A bucket of a server of this machine, which speaks S3; its uri."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    boto3 = pytest.importorskip("boto3")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
     settings = {

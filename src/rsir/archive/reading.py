@@ -286,13 +286,14 @@ class Reader:
 
 def _ahead(items: Iterable[T], count: int) -> Generator[T]:
     """The same items, made by a thread that is at most `count` of them ahead."""
-    made: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(count)
+    # An item in a tuple of one; an error; None at the end.
+    made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(count)
     left = threading.Event()
 
-    def put(is_item: bool, value: T | BaseException | None) -> None:
+    def put(value: tuple[T] | BaseException | None) -> None:
         while not left.is_set():
             try:
-                made.put((is_item, value), timeout=0.1)
+                made.put(value, timeout=0.1)
             except queue.Full:
                 continue
             return
@@ -300,25 +301,21 @@ def _ahead(items: Iterable[T], count: int) -> Generator[T]:
     def make() -> None:
         try:
             for item in items:
-                put(True, item)
+                put((item,))
                 if left.is_set():
                     return
         except BaseException as error:  # raised again where the items are taken
-            put(False, error)
+            put(error)
         else:
-            put(False, None)
+            put(None)
 
     thread = threading.Thread(target=make, name="rsir-scene", daemon=True)
     thread.start()
     try:
-        while True:
-            is_item, value = made.get()
-            if is_item:
-                yield value  # type: ignore[misc]  # put as an item
-            elif value is None:
-                return
-            else:
-                raise value  # type: ignore[misc]  # put as an error
+        while (value := made.get()) is not None:
+            if isinstance(value, BaseException):
+                raise value
+            yield value[0]
     finally:
         left.set()
         thread.join()
