@@ -1,20 +1,25 @@
 """How searching, opening, memory and adding grow from 10 000 to 10 000 000 records.
 
-    python benchmarks/growth.py [--only codes,floats]
+    python benchmarks/growth.py [--only codes,floats,largest]
 
-The records and contenders of benchmarks/search.py, whose results have the largest sizes (ten
-million codes, a million vectors of 512 floats, which are two gigabytes): run that first. Writes
+The records and contenders of benchmarks/search.py, whose results have the sizes from a million on:
+run that first. largest (not run unless named): ten million vectors of 512 floats, which are 20 GB
+and are searched only by what does not hold them in memory; it takes some 45 GB of disk, where
+--folder says, and its recall is by comparing with every vector as it is made. Writes
 benchmarks/results/growth.json and the log-log plot docs/pictures/growth.png.
 """
 
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 
+import faiss
 import numpy as np
 
 import search
+from rsir.archive import Archive
 from search import BATCH, K
 
 SIZES = {"codes": (10_000, 100_000), "floats": (10_000, 100_000)}
@@ -30,6 +35,7 @@ NAMES = {
 }
 """What they call the rankings."""
 ADDED = {"codes": "64 bits and 30 probabilities", "floats": "512 floats"}
+LARGEST = 10_000_000
 QUERIES = 30
 RESULTS = search.RESULTS.with_name("growth.json")
 PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "growth.png"
@@ -59,7 +65,7 @@ def point(kind: str, count: int) -> dict[str, object]:
         archive.optimize(keep_days=0)
         if kind == "floats":
             len(archive.search(queries[0], K, ranking="approximate"))
-        files = sum(f.stat().st_size for f in archive.path.rglob("*") if f.is_file())
+        files = size(archive)
         opening = search.probe(str(archive.path), rankings)
         contenders = {
             name: search.of_archive(archive, **({} if name == "exact" else {"ranking": name}))
@@ -79,16 +85,67 @@ def point(kind: str, count: int) -> dict[str, object]:
         "count": count,
         "add_more_s": more,
         "bytes": files,
-        "rankings": {
-            name: {
-                **opening[name],
-                "median_ms": 1000 * float(np.median(one[name])),
-                "p99_ms": 1000 * float(np.percentile(one[name], 99)),
-                "batch_ms_per_query": 1000 * float(np.median(batch[name])) / BATCH,
-                "recall": recalls.get(name, 1.0),
-            }
-            for name in rankings
-        },
+        "rankings": rows(opening, one, batch, recalls),
+    }
+
+
+def largest(count: int, folder: Path | None) -> dict[str, object]:
+    """The same of more floats than fit into memory, made piece by piece and never held at once."""
+    rng, rankings = np.random.default_rng(0), ("two-stage", "approximate")
+    queries = search.floats(np.random.default_rng(count), max(QUERIES, BATCH))
+    far, near = np.empty((BATCH, 0), np.float32), np.empty((BATCH, 0), np.int64)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        archive, store = search.archive_of(Path(made), "cosine", search.FLOATS)
+        for start in range(0, count, search.CHUNK):
+            vectors = search.floats(rng, min(search.CHUNK, count - start))
+            search.write(store, vectors, start)
+            found, places = faiss.knn(queries[:BATCH], vectors, K, faiss.METRIC_INNER_PRODUCT)
+            far, near = np.hstack([far, found]), np.hstack([near, places + start])
+            best = np.argsort(-far, axis=1)[:, :K]
+            far, near = (np.take_along_axis(all_, best, axis=1) for all_ in (far, near))
+            print(f"{start + len(vectors):,} written", flush=True)
+        begun = time.perf_counter()
+        len(archive.search(queries[0], K, ranking="approximate"))
+        print(f"indexed in {time.perf_counter() - begun:.0f} s", flush=True)
+        files = size(archive)
+        opening = search.probe(str(archive.path), rankings)
+        contenders = {name: search.of_archive(archive, ranking=name) for name in rankings}
+        one = search.measure(contenders, queries[:QUERIES], 1)
+        batch = search.measure(contenders, queries[:BATCH], BATCH)
+        recalls = {}
+        for name in rankings:
+            hits = search.of_archive(archive, read=True, ranking=name)(queries[:BATCH])
+            shared = [len({*found} & {*right}) for found, right in zip(hits, near, strict=True)]
+            recalls[name] = sum(shared) / (K * BATCH)
+        added = vectors[: search.COMMIT]
+        seconds = min(search.add(store, added, first) for first in (count, 2 * count))
+    return {
+        "count": count,
+        "add_more_s": seconds,
+        "bytes": files,
+        "rankings": rows(opening, one, batch, recalls),
+    }
+
+
+def size(archive: Archive) -> int:
+    return sum(f.stat().st_size for f in archive.path.rglob("*") if f.is_file())
+
+
+def rows(
+    opening: dict[str, dict[str, float]],
+    one: dict[str, list[float]],
+    batch: dict[str, list[float]],
+    recalls: dict[str, float],
+) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            **opening[name],
+            "median_ms": 1000 * float(np.median(one[name])),
+            "p99_ms": 1000 * float(np.percentile(one[name], 99)),
+            "batch_ms_per_query": 1000 * float(np.median(batch[name])) / BATCH,
+            "recall": recalls.get(name, 1.0),
+        }
+        for name in one
     }
 
 
@@ -132,8 +189,11 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
             # Adding is the same for all rankings of a table.
             several = names if "adding" not in title else list(names)[:1]
             for name in several:
-                x = [point["count"] for point in points]
-                y = [value(point, point["rankings"][name]) for point in points]
+                having = [point for point in points if name in point["rankings"]]
+                if several is not names:
+                    having = points
+                x = [point["count"] for point in having]
+                y = [value(point, point["rankings"].get(name, {})) for point in having]
                 colour, marker = style[names[name]]
                 label = names[name] if several is names else ADDED[kind]
                 axis.plot(x, y, color=colour, marker=marker, label=label, linewidth=1.8)
@@ -182,21 +242,31 @@ def shown(part: str) -> str:
     return table({part: json.loads(RESULTS.read_text("utf-8"))["results"][part]})
 
 
+def merged(points: list[dict], newer: list[dict]) -> list[dict]:
+    """By their size, each once."""
+    by_count = {point["count"]: point for point in (*points, *newer)}
+    return [by_count[count] for count in sorted(by_count)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="codes,floats")
+    parser.add_argument("--folder", type=Path, help="for the archive of largest")
     parser.add_argument("--search", type=Path, default=search.RESULTS)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     known = json.loads(options.results.read_text()) if options.results.exists() else {}
     results = known.get("results", {})
-    for kind in options.only.split(","):
-        results[kind] = [point(kind, count) for count in SIZES[kind]]
+    for part in options.only.split(","):
+        kind = "floats" if part == "largest" else part
+        new = [largest(LARGEST, options.folder)] if part == "largest" else []
+        new += [point(kind, count) for count in SIZES[kind] if part == kind]
+        results[kind] = merged(results.get(kind, []), new)
     cases = json.loads(options.search.read_text())["results"]
     for kind, points in results.items():
         larger = [of_case(kind, cases[name]) for name in LARGER[kind] if name in cases]
-        points[len(SIZES[kind]) :] = larger
+        results[kind] = merged(points, larger)
     found = {
         "command": "python benchmarks/growth.py",
         "machine": search.machine(),

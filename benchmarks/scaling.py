@@ -97,8 +97,10 @@ def where(memory: float) -> str:
 
 def embedded(kind: str, growth: dict) -> str:
     """The table of archives in a folder."""
-    point = growth["results"][kind][-1]
-    names = list(point["rankings"])
+    points = growth["results"][kind]
+    # The largest size at which each was measured: exact search of floats ends at what fits.
+    of = {name: point for point in points for name in point["rankings"]}
+    names = list(points[0]["rankings"])
     lines = [
         "| tiles | on disk | "
         + " | ".join(f"memory, {name}" for name in names)
@@ -108,17 +110,18 @@ def embedded(kind: str, growth: dict) -> str:
         "|--:|--:|" + "--:|" * (2 * len(names)) + "---|",
     ]
     for tiles in TILES:
-        times = tiles / point["count"]
-        memory = {n: point["rankings"][n]["memory_bytes"] * times for n in names}
+        times = {n: tiles / of[n]["count"] for n in names}
+        measured = {n: of[n]["rankings"][n] for n in names}
+        memory = {n: measured[n]["memory_bytes"] * times[n] for n in names}
         seconds = {
-            n: point["rankings"][n]["median_ms"]
+            n: measured[n]["median_ms"]
             / 1000
-            * (math.sqrt(times) if n == "approximate" else times)
+            * (math.sqrt(times[n]) if n == "approximate" else times[n])
             for n in names
         }
         cells = [
             f"{tiles:,}",
-            size(point["bytes"] * times),
+            size(points[-1]["bytes"] * tiles / points[-1]["count"]),
             *(size(memory[n]) for n in names),
             *(duration(seconds[n]) for n in names),
             where(memory[SHOWN[kind]]),

@@ -3,8 +3,8 @@
     python benchmarks/search.py [--only codes-1m,codes-10m,floats-1m] [--milvus http://host:19530]
                                 [--share 0.01] [--queries 50] [--like FILE.npy]
 
-The same queries for all, k = 100, one at a time and 32 at once; the contenders take turns query by
-query, so that whatever else the machine does hits all of them alike. A slow one stops after ten
+The same queries for all, k = 100, one at a time and 32 at once; the contenders take turns of ten
+searches, so that whatever else the machine does hits all of them alike. A slow one stops after ten
 seconds, but not before three searches. The hits of the first queries are compared with brute force
 in NumPy (`rsir.ranking`), and of the approximate rankings with the exact ones.
 
@@ -169,9 +169,9 @@ def numbers(found: Sequence[str]) -> list[int]:
     return [int(id[16:], 16) for id in found]
 
 
-def shares(count: int) -> np.ndarray:
+def shares(count: int, first: int = 0) -> np.ndarray:
     """The property that filters look at: (count,) in [0, 10 000), as many of each."""
-    return np.arange(count) * 7 % 10_000
+    return np.arange(first, first + count) * 7 % 10_000
 
 
 def add(store: LanceStore, vectors: np.ndarray, first: int = 0) -> float:
@@ -189,14 +189,14 @@ def add(store: LanceStore, vectors: np.ndarray, first: int = 0) -> float:
     return seconds
 
 
-def write(store: LanceStore, vectors: np.ndarray) -> None:
+def write(store: LanceStore, vectors: np.ndarray, first: int = 0) -> None:
     """The same records in big commits, made column by column."""
-    of = shares(len(vectors))
+    of = shares(len(vectors), first)
     table = store._table
     for start in range(0, len(vectors), CHUNK):
         rows = vectors[start : start + CHUNK]
         count = len(rows)
-        text = ids(start, count)
+        text = ids(first + start, count)
         offsets = np.arange(0, 24 * (count + 1), 24, dtype=np.int32)
         own = pa.Array.from_buffers(
             pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(text)]
