@@ -118,6 +118,14 @@ def test_a_run_leaves_what_is_needed(trained: Path, split: Split) -> None:
     assert [row["epoch"] for row in rows(trained)] == ["1", "2", "3", "4"]
 
 
+def test_a_model_says_of_which_ground_sampling_distance_its_images_were(
+    trained: Path, split: Split, images: Path, tmp_path: Path
+) -> None:
+    assert rsir.load(trained, device="cpu").gsd is None
+    told = run(tmp_path / "told", split, images, epochs=0, gsd=0.3)
+    assert rsir.load(told, device="cpu").gsd == 0.3
+
+
 def test_the_best_epoch_is_really_the_best(trained: Path, split: Split, images: Path) -> None:
     training = json.loads((trained / "model.json").read_text())["training"]
     logged = [float(row["val_map"]) for row in rows(trained)]
@@ -491,6 +499,7 @@ def test_a_number_will_do_where_a_text_of_digits_is_wanted(precision: int) -> No
         {"momentum": -1.0},
         {"seed": -1},
         {"seed": 2**32},
+        {"gsd": -0.3},
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:

@@ -79,6 +79,15 @@ class Encoder:
         """The bands that the model takes, in order."""
         return self.model.spec.bands
 
+    @property
+    def gsd(self) -> float | None:
+        """Metres of ground in a pixel of the images that it learnt from; None if it was not told.
+
+        `Settings.gsd` of its training.
+        """
+        settings = self.card["training"].get("settings", {})
+        return float(settings.get("gsd", 0)) or None
+
     def encode(self, images: Sequence[Image] | NDArray[np.uint8]) -> Encoding:
         """The Encoding of B images, each a file or (bands, H, W) uint8; sizes may differ.
 

@@ -40,6 +40,8 @@ class Settings:
     it, else 32). validation: share of the training part kept for choosing the best epoch; 0
     keeps the last epoch. patience: stop after so many epochs without a better one; 0 never.
     workers: processes that read images.
+    gsd: metres of ground in a pixel of the images, for who cuts scenes for the model
+    (`rsir index --gsd model`); it changes nothing in the training. 0: unknown.
     """
 
     epochs: int = 20
@@ -63,6 +65,7 @@ class Settings:
     patience: int = 0
     seed: int = 0
     workers: int = 2
+    gsd: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -77,7 +80,7 @@ class Settings:
                 )
         least = {"epochs": 0, "batch_size": 2, "per_class": 1, "image_size": 8, "patience": 0}
         least |= {"workers": 0, "lr": 0, "head_lr": 0, "weight_decay": 0, "warmup_epochs": 0}
-        least |= {"momentum": 0}
+        least |= {"momentum": 0, "gsd": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise UsageError(f"{name} must be at least {value}, not {getattr(self, name)}")
