@@ -16,7 +16,9 @@ rasterio-whole: the whole scene read, then sliced: the shortest program.
 torchgeo: RasterDataset and GridGeoSampler, without workers.
 
 Memory is the process's own high-water mark (VmHWM), and what it held before the first tile (its
-imports); both include file pages of libraries, not the page cache. The scene is deleted at the end.
+imports); both include file pages of libraries, not the page cache. The same of what no file backs,
+looked at every 20 ms: the rest are libraries, which the system may drop and read again, and which
+all processes share. The scene is deleted at the end.
 Writes benchmarks/results/scenes.json.
 """
 
@@ -30,9 +32,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -118,25 +122,46 @@ def torchgeo(path: Path, tile: int) -> Iterator[np.ndarray]:
 
 
 def memory(field: str) -> float:
-    """Megabytes: VmHWM (most so far) or VmRSS (now). ru_maxrss would have the parent's."""
+    """Megabytes: VmHWM (most so far), VmRSS or RssAnon (now). ru_maxrss would have the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) / 1024
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """What the memory was at the start, and at most within."""
+    found = {"megabytes_before": memory("VmRSS"), "megabytes_anonymous_before": memory("RssAnon")}
+    peak, done = found["megabytes_anonymous_before"], threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, memory("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+    found |= {"megabytes_peak": memory("VmHWM"), "megabytes_anonymous_peak": peak}
 
 
 def measure(name: str, path: Path, tile: int) -> dict[str, float]:
     warnings.simplefilter("ignore")
     made = contender(name, path, tile)
-    before = memory("VmRSS")
-    start = time.perf_counter()
     count = total = 0
-    for pixels in made:
-        assert pixels.shape == (3, tile, tile), pixels.shape
-        count += 1
-        total += int(pixels[:, ::97, ::97].sum())  # every tile is looked at
-    seconds = time.perf_counter() - start
+    with watched() as held:
+        start = time.perf_counter()
+        for pixels in made:
+            assert pixels.shape == (3, tile, tile), pixels.shape
+            count += 1
+            total += int(pixels[:, ::97, ::97].sum())  # every tile is looked at
+        seconds = time.perf_counter() - start
     return {
         "tiles": count, "checksum": total, "seconds": seconds, "tiles_per_second": count / seconds,
-        "megabytes_before": before, "megabytes_peak": memory("VmHWM"),
+        **held,
     }  # fmt: skip
 
 
@@ -146,9 +171,8 @@ def index(path: Path, tile: int, model: Path) -> dict[str, float]:
     from rsir.geo.tiling import Tiling
 
     encoder = rsir.load(model)
-    before = memory("VmRSS")
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, watched() as held:
+        start = time.perf_counter()
         archive = Archive.create(Path(folder) / "archive", encoder)
         report = archive.add(path, tiling=Tiling(size=tile))
         seconds = time.perf_counter() - start
@@ -156,8 +180,32 @@ def index(path: Path, tile: int, model: Path) -> dict[str, float]:
         assert not report.skipped
     return {
         "tiles": report.tiles, "seconds": seconds, "tiles_per_second": report.tiles / seconds,
-        "megabytes_before": before, "megabytes_peak": memory("VmHWM"),
+        **held,
     }  # fmt: skip
+
+
+def shown(part: str) -> str:
+    """What the documents show: "table", or "about", the circumstances in words."""
+    found = json.loads(RESULTS.read_text("utf-8"))
+    scene, on = found["scene"], found["machine"]
+    if part == "about":
+        return (
+            f"{scene['side']:,} × {scene['side']:,} pixels of 3 bands ({scene['bytes'] / 1e9:.2f} "
+            f"GB, {scene['layout']}), cut into {scene['tile']} × {scene['tile']}. {on['cpu']}, "
+            f"{on['cores']} cores."
+        )
+    lines = [
+        "| | tiles a second | memory that no file backs: before, MB | at most, MB "
+        "| with the pages of libraries: before, MB | at most, MB |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in found["contenders"].items():
+        lines.append(
+            f"| {name} | {row['tiles_per_second']:.1f} "
+            f"| {row['megabytes_anonymous_before']:.0f} | {row['megabytes_anonymous_peak']:.0f} "
+            f"| {row['megabytes_before']:.0f} | {row['megabytes_peak']:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -180,6 +228,8 @@ def main() -> None:
         return
     if given.model is None:
         given.contenders = [name for name in given.contenders if name != INDEX]
+    from rsir.timing import cpu_name  # torch, which the contenders' processes are to be without
+
     load = os.getloadavg()
     rows = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
@@ -199,7 +249,7 @@ def main() -> None:
         "command": shlex.join(["python", "benchmarks/scenes.py", *sys.argv[1:]]),
         "scene": {"side": given.side, "bytes": size, "layout": given.layout, "tile": given.tile},
         "machine": {
-            "system": platform.platform(), "cores": os.cpu_count(),
+            "cpu": cpu_name(), "system": platform.platform(), "cores": os.cpu_count(),
             "load_before": load, "load_after": os.getloadavg(),
             **{name: version(name) for name in ("rasterio", "numpy", "torchgeo")},
         },
