@@ -115,3 +115,16 @@ def test_impossible_on_this_scene():
         grid(Extent(10, 10, (30.0, 30.0)), Tiling(size=5, unit="metres"))
     with pytest.raises(UsageError, match="16384"):
         grid(Extent(10, 10, (0.1, 0.1)), Tiling(size=10_000, unit="metres"))
+
+
+def test_the_models_own_gsd_is_asked_of_the_model():
+    asked = Tiling(size=224, gsd="model")
+    assert asked.told(0.3) == Tiling(size=224, gsd=0.3)
+    assert Tiling(gsd=2).told(0.3) == Tiling(gsd=2)
+    assert Tiling().told(None) == Tiling()
+    with pytest.raises(UsageError, match="gsd in metres"):
+        asked.told(None)
+    with pytest.raises(UsageError, match="no model here"):
+        grid(Extent(100, 100, (1.0, 1.0)), asked)
+    with pytest.raises(UsageError, match="give metres, or model"):
+        Tiling(gsd="teacher")

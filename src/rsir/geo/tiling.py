@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from rsir.errors import DataError, UsageError
@@ -31,8 +31,9 @@ class Tiling:
     unit: "pixels" of the tile as the model sees it, which are pixels of the scene unless `gsd`
     says otherwise; "metres" on the ground at the scene's centre.
     gsd: metres of ground in a pixel of a tile (the model's ground sampling distance): scenes of
-    another one are resampled. None: the scene's own. A window is whole pixels of the scene, so
-    that a tile's true gsd is off by at most half of them in its side; it is in its properties.
+    another one are resampled. None: the scene's own; "model": that of the images the model learnt
+    from, which an archive puts here (`told`). A window is whole pixels of the scene, so that a
+    tile's true gsd is off by at most half of them in its side; it is in its properties.
     edges: "shift": the last tile of a row or column is moved inwards, so that every tile is
     whole and of real pixels, at the price of some overlap; a scene smaller than a tile is one
     smaller tile. "pad": it stays where it is, and what lies outside is nodata (0).
@@ -48,7 +49,7 @@ class Tiling:
     size: float = 256
     stride: float | None = None
     unit: Literal["pixels", "metres"] = "pixels"
-    gsd: float | None = None
+    gsd: float | Literal["model"] | None = None
     edges: Literal["shift", "pad"] = "shift"
     bands: tuple[str, ...] | None = None
     stretch: Stretch = field(default_factory=Stretch)
@@ -61,9 +62,11 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.unit not in ("pixels", "metres"):
             raise UsageError(f"tile unit '{self.unit}': give pixels or metres")
+        if isinstance(self.gsd, str) and self.gsd != "model":
+            raise UsageError(f"tile gsd '{self.gsd}': give metres, or model")
         lengths = {"size": self.size, "stride": self.step, "gsd": self.gsd}
         for name, value in lengths.items():
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if not isinstance(value, str | None) and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"tile {name} {value:g}: give a number above 0")
         if self.unit == "pixels" and any(value != int(value) for value in (self.size, self.step)):
             raise UsageError("tile size and stride in pixels are whole numbers")
@@ -84,6 +87,20 @@ class Tiling:
     def step(self) -> float:
         """The stride, in `unit`."""
         return self.size if self.stride is None else self.stride
+
+    def told(self, gsd: float | None) -> Tiling:
+        """The tiling for a model that learnt from images of `gsd`, in metres; None: unknown.
+
+        Errors: UsageError if it asks for the model's, and that is unknown.
+        """
+        if self.gsd != "model":
+            return self
+        if gsd is None:
+            raise UsageError(
+                "the model does not say of which ground sampling distance its images were; give "
+                "the gsd in metres, or train with gsd=METRES"
+            )
+        return replace(self, gsd=gsd)
 
 
 class Extent(Protocol):
@@ -161,6 +178,8 @@ def grid(scene: Extent, tiling: Tiling) -> Grid:
             "in pixels and no gsd, or give the file a CRS (gdal_translate -a_srs … -a_ullr …)"
         )
     own = scene.gsd or (1.0, 1.0)
+    if isinstance(tiling.gsd, str):
+        raise UsageError("gsd model: there is no model here; give it in metres")
     gsd = own if tiling.gsd is None else (tiling.gsd, tiling.gsd)
     window, step = [], []
     for axis in (0, 1):
