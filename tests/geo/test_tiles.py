@@ -12,14 +12,16 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from shapely.geometry import shape
 
 from rsir.data.images import read_tile
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.geo.scene import Scene
-from rsir.geo.sources import Asset, Source
+from rsir.geo.sources import Asset, Source, source
 from rsir.geo.stretch import Stretch
-from rsir.geo.tiles import SkippedTile, thumbnail, tile_ids, tiles, tiles_of
+from rsir.geo.tiles import SkippedTile, is_chip, is_whole, thumbnail, tile_ids, tiles, tiles_of
 from rsir.geo.tiling import SCL_CLOUDS, Tiling
 from rsir.types import Tile
 
@@ -307,3 +309,53 @@ def test_small_pictures_are_read_as_in_a_folder_of_chips(tmp_path):
         assert (tile.pixels == read_tile(path).pixels).all()
     with pytest.raises(ImageError, match="palette"):
         list(tiles_of(tmp_path / "palette.png", Tiling(size=20)))
+
+
+def test_a_small_tiff_that_knows_of_nodata_is_a_scene(write, tmp_path):
+    """`read_tile` would take nodata for black, and knows nothing of ground control points."""
+    pixels = noise(3, 30, 40)
+    pixels[:, :, :30] = 0
+    alpha = np.where(pixels.any(axis=0), 255, 0).astype(np.uint8)[None]
+    points = [
+        GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)
+        for row, column in ((0, 0), (0, 40), (30, 0), (30, 40))
+    ]
+    with_alpha = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+    scenes = {
+        "value.tif": write(pixels, "value.tif", nodata=0),
+        "mask.tif": write(pixels, "mask.tif", edit=lambda d: d.write_mask(alpha[0])),
+        "alpha.tif": write(
+            np.concatenate([pixels, alpha]),
+            "alpha.tif",
+            edit=lambda d: setattr(d, "colorinterp", with_alpha),
+        ),
+    }
+    plain = write(noise(3, 30, 40), "plain.tif")
+    for path in scenes.values():
+        assert not is_whole(source(path))
+        (left,) = tiles_of(path, Tiling(size=40))
+        assert (left.reason, left.share) == ("nodata", 0.25)
+    assert is_whole(source(plain))
+    nowhere = {"crs": None, "transform": None}
+    assert is_chip(source(write(noise(3, 30, 40), "chip.tif", **nowhere)), Tiling(size=40))
+    unplaced = write(pixels, "unplaced.tif", nodata=0, **nowhere)
+    assert not is_chip(source(unplaced), Tiling(size=40))
+    told = write(
+        noise(3, 30, 40), "points.tif", edit=lambda d: setattr(d, "gcps", (points, "EPSG:4326")),
+        **nowhere,
+    )  # fmt: skip
+    assert not is_whole(source(told))
+    (tile,) = tiles_of(told, Tiling(size=64))
+    west, south, east, north = shape(tile.footprint).bounds
+    assert (west, north) == pytest.approx((10, 50), abs=0.02)
+    assert (east, south) == pytest.approx((10.4, 49.7), abs=0.02)
+
+
+def test_a_crs_without_a_place_is_no_place(write):
+    path = write(noise(), transform=None, edit=lambda d: setattr(d, "crs", "EPSG:32633"))
+    with rasterio.open(path) as dataset:
+        assert dataset.crs.to_epsg() == 32633
+    with Scene.open(path) as scene:
+        assert (scene.crs, scene.transform, scene.gsd) == (None, None, None)
+    (tile,) = tiles_of(path, Tiling(size=256))
+    assert (tile.footprint, tile.crs) == (None, None)

@@ -368,7 +368,9 @@ def _environment(uri: str) -> Iterator[None]:
 class Header:
     """What a file says of itself before a pixel is read.
 
-    driver: GDAL's name of its format. bands: how many, without alpha.
+    driver: GDAL's name of its format. has_points: its place is told by ground control points.
+    bands: how many, without alpha. palette: of colours, or of the two values of a bit.
+    opaque: no pixel can be nodata: there is no such value, mask or alpha.
     """
 
     width: int
@@ -376,7 +378,10 @@ class Header:
     dtype: str
     driver: str
     has_crs: bool
+    has_points: bool
     bands: int
+    palette: bool
+    opaque: bool
 
 
 def header(uri: str) -> Header:
@@ -384,7 +389,7 @@ def header(uri: str) -> Header:
 
     Errors: DataError if there is no such file; ImageError if GDAL cannot open it.
     """
-    from rasterio.enums import ColorInterp
+    from rasterio.enums import ColorInterp, MaskFlags
 
     with ExitStack() as stack:
         dataset = _dataset(uri, stack)
@@ -395,7 +400,10 @@ def header(uri: str) -> Header:
             dtype=dataset.dtypes[0],
             driver=dataset.driver,
             has_crs=bool(dataset.crs),
+            has_points=bool(dataset.gcps[0]),
             bands=sum(colour is not ColorInterp.alpha for colour in colours),
+            palette=ColorInterp.palette in colours,
+            opaque=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
         )
     return found
 
@@ -468,6 +476,8 @@ def _georeference(
     dataset: DatasetReader,
 ) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:
     transform = dataset.transform[:6]
+    if dataset.transform.is_identity:  # what rasterio says where the file says nothing
+        return None, None
     if dataset.crs is None or is_flat(transform) or not all(map(math.isfinite, transform)):
         return None, None
     name = crs_name(dataset.crs.to_wkt())

@@ -18,7 +18,7 @@ from rsir.data.images import SUFFIXES, read_tile
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
-from rsir.geo.scene import Scene, header
+from rsir.geo.scene import Header, Scene, header
 from rsir.geo.sources import Source, is_remote, normal, source
 from rsir.geo.stretch import Stretch
 from rsir.geo.tiling import Grid, Tiling, grid
@@ -95,19 +95,17 @@ def is_chip(source: Source, tiling: Tiling) -> bool:
     ):
         return False
     said = header(source.uri)
-    return (
-        max(said.width, said.height) <= tiling.size
-        and not said.has_crs
-        and (said.driver in ("PNG", "JPEG", "WEBP") or (said.driver, said.dtype) == _8_BIT_TIFF)
-    )
+    fits = max(said.width, said.height) <= tiling.size
+    return fits and not said.has_crs and (_is_picture(said) or _is_plain_tiff(said))
 
 
 def is_whole(source: Source) -> bool:
     """Whether a source is one tile where nobody has said how to cut: small, and a plain image.
 
-    A local JPEG, PNG, WebP, or 8-bit TIFF with one band or three, of up to WHOLE_PIXELS pixels, is
-    taken by `rsir.data.images.read_tile`; so is what GDAL cannot open, and everything where it is
-    not installed, for that function to say what is wrong.
+    A local JPEG, PNG, WebP, or 8-bit TIFF with one band or three and without nodata, of up to
+    WHOLE_PIXELS pixels, is taken by `rsir.data.images.read_tile`; so is what GDAL cannot open, and
+    everything where it is not installed, for that function to say what is wrong. A TIFF whose place
+    is told by ground control points alone is a scene.
     """
     if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
         return False
@@ -116,8 +114,18 @@ def is_whole(source: Source) -> bool:
     except (DataError, ImportError):
         return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
     small = said.width * said.height <= WHOLE_PIXELS
-    plain = (said.driver, said.dtype) == _8_BIT_TIFF and said.bands in (1, 3)
-    return small and (said.driver in ("PNG", "JPEG", "WEBP") or plain)
+    return small and (_is_picture(said) or (_is_plain_tiff(said) and said.bands in (1, 3)))
+
+
+def _is_picture(said: Header) -> bool:
+    return said.driver in ("PNG", "JPEG", "WEBP")
+
+
+def _is_plain_tiff(said: Header) -> bool:
+    """Whether `rsir.data.images.read_tile` sees in a TIFF all that a scene would."""
+    # Of a palette a scene sees nothing, so it is taken as it is, nodata or not.
+    plain = said.palette or (said.opaque and not said.has_points)
+    return (said.driver, said.dtype) == _8_BIT_TIFF and plain
 
 
 def usual_tiling(scene: Scene) -> Tiling:
