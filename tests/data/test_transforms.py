@@ -26,6 +26,12 @@ def test_an_image_of_the_right_size_is_left_alone() -> None:
     assert np.array_equal(SPEC.prepare(pixels).numpy(), pixels)
 
 
+def test_pixels_that_must_not_be_written_are_taken_without_a_word() -> None:
+    pixels = image(4, 4)
+    pixels.setflags(write=False)
+    assert np.array_equal(SPEC.prepare(pixels).numpy(), pixels)  # warnings are errors here
+
+
 def test_crop_keeps_the_centre_and_the_shape() -> None:
     pixels = np.zeros((3, 4, 8), np.uint8)
     pixels[:, :, 2:6] = image(4, 4)

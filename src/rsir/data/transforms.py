@@ -45,7 +45,8 @@ class InputSpec:
 
         Raises DataError for another number of bands: they are never tiled or cut to fit.
         """
-        image = torch.from_numpy(np.ascontiguousarray(self.checked(pixels)))
+        # Writable, for torch warns of an array that is not, as some of one pixel are.
+        image = torch.from_numpy(np.require(self.checked(pixels), requirements=["C", "W"]))
         sides = [self.size, self.size] if self.resize == "squash" else [self.size]
         resized = functional.resize(image, sides, antialias=True)
         prepared: Tensor = functional.center_crop(resized, [self.size, self.size])
