@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rsir.archive.columns import Column, Field, column_of_values, microseconds
+from rsir.archive.conditions import condition, properties_in
 from rsir.archive.filters import Filter, select
 from rsir.archive.regions import bounds_of
 from rsir.archive.store import Record
@@ -63,6 +64,7 @@ LEAVES = st.one_of(
     st.builds("{} {} {}".format, FIELDS, st.sampled_from(["LIKE", "NOT LIKE"]), PATTERNS),
     st.builds("{} BETWEEN {} AND {}".format, FIELDS, LITERALS, LITERALS),
     st.builds("{} {}".format, FIELDS, st.sampled_from(["IS NULL", "IS NOT NULL"])),
+    st.sampled_from(["footprint IS NULL", "footprint IS NOT NULL"]),
     FIELDS,
     st.sampled_from(["datetime >= '2024-05-01'", "datetime < '2024-05-01T10:00:00+02:00'"]),
     st.sampled_from(["TRUE", "FALSE", "NULL", "1 = 1", "'a' < 'b'", "1 = NULL"]),
@@ -184,6 +186,34 @@ def test_columns_agree_with_single_records(records, filter):
 
 def matches(where: str, **properties) -> bool:
     return Filter(where=where).matches(Record("i'd", "/a/b.tif", "c", 7, properties=properties))
+
+
+def test_a_footprint_can_be_there_or_not():
+    nowhere, empty, here = (
+        Record("a", "s", "c", footprint=footprint)
+        for footprint in (None, {"type": "Polygon", "coordinates": []}, square(0, 0, 1))
+    )
+    without, having = Filter(where="footprint IS NULL"), Filter(where="footprint IS NOT NULL")
+    for record, there in ((nowhere, False), (empty, False), (here, True)):
+        assert without.matches(record) is not there
+        assert having.matches(record) is there
+
+
+@pytest.mark.parametrize("name", ["footprint", "geometry", "score", "distance"])
+def test_what_only_a_hit_has_is_no_property(name):
+    """Taken for a property that nothing has, `IS NULL` would meet everything, also to delete."""
+    wheres = [f"{name} < 1", f"{name} IN (1, 2)", f"{name} LIKE 'a%'"]
+    for where in wheres + [f"{name} IS NULL"] * (name != "footprint"):
+        with pytest.raises(UsageError, match=f"properties.{name}"):
+            Filter(where=where)
+    assert matches(f"properties.{name} = 1", **{name: 1})
+    assert matches(f"properties.{name} IS NULL")
+
+
+def test_the_properties_of_a_condition_are_known():
+    where = "a = 1 AND (NOT b LIKE 'x%' OR c IN (1, 2)) AND id = 'd' AND properties.id IS NULL"
+    assert properties_in(condition(where)) == {"a", "b", "c", "id"}
+    assert properties_in(condition("footprint IS NULL AND source = 'a' OR 1 = 1")) == set()
 
 
 @pytest.mark.parametrize(

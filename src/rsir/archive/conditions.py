@@ -12,7 +12,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -35,6 +35,7 @@ from rsir.archive.columns import (
     kind_of,
     microseconds,
 )
+from rsir.archive.regions import bounds_of
 from rsir.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ ALLOWED = (
     "IS NULL, joined by AND, OR, NOT and parentheses; text stands in 'single quotes', an unusual "
     "field name in \"double quotes\"; e.g. cloud < 10 AND folder = 'Harbor'"
 )
+
+FOOTPRINT = "footprint"
+NO_FIELDS = {
+    FOOTPRINT: "compared by a bbox or a polygon; a condition asks footprint IS NULL",
+    "geometry": "a hit's, and called footprint here",
+    "score": "of a hit and not of a record",
+    "distance": "of a hit and not of a record",
+}
+"""Names that results show, and that would otherwise be taken for properties that nothing has."""
 
 _LONGEST = 100_000
 _DEEPEST = 100
@@ -203,6 +213,19 @@ class IsNull:
 
 
 @dataclass(frozen=True, slots=True)
+class Placeless:
+    """Footprint IS NULL: there is none, or an empty one."""
+
+    def one(self, record: Record) -> Truth:
+        """Never UNKNOWN."""
+        return TRUE if bounds_of(record.footprint) is None else FALSE
+
+    def all(self, columns: Columns) -> Truths:
+        """Never UNKNOWN."""
+        return np.where(np.isnan(columns.bounds()[0]), TRUE, FALSE).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """NOT node."""
 
@@ -267,6 +290,15 @@ def condition(where: str) -> Node:
         raise UsageError("the condition is nested too deeply; write it flatter") from error
 
 
+def properties_in(part: object) -> set[str]:
+    """The names of the properties that a condition looks at."""
+    if isinstance(part, Field):
+        return {part.name} if part.is_property else set()
+    if is_dataclass(part):
+        part = tuple(getattr(part, field.name) for field in fields(part))
+    return set().union(*map(properties_in, part)) if isinstance(part, tuple) else set()
+
+
 def _translated(node: Any, depth: int) -> Node:
     from sqlglot import exp
 
@@ -304,6 +336,9 @@ def _translated(node: Any, depth: int) -> Node:
             like = Like(_operand(node.this), pattern.this)
             return Not(like) if node.args.get("negate") else like
     if kind is exp.Is and isinstance(node.expression, exp.Null):
+        asked = node.this
+        if type(asked) is exp.Column and asked.name == FOOTPRINT and not asked.args.get("table"):
+            return Placeless()
         return IsNull(_operand(node.this))
     if kind in (exp.Column, exp.Boolean, exp.Null):
         return Compare("=", _operand(node), Literal(True))
@@ -320,6 +355,10 @@ def _operand(node: Any) -> Operand:
         table = node.args.get("table")
         if isinstance(node.this, exp.Identifier) and (table is None or table.name == "properties"):
             name = node.this.name
+            if table is None and name in NO_FIELDS:
+                raise UsageError(
+                    f"{name} is {NO_FIELDS[name]}; a property of that name is properties.{name}"
+                )
             return Field(name, table is not None or name not in RECORD_FIELDS)
     if kind is exp.Literal:
         return Literal(node.this if node.is_string else float(node.this))
