@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from .contract.milvus_server import Server, UnavailableError
 
 # The nets of these tests are small: a second thread costs more than it brings, and with one the
 # same seed gives the same sums on any machine.
@@ -60,3 +64,51 @@ def coloured_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{name}{i:02d}.png")
     return root
+
+
+@contextmanager
+def _running(folder: Path, *, secured: bool) -> Iterator[Server]:
+    try:
+        server = Server(folder, secured=secured)
+        server.start()
+    except UnavailableError as error:
+        if os.environ.get("RSIR_REQUIRE_MILVUS") == "1":
+            pytest.fail(f"no Milvus server: {error}")
+        pytest.skip(f"no Milvus server: {error}")
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Milvus server of this machine: one for all tests, each with collections of its own."""
+    with _running(tmp_path_factory.mktemp("milvus"), secured=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def secured_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Another, that serves only root with the password Milvus."""
+    with _running(tmp_path_factory.mktemp("secured"), secured=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of a server of this machine, which speaks S3; its uri."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()

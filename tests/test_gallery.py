@@ -16,7 +16,7 @@ from PIL import Image
 
 from rsir.archive.store import Record
 from rsir.gallery import Section, cards, contact_sheet, page
-from rsir.geo.scene import quiet_about_plain_images
+from rsir.geo.datasets import quiet_about_plain_images
 from rsir.types import Hit
 
 SQUARE = {"type": "Polygon", "coordinates": [[[9, 48], [11, 48], [11, 50], [9, 50], [9, 48]]]}

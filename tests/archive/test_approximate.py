@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.archive import approximate
-from rsir.archive.approximate import RANKINGS, Space, signs
+from rsir.archive.candidates import RANKINGS
 from rsir.archive.filters import Filter
 from rsir.archive.lance import LanceStore
 from rsir.archive.store import Record
+from rsir.archive.turning import Space, signs
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import pairwise
 
@@ -286,6 +287,20 @@ def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
     fill(store, clustered(1), 900)
     store.optimize()
     assert not cut_off.exists()
+
+
+def test_of_two_processes_that_build_an_index_at_once_both_search(tmp_path, monkeypatch):
+    store = filled(tmp_path, clustered(600))
+    forget = approximate._forget_others
+
+    def then_the_other_one(beside: Path, kept: Path) -> None:
+        forget(beside, kept)
+        other = shutil.copytree(kept, beside / "9-other")
+        forget(beside, other)
+
+    monkeypatch.setattr(approximate, "_forget_others", then_the_other_one)
+    assert store.recall(clustered(3), 10, "approximate") >= 0.9
+    assert [folder.name for folder in indexes(tmp_path)] == ["9-other"]
 
 
 def test_where_nothing_can_be_written_the_index_is_temporary(tmp_path, caplog):

@@ -504,8 +504,9 @@ def test_boxes_of_geometries_are_no_property(tmp_path):
 
 
 def test_folders_and_several_files(tmp_path):
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    for n, name in enumerate(["in/b.parquet", "in/deep/a.geoparquet", "c.parquet", "in/no.txt"]):
+    names = ["in/b.parquet", "in/deep/a.GeoParquet", "c.parquet", "in/spark.parquet/0.parquet"]
+    for n, name in enumerate([*names, "in/no.txt"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table(2, id=[f"{n}", "shared"]), tmp_path / name)
     archive, seen = in_memory("cosine", []), []
     report = import_parquet(
@@ -513,9 +514,9 @@ def test_folders_and_several_files(tmp_path):
         [tmp_path / "in", tmp_path / "c.parquet", tmp_path / "c.parquet"],
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    assert [record.id for record in archive.records()] == ["0", "1", "2", "shared"]
-    assert report.skipped.count == 2
-    assert seen == [(2, 6), (4, 6), (6, 6)]
+    assert [record.id for record in archive.records()] == ["0", "1", "2", "3", "shared"]
+    assert report.skipped.count == 3
+    assert seen == [(2, 8), (4, 8), (6, 8), (8, 8)]
 
 
 def test_files_that_are_none_are_refused(tmp_path):

@@ -8,18 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from rsir.archive.filters import Filter
+from rsir.archive.id_order import order_of
 from rsir.archive.lance import LanceStore
 from rsir.archive.location import Location
-from rsir.archive.snapshot import Snapshot, _order
+from rsir.archive.snapshot import Snapshot
 from rsir.archive.store import Record
 from rsir.archive.stores import create_store, open_store
 from rsir.errors import ArchiveError, UsageError
@@ -40,10 +39,10 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 def test_ids_are_ordered_as_python_orders_them(ids):
     for chunks in ([ids], [ids[:3], [], ids[3:]]):
         whole = pa.chunked_array([pa.array(some, pa.string()) for some in chunks])
-        ordered = [ids[n] for n in _order(whole)]
+        ordered = [ids[n] for n in order_of(whole)]
         assert ordered == sorted(ids)
     part = pa.chunked_array([pa.array(["x", *ids], pa.string()).slice(1)])
-    assert [ids[n] for n in _order(part)] == sorted(ids)
+    assert [ids[n] for n in order_of(part)] == sorted(ids)
 
 
 @pytest.mark.parametrize("versions", [(4, 4), (4, 2), (2, 4)])
@@ -165,32 +164,6 @@ def test_an_index_whose_building_was_killed_is_never_used(tmp_path):
 
 
 # Object stores.
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of a server of this machine, which speaks S3; its uri."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    settings = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    finally:
-        server.stop()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def test_a_store_on_an_object_store_is_as_one_in_a_folder(bucket, tmp_path):

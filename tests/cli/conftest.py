@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsir.geo.scene import quiet_about_plain_images
+from rsir.geo.datasets import quiet_about_plain_images
 
 from .running import TRAIN, Shell, run
 

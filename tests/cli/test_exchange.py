@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rsir
+from rsir.archive import Archive
 from rsir.archive.export import FORMATS, export
 from rsir.archive.filters import Filter
 from rsir.cli.exchange import Format
@@ -150,6 +152,23 @@ def test_what_fails_leaves_no_archive(
     done = shell("import", new, tmp_path / "none.parquet", "--name", "clay")
     assert (done.status, "none.parquet" in done.err) == (1, True)
     assert not new.exists()
+
+
+def test_an_archive_that_another_has_made_meanwhile_is_left(
+    shell: Shell, made_elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tmp_path / "new"
+    create = Archive.create
+
+    def later(*arguments: Any, **more: Any) -> Archive:
+        create(*arguments, **more)  # the other one
+        return create(*arguments, **more)
+
+    monkeypatch.setattr(Archive, "create", later)
+    done = shell("import", new, made_elsewhere, "--name", "clay", *COLUMNS, "--crs", "EPSG:0")
+    assert (done.status, "EPSG:0" in done.err) == (2, True)
+    assert len(rsir.open(new)) == 0
+    assert shell("import", new, made_elsewhere, "--name", "clay", *COLUMNS).status == 0
 
 
 def test_what_is_not_of_the_archives_model_is_refused(

@@ -99,6 +99,8 @@ def test_prune(shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
     shutil.rmtree(images)
     done = shell("prune", tmp_path / "a")
     assert (done.status, "not mounted" in done.err) == (1, True)
+    assert f"rsir prune {tmp_path / 'a'} --everything" in done.err
+    assert "everything=True" not in done.err
     assert shell("prune", tmp_path / "a", "--everything").out == "11 images forgotten\n"
 
 

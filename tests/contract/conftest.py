@@ -1,9 +1,8 @@
-"""A Milvus server for the tests of the store that needs one."""
+"""Stores on the Milvus server (tests/conftest.py) for the tests of the contract."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import pytest
 from rsir.archive.milvus import MilvusStore
 from rsir.archive.milvus_rows import KEY
 
-from .milvus_server import Server, UnavailableError
+from .milvus_server import Server
 
 # What the contract asks for: making a collection takes seconds, and less if several are made at
 # the same time.
@@ -57,19 +56,6 @@ class Stores:
 
     def _new(self, what: tuple[str, int]) -> MilvusStore:
         return MilvusStore.create(self._server.uri(f"contract_{next(self._names)}"), *what)
-
-
-@pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    try:
-        server = Server(tmp_path_factory.mktemp("milvus"))
-        server.start()
-    except UnavailableError as error:
-        if os.environ.get("RSIR_REQUIRE_MILVUS") == "1":
-            pytest.fail(f"no Milvus server: {error}")
-        pytest.skip(f"no Milvus server: {error}")
-    yield server
-    server.remove()
 
 
 @pytest.fixture(scope="session")

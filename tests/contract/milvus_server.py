@@ -25,7 +25,7 @@ PACKAGE = "milvus==2.3.5"
 PREPARE = """
 import pathlib, sys
 import milvus
-programs, folder, port, client, peer = sys.argv[1:]
+programs, folder, port, client, peer, secured = sys.argv[1:]
 milvus._initialize_data_files(programs)
 settings = milvus.MilvusServerConfig(data_dir=folder, proxy_port=port, etcd_port=client)
 settings.set("proxy.timeTickInterval", 10)
@@ -33,6 +33,7 @@ settings.set("proxy.grpc.serverMaxSendSize", 8 << 20)
 settings.set("common.session.ttl", 10)
 settings.set("queryCoord.checkInterval", 100)
 settings.set("queryCoord.distPullInterval", 50)
+settings.set("authorization_enabled", secured == "True")
 settings.resolve()
 etcd = pathlib.Path(folder, "configs", "etcd.yaml")
 etcd.write_text(f'''
@@ -79,16 +80,20 @@ def environment() -> Path:
 
 
 class Server:
-    """A Milvus server on a port of its own that keeps its data in `folder`."""
+    """A Milvus server on a port of its own that keeps its data in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    secured: it serves only whom it knows: the user root with the password Milvus, to begin with.
+    """
+
+    def __init__(self, folder: Path, *, secured: bool = False) -> None:
         home = environment()
         self.port, self._health, *etcd = _free_ports(4)
         self._programs = home / "server"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            _run([_python(home), "-c", PREPARE, self._programs, folder, self.port, *etcd])
+            words = [self._programs, folder, self.port, *etcd, secured]
+            _run([_python(home), "-c", PREPARE, *words])
         except subprocess.SubprocessError as error:
             said = getattr(error, "stderr", None) or error
             raise UnavailableError(f"{PACKAGE} cannot be set up ({said})") from error

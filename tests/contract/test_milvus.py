@@ -178,6 +178,8 @@ def test_what_is_no_store_of_ours_is_refused(milvus_server: Server, make):
         MilvusStore.create(store.uri, "euclidean", 1)
     with pytest.raises(ArchiveError, match="does not exist"):
         MilvusStore.open(milvus_server.uri("absent"))
+    with pytest.raises(ArchiveError, match="there is no database 'nowhere'; create it"):
+        MilvusStore.create(milvus_server.uri("nowhere/tiles"), "euclidean", 1, patience=5)
     client = pymilvus().MilvusClient(f"http://127.0.0.1:{milvus_server.port}")
     client.create_collection("foreign", dimension=4)
     with pytest.raises(ArchiveError, match="not a store of rsir"):
@@ -354,6 +356,7 @@ def test_the_environment_stands_in_for_the_uri(monkeypatch):
         ("milvus://host", "a collection's name"),
         ("milvus://host/a-b", "not 'a-b'"),
         ("milvus://host/a/b/c", "its path is"),
+        ("milvus://u:12/secret@host/a", "is written %2F"),
         ("milvus://host:99999/a", "its port"),
         ("milvus://u:secret@host/a?speed=2", "no option 'speed'"),
         ("milvus://u:secret@host/a?secure=yes", "secure is true or false"),
@@ -366,10 +369,14 @@ def test_uris_that_are_refused(uri, why):
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there():
+def test_a_server_that_is_not_there(monkeypatch, caplog):
+    """It is waited for, and that is said meanwhile."""
     pytest.importorskip("pymilvus")
-    with pytest.raises(ArchiveError, match=r"did not answer for 0\.3 s") as caught:
-        MilvusStore.open("milvus://me:secret@127.0.0.1:9/tiles", patience=0.3)
+    monkeypatch.setattr("rsir.archive.milvus_connection._CONNECTING", 1)
+    with pytest.raises(ArchiveError, match=r"did not answer for 1\.8 s") as caught:
+        MilvusStore.open("milvus://me:secret@127.0.0.1:9/tiles", patience=1.8)
+    said = "milvus://127.0.0.1:9/tiles does not answer; trying for 2 s"
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("rsir")] == [said]
     assert "secret" not in str(caught.value)
 
 

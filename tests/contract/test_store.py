@@ -694,7 +694,7 @@ def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
 
 
 def test_records_are_the_same_from_the_table_and_from_the_copy(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.archive.snapshot._SPOOL_ROWS", 30)
+    monkeypatch.setattr("rsir.archive.spool._SPOOL_ROWS", 30)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     many = [record(f"{n:03d}", size=n, properties={"n": n}) for n in range(200)]
     for start in (150, 0, 50, 100):
@@ -710,7 +710,7 @@ def test_without_room_for_the_copy_records_come_from_the_table(tmp_path, monkeyp
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     many = [record(f"{n:03d}", size=n) for n in range(40)]
     store.add(many, np.arange(40, dtype=np.float32)[:, None])
-    monkeypatch.setattr("rsir.archive.snapshot.tempfile.tempdir", str(tmp_path / "absent"))
+    monkeypatch.setattr("rsir.archive.spool.tempfile.tempdir", str(tmp_path / "absent"))
     for query in (3, 20, 7, 39):
         found = store.search(np.array([[query]], np.float32), 20)[0]
         assert [n.record for n in found] == [many[n.record.size] for n in found]

@@ -203,7 +203,7 @@ def test_keys_are_compared_in_constant_time(
         compared.append((a, b))
         return real(a, b)
 
-    monkeypatch.setattr("rsir.web.api.secrets.compare_digest", counted)
+    monkeypatch.setattr("secrets.compare_digest", counted)
     http.get("/api/archives/a/additions", headers={"Authorization": "Bearer guess"})
     assert compared == [(b"guess", KEY.encode())]
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 FORMAT = "rsir-archive/1"
 ABOUT = "archive.json"
 NEW = ABOUT + ".new"
-"""Its name while the archive is made."""
+"""Its name while the archive is made (`rsir.archive.creation`)."""
+MODEL = "model"
+ITEMS = "items.lance"
+LAST_INDEX = "last-index.json"
 
 _KINDS = {
     "rsir": str,
@@ -53,7 +56,8 @@ def read_about(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         if (path / NEW).exists():
             raise ArchiveError(
-                f"the creation of the archive {path} was cut off; create it again"
+                f"the creation of the archive {path} was cut off, or another process is at it; "
+                "create it again: what is there is taken up, or waited for"
             ) from error
         raise ArchiveError(
             f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"

@@ -7,38 +7,46 @@ An archive is a folder:
 - items.lance: records and vectors (`rsir.archive.lance`), unless archive.json names another store;
 - last-index.json: the report of the last `Archive.add`.
 
-archive.json appears last, in one step: a folder that has archive.json.new instead is a creation
-that was cut off, and creating again starts it afresh.
+archive.json appears last, in one step (`rsir.archive.creation`).
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.about import ABOUT, NEW, about, model_names, read_about, write_json
+from rsir.archive.about import (
+    ABOUT,
+    ITEMS,
+    LAST_INDEX,
+    MODEL,
+    model_names,
+    read_about,
+    write_json,
+)
 from rsir.archive.calibration import Calibration
+from rsir.archive.creation import MadeAlreadyError, make
 from rsir.archive.encoder import Encoder, compared
 from rsir.archive.failures import told
 from rsir.archive.filters import Filter
 from rsir.archive.foreign import ForeignEncoder
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import Indexing, IndexReport
-from rsir.archive.query import Query, check_bands, is_tiled
+from rsir.archive.pruning import without_file
+from rsir.archive.query import Query, check_bands
 from rsir.archive.searching import Search
 from rsir.archive.store import KEPT_DAYS, Record, Store
-from rsir.archive.stores import create_store, open_store, without_secrets
+from rsir.archive.stores import open_store, without_secrets
 from rsir.archive.summary import SourceSummary, summaries
-from rsir.data.images import read_pixels
-from rsir.errors import ArchiveError, DataError, ImageError, UsageError
+from rsir.archive.thumbnails import thumbnail
+from rsir.errors import ArchiveError, UsageError
 from rsir.geo.sources import find_sources
 from rsir.ranking import metric_named
 
@@ -46,9 +54,7 @@ if TYPE_CHECKING:
     from rsir.archive.lance import LanceStore, Version
     from rsir.geo.tiling import Tiling
 
-MODEL = "model"
-ITEMS = "items.lance"
-LAST_INDEX = "last-index.json"
+__all__ = ["LAST_INDEX", "MODEL", "Archive"]
 
 SAMPLE = 5000
 """Vectors, picked at random, from which distances are calibrated. Our choice: 10 MB of 512 floats;
@@ -86,34 +92,11 @@ class Archive:
         the records are kept, if not in the folder (`rsir.archive.stores`); user, password and
         token in it are not written down: whoever opens it says them by the environment.
 
-        Raises ArchiveError if anything else is there.
+        Raises ArchiveError if anything else is there: an archive, too, that another process makes
+        at the same time, which is waited for, ten minutes at most.
         """
         path = Path(path)
-        with told(path):
-            taken = path.exists()
-        if (path / ABOUT).exists():
-            raise ArchiveError(f"{path} is an archive already; open it, or choose another path")
-        if taken and not path.is_dir():
-            raise ArchiveError(f"{path} is a file; choose another path for the archive")
-        # A hidden file of this name is all that a kill within `write_json` can leave.
-        with told(path):
-            others = taken and any(not e.name.startswith(f".{NEW}.") for e in path.iterdir())
-        if others and not (path / NEW).exists():
-            raise ArchiveError(
-                f"{path} is a folder with other files; choose a new or empty one for the archive"
-            )
-        metric_named(encoder.ranking).width(encoder.dimension)
-        said = about(encoder, None if store is None else without_secrets(store))
-        with told(path):
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(path / NEW, said)
-            for leftover in (path / MODEL, path / ITEMS):
-                if leftover.exists():
-                    shutil.rmtree(leftover)
-        encoder.save(path / MODEL)
-        with told(path):
-            kept = create_store(store or path / ITEMS, encoder.ranking, encoder.dimension)
-            (path / NEW).replace(path / ABOUT)
+        said, kept = make(path, encoder, store)
         return cls(path, said, kept, encoder)
 
     @classmethod
@@ -144,10 +127,12 @@ class Archive:
     ) -> Archive:
         """The archive at `path` if there is one, else a new one; errors as in both.
 
+        Of several processes that ask for it at once one makes it, and the others wait for that.
         Raises ArchiveError also if there is one whose records are not in `store`, if that is given.
         """
         if not (Path(path) / ABOUT).exists():
-            return cls.create(path, encoder, store=store)
+            with suppress(MadeAlreadyError):  # by another, since the line above
+                return cls.create(path, encoder, store=store)
         archive = cls.open(path, encoder)
         if store is not None and without_secrets(store) != archive._about.get("store"):
             raise ArchiveError(
@@ -348,7 +333,10 @@ class Archive:
 
     def sources(self) -> list[SourceSummary]:
         """What was indexed, ordered by name: each file or scene, and how many tiles it has."""
-        return summaries(self.records())
+        quick = getattr(self._store, "sources", None)  # of a store that has columns
+        with told(self.path):
+            found: list[SourceSummary] = quick() if quick else summaries(self._store.records())
+        return found
 
     def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
         """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
@@ -356,27 +344,7 @@ class Archive:
         Raises UnknownIdError for an unknown id, ImageError if its file cannot be read any more,
         UsageError for a size below 1.
         """
-        if size < 1:
-            raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
-        record = self.get([id])[0]
-        if is_tiled(record):
-            from rsir.geo.tiles import thumbnail
-
-            said = record.properties
-            try:
-                return thumbnail(
-                    record.source,
-                    tuple(said["window"]),
-                    bands=said["bands"],
-                    stretch=said["stretch"],
-                    size=size,
-                )
-            except (DataError, UsageError) as error:
-                # Gone, or no longer what it was.
-                raise ImageError(str(error)) from error
-        if not Path(record.source).is_absolute():
-            raise ImageError(f"{record.source}: is not a file of this machine")
-        return _reduced(read_pixels(record.source), size)
+        return thumbnail(self.get([id])[0], size)
 
     def calibration(self, ranking: str | None = None) -> Calibration:
         """The distances of random pairs of the archive, by which `Hit.calibrated` is told."""
@@ -438,22 +406,11 @@ class Archive:
         Only absolute file paths are looked for, not uris; of an item in a collection of STAC items
         the collection's file. A file that is there but cannot be looked at (permissions) is kept.
 
-        everything: forget also if no file at all is left. Without it that is an ArchiveError, and
-        nothing is forgotten: a disk that is not mounted is the likelier reason.
+        everything: forget also if no file at all is left. Without it that is an ArchiveError
+        (`rsir.archive.pruning.AllGoneError`), and nothing is forgotten: a disk that is not mounted
+        is the likelier reason.
         """
-        is_gone = lru_cache(maxsize=1 << 16)(_is_gone)  # the tiles of a scene ask the same
-        gone: list[str] = []
-        files, last = 0, ""
-        for record in self.records():
-            if Path(record.source).is_absolute():
-                files, last = files + 1, record.source
-                if is_gone(record.source):
-                    gone.append(record.id)
-        if gone and len(gone) == files and not everything:
-            raise ArchiveError(
-                f"none of the {files} files that {self.path} knows is there, e.g. {last}; is a "
-                "disk not mounted? To forget them all, prune with everything=True"
-            )
+        gone = without_file(self.records(), everything=everything)
         self.delete(gone)
         return gone
 
@@ -522,18 +479,6 @@ def _loaded(model: Path) -> Encoder:
     return load(model)
 
 
-def _is_gone(source: str) -> bool:
-    """Whether there is no such file, nor, of "items.geojson#id", its collection."""
-    try:
-        Path(source).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        collection, hash_, _ = source.rpartition("#")
-        return not hash_ or _is_gone(collection)
-    except OSError:
-        return False
-    return False
-
-
 def _bytes(folder: Path) -> int:
     """Of all files in a folder, where others may be adding and deleting some."""
     total = 0
@@ -541,12 +486,3 @@ def _bytes(folder: Path) -> int:
         with suppress(FileNotFoundError):
             total += file.stat().st_size if file.is_file() else 0
     return total
-
-
-def _reduced(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(C, h, w) with its longer side at most `size`, by averaging."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels.transpose(1, 2, 0))
-    image.thumbnail((size, size), Image.Resampling.BOX)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

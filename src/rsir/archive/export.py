@@ -14,7 +14,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.failures import told
+from rsir.archive.features import feature, free
 from rsir.archive.store import Record
 from rsir.archive.tally import NO_GEOMETRY, Summary, Tally
 from rsir.errors import DataError, UsageError
@@ -230,27 +231,13 @@ def _write_collection(path: Path, features: Iterable[Mapping[str, Any]]) -> None
 def _features(records: Iterable[Record], run: _Run) -> Iterator[dict[str, Any]]:
     for batch in run.batches(records, _BATCH_RECORDS):
         for record in batch:
-            said = {
+            fields = {
                 "source": record.source,
                 "content": record.content,
                 "datetime": _time(record),
             }
-            for name, value in record.properties.items():
-                said[_free(name, said, "properties.")] = value
-            yield {
-                "type": "Feature",
-                "id": record.id,
-                "geometry": record.footprint,
-                "properties": said,
-            }
+            yield feature(record.id, record.footprint, fields, record.properties)
             run.wrote(record)
-
-
-def _free(name: str, taken: Container[str], prefix: str) -> str:
-    """`name`, or with as many prefixes as it takes to be new."""
-    while name in taken:
-        name = prefix + name
-    return name
 
 
 def _items(records: Iterable[Record], run: _Run) -> Iterator[dict[str, Any]]:
@@ -293,7 +280,7 @@ def _stac_properties(record: Record) -> dict[str, Any]:
         fits = bool(value) and type(value) in _STAC_FIELDS.get(name, ())
         if ":" not in name and not (fits and (has_range or name not in _RANGE)):
             name = f"rsir:{name}"
-        named[_free(name, named, "rsir:")] = value
+        named[free(name, named, "rsir:")] = value
     return named
 
 

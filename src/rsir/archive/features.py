@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from rsir.types import Geometry, Hit
@@ -34,15 +34,20 @@ def feature(
     """
     said = dict(fields)
     for name, value in properties.items():
-        while name in said:
-            name = f"properties.{name}"
-        said[name] = value
+        said[free(name, said, "properties.")] = value
     return {
         "type": "Feature",
         "id": id,
         "geometry": None if geometry is None else dict(geometry),
         "properties": said,
     }
+
+
+def free(name: str, taken: Container[str], prefix: str) -> str:
+    """`name`, or with as many prefixes as it takes to be new."""
+    while name in taken:
+        name = prefix + name
+    return name
 
 
 def collection(hits: Iterable[Hit]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ _COMMIT_ROWS = 10_000
 _COMMIT_BYTES = 32 << 20
 """Rows in one commit: so many, or so many bytes of vectors. Our choice, as in `export`."""
 
+_SUFFIXES = (".parquet", ".geoparquet")
+
 # Looked for in this order, in any case of letters; the first of each are the names of rsir's own.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "vector": ("embedding", "embeddings", "vector", "vectors", "features"),
@@ -369,7 +371,9 @@ def _found(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         files = [path]
         if path.is_dir():
-            files = sorted(f for f in path.rglob("*") if f.suffix in (".parquet", ".geoparquet"))
+            # Spark calls folders so, too, whose files are found by themselves.
+            named = (f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
+            files = sorted(f for f in named if f.is_file())
         if not files or not path.exists():
             raise DataError(f"{path}: there is no {'Parquet file in it' if not files else 'file'}")
         found += files

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from rsir.archive.approximate import APPROXIMATE, RANKINGS, Index, find, make
+from rsir.archive.approximate import find, make
+from rsir.archive.candidates import APPROXIMATE, RANKINGS, Index
 from rsir.archive.filters import Filter
+from rsir.archive.lance_rows import matrix, records_of, schema_of, to_arrow
 from rsir.archive.location import Location
-from rsir.archive.regions import bounds_of
-from rsir.archive.snapshot import BOUND_COLUMNS, Snapshot, matrix, records_of
+from rsir.archive.snapshot import SCAN_ROWS, Snapshot
 from rsir.archive.store import (
     KEPT_DAYS,
     Neighbour,
@@ -35,6 +34,7 @@ from rsir.archive.store import (
     checked_vectors,
     searched,
 )
+from rsir.archive.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.ranking import metric_named
 
@@ -111,7 +111,8 @@ class LanceStore:
         Raises UsageError for an unknown metric or a dimension that it cannot have.
         """
         location = Location.of(path)
-        schema = _schema(metric, dimension, uuid.uuid4().hex)
+        about = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": uuid.uuid4().hex}
+        schema = schema_of(metric, dimension, {_KEY: json.dumps(about).encode()})
         if location.folder is not None:
             if location.folder.exists():
                 raise ArchiveError(f"{path} exists already; open it, or choose another path")
@@ -124,10 +125,23 @@ class LanceStore:
             else:
                 text = f"{path} cannot be made ({error}); check the uri and the credentials"
             raise ArchiveError(text) from error
-        # With a primary key, concurrent merges of the same ids conflict and are retried, instead
-        # of both being inserted.
-        table.set_unenforced_primary_key("id")
         return cls(location, table)
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Whether there is anything at `path`; ArchiveError if that cannot be told."""
+        location = Location.of(path)
+        if location.folder is not None:
+            return location.folder.exists()
+        try:
+            location.database().open_table(location.name)
+        except (ValueError, RuntimeError, OSError) as error:
+            if "was not found" in str(error):
+                return False
+            raise ArchiveError(
+                f"{path} cannot be asked for ({error}); check the uri and the credentials"
+            ) from error
+        return True
 
     @classmethod
     def open(cls, path: str | Path) -> LanceStore:
@@ -194,7 +208,7 @@ class LanceStore:
             self._table.merge_insert("id")
             .when_matched_update_all()
             .when_not_matched_insert_all()
-            .execute(_to_arrow(kept, rows, self._table.schema))
+            .execute(to_arrow(kept, rows, self._table.schema))
         )
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -280,6 +294,12 @@ class LanceStore:
         while start < len(places):
             yield from snapshot.records(places[start : start + size])
             start, size = start + size, min(2 * size, _IDS_AT_ONCE)
+
+    def sources(self) -> list[SourceSummary]:
+        """The sources of all records, ordered by name, column by column."""
+        self._refresh()
+        rows = self._table.search().select(SUMMARY_COLUMNS)
+        return summaries_of_columns(rows.to_batches(SCAN_ROWS))
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Merge the small files that many commits leave, so that opening is quick again.
@@ -426,53 +446,6 @@ def _damaged(location: Location, error: Exception) -> ArchiveError:
     return ArchiveError(
         f"{location} is not a store of rsir, or it is damaged ({error}); "
         "restore it from a copy, or delete the archive and index again"
-    )
-
-
-def _schema(metric: str, dimension: int, identity: str) -> Any:
-    kind = metric_named(metric)
-    value = pa.uint8() if kind.kind == "bits" else pa.float32()
-    about = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": identity}
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("content", pa.string(), nullable=False),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("footprint", pa.string()),
-            pa.field("datetime", pa.timestamp("us", tz="UTC")),
-            pa.field("properties", pa.string(), nullable=False),
-            *(pa.field(name, pa.float64()) for name in BOUND_COLUMNS),
-            pa.field("vector", pa.list_(value, kind.width(dimension)), nullable=False),
-        ],
-        metadata={_KEY: json.dumps(about).encode()},
-    )
-
-
-def _to_arrow(records: Sequence[Record], vectors: NDArray[Any], schema: Any) -> Any:
-    bounds = [bounds_of(record.footprint) or (None,) * 4 for record in records]
-    columns = {
-        "id": [record.id for record in records],
-        "source": [record.source for record in records],
-        "content": [record.content for record in records],
-        "size": [record.size for record in records],
-        "mtime_ns": [record.mtime_ns for record in records],
-        "footprint": [
-            None if r.footprint is None else json.dumps(r.footprint, ensure_ascii=False)
-            for r in records
-        ],
-        "datetime": [record.datetime for record in records],
-        "properties": [json.dumps(r.properties, ensure_ascii=False) for r in records],
-        **{name: [b[side] for b in bounds] for side, name in enumerate(BOUND_COLUMNS)},
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
-    }
-    return pa.table(
-        [
-            column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
-            for name, column in columns.items()
-        ],
-        schema=schema,
     )
 
 

@@ -45,6 +45,9 @@ FORMAT = "rsir-milvus/1"
 _RECORDS_AT_ONCE = 1_000
 """Records read in one go. Our choice."""
 
+_INEXACT = ("two-stage", "approximate")
+"""Rankings of Lance tables (`rsir.archive.approximate`)."""
+
 _SPARE = 1.2
 """Slots are even but for chance: so much more of them is read than a sample needs. Our choice."""
 
@@ -149,6 +152,11 @@ class MilvusStore:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
+        if metric in _INEXACT:
+            raise UsageError(
+                f"'{metric}' is for archives in a folder or on an object store; {self.uri} is "
+                "searched exactly, by the cluster: leave the ranking out"
+            )
         kind, rows = searched(self, metric, queries)
         found = Search(self._rows, k, filter).nearest(kind, rows)
         hits = _Hits(self, found)
@@ -225,7 +233,10 @@ class MilvusStore:
 
         It does both by itself after a while (dataCoord.segment.maxIdleTime and maxLife); what is
         sealed is searched several times as fast. There are no versions that could be forgotten.
+        UsageError for a negative number of days.
         """
+        if not keep_days >= 0:
+            raise UsageError(f"keep_days must be at least 0, not {keep_days}")
         self._connection.call("flush")
         self._connection.call("compact")
 

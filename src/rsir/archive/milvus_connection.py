@@ -25,6 +25,10 @@ killed node held is free for others after 30 s (Milvus' common.session.ttl)."""
 _PAUSES = (0.1, 2.0)
 """Seconds between two tries, at first and at most. Our choice."""
 
+_CONNECTING = 2
+"""Seconds that the first try to connect may take; each further one takes twice as long. Our choice:
+pymilvus goes on to the end, also where the server has refused the password."""
+
 STRONG, SESSION = "strong", "session"
 _EXAMPLE = f"{SCHEME}://localhost:{PORT}/my_archive"
 
@@ -37,6 +41,9 @@ _TOO_MUCH = re.compile(r"larger than max|maxOutputSize", re.IGNORECASE)
 # Codes of Milvus since 2.3 (pkg/util/merr): what trying again does not help.
 _NO_DATABASE, _NO_COLLECTION, _NOT_LOADED, _BAD_REQUEST, _FORBIDDEN = 800, 100, 101, 1100, 1400
 _AUTHENTICATION = re.compile(r"auth check failure|unauthenticated|permission ?denied", re.I)
+_NO_SUCH_DATABASE = re.compile(r"database\S* not found", re.I)  # 2.3 gives it another code
+
+_log = logging.getLogger(__name__)
 
 
 class TooMuchError(Exception):
@@ -72,6 +79,8 @@ class Address:
             raise _refused("its port is no number below 65536") from error
         if parts.scheme != SCHEME or not host:
             raise _refused("it is not of that form")
+        if "@" in parts.path:
+            raise _refused("a / in a user or password is written %2F")
         given = _options(parts)
         names = [unquote(name) for name in parts.path.strip("/").split("/")]
         for name in names:
@@ -138,12 +147,14 @@ class Connection:
 
         deadline = time.monotonic() + self.patience
         pause, longest = _PAUSES
+        connecting = _CONNECTING
+        told = False
         while True:
             # Whole seconds: pymilvus 2.6.0 takes no others as the end of its own repetitions.
             left = max(1, math.ceil(deadline - time.monotonic()))
             client = None
             try:
-                client = self._connected(left)
+                client = self._connected(min(left, connecting))
                 method = getattr(client, name)
                 return method(collection_name=self.address.collection, timeout=left, **arguments)
             except (pymilvus().MilvusException, RpcError) as error:
@@ -151,8 +162,11 @@ class Connection:
                     raise TooMuchError from error
                 self._give_up(error, late=time.monotonic() + pause > deadline)
                 self._forget(client, error, left)
+            if not told and client is None:
+                told = True
+                _log.warning("%s does not answer; trying for %d s", self.address, left)
             time.sleep(pause)
-            pause = min(2 * pause, longest)
+            pause, connecting = min(2 * pause, longest), 2 * connecting
 
     def close(self) -> None:
         """Let the server go; the next call connects anew."""
@@ -191,12 +205,12 @@ class Connection:
         """ArchiveError for what trying again does not help, and when it is late."""
         address = self.address
         code, text = getattr(error, "code", None), address.hidden(_first_line(error))
-        if code == _FORBIDDEN or _AUTHENTICATION.search(str(error)):
+        if code == _FORBIDDEN or _AUTHENTICATION.search(f"{error} {error.__cause__}"):
             raise ArchiveError(
-                f"{address}: the server refuses the user or the token; give them in the uri or as "
-                "MILVUS_USER and MILVUS_PASSWORD, or MILVUS_TOKEN"
+                f"{address}: the server refuses the user or the token; give them as MILVUS_USER "
+                "and MILVUS_PASSWORD, or as MILVUS_TOKEN"
             ) from error
-        if code == _NO_DATABASE:
+        if code == _NO_DATABASE or _NO_SUCH_DATABASE.search(str(error)):
             raise ArchiveError(
                 f"{address}: there is no database {address.database!r}; create it on the server"
             ) from error
@@ -208,9 +222,10 @@ class Connection:
         if code == _BAD_REQUEST:
             raise ArchiveError(f"{address}: the server refuses the request ({text})") from error
         if late:
+            tls = "with" if address.secure else "without"
             raise ArchiveError(
                 f"{address}: the server did not answer for {self.patience:g} s ({text}); check "
-                "that it runs and can be reached, then run the same again"
+                f"that it runs and can be reached, {tls} TLS, then run the same again"
             ) from error
 
 

@@ -3,59 +3,38 @@
 In memory, in the order of the ids: the vectors and each one's row address, 16 MB for a million
 64-bit codes; and what filters have needed lately, some 9 MB per million records and field, 32 MB
 for the bounds of footprints. Records are read from the table at first. Whoever goes on reading
-gets a copy of all of them in a temporary file that is mapped into memory (`_Spool`): LanceDB takes
-some 10 ms for a hundred scattered rows, the file takes less than one.
+gets a copy of all of them (`rsir.archive.spool`): LanceDB takes some 10 ms for a hundred scattered
+rows, the copy takes less than one.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
-import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 from numpy.typing import NDArray
 
-from rsir.archive.approximate import Attached, Index, Searched
-from rsir.archive.columns import (
-    BOOLEAN,
-    NULL,
-    NUMBER,
-    TEXT,
-    Column,
-    Field,
-    column_of_values,
-    kind_of,
-)
+from rsir.archive.candidates import Attached, Index, Searched
+from rsir.archive.columns import BOOLEAN, NULL, NUMBER, TEXT, Column, Field
 from rsir.archive.filters import Filter, select
 from rsir.archive.flat import Flat, FlatAdaptive, FlatFloats, Found, flat_index
+from rsir.archive.id_order import order_of
+from rsir.archive.json_columns import parsed
+from rsir.archive.lance_rows import BOUND_COLUMNS, RECORD_COLUMNS, matrix, records_of
+from rsir.archive.spool import Spool
 from rsir.archive.store import Neighbour, Record
 from rsir.ranking import Metric, metric_named
 
 _log = logging.getLogger(__name__)
-
-RECORD_COLUMNS = [
-    "id",
-    "source",
-    "content",
-    "size",
-    "mtime_ns",
-    "footprint",
-    "datetime",
-    "properties",
-]
-BOUND_COLUMNS = ["west", "south", "east", "north"]
 
 T = TypeVar("T")
 
@@ -64,11 +43,7 @@ _TABLE_ROWS = 10_000
 """So many times, and up to so many rows, records are read from the table before they are copied.
 Our choice: one search from the shell copies nothing, a service copies once."""
 
-_SPOOL_ROWS = 1 << 17
-"""Rows of a batch of the copy. Our choice: the hits of one search lie in few batches, and the text
-of a batch stays far below the 2 GiB of an Arrow array."""
-
-_SCAN_ROWS = 1 << 15
+SCAN_ROWS = 1 << 15
 """Rows of a batch when all are read, at most. Our choice: 64 MiB of 512 floats."""
 
 _FIELDS_KEPT = 16
@@ -91,14 +66,14 @@ class Snapshot:
         self._metric = metric_named(metric)
         self._width = self._metric.width(dimension)
         ids = handle.search().select(["id"]).with_row_id(True).to_arrow()
-        self.row_ids: NDArray[np.uint64] = ids["_rowid"].to_numpy()[_order(ids["id"])]
+        self.row_ids: NDArray[np.uint64] = ids["_rowid"].to_numpy()[order_of(ids["id"])]
         del ids
         _give_back()
         self.attached: Attached | None = None
         self._lock = threading.RLock()
         self._gallery: Flat | None = None
         self._reads = 0
-        self._spool: _Spool | None = None
+        self._spool: Spool | None = None
         self._has_room = True
         self._fields: _Recent[Column] = _Recent(_FIELDS_KEPT)
         self._arrays: _Recent[Any] = _Recent(2)
@@ -269,7 +244,7 @@ class Snapshot:
         parts, order = [], []
         likely = NUMBER
         for places, batch in self._scan(["properties"]):
-            column = _parsed(batch["properties"].to_pylist(), name, likely)
+            column = parsed(batch["properties"].to_pylist(), name, likely)
             kind[places] = column.kind
             if column.number is not None:
                 number[places] = column.number
@@ -305,7 +280,7 @@ class Snapshot:
         by_row = np.argsort(self.row_ids)
         rising = self.row_ids[by_row]
         query = self._table.search().select(columns).with_row_id(True)
-        for batch in query.to_batches(_SCAN_ROWS):
+        for batch in query.to_batches(SCAN_ROWS):
             yield by_row[np.searchsorted(rising, batch["_rowid"].to_numpy())], batch
 
     def _read(self, places: NDArray[Any], columns: list[str]) -> Any:
@@ -317,7 +292,7 @@ class Snapshot:
             few = self._reads <= _TABLE_READS and len(places) <= _TABLE_ROWS
             if not few and self._spool is None and self._has_room:
                 try:
-                    self._spool = _Spool(len(self), self._scan(RECORD_COLUMNS))
+                    self._spool = Spool(len(self), self._scan(RECORD_COLUMNS))
                 except OSError as error:
                     self._has_room = False
                     _log.warning("no temporary copy of the records, reads are slower: %s", error)
@@ -386,64 +361,6 @@ class _Recent(Generic[T]):  # the newer spelling needs Python 3.12
         return value
 
 
-class _Spool:
-    """All records in a temporary file, mapped into memory: the system keeps what is in use.
-
-    The file stands where temporary files do (TMPDIR), uncompressed, some 0.3 GB per million
-    records, and goes with the process, however that ends, where the system can unlink it at once.
-    """
-
-    def __init__(self, count: int, batches: Iterable[tuple[NDArray[np.int64], Any]]) -> None:
-        self._row = np.empty(count, np.int64)
-        self._folder = tempfile.TemporaryDirectory(prefix="rsir-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / "records.arrow"
-        lengths = [0]
-        writer, waiting, done = None, [], 0
-        try:
-            for places, batch in batches:
-                batch = batch.select(RECORD_COLUMNS)
-                self._row[places] = done + np.arange(len(places))
-                done += len(places)
-                writer = writer or pa.ipc.new_file(str(path), batch.schema)
-                waiting.append(batch)
-                if sum(map(len, waiting)) >= _SPOOL_ROWS:
-                    lengths += _write(writer, waiting)
-                    waiting = []
-            lengths += _write(writer, waiting)
-        finally:
-            if writer is not None:
-                writer.close()
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
-        self._starts = np.cumsum(lengths)
-        self._folder.cleanup()
-
-    def read(self, places: NDArray[Any], columns: list[str]) -> Any:
-        """Some columns at `places`, in that order, as a table."""
-        rows = self._row[places]
-        number = np.searchsorted(self._starts, rows, side="right") - 1
-        order = np.argsort(number, kind="stable")
-        parts = []
-        for part in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
-            n = number[part[0]]
-            batch = self._batches[n].select(columns)
-            parts.append(batch.take(pa.array(rows[part] - self._starts[n])))
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        table = pa.Table.from_batches(parts)
-        return table if (back == np.arange(len(back))).all() else table.take(back)
-
-
-def _write(writer: Any, batches: list[Any]) -> list[int]:
-    """Write `batches` joined, as far as Arrow joins them; returns the rows of what was written."""
-    if not batches:
-        return []
-    joined = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    for batch in joined:
-        writer.write_batch(batch)
-    return [len(batch) for batch in joined]
-
-
 def _give_back() -> None:
     """Return memory that was freed to the system: of reading, as much as is kept stays otherwise.
 
@@ -454,110 +371,8 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _order(ids: Any) -> NDArray[np.int64]:
-    """The order of a column of texts by code point, as Python has it.
-
-    By their first eight bytes, and only where these are equal by all of them: Arrow takes six
-    times as long with ten million ids. The order of UTF-8 bytes is that of the code points.
-    """
-    keys = np.zeros((len(ids), 8), np.uint8)
-    start = 0
-    for chunk in ids.chunks:
-        keys[start : start + len(chunk)] = _first_bytes(chunk.cast(pa.large_string()))
-        start += len(chunk)
-    number = keys.view(">u8").astype(np.uint64).ravel()
-    order = np.argsort(number, kind="stable")
-    number = number[order]
-    equal = np.zeros(len(order) + 1, np.bool_)
-    equal[1:-1] = number[1:] == number[:-1]
-    tied = np.flatnonzero(equal[1:] | equal[:-1])
-    if len(tied):
-        some = order[tied]
-        texts = ids.cast(pa.large_string()).take(pa.array(some))
-        order[tied] = some[pc.sort_indices(texts).to_numpy()]
-    return order
-
-
-def _first_bytes(texts: Any) -> NDArray[np.uint8]:
-    """The first eight UTF-8 bytes of large strings without nulls, (N, 8); 0 after the end."""
-    if not len(texts):
-        return np.zeros((0, 8), np.uint8)
-    _, starts, data = texts.buffers()
-    ends = np.frombuffer(starts, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    text = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    text = np.concatenate([text[: ends[-1]], np.zeros(8, np.uint8)])
-    at = ends[:-1, None] + np.arange(8)
-    return np.where(at < ends[1:, None], text[at], np.uint8(0))
-
-
 def _in_order(parts: list[Any], places: list[NDArray[np.int64]]) -> Any:
     """Arrow arrays whose elements belong to `places`, as one in the order of the places."""
     if not parts:
         return pa.array([], pa.string())
     return pa.chunked_array(parts).take(pa.array(np.argsort(np.concatenate(places))))
-
-
-_TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
-
-
-def _parsed(texts: list[str], name: str, likely: int) -> Column:
-    """The property `name` of JSON objects.
-
-    Arrow reads a column of one kind quickly, and refuses any other; Python reads the rest.
-    """
-    first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
-    if first is None:
-        return Column(np.zeros(len(texts), np.uint8))
-    value = json.loads(first).get(name)
-    kind = kind_of(value) if value is not None else likely
-    if kind in _TYPES and _plain(name):
-        options = pa.json.ParseOptions(
-            explicit_schema=pa.schema([(name, _TYPES[kind])]), unexpected_field_behavior="ignore"
-        )
-        data = "\n".join(texts).encode()
-        read = pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
-        try:
-            table = pa.json.read_json(pa.BufferReader(data), read, options)
-        except pa.ArrowInvalid:
-            pass
-        else:
-            return _column(table[name].combine_chunks(), kind)
-    return column_of_values([json.loads(text).get(name) for text in texts])
-
-
-def _plain(name: str) -> bool:
-    return name.isidentifier() and name.isascii()
-
-
-def _column(values: Any, kind: int) -> Column:
-    if kind == TEXT:
-        return Column.of_texts(values)
-    known = values.is_valid().to_numpy(zero_copy_only=False)
-    number = pc.fill_null(values.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
-    return Column(np.where(known, kind, NULL).astype(np.uint8), number)
-
-
-def records_of(rows: Any) -> Iterator[Record]:
-    """The records of a table with `RECORD_COLUMNS`."""
-    columns = (rows[name].to_pylist() for name in RECORD_COLUMNS)
-    for id, source, content, size, mtime_ns, footprint, time, properties in zip(
-        *columns, strict=True
-    ):
-        yield Record(
-            id=id,
-            source=source,
-            content=content,
-            size=size,
-            mtime_ns=mtime_ns,
-            footprint=None if footprint is None else json.loads(footprint),
-            datetime=time,
-            properties=json.loads(properties),
-        )
-
-
-def matrix(column: Any) -> NDArray[Any]:
-    """A fixed-size-list column as an (N, width) array."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    values: NDArray[Any] = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-    return values

@@ -44,6 +44,22 @@ def open_store(where: str | Path) -> Store:
     return LanceStore.open(where)
 
 
+def exists(where: str) -> bool:
+    """Whether there is a store, or anything of that name, at a uri; errors as in `open_store`."""
+    _check(where)
+    if where.startswith(MILVUS):
+        from rsir.archive.milvus_connection import PATIENCE, Address, Connection
+
+        connection = Connection(Address.parse(where), PATIENCE)
+        try:
+            return bool(connection.call("has_collection"))
+        finally:
+            connection.close()
+    from rsir.archive.lance import LanceStore
+
+    return LanceStore.exists(where)
+
+
 def without_secrets(where: str) -> str:
     """The same address as it may be written down: no user, password or token of a cluster."""
     _check(where)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of
-from rsir.cli.options import Json
+from rsir.cli.options import Folder, Json, opened, print_json
 from rsir.errors import RsirError, UsageError
 from rsir.terminal import progress, say
 
@@ -38,7 +38,7 @@ class Format(StrEnum):
 
 @app.command("export")
 def export_(
-    archive: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    archive: Folder,
     file: Annotated[
         Path,
         typer.Argument(help="File to write: .parquet, .geojson, .geojsonl, .csv, .json (STAC)."),
@@ -62,25 +62,22 @@ def export_(
     as_json: Json = False,
 ) -> None:
     """Write an archive, or some of it, for other programs; GeoParquet has the embeddings too."""
-    import rsir
     from rsir.archive.export import export
 
-    opened = rsir.open(archive)
-    if version is not None:
-        opened = opened.at(version)
+    exported = opened(archive, version)
     filter = filter_of(bbox, within, taken, where, classes, sources)
-    total = opened.count(filter)
+    total = exported.count(filter)
     with progress("writing") as tick:
         report = export(
-            opened,
+            exported,
             file,
-            opened.records(filter),
+            exported.records(filter),
             format=None if format is None else format.value,
             overwrite=overwrite,
             on_progress=lambda done: tick(done, total),
         )
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
         return
     typer.echo(f"{report.written} images in {file}, {report.without_footprint} without a footprint")
     _say_what(report.skipped, "left out")
@@ -148,23 +145,22 @@ def import_(
     from rsir.archive.imports import Columns, import_parquet
 
     columns = Columns(vector_column, id_column, source_column, datetime_column, geometry_column)
-    is_new = not archive.exists()
-    opened = _target(archive, files, columns, name, ranking, dimension, store)
+    target, is_new = _target(archive, files, columns, name, ranking, dimension, store)
     try:
         with progress("importing") as tick:
             report = import_parquet(
-                opened, list(files), columns, fingerprint=fingerprint, crs=crs, on_progress=tick
+                target, list(files), columns, fingerprint=fingerprint, crs=crs, on_progress=tick
             )
     except RsirError:
-        if is_new and store is None and not len(opened):
+        if is_new and store is None and not len(target):
             shutil.rmtree(archive)  # what was made for nothing
         raise
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
         return
     typer.echo(
         f"{report.read} rows read: {report.added} added, {report.replaced} replaced, "
-        f"{report.skipped.count} skipped; {len(opened)} images in {archive}"
+        f"{report.skipped.count} skipped; {len(target)} images in {archive}"
     )
     _say_what(report.skipped, "skipped")
     _say_what(report.incomplete, "kept incomplete")
@@ -186,7 +182,7 @@ def merge(
     with progress("merging") as tick:
         report = merge(target, rsir.open(other), on_progress=tick)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        print_json(report.to_dict())
         return
     typer.echo(
         f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
@@ -202,9 +198,10 @@ def _target(
     ranking: str,
     dimension: int | None,
     store: str | None,
-) -> Archive:
-    """The archive that is there, or a new one."""
+) -> tuple[Archive, bool]:
+    """The archive that is there, or a new one; and whether it was made here and now."""
     from rsir.archive.archive import Archive
+    from rsir.archive.creation import MadeAlreadyError
     from rsir.archive.foreign import ForeignEncoder
     from rsir.archive.imports import dimension_of
 
@@ -214,10 +211,14 @@ def _target(
                 f"{archive} is a new archive: give the --name of the model that made the "
                 "embeddings; for those of a model of rsir make it with `rsir index ARCHIVE --model`"
             )
-        return Archive.open(archive)
+        return Archive.open(archive), False
     if dimension is None:
         dimension = dimension_of(files[0], columns)
-    return Archive.open_or_create(archive, ForeignEncoder(name, ranking, dimension), store=store)
+    encoder = ForeignEncoder(name, ranking, dimension)
+    if not archive.exists():
+        with suppress(MadeAlreadyError):  # by another, since the line above
+            return Archive.create(archive, encoder, store=store), True
+    return Archive.open_or_create(archive, encoder, store=store), False
 
 
 def _say_what(summary: Summary, what: str) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsir.cli.filters import numbers
-from rsir.cli.options import Device, Json
+from rsir.cli.options import Device, Json, print_json
 from rsir.errors import DataError, UsageError
 from rsir.terminal import print_indexed, progress
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _TILING = "How scenes are cut (any of these: all larger images are, in this way)"
+_RAY = "On a Ray cluster (docs/cluster.md)"
 
 
 @app.command()
@@ -137,6 +137,27 @@ def index(
             rich_help_panel=_TILING,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Share the work among processes: local, of this machine; auto or HOST:PORT, of "
+            "a running cluster.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many processes. Default: as many as have room.", rich_help_panel=_RAY
+        ),
+    ] = None,
+    ray_cpus: Annotated[
+        float | None, typer.Option(help="CPUs of each. Default: 1.", rich_help_panel=_RAY)
+    ] = None,
+    ray_gpus: Annotated[
+        float | None, typer.Option(help="GPUs of each. Default: 0.", rich_help_panel=_RAY)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images encoded at once.")] = 64,
     workers: Annotated[int, typer.Option(help="Threads that read files ahead.")] = 2,
     as_json: Json = False,
@@ -146,6 +167,7 @@ def index(
     if not paths and model is None:
         raise UsageError("say what to index: images, scenes, folders of them …")
     numbered = None if shard is None else _shard(shard)
+    on_ray = _on_ray(ray, shard, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
     tiling = _tiling(
         size=tile_size,
         stride=stride,
@@ -161,25 +183,41 @@ def index(
         max_cloud=max_cloud,
     )
     _check(paths or ())
-    opened = _opened(archive, model, store, device)
+    # On a cluster it is the workers' model that computes, not this one.
+    opened = _opened(archive, model, store, device if on_ray is None else "cpu")
     with progress("indexing") as tick:
-        report = opened.add(
-            paths or (),
-            tiling=tiling,
-            shard=numbered,
-            batch_size=batch_size,
-            workers=workers,
-            on_progress=tick,
-        )
+        if on_ray is None:
+            report = opened.add(
+                paths or (),
+                tiling=tiling,
+                shard=numbered,
+                batch_size=batch_size,
+                workers=workers,
+                on_progress=tick,
+            )
+        else:
+            from rsir.archive.cluster import index_on_ray
+
+            report = index_on_ray(
+                opened,
+                paths or (),
+                tiling=tiling,
+                batch_size=batch_size,
+                threads=workers,
+                device=device,
+                on_progress=tick,
+                **on_ray,
+            )
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         print_indexed(report, archive, len(opened))
 
 
 def _opened(archive: Path, model: str | None, store: str | None, device: str) -> Archive:
     import rsir
-    from rsir.archive.archive import MODEL, Archive
+    from rsir.archive.about import MODEL
+    from rsir.archive.archive import Archive
 
     if model is not None:
         return Archive.open_or_create(archive, rsir.load(model, device=device), store=store)
@@ -219,6 +257,18 @@ def _shard(text: str) -> tuple[int, int]:
     if parts is None:
         raise UsageError(f"--shard {text}: write it as I/N, e.g. 0/4, 1/4, 2/4, 3/4")
     return int(parts[1]), int(parts[2])
+
+
+def _on_ray(address: str | None, shard: str | None, **given: float | None) -> dict[str, Any] | None:
+    """What `index_on_ray` is told of the cluster; None if it is not asked for."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    if address is None:
+        if asked:
+            raise UsageError(f"--ray-{next(iter(asked))} goes with --ray ADDRESS")
+        return None
+    if shard is not None:
+        raise UsageError("--ray shares the work by itself: leave --shard out")
+    return {"address": address, **asked}
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from rsir.cli.options import (
     Set,
     labelled_set,
     parse_assignments,
+    print_json,
     readable_only,
 )
 from rsir.errors import UsageError
@@ -45,7 +45,7 @@ def methods(as_json: Json = False) -> None:
 
     trainer = dataclasses.asdict(Settings())
     if as_json:
-        typer.echo(json.dumps({"methods": rows, "trainer": trainer}, indent=2))
+        print_json({"methods": rows, "trainer": trainer})
         return
     rows.append({"name": "trainer", "title": "settings of every method", "defaults": trainer})
     for row in rows:
@@ -196,7 +196,7 @@ def cost(
         timed = time_it(Encoder(built, device=device), gallery=gallery, k=k)
     if as_json:
         plain = dataclasses.asdict(found)
-        typer.echo(json.dumps(plain | ({} if timed is None else timed.to_dict()), indent=2))
+        print_json(plain | ({} if timed is None else timed.to_dict()))
         return
     typer.echo(
         f"{method} on {backbone}: {found.parameters / 1e6:.3f} M parameters, "

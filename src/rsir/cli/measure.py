@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from rsir.cli.options import (
     Set,
     labelled_set,
     parse_assignments,
+    print_json,
 )
 from rsir.errors import DataError, UsageError
 from rsir.terminal import print_comparison, print_report, progress, say
@@ -191,7 +191,7 @@ def compare(
         raise UsageError(f"no query has {', '.join(empty)} by both models")
     if as_json:
         rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
-        typer.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     print_comparison(found)
 

@@ -12,7 +12,10 @@ from rsir.errors import UsageError
 from rsir.terminal import say
 
 if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
     from rsir.data.folder import LabelledSet
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the archive.")]
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of class folders with images.")]
 Labels = Annotated[
@@ -20,13 +23,24 @@ Labels = Annotated[
     typer.Option(help="Multi-label table: image name, then 0/1 per label; instead of folders."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-
-
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of method or training."),
 ]
+
+
+def print_json(value: Any) -> None:
+    """What --json prints."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def opened(archive: Path, version: int | None) -> Archive:
+    """The archive at a path, as it was at `version` if that is given."""
+    import rsir
+
+    found = rsir.open(archive)
+    return found if version is None else found.at(version)
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rsir.cli.filters import (
     numbers,
     of_sources,
 )
+from rsir.cli.options import Folder, opened
 from rsir.errors import DataError, UsageError
 from rsir.terminal import hits_table, say
 
@@ -52,7 +53,7 @@ class Format(StrEnum):
 
 @app.command()
 def search(
-    archive: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    archive: Folder,
     image: Annotated[Path | None, typer.Argument(help="The query image.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     format: Annotated[Format, typer.Option(help="How to show them.")] = Format.table,
@@ -168,24 +169,20 @@ def search(
     ] = None,
 ) -> None:
     """Find the images of an archive that are most similar to an image, or to other things."""
-    import rsir
-
     if recall and ranking is None:
         raise UsageError("--recall compares a --ranking with the exact one: say which")
-    opened = rsir.open(archive)
-    if version is not None:
-        opened = opened.at(version)
+    searched = opened(archive, version)
     part = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
-        part = _window(opened, scene, window, scene_bbox, point, size)
+        part = _window(searched, scene, window, scene_bbox, point, size)
     query = _query(image, id, vector, part, like or (), unlike or ())
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if _needs_model(query):
-        _ = opened.encoder  # loaded now, so that the time shown is that of the search
-    hits = opened.search(
+        _ = searched.encoder  # loaded now, so that the time shown is that of the search
+    hits = searched.search(
         query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
     )
-    text = _shown(opened, hits, format, fold=out is None and sys.stdout.isatty())
+    text = _shown(searched, hits, format, fold=out is None and sys.stdout.isatty())
     if out is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
@@ -197,7 +194,7 @@ def search(
     if not hits and hits.searched and at_least is not None:
         say(f"nothing here looks like it: no image has a calibrated score of {at_least:g}")
     if recall:
-        found = opened.recall([query], k, str(ranking), filter=filter)
+        found = searched.recall([query], k, str(ranking), filter=filter)
         say(f"recall@{k} of {ranking}: {found:.4f}")
 
 

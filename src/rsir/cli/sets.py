@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rsir.cli.options import Json
+from rsir.cli.options import Json, print_json
 
 app = typer.Typer(help="The benchmark sets: list, check, fetch.", no_args_is_help=True)
 
@@ -21,7 +20,7 @@ def datasets_list(as_json: Json = False) -> None:
     entries = catalog.ENTRIES.values()
     if as_json:
         rows = [entry.to_dict() for entry in entries]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     for entry in entries:
         height, width = entry.size

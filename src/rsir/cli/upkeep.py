@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of
-from rsir.cli.options import Json
-from rsir.errors import UsageError
+from rsir.cli.options import Folder, Json, print_json
+from rsir.errors import ArchiveError, UsageError
 from rsir.terminal import confirm, say
 
 app = typer.Typer()
 
-Opened = Annotated[Path, typer.Argument(help="Folder of the archive.")]
-
 
 @app.command()
 def info(
-    archive: Opened,
+    archive: Folder,
     sources: Annotated[
         bool, typer.Option("--sources", help="Also each file and scene that was indexed.")
     ] = False,
@@ -43,7 +39,7 @@ def info(
     if sources:
         found["sources"] = [asdict(source) for source in opened.sources()]
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     for key, value in found.items():
         if key not in ("versions", "sources") and value is not None:
@@ -58,7 +54,7 @@ def info(
 
 @app.command()
 def delete(
-    archive: Opened,
+    archive: Folder,
     ids: Annotated[
         list[str] | None, typer.Argument(help="Ids of images; or say which by the options.")
     ] = None,
@@ -87,7 +83,7 @@ def delete(
         confirm(f"forget {len(found)} of the {len(opened)} images in {archive}?")
     count = opened.delete(found)
     if as_json:
-        typer.echo(json.dumps({"deleted": count}))
+        print_json({"deleted": count})
     else:
         typer.echo(f"{count} images forgotten")
     if count and before is not None:
@@ -96,7 +92,7 @@ def delete(
 
 @app.command()
 def prune(
-    archive: Opened,
+    archive: Folder,
     everything: Annotated[
         bool, typer.Option("--everything", help="Even if the files of all images are gone.")
     ] = False,
@@ -104,17 +100,22 @@ def prune(
 ) -> None:
     """Forget the images whose files are gone."""
     import rsir
+    from rsir.archive.pruning import AllGoneError
 
-    gone = rsir.open(archive).prune(everything=everything)
+    try:
+        gone = rsir.open(archive).prune(everything=everything)
+    except AllGoneError as error:
+        advice = f"To forget them all: rsir prune {archive} --everything"
+        raise ArchiveError(f"{error.finding} {advice}") from error
     if as_json:
-        typer.echo(json.dumps({"deleted": len(gone), "ids": gone}))
+        print_json({"deleted": len(gone), "ids": gone})
     else:
         typer.echo(f"{len(gone)} images forgotten")
 
 
 @app.command()
 def optimize(
-    archive: Opened,
+    archive: Folder,
     keep_days: Annotated[
         float, typer.Option(help="Versions older than this are forgotten; the latest stays.")
     ] = 7.0,
@@ -131,7 +132,7 @@ def optimize(
 
 @app.command()
 def restore(
-    archive: Opened,
+    archive: Folder,
     version: Annotated[int, typer.Argument(help="A version, see `rsir info --versions`.")],
 ) -> None:
     """Make an earlier version the latest again; those in between are kept."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
-from fastapi.responses import PlainTextResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-import rsir
 from rsir.archive.query import Query as ArchiveQuery
 from rsir.archive.query import Single
 from rsir.archive.summary import SourceSummary
 from rsir.errors import UnknownIdError, UsageError
-from rsir.web import metrics, scenes
+from rsir.web import scenes
 from rsir.web.additions import Addition
+from rsir.web.answers import ALSO_GEOJSON, ALWAYS, geojson, json_answer, problems
 from rsir.web.models import (
     AdditionIn,
     AdditionOut,
@@ -29,150 +24,47 @@ from rsir.web.models import (
     ArchivesOut,
     DeletedOut,
     FeaturesOut,
-    FilterIn,
     Format,
     GetIn,
-    HealthOut,
     HitsOut,
     IdsIn,
     ItemOut,
     ItemsOut,
-    Problem,
-    ReadyOut,
     SceneOut,
     ScenesOut,
     SearchIn,
     TileJson,
-    TileOut,
-    feature_out,
     hit_out,
     item_out,
     report_out,
 )
-from rsir.web.problems import (
-    KINDS,
-    PROBLEM_JSON,
-    ForbiddenError,
-    KeyMissingError,
-    NotFoundError,
-    WrongTypeError,
+from rsir.web.parameters import (
+    As,
+    Asked,
+    ItemId,
+    Limit,
+    Name,
+    Offset,
+    SceneName,
+    check_image,
+    first_of,
+    interval,
+    json_of,
+    json_only,
+    multipart_only,
+    owner,
+    valid_filter,
 )
 from rsir.web.scenes import scene_id
 from rsir.web.service import THUMBNAIL_SIDES, Service, page_of
 
-GEOJSON = "application/geo+json"
 _DAY = "private, max-age=86400, immutable"
 """An id belongs to a content, so its picture never changes."""
 _MINUTES = "private, max-age=300"
 _MOST_OFFSET = 10_000
 """Of items; to go further costs more with every item, which `after` does not. Our choice."""
 
-Name = Annotated[str, Path(description="An archive's name.", max_length=200)]
-ItemId = Annotated[str, Path(description="An item's id.", max_length=4096)]
-SceneName = Annotated[str, Path(description="A scene's id.", pattern="^[0-9a-f]{16}$")]
-Offset = Annotated[int, Query(ge=0, le=10**9, description="Items left out before the first.")]
-Limit = Annotated[int, Query(ge=1, le=100_000, description="Items answered at most.")]
-As = Annotated[Format, Query(description="json, or geojson for GIS programs.")]
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-Asked = Annotated[Service, Depends(_service)]
-
-_bearer = HTTPBearer(
-    auto_error=False, scheme_name="key", description="The API key of the service's owner."
-)
-
-
-def _owner(
-    service: Asked, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Lets nobody pass who does not have the API key."""
-    key = service.settings.api_key
-    if key is None:
-        raise ForbiddenError("this service only reads: it was started without an API key")
-    # As bytes: compare_digest takes no text beyond ASCII. Its time does not tell where they differ.
-    if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
-        raise KeyMissingError("give the API key as 'Authorization: Bearer KEY'")
-
-
-def _json_only(request: Request) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise WrongTypeError(f"send application/json, not {kind or 'a body without a type'}")
-
-
-def _multipart_only(request: Request) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise WrongTypeError(f"send multipart/form-data, not {kind or 'a body without a type'}")
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Of OpenAPI: which problems an address may answer."""
-    titles: dict[int, str] = {}
-    for kind in KINDS:
-        titles.setdefault(kind.status, kind.title)
-    return {
-        status: {
-            "description": titles.get(status, "Error"),
-            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            "model": Problem,
-        }
-        for status in statuses
-    }
-
-
-_ALWAYS = (400, 403, 404, 408, 413, 422, 500, 503)
-_GEO: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            GEOJSON: {"schema": {"$ref": "#/components/schemas/FeaturesOut"}},
-            "application/json": {},
-        }
-    }
-}
-
-probes = APIRouter(tags=["service"])
-api = APIRouter(prefix="/api", tags=["archives"], responses=_problems(*_ALWAYS))
-
-
-@probes.get("/health")
-async def health() -> HealthOut:
-    """Whether the service runs."""
-    return HealthOut(version=rsir.__version__)
-
-
-@probes.get("/ready", responses={503: {"model": ReadyOut, "description": "Not yet."}})
-async def ready(service: Asked, response: Response) -> ReadyOut:
-    """Whether every archive's model and vectors are loaded: 200, or 503 until then."""
-    waiting = dict(service.unready)
-    response.status_code = 503 if waiting else 200
-    return ReadyOut(ready=not waiting, waiting_for=waiting)
-
-
-@probes.get("/metrics", response_class=PlainTextResponse)
-async def prometheus(service: Asked) -> Response:
-    """Counters and durations for Prometheus."""
-    return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
-
-
-@probes.get("/problems")
-async def problems() -> list[dict[str, Any]]:
-    """What can go wrong: the types of problems, with their statuses."""
-    return [{"type": f"/problems/{k.name}", "status": k.status, "title": k.title} for k in KINDS]
-
-
-@probes.get("/problems/{name}", responses=_problems(404))
-async def problem(name: str) -> dict[str, Any]:
-    """One type of problem."""
-    for kind in KINDS:
-        if kind.name == name:
-            return {"type": f"/problems/{name}", "status": kind.status, "title": kind.title}
-    raise NotFoundError(f"there is no problem {name!r}")
+api = APIRouter(prefix="/api", tags=["archives"], responses=problems(*ALWAYS))
 
 
 @api.get("/archives")
@@ -192,8 +84,8 @@ async def archive(service: Asked, name: Name) -> ArchiveOut:
 @api.post(
     "/archives/{name}/search",
     response_model=HitsOut | FeaturesOut,
-    dependencies=[Depends(_json_only)],
-    responses=_GEO | _problems(415),
+    dependencies=[Depends(json_only)],
+    responses=ALSO_GEOJSON | problems(415),
 )
 async def search(service: Asked, name: Name, body: SearchIn, format: As = "json") -> Response:
     """Search by an item, a vector, a window of a scene, or by examples and counterexamples."""
@@ -205,8 +97,8 @@ async def search(service: Asked, name: Name, body: SearchIn, format: As = "json"
 @api.post(
     "/archives/{name}/search/images",
     response_model=HitsOut | FeaturesOut,
-    dependencies=[Depends(_multipart_only)],
-    responses=_GEO | _problems(415),
+    dependencies=[Depends(multipart_only)],
+    responses=ALSO_GEOJSON | problems(415),
 )
 async def search_images(
     service: Asked,
@@ -225,9 +117,9 @@ async def search_images(
     try:
         how = SearchIn.model_validate_json(options)
     except ValidationError as error:
-        raise UsageError(f"the field 'options': {_first(error)}") from error
+        raise UsageError(f"the field 'options': {first_of(error)}") from error
     for upload in (*([] if image is None else [image]), *like, *unlike):
-        _check_type(upload)
+        check_image(upload)
     most = service.settings.max_examples
     if max(len(like), len(unlike)) > most:
         raise UsageError(f"at most {most} examples of a kind")
@@ -238,7 +130,7 @@ async def search_images(
     return await _search(service, name, query, how, format)
 
 
-@api.get("/archives/{name}/items", response_model=ItemsOut | FeaturesOut, responses=_GEO)
+@api.get("/archives/{name}/items", response_model=ItemsOut | FeaturesOut, responses=ALSO_GEOJSON)
 async def items(
     service: Asked,
     name: Name,
@@ -265,10 +157,10 @@ async def items(
     """
     archive = service.archive(name)
     limit = min(limit, service.settings.max_page)
-    start, end = _interval(datetime)
-    chosen = _valid(
+    start, end = interval(datetime)
+    chosen = valid_filter(
         bbox=None if bbox is None else bbox.split(","),
-        start=start, end=end, classes=classes, where=where, geometry=_json_of(geometry),
+        start=start, end=end, classes=classes, where=where, geometry=json_of(geometry),
     )  # fmt: skip
 
     def read() -> tuple[int, list[ItemOut]]:
@@ -278,14 +170,12 @@ async def items(
 
     total, found = await service.run(read)
     if format == "geojson":
-        return _geojson(found, total, offset)
+        return geojson(found, total, offset)
     more = found[-1].id if len(found) == limit else None
-    return _json(ItemsOut(total=total, offset=offset, items=found, next=more))
+    return json_answer(ItemsOut(total=total, offset=offset, items=found, next=more))
 
 
-@api.post(
-    "/archives/{name}/items/get", dependencies=[Depends(_json_only)], responses=_problems(415)
-)
+@api.post("/archives/{name}/items/get", dependencies=[Depends(json_only)], responses=problems(415))
 async def items_by_id(service: Asked, name: Name, body: GetIn) -> ItemsOut:
     """The items of these ids, in their order, with their vectors if wanted."""
     archive = service.archive(name)
@@ -304,8 +194,8 @@ async def items_by_id(service: Asked, name: Name, body: GetIn) -> ItemsOut:
 
 @api.post(
     "/archives/{name}/items/delete",
-    dependencies=[Depends(_owner), Depends(_json_only)],
-    responses=_problems(401, 415),
+    dependencies=[Depends(owner), Depends(json_only)],
+    responses=problems(401, 415),
 )
 async def delete_items(service: Asked, name: Name, body: IdsIn) -> DeletedOut:
     """Forget items; their files are left alone. Needs the API key."""
@@ -315,7 +205,7 @@ async def delete_items(service: Asked, name: Name, body: IdsIn) -> DeletedOut:
 @api.get(
     "/archives/{name}/items/{id:path}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **_problems(410)},
+    responses={200: {"content": {"image/jpeg": {}}}, **problems(410)},
 )
 async def thumbnail(
     service: Asked,
@@ -338,9 +228,9 @@ async def item(service: Asked, name: Name, id: ItemId) -> ItemOut:
 
 @api.delete(
     "/archives/{name}/items/{id:path}",
-    dependencies=[Depends(_owner)],
+    dependencies=[Depends(owner)],
     status_code=204,
-    responses=_problems(401),
+    responses=problems(401),
 )
 async def delete_item(service: Asked, name: Name, id: ItemId) -> None:
     """Forget one item; its file is left alone. Needs the API key."""
@@ -359,7 +249,7 @@ async def sources(service: Asked, name: Name, offset: Offset = 0, limit: Limit =
     return ScenesOut(total=len(known), offset=offset, scenes=found)
 
 
-@api.get("/archives/{name}/scenes/{scene}", responses=_problems(410, 501))
+@api.get("/archives/{name}/scenes/{scene}", responses=problems(410, 501))
 async def scene(service: Asked, request: Request, name: Name, scene: SceneName) -> TileJson:
     """Where a scene's map tiles are, and which there are (TileJSON)."""
     look = await service.look(name, scene)
@@ -375,7 +265,7 @@ async def scene(service: Asked, request: Request, name: Name, scene: SceneName) 
 @api.get(
     "/archives/{name}/scenes/{scene}/tiles/{z}/{x}/{y}.{format}",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}, "image/webp": {}}}, **_problems(410, 501)},
+    responses={200: {"content": {"image/png": {}, "image/webp": {}}}, **problems(410, 501)},
 )
 async def scene_tile(
     service: Asked,
@@ -395,9 +285,9 @@ async def scene_tile(
 
 @api.post(
     "/archives/{name}/additions",
-    dependencies=[Depends(_owner), Depends(_json_only)],
+    dependencies=[Depends(owner), Depends(json_only)],
     status_code=202,
-    responses=_problems(401, 409, 415),
+    responses=problems(401, 409, 415),
 )
 async def add(
     service: Asked, request: Request, response: Response, name: Name, body: AdditionIn
@@ -414,16 +304,14 @@ async def add(
     return _addition_out(addition)
 
 
-@api.get("/archives/{name}/additions", dependencies=[Depends(_owner)], responses=_problems(401))
+@api.get("/archives/{name}/additions", dependencies=[Depends(owner)], responses=problems(401))
 async def additions(service: Asked, name: Name) -> AdditionsOut:
     """The last additions, newest first. Needs the API key."""
     service.archive(name)
     return AdditionsOut(additions=[_addition_out(a) for a in service.additions.of(name)])
 
 
-@api.get(
-    "/archives/{name}/additions/{id}", dependencies=[Depends(_owner)], responses=_problems(401)
-)
+@api.get("/archives/{name}/additions/{id}", dependencies=[Depends(owner)], responses=problems(401))
 async def addition(service: Asked, name: Name, id: ItemId) -> AdditionOut:
     """How far an addition is. Needs the API key."""
     service.archive(name)
@@ -441,21 +329,11 @@ async def _search(
     some = hits[how.offset : how.offset + limit]
     found = [hit_out(h, n, scene_id(h.source)) for n, h in enumerate(some, how.offset + 1)]
     if format == "geojson":
-        return _geojson(found, len(hits), how.offset)
+        return geojson(found, len(hits), how.offset)
     answer = HitsOut(
         total=len(hits), offset=how.offset, searched=hits.searched, seconds=hits.seconds, hits=found
     )
-    return _json(answer)
-
-
-def _geojson(found: Sequence[TileOut], total: int, offset: int) -> Response:
-    features = [feature_out(item) for item in found]
-    return _json(FeaturesOut(features=features, total=total, offset=offset), GEOJSON)
-
-
-def _json(answer: BaseModel, media_type: str = "application/json") -> Response:
-    """What is typed already goes out as it is: FastAPI would check every value once more."""
-    return Response(answer.model_dump_json(), media_type=media_type)
+    return json_answer(answer)
 
 
 def _about(service: Service, name: str) -> ArchiveOut:
@@ -465,49 +343,6 @@ def _about(service: Service, name: str) -> ArchiveOut:
 
 def _sources(service: Service, name: str) -> Callable[[str], str]:
     return lambda scene: service.scenes[name].of(scene).source
-
-
-def _check_type(upload: UploadFile) -> None:
-    kind = (upload.content_type or "").partition(";")[0].strip().lower()
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
-        raise WrongTypeError(f"an uploaded file is an image, not {kind}")
-
-
-def _valid(**given: Any) -> FilterIn:
-    try:
-        return FilterIn.model_validate(given)
-    except ValidationError as error:
-        raise UsageError(_first(error)) from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first of what is wrong, in words."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
-
-
-def _json_of(text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"geometry: it is not JSON ({error})") from error
-
-
-_TIME = TypeAdapter(datetime)
-
-
-def _interval(text: str | None) -> tuple[datetime | None, datetime | None]:
-    """Both ends of "A/B", "../B", "A/..", or "A" for that moment; as OGC API – Features has it."""
-    if text is None:
-        return None, None
-    first, slash, last = text.partition("/")
-    ends = (first, last if slash else first)
-    try:
-        start, end = (None if e in ("", "..") else _TIME.validate_python(e) for e in ends)
-    except ValidationError as error:
-        raise UsageError(f"datetime {text!r}: {_first(error)}") from error
-    return start, end
 
 
 def _scene_out(scene: str, summary: SourceSummary) -> SceneOut:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 import rsir
 from rsir.errors import RsirError, UsageError
-from rsir.web import api
+from rsir.web import api, probes
 from rsir.web.documentation import page_of_operations
 from rsir.web.logs import request_id
 from rsir.web.middleware import DOCUMENT_POLICY, Guard, problem_response
@@ -63,7 +63,7 @@ def create_app(
         openapi_url="/openapi.json",
     )
     app.state.service = service
-    app.include_router(api.probes)
+    app.include_router(probes.probes)
     app.include_router(api.api)
 
     @app.get("/docs", include_in_schema=False)

@@ -158,7 +158,7 @@ def _readers(look: Look, stack: ExitStack) -> list[tuple[Any, tuple[int, ...]]]:
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
     from rsir.geo.georeference import gdal_errors
-    from rsir.geo.scene import quiet_about_plain_images
+    from rsir.geo.datasets import quiet_about_plain_images
     from rsir.geo.sources import is_remote, source
 
     quiet_about_plain_images()

@@ -1,0 +1,25 @@
+"""What `rsir index --ray` refuses; tests/archive/test_cluster.py says what it does."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--ray-workers", 2), "--ray-workers goes with --ray ADDRESS"),
+        (("--ray-cpus", 2), "--ray-cpus goes with --ray ADDRESS"),
+        (("--ray", "local", "--shard", "0/2"), "leave --shard out"),
+    ],
+)
+def test_options_that_do_not_go_together(shell, coloured_classes, tmp_path, options, said):
+    done = shell("index", tmp_path / "archive", coloured_classes, "--model", "none", *options)
+    assert done.status == 2
+    assert said in done.err
+    assert not (tmp_path / "archive").exists()
+
+
+def test_numbers_out_of_range(shell, images, coloured_classes):
+    pytest.importorskip("ray")
+    done = shell("index", images, coloured_classes, "--ray", "local", "--ray-gpus", -1)
+    assert done.status == 2
+    assert "cpus and gpus" in done.err
