@@ -4,6 +4,8 @@ VENV ?= .venv
 DATA ?=
 OUT ?= demo
 BIN = $(VENV)/bin
+# A file of tests stays in one process, for its tests share what takes long to make.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 READY = $(VENV)/.ready
 
 .PHONY: demo serve test check bench docs clean
@@ -15,13 +17,13 @@ serve: $(READY)  ## the same, and then the page with the map on its archive, unt
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA)) --serve
 
 test: $(READY)  ## the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(READY)  ## what must pass before a commit: style, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(READY)  ## search speed beside FAISS, USearch and LanceDB alone, and how it grows
 	$(BIN)/python benchmarks/search.py

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rsir.archive.filters import Filter
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import IndexReport, Skipped
-from rsir.archive.query import ById, ByWindow, Examples, Query, Single
+from rsir.archive.query import ByFile, ById, ByWindow, Examples, Query, Single, image_pixels
 from rsir.archive.store import Neighbour, Record
 from rsir.errors import ArchiveError, ImageError, MissingExtraError, UsageError
 from rsir.ranking import metric_named
@@ -245,7 +245,10 @@ class RemoteArchive:
             reason = addition["problem"] or "the service was stopped; add the same again"
             raise ArchiveError(f"{self.name}: {reason}")
         report = addition["report"]
-        return IndexReport(**{**report, "skipped": tuple(Skipped(**s) for s in report["skipped"])})
+        lists = {
+            name: tuple(Skipped(**one) for one in report[name]) for name in ("skipped", "masks")
+        }
+        return IndexReport(**{**report, **lists})
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were. Needs the API key."""
@@ -266,6 +269,8 @@ class RemoteArchive:
                 return Path(part).read_bytes()
             except (OSError, ValueError) as error:
                 raise ImageError(f"{part}: cannot be read ({error})") from error
+        if isinstance(part, ByFile):  # read here, for the service takes plain images
+            part = image_pixels(part, self.bands)
         array = np.asarray(part)
         if array.ndim == 1:
             return {"vector": array.tolist()}

@@ -194,6 +194,7 @@ def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
     print(
         f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
         f"{len(report.skipped)} skipped, {sum(report.ignored.values())} other files ignored"
+        + (f", {len(report.masks)} masks left out" if report.masks else "")
     )
     left_out = sum(report.left_out.values())
     reasons = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())

@@ -637,3 +637,81 @@ def test_delete_and_get(archive, images):
     archive.optimize()
     assert [r.id for r in archive.records()] == ids[1:]
     assert archive.add(images).added == 1
+
+
+# What the model says
+
+
+class Telling(ColourEncoder):
+    """An encoder that says of which ground its images were, and how many it takes at once."""
+
+    gsd = 20.0
+    batch_size = 5
+
+    def encode(self, images):
+        self.most = max(getattr(self, "most", 0), len(images))
+        return super().encode(images)
+
+
+def placed(path: Path) -> Path:
+    """A scene of 64 × 64 pixels of 10 m."""
+    import rasterio
+    from affine import Affine
+
+    pixels = np.random.default_rng(0).integers(1, 250, (3, 64, 64), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, width=64, height=64, dtype="uint8", photometric="rgb",
+        crs="EPSG:32633", transform=Affine(10, 0, 600_000, 0, -10, 5_000_000),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    return path
+
+
+def test_tiles_of_the_models_own_gsd(tmp_path):
+    from rsir.geo.tiling import Tiling
+
+    scene = placed(tmp_path / "scene.tif")
+    found = {}
+    for gsd in ("model", 20.0):
+        archive = Archive.create(tmp_path / str(gsd), Telling())
+        assert archive.add(scene, tiling=Tiling(size=16, gsd=gsd)).tiles == 4
+        found[gsd] = contents(archive)
+        assert {tuple(r.properties["gsd"]) for r in archive.records()} == {(20.0, 20.0)}
+    assert found["model"] == found[20.0]
+    archive = Archive.create(tmp_path / "silent", ColourEncoder())
+    with pytest.raises(UsageError, match="does not say"):
+        archive.add(scene, tiling=Tiling(size=16, gsd="model"))
+    assert not (archive.path / module.LAST_INDEX).exists()
+
+
+def test_as_many_at_once_as_the_model_takes(tmp_path, images):
+    for given, most in ((None, 5), (3, 3), (12, 12)):
+        encoder = Telling()
+        Archive.create(tmp_path / str(given), encoder).add(images, batch_size=given)
+        assert encoder.most == most
+    with pytest.raises(UsageError, match="batch_size"):
+        Archive.create(tmp_path / "none", Telling()).add(images, batch_size=0)
+
+
+def test_masks_of_scenes_in_other_shards_are_left_out(tmp_path):
+    from rsir.geo.tiling import Tiling
+
+    (tmp_path / "scenes").mkdir()
+    for name in ("a", "b"):
+        shutil.copyfile(placed(tmp_path / "one.tif"), tmp_path / "scenes" / f"{name}.tif")
+        shutil.copyfile(tmp_path / "one.tif", tmp_path / "scenes" / f"{name}_clouds.tif")
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+    tiling = Tiling(size=32, cloud_mask="{folder}/{stem}_clouds.tif", max_cloud=1)
+    for shard in ((0, 2), (1, 2)):
+        archive.add(tmp_path / "scenes", tiling=tiling, shard=shard)
+    assert {Path(source).name for source in sources(archive)} == {"a.tif", "b.tif"}
+
+
+def test_bytes_are_those_of_the_folder_that_has_the_records(tmp_path, images):
+    kept = tmp_path / "elsewhere.lance"
+    archive = Archive.create(tmp_path / "archive", ColourEncoder(), store=str(kept))
+    archive.add(images)
+    assert archive.info()["bytes"] is None
+    whole = Archive.create(tmp_path / "whole", ColourEncoder())
+    whole.add(images)
+    assert whole.info()["bytes"] > 1000

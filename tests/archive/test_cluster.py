@@ -265,6 +265,45 @@ def test_a_cluster_without_room_is_told(cluster, archive, images):
         index_on_ray(archive, images, cpus=2.5)
 
 
+class Telling(ColourEncoder):
+    """An encoder that says of which ground its images were, and how many it takes at once."""
+
+    gsd = 20.0
+    batch_size = 3
+
+    def encode(self, images):
+        assert len(images) <= self.batch_size
+        return super().encode(images)
+
+
+def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
+    import rasterio
+    from rasterio.transform import Affine
+
+    quiet_about_plain_images()
+    random = np.random.default_rng(0)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("a", "a_clouds", "b", "b_clouds"):
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", count=3, width=64, height=64,
+            dtype="uint8", photometric="rgb", crs="EPSG:32633",
+            transform=Affine(10, 0, 6e5, 0, -10, 5e6),
+        ) as dataset:  # fmt: skip
+            dataset.write(random.integers(1, 256, (3, 64, 64), np.uint8))
+    tiling = Tiling(size=16, gsd="model", cloud_mask="{folder}/{stem}_clouds.tif", max_cloud=1)
+    archive = Archive.create(tmp_path / "told", Telling())
+    report = index_on_ray(archive, folder, tiling=tiling, load=Telling, workers=1)
+    assert (report.added, report.tiles, len(report.masks)) == (2, 8, 2)
+    assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
+
+
+def test_a_gsd_that_the_model_does_not_say(archive, images):
+    pytest.importorskip("ray")
+    with pytest.raises(UsageError, match="does not say"):
+        index_on_ray(archive, images, tiling=Tiling(gsd="model"))
+
+
 def test_arguments_are_checked_before_any_work(archive, images, monkeypatch):
     pytest.importorskip("ray")
     for wrong in ({"workers": 0}, {"batch_size": 0}, {"threads": 0}, {"cpus": -1}, {"cpus": 0}):

@@ -2,8 +2,10 @@
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
+import shutil
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ from creation_worker import PROCESSES, SlowEncoder, make, share
 from rsir.archive import Archive, creation
 from rsir.archive.lance import LanceStore
 from rsir.archive.store import Record
+from rsir.archive.stores import without_secrets
 from rsir.errors import ArchiveError, UsageError
 
 ROUNDS = 3
@@ -302,3 +305,79 @@ def test_a_table_is_made_in_one_commit_with_the_key_that_lancedb_would_set(tmp_p
     other = lancedb.connect(tmp_path).create_table("other", schema=schema)
     other.set_unenforced_primary_key("id")
     assert store._table.schema.field("id").metadata == other.schema.field("id").metadata
+
+
+def drop(uri: str) -> None:
+    parent, name = uri.rsplit("/", 1)
+    lancedb.connect(parent, storage_options={"allow_http": "true"}).drop_table(name[:-6])
+
+
+def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, bucket):
+    for number, uri in enumerate([None, f"{bucket}/swapped/items.lance"]):
+        path, other = tmp_path / f"one-{number}", tmp_path / f"other-{number}"
+        archive = Archive.create(path, ColourEncoder(), store=uri)
+        written = json.loads((path / "archive.json").read_text("utf-8"))
+        assert written["identity"] == archive._store.identity
+        assert len(Archive.open(path)) == 0
+        if uri is None:
+            Archive.create(other, ColourEncoder())
+            shutil.rmtree(path / "items.lance")
+            shutil.copytree(other / "items.lance", path / "items.lance")
+        else:
+            drop(uri)
+            Archive.create(other, ColourEncoder(), store=uri)
+        for begin in (Archive.open, lambda path: Archive.open_or_create(path, ColourEncoder())):
+            with pytest.raises(ArchiveError, match="another one has taken its place"):
+                begin(path)
+        if uri is None:  # on an object store it is looked after some seconds
+            with pytest.raises(ArchiveError, match="another one has taken its place"):
+                len(archive)
+        # One that was made before there were identities says nothing of them.
+        (path / "archive.json").write_text(
+            json.dumps({name: said for name, said in written.items() if name != "identity"})
+        )
+        assert len(Archive.open(path)) == 0
+        (path / "archive.json").write_text(json.dumps(written | {"identity": 5}))
+        with pytest.raises(ArchiveError, match="'identity' is of the wrong kind"):
+            Archive.open(path)
+
+
+def test_a_copy_of_an_archive_is_the_same_archive(tmp_path, images):
+    Archive.create(tmp_path / "one", ColourEncoder()).add(images)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(tmp_path / "one")
+
+
+def test_a_store_that_somebody_made_since_a_creation_was_cut_off_is_not_taken(
+    tmp_path, bucket, monkeypatch
+):
+    uri = f"{bucket}/since/items.lance"
+    cut_with_store(tmp_path / "new", uri, monkeypatch)
+    drop(uri)
+    LanceStore.create(uri, "euclidean", 16)
+    with pytest.raises(ArchiveError, match="by somebody else"):
+        Archive.create(tmp_path / "new", ColourEncoder(), store=uri)
+
+
+def test_a_creation_that_was_cut_off_goes_on_with_another_model(tmp_path, bucket, monkeypatch):
+    uri = f"{bucket}/other-model/items.lance"
+    cut_with_store(tmp_path / "new", uri, monkeypatch)
+    other = ColourEncoder(seed=1)
+    Archive.create(tmp_path / "new", other, store=uri)
+    assert Archive.open(tmp_path / "new").fingerprint == other.fingerprint
+
+
+def test_uris_that_are_refused_show_no_secrets(tmp_path):
+    for uri in (
+        "mulvis://me:secret@host:19530/tiles",
+        "me:secret@mulvis://host/tiles",
+        "s3://KEY:secret@bucket/items.lance",
+        "s3://KEY:sec/secret@bucket/items.lance",
+        "gs://secret@bucket/items.lance",
+    ):
+        with pytest.raises(UsageError) as caught:
+            Archive.create(tmp_path / "new", ColourEncoder(), store=uri)
+        assert "secret" not in str(caught.value).replace("no secret", "")
+        assert "KEY:" not in str(caught.value)
+        assert not (tmp_path / "new").exists()
+    assert without_secrets("s3://bucket/me@home/items.lance") == "s3://bucket/me@home/items.lance"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -463,6 +464,10 @@ def test_an_archive_without_its_collection_says_so(pairs, tmp_path, monkeypatch)
 
     about = there.path / "archive.json"
     about.write_text(about.read_text().replace(uri, other.info()["store"]))
+    with pytest.raises(ArchiveError, match="another one has taken its place"):
+        Archive.open(there.path)
+    said = json.loads(about.read_text())
+    about.write_text(json.dumps({k: v for k, v in said.items() if k != "identity"}))
     with pytest.raises(ArchiveError, match=r"says euclidean, 8, but .* holds euclidean, 7"):
         Archive.open(there.path)
 
@@ -470,3 +475,40 @@ def test_an_archive_without_its_collection_says_so(pairs, tmp_path, monkeypatch)
     about.write_text(about.read_text().replace(other.info()["store"], "milvus://127.0.0.1:9/gone"))
     with pytest.raises(ArchiveError, match=r"127\.0\.0\.1:9/gone: the server did not answer"):
         Archive.open(there.path)
+
+
+def test_a_collection_that_was_made_anew_is_not_taken_for_the_archives_own(
+    milvus_server, tmp_path, monkeypatch
+):
+    uri = milvus_server.uri("made_anew")
+    archive = Archive.create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+    MilvusStore.open(uri).drop()
+    other = Archive.create(tmp_path / "other", ColourEncoder(dimension=8, seed=1), store=uri)
+    assert other._store.identity != archive._store.identity
+    with pytest.raises(ArchiveError, match="another one has taken its place"):
+        Archive.open(archive.path)
+    assert len(Archive.open(other.path)) == 0
+    # What was made before there were identities is opened as it is.
+    about = other.path / "archive.json"
+    said = json.loads(about.read_text())
+    about.write_text(json.dumps({k: v for k, v in said.items() if k != "identity"}))
+    assert len(Archive.open(other.path)) == 0
+    MilvusStore.open(uri).drop()
+
+
+def test_secrets_of_a_uri_open_the_archive_too(secured_milvus, tmp_path, monkeypatch):
+    for name in ("MILVUS_USER", "MILVUS_PASSWORD", "MILVUS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    plain = secured_milvus.uri("given_again")
+    uri = plain.replace("://", "://root:Milvus@")
+    Archive.create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+    with pytest.raises(ArchiveError):
+        Archive.open(tmp_path / "one")
+    assert len(Archive.open(tmp_path / "one", store=uri)) == 0
+    again = Archive.open_or_create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+    assert len(again) == 0
+    assert again.info()["store"] == plain
+    assert "root" not in (tmp_path / "one" / "archive.json").read_text()
+    with pytest.raises(ArchiveError, match="keeps its records in") as caught:
+        Archive.open(tmp_path / "one", store=uri.replace("given_again", "another"))
+    assert "Milvus@" not in str(caught.value)

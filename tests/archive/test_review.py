@@ -16,12 +16,14 @@ from PIL import Image
 from rsir.archive import Archive
 from rsir.archive.exact import ExactStore
 from rsir.archive.filters import Filter
+from rsir.archive.pruning import without_file
 from rsir.archive.query import ById, ByWindow, Examples
 from rsir.archive.refine import refined
 from rsir.archive.store import Record
 from rsir.errors import ArchiveError, DataError, UsageError
-from rsir.geo import files, windows
-from rsir.geo.scene import Scene, quiet_about_plain_images
+from rsir.geo import files, remote, windows
+from rsir.geo.datasets import quiet_about_plain_images
+from rsir.geo.scene import Scene
 from rsir.geo.tiling import Tiling
 from rsir.ranking import metric_named, packed, pairwise
 
@@ -290,19 +292,19 @@ def test_few_sources_are_asked_for_by_name(tmp_path, monkeypatch):
     first = archive.add([tmp_path / name for name in names])
     assert (first.added, first.skipped) == (5, ())
     asked = []
-    real = type(archive._store).records
+    real = type(archive._store).states
 
-    def spy(self, filter=None):
-        found = list(real(self, filter))
+    def spy(self, names=None):
+        found = list(real(self, names))
         asked.append(len(found))
         return iter(found)
 
-    monkeypatch.setattr(type(archive._store), "records", spy)
+    monkeypatch.setattr(type(archive._store), "states", spy)
     for name in names:
         assert archive.add(tmp_path / name).unchanged == 1
     assert asked == [1] * 5
     assert archive.add([tmp_path / name for name in names]).unchanged == 5
-    monkeypatch.setattr("rsir.archive.indexing._FEW", 2)
+    monkeypatch.setattr("rsir.archive.lance._NAMES_IN_SQL", 2)
     assert archive.add([tmp_path / name for name in names]).unchanged == 5
     assert len(archive) == 5
     assert archive.encoder.encoded == 5
@@ -347,6 +349,22 @@ def test_an_object_store_that_does_not_answer_is_a_data_error(monkeypatch):
         def get_file_info(self, _):
             raise OSError("no route")
 
-    monkeypatch.setattr(files, "file_system", lambda _: (Down(), "bucket/a.tif"))
+    monkeypatch.setattr(remote, "file_system", lambda _: (Down(), "bucket/a.tif"))
     with pytest.raises(DataError, match="no route"):
         files.stamp("s3://bucket/a.tif")
+
+
+def test_a_hash_in_the_name_of_a_file_that_is_gone(tmp_path):
+    """What is before the '#' stands for the file only if it is a list of items."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "items.json").write_text("{}")
+    (tmp_path / "there#1.tif").write_text("x")
+    sources = {
+        "gone": tmp_path / "set#2" / "a.tif",
+        "gone too": tmp_path / "set#2.tif",
+        "gone list": tmp_path / "gone.json#1",
+        "in a list": tmp_path / "items.json#1",
+        "there": tmp_path / "there#1.tif",
+    }
+    records = [Record(id, str(path), "", 0, 0) for id, path in sources.items()]
+    assert without_file(records, everything=False) == ["gone", "gone too", "gone list"]

@@ -18,7 +18,8 @@ from shapely.geometry import shape
 from rsir.archive import Archive, Skipped, reading
 from rsir.errors import ArchiveError, ImageError, UsageError
 from rsir.geo import tiles as geo_tiles
-from rsir.geo.scene import Scene, quiet_about_plain_images
+from rsir.geo.datasets import quiet_about_plain_images
+from rsir.geo.scene import Scene
 from rsir.geo.stretch import Stretch
 from rsir.geo.tiling import Tiling
 
@@ -172,7 +173,9 @@ def test_damaged_windows_are_listed_and_the_rest_is_kept(archive, tmp_path):
         offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_2", "TIFF", bidx=1))
     path.write_bytes(data[:offset] + b"\xff" * 60 + data[offset + 60 :])
     report = archive.add(path, tiling=TILING)
-    assert [s.path for s in report.skipped] == [f"{path} [0, 128, 64, 64]"]
+    (told,) = report.skipped
+    assert told.path == str(path)
+    assert told.reason.startswith("window [0, 128, 64, 64]: cannot be read")
     assert (report.added, report.left_out, len(archive)) == (1, {"damaged": 1}, 3)
 
 
@@ -190,7 +193,7 @@ def test_what_the_model_cannot_take_is_listed_by_window(tmp_path):
     path = write(tmp_path / "bright.tif", pixels)
     archive = Archive.create(tmp_path / "archive", Picky())
     report = archive.add(path, tiling=TILING)
-    assert report.skipped == (Skipped(f"{path} [64, 0, 64, 64]", "is too bright"),)
+    assert report.skipped == (Skipped(str(path), "window [64, 0, 64, 64]: is too bright"),)
     assert len(archive) == 2
 
 
@@ -253,6 +256,10 @@ def test_small_images_stay_whole_and_large_ones_do_not(archive, tmp_path, monkey
     assert windows["small.tif"] == [None]
     assert windows["small.png"] == [None]
     assert windows["deep.tif"] == [[0, 0, 300, 200]]
+    crs = {Path(r.source).name: r.properties.get("crs", "") for r in archive.records()}
+    assert crs == {
+        "small.tif": "EPSG:32633", "deep.tif": "EPSG:32633", "small.png": "", "large.png": None,
+    }  # fmt: skip
     assert sorted(windows["large.png"]) == [[0, 0, 256, 201], [44, 0, 256, 201]]
     assert (report.added, report.tiles) == (4, 5)
     assert archive.add(folder).unchanged == 4

@@ -14,7 +14,7 @@ from affine import Affine
 from PIL import Image
 from shapely.geometry import box, mapping, shape
 
-from rsir.archive import Archive, ById, ByWindow, Examples, flat
+from rsir.archive import Archive, ByFile, ById, ByWindow, Examples, flat
 from rsir.archive.calibration import Calibration
 from rsir.archive.diverse import OVERLAP, near_duplicate
 from rsir.archive.filters import Filter
@@ -409,3 +409,86 @@ def test_no_secret_of_a_cluster_is_written_down():
     assert without_secrets("s3://bucket/tiles.lance") == "s3://bucket/tiles.lance"
     with pytest.raises(UsageError, match="no store is known"):
         without_secrets("ftp://host/x")
+
+
+# Image files that are read as scenes
+
+
+def raster(path, pixels, **more):
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, width=width, height=height, dtype=pixels.dtype,
+        **more,
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    return path
+
+
+PLACE = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600_000, 0, -10, 5_000_000)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "bands", "stretch", "more"),
+    [
+        (np.uint16, ("red=3", "green=2", "blue=1"), "auto", {"photometric": "minisblack", **PLACE}),
+        (np.uint16, ("red=6", "green=5", "blue=4"), "range:0,200", PLACE),
+        (np.uint8, None, "auto", {"nodata": 0, "photometric": "rgb", **PLACE}),
+        (np.uint8, None, "percentile:10,90", {"nodata": 0, "photometric": "rgb", **PLACE}),
+        (np.uint16, None, "auto", {"photometric": "rgb", **PLACE}),
+    ],
+)
+def test_a_file_is_read_as_indexing_reads_it(tmp_path, kind, bands, stretch, more):
+    from rsir.geo.stretch import Stretch
+
+    random = np.random.default_rng(5)
+    fields = random.integers(1, 250, (6 if bands else 3, 4, 4)).repeat(20, 1).repeat(20, 2)
+    fields[:, :30, :30] = 0
+    path = raster(tmp_path / "file.tif", fields.astype(kind), **more)
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+    report = archive.add(path, tiling=Tiling(bands=bands, stretch=Stretch.parse(stretch)))
+    assert report.added == 1
+    assert report.tiles == 1
+    hits = archive.search(ByFile(path, bands, stretch))
+    assert hits[0].distance == pytest.approx(0, abs=1e-6)
+    assert "file.tif" in repr(hits)
+    examples = archive.search(Examples([ByFile(str(path), bands, stretch)]))
+    assert examples[0].distance == pytest.approx(0, abs=1e-6)
+    if bands is None and stretch == "auto":
+        assert archive.search(path)[0].distance == pytest.approx(0, abs=1e-6)
+
+
+def test_files_that_are_no_query(archive, folder, tmp_path):
+    six = raster(
+        tmp_path / "six.tif", np.ones((6, 9, 9), np.uint16), photometric="minisblack", **PLACE
+    )
+    with pytest.raises(UsageError, match="it has 1, 2, 3, 4, 5, 6"):
+        archive.search(six)
+    with pytest.raises(UsageError, match="uint8 array of the bands"):
+        archive.search(ByFile(six, ("1", "2")))
+    with pytest.raises(UsageError, match="stretch"):
+        archive.search(ByFile(six, ("1", "2", "3"), "nonsense"))
+    for missing in (tmp_path / "none.png", ByFile(tmp_path / "none.png", ("1",))):
+        with pytest.raises(ImageError, match=r"none\.png: no such file"):
+            archive.search(missing)
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        archive.search(tmp_path / "bad.png")
+
+
+def test_a_size_that_is_none():
+    with pytest.raises(UsageError, match="a size is metres, not nan"):
+        ByWindow("x", point=(1, 2), size=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("ring", "words"),
+    [
+        ([[190, 0], [170, 0], [170, 5], [190, 0]], "antimeridian"),
+        ([[1, 97], [2, 97], [2, 98], [1, 97]], "longitude comes first"),
+        ([[600_000, 5e6], [700_000, 5e6], [700_000, 5.1e6], [600_000, 5e6]], "not degrees"),
+    ],
+)
+def test_polygons_beyond_the_globe(ring, words):
+    with pytest.raises(UsageError, match=words) as refused:
+        Filter(geometry={"type": "Polygon", "coordinates": [ring]})
+    assert ("antimeridian" in str(refused.value)) == (words == "antimeridian")

@@ -235,3 +235,20 @@ def test_a_mistake_is_a_message_and_a_status(
     assert "Traceback" not in done.err
     if "--store" not in arguments:
         assert not (tmp_path / "new").exists()
+
+
+def test_tiles_are_of_the_gsd_that_the_model_learnt_from(
+    shell: Shell, coloured_classes: Path, scenes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train = ("train", "pooled", "--data", coloured_classes, "--out", run, "--epochs", 1, *TRAIN)
+    assert shell(*train, "-s", "gsd=20").status == 0
+    archive = tmp_path / "archive"
+    how = ("--tile-size", 16, "--gsd", "model")
+    done = shell("index", archive, scenes / "west.tif", "--model", run, *how)
+    assert done.status == 0, done.err
+    records = list(rsir.open(archive).records())
+    assert len(records) == 12
+    assert {tuple(record.properties["gsd"]) for record in records} == {(20.0, 20.0)}
+    assert shell("index", archive, scenes / "west.tif", "--tile-size", 16, "--gsd", 20).status == 0
+    assert list(rsir.open(archive).records()) == records

@@ -348,7 +348,7 @@ def test_defaults_are_those_of_python() -> None:
         (("S", "--scene", "W", "--window", "0,0,-9,9"), 2, "not in"),
         (("S", "--scene", "W", "--window", "0,0,9"), 2, "C,R,W,H"),
         (("S", "--scene", "W", "--window", "0,0,1.5,9"), 2, "whole pixels"),
-        (("A", "Q", "--format", "html", "--out", "none/hits.html"), 1, "none/hits.html"),
+        (("A", "Q", "--format", "html", "--out", "text.png/hits.html"), 1, "text.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from rsir.archive.filters import Filter
 from rsir.archive.milvus import MilvusStore
+from rsir.archive.milvus_collection import Collection
 from rsir.archive.milvus_connection import Address, pymilvus
 from rsir.archive.milvus_rows import SLOTS, key_of
+from rsir.archive.milvus_search import AdaptedCodes
 from rsir.archive.store import Record
 from rsir.errors import ArchiveError, MissingExtraError, UsageError
 from rsir.ranking import packed, pairwise
@@ -65,6 +67,44 @@ def test_adaptive_search_is_exact_under_ties(milvus_stores, count, k, codes, lev
         found = answers(store, rows[:4], k)
         for query, near in zip(rows[:4], found, strict=True):
             assert near == wanted("adaptive-hamming:3", query, rows[4:], k)
+
+
+@pytest.mark.parametrize("k", [60, 200])
+def test_where_classes_overlap_an_adaptive_search_reads_a_part(milvus_stores, monkeypatch, k):
+    """A third of all rows are of a query's class, and most of those nearest by code are not."""
+    rng = np.random.default_rng(8)
+    codes = np.packbits(rng.random((3000, 29)) < 0.5, axis=1)
+    likeliest = rng.integers(0, 3, 3000)
+    probabilities = np.full((3000, 3), 0.05, np.float32)
+    probabilities[np.arange(3000), likeliest] = 0.9
+    rows = packed(codes, probabilities)
+    chosen = Filter(where="source != '/images/00007.png'")
+    with milvus_stores.lent() as make:
+        store = make("adaptive-hamming:3", 29)
+        store.add(numbered(2997), rows[3:])
+        read = []
+        ball = Collection.ball
+
+        def counted(*arguments):
+            read.append(ball(*arguments))
+            return read[-1]
+
+        monkeypatch.setattr(Collection, "ball", counted)
+        found = answers(store, rows[:3], k)
+        few = sum(map(len, read))
+        for query, near in zip(rows[:3], found, strict=True):
+            assert near == wanted("adaptive-hamming:3", query, rows[3:], k)
+        read.clear()
+        monkeypatch.setattr(AdaptedCodes, "closer", lambda *_: "")
+        assert answers(store, rows[:3], k) == found
+        assert few < 0.6 * sum(map(len, read))
+        monkeypatch.undo()
+        kept = [n for n in range(2997) if n != 7]
+        assert len(kept) == store.count(chosen)
+        exact = answers(store, rows[:3], 2997)
+        assert answers(store, rows[:3], k, filter=chosen) == [
+            [hit for hit in some if hit[1] != "00007"][:k] for some in exact
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """What every store promises, each beside a plain sort of all distances."""
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from rsir.archive import lance as lance_module
+from rsir.archive import lance_rows
 from rsir.archive.exact import ExactStore
 from rsir.archive.filters import Filter
 from rsir.archive.flat import FlatAdaptive, FlatCodes, FlatFloats
 from rsir.archive.lance import LanceStore
-from rsir.archive.store import Record, Store
+from rsir.archive.store import Record, State, Store, recall_of
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import METRICS, packed, pairwise, unpacked
 
@@ -38,8 +41,8 @@ def exact(_request) -> Iterator[Make]:
 @contextmanager
 def lance(_request) -> Iterator[Make]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "items.lance"
-        yield lambda metric, dimension: LanceStore.create(path, metric, dimension)
+        places = (Path(folder) / f"{number}.lance" for number in itertools.count())
+        yield lambda metric, dimension: LanceStore.create(next(places), metric, dimension)
 
 
 @contextmanager
@@ -322,6 +325,54 @@ HOSTILE = [
     "\U0001f6f0",
     "\uffff",
 ]
+
+
+def test_states_are_what_the_records_say(make):
+    store = make("euclidean", 2)
+    assert list(store.states()) == list(store.states({"/images/a.png"})) == []
+    names = ["/a.tif", "/b's %_.tif", "s3://bucket/ü.tif", ""]
+    known = [
+        Record(
+            f"{source}#{number}",
+            source,
+            content=f"c{number // 3}",
+            size=number,
+            mtime_ns=2**62 + number,
+            footprint=box(number, 0, 1) if number % 2 else None,
+            datetime=datetime(2024, 5, 1, 10, 0, 0, number, tzinfo=UTC) if number % 3 else None,
+            properties=properties,
+        )
+        for source in names
+        for number, properties in enumerate(
+            [{}, {"window": [0, 0, 8, 8]}, {"a": {"b": "],[{"}, "ü": None}, {"eo:cloud_cover": 1.5}]
+        )
+    ]
+    store.add(known, np.ones((len(known), 2), np.float32))
+    wanted = [State.of(record) for record in store.records()]
+    assert [(s.id, s.properties) for s in wanted] == [
+        (r.id, r.properties) for r in sorted(known, key=lambda record: record.id)
+    ]
+    assert sorted(store.states(), key=lambda state: state.id) == wanted
+    for some in ([], names[:1], {*names[1:]}, ["", "/not/there"], [*names, "/bytes\udc80"]):
+        found = sorted(store.states(some), key=lambda state: state.id)
+        assert found == [state for state in wanted if state.source in some]
+
+
+def test_states_of_more_sources_than_are_named_to_the_table(make, monkeypatch):
+    monkeypatch.setattr(lance_module, "_NAMES_IN_SQL", 2)
+    monkeypatch.setattr(lance_rows, "_ROWS_AT_ONCE", 7)
+    store = make("euclidean", 2)
+    store.add([record(f"{n:02d}") for n in range(40)], np.ones((40, 2), np.float32))
+    for count in (1, 2, 3, 40):
+        names = {f"/images/{n:02d}.png" for n in range(count)}
+        assert {state.source for state in store.states(names)} == names
+        assert len(list(store.states(names))) == count
+
+
+def test_no_two_stores_have_the_same_identity(make):
+    one, other = make("euclidean", 3), make("euclidean", 4)
+    assert one.identity
+    assert one.identity != other.identity
 
 
 def test_ids_with_quotes_sql_and_unicode_are_just_ids(make):
@@ -849,3 +900,21 @@ def test_stores_do_not_import_torch():
         "assert 'torch' not in sys.modules, 'torch'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_is_what_a_loop_counts(seed):
+    rng = np.random.default_rng(seed)
+    exact, found, shares = [], [], []
+    for _ in range(6):
+        every = np.sort(rng.integers(0, 6, 20)).tolist()
+        k = int(rng.integers(0, 8))
+        exact.append(every[:k])
+        found.append(sorted(rng.choice(every, min(k, int(rng.integers(0, 8))), replace=False)))
+        if k:
+            near = 0
+            for distance in found[-1]:
+                near += distance <= every[k - 1]
+            shares.append(near / k)
+    assert recall_of(exact, found) == (sum(shares) / len(shares) if shares else 1.0)
+    assert recall_of([], []) == recall_of([[]], [[]]) == 1.0

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsir.geo.scene import quiet_about_plain_images
+from rsir.geo.datasets import quiet_about_plain_images
 
 UTM = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 

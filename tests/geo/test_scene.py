@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import numpy as np
@@ -19,6 +20,7 @@ from rasterio.enums import ColorInterp, Resampling
 
 from rsir.data.images import read_tile
 from rsir.errors import DataError, ImageError, MissingExtraError, UsageError
+from rsir.geo.datasets import quiet_about_plain_images
 from rsir.geo.scene import Scene
 from rsir.geo.sources import Asset, Source
 
@@ -376,6 +378,38 @@ def test_what_cannot_be_read_faithfully(write, tmp_path):
     page.convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
     with pytest.raises(ImageError, match="upright"):
         Scene.open(tmp_path / "turned.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "says"),
+    [
+        ("a.png", 1, r"is of one bit a pixel.*-scale 0 1 0 255"),
+        ("a.tif", 1, "is of one bit a pixel.*-expand rgb"),
+        ("a.png", 2, "is of 2 bits a pixel.*-scale 0 3 0 255"),
+        ("a.png", 4, "is of 4 bits a pixel.*-scale 0 15 0 255"),
+    ],
+)
+def test_few_bits_are_not_shown_nearly_black(tmp_path, name, bits, says):
+    values = np.random.default_rng(0).integers(0, 2**bits, (1, 40, 50)).astype(np.uint8)
+    quiet_about_plain_images()
+    driver = {"a.png": "PNG", "a.tif": "GTiff"}[name]
+    with rasterio.open(
+        tmp_path / name, "w", driver=driver, count=1, width=50, height=40, dtype="uint8", nbits=bits
+    ) as dataset:
+        dataset.write(values)
+    with pytest.raises(ImageError, match=says):
+        Scene.open(tmp_path / name)
+
+
+def test_a_mask_is_read_by_its_numbers_whatever_their_colours(write):
+    scene = write(noise())
+    values = noise()[:1] % 3
+    colours = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)}
+    mask = write(values, "mask.tif", edit=lambda dataset: dataset.write_colormap(1, colours))
+    with Scene.open(scene) as opened, ExitStack() as stack:
+        assert (opened.beside(str(mask), stack).read() == values).all()
+    with pytest.raises(ImageError, match=r"palette.*-expand rgb"):
+        Scene.open(mask)
 
 
 def test_names_that_look_like_uris(write, tmp_path):

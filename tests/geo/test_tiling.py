@@ -128,3 +128,47 @@ def test_the_models_own_gsd_is_asked_of_the_model():
         grid(Extent(100, 100, (1.0, 1.0)), asked)
     with pytest.raises(UsageError, match="give metres, or model"):
         Tiling(gsd="teacher")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 1e9},
+        {"size": 1e9, "stride": 1.0},
+        {"size": 1e9, "unit": "metres"},
+        {"size": 1000.0, "unit": "metres", "gsd": 0.01},
+        {"size": 1000.0, "unit": "metres", "gsd": 5e-324},
+        {"size": 1.0, "unit": "metres", "gsd": 10.0},
+        {"gsd": 1.7e308},
+        {"bands": ()},
+        {"bands": ("", "")},
+        {"bands": ("red", " ", "blue")},
+        {"bands": ("red=", "green", "blue")},
+        {"bands": ("red", "red", "red")},
+        {"bands": ("B04", "b04")},
+        {"bands": ("red=4", "green", "red=5")},
+    ],
+)
+def test_mistakes_are_known_before_any_scene(wrong):
+    with pytest.raises(UsageError):
+        Tiling(**wrong)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"size": 16_384},
+        {"size": 16_384.0, "unit": "metres", "gsd": 1.0},
+        {"size": 1e6, "unit": "metres"},
+        {"size": 1e6, "unit": "metres", "gsd": "model"},
+        {"bands": ("red=1", "green=1", "blue=1")},
+        {"bands": ("visual:1", "visual:2", "3")},
+    ],
+)
+def test_what_only_a_scene_can_refuse(right):
+    assert Tiling(**right).size >= 1
+
+
+def test_what_the_model_says_is_checked_too():
+    with pytest.raises(UsageError, match="pixels a side"):
+        Tiling(size=1e6, unit="metres", gsd="model").told(0.1)

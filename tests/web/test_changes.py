@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from colour_encoder import ColourEncoder
 from PIL import Image
-from served import KEY, OWNER, World, problem, search
+from served import KEY, OWNER, World, problem, scene, search
 from starlette.testclient import TestClient
 
 from rsir.archive import Archive
+from rsir.client import connected
+from rsir.geo.tiling import Tiling
 from rsir.web.app import create_app
 from rsir.web.settings import Settings
 
@@ -92,9 +94,38 @@ def test_a_tiling_is_taken(http: TestClient, place: Path, world: World) -> None:
     assert told["report"]["tiles"] == 4
     (scene,) = http.get("/api/archives/a/scenes").json()["scenes"]
     assert (scene["tiles"], scene["tiled"]) == (4, True)
-    for wrong in ({"size": -1}, {"stretch": "much"}, {"cloud_mask": "/etc/passwd"}):
+    for wrong in (
+        *({"size": -1}, {"size": 1e9}, {"stretch": "much"}, {"cloud_mask": "/etc/passwd"}),
+        *({"gsd": "many"}, {"bands": ["red", "red", "red"]}, {"bands": [""]}),
+    ):
         body = {"paths": [str(place)], "tiling": wrong}
         problem(http.post("/api/archives/a/additions", json=body, headers=OWNER), 422, "usage")
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_the_gsd_of_the_model_is_taken(http: TestClient, archive: Archive, place: Path) -> None:
+    scene(place / "scene.tif", (64, 64))
+    told = added(http, place / "scene.tif", tiling={"size": 16, "gsd": "model"})
+    assert told["state"] == "failed"
+    assert "does not say" in told["problem"]
+    archive.encoder.gsd = 20.0  # type: ignore[attr-defined]
+    told = added(http, place / "scene.tif", tiling={"size": 16, "gsd": "model"})
+    assert told["report"]["tiles"] == 4
+    assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_masks_are_told(http: TestClient, place: Path) -> None:
+    for name in ("land.tif", "land_mask.tif"):
+        scene(place / name, (64, 64))
+    told = added(http, place)
+    (mask,) = told["report"]["masks"]
+    assert mask["path"].endswith("land_mask.tif")
+    remote = connected(http, "a")
+    remote._http.headers.update(OWNER)
+    (one,) = remote.add(place).masks
+    assert (one.path, one.reason) == (mask["path"], mask["reason"])
+    assert remote.add(place, tiling=Tiling(size=64, gsd=10)).masks == (one,)
 
 
 def test_only_from_where_it_is_allowed(

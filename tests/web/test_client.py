@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 import rsir
 from rsir.archive.filters import Filter
-from rsir.archive.query import ById, ByWindow, Examples
+from rsir.archive.query import ByFile, ById, ByWindow, Examples
 from rsir.client import RemoteArchive, connected
 from rsir.data.images import read_pixels
 from rsir.errors import ArchiveError, ImageError, RsirError, UsageError
@@ -49,6 +49,15 @@ def test_it_knows_what_the_archive_is(remote: RemoteArchive, world: World) -> No
     for name in ("metric", "dimension", "fingerprint", "bands"):
         assert getattr(remote, name) == getattr(local, name)
     assert "land" in repr(remote)
+
+
+def test_a_file_that_is_read_by_bands_is_read_here(remote: RemoteArchive, world: World) -> None:
+    asked = ByFile(world.scene, ("red=3", "green=2", "blue=1"), "range:0,3000")
+    found, expected = remote.search(asked, 5), world.land.search(asked, 5)
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    np.testing.assert_allclose(found.distances, expected.distances, atol=1e-6)
+    with pytest.raises(ImageError, match="no such file"):
+        remote.search(ByFile("nowhere.tif"))
 
 
 def queries(world: World) -> Iterator[Any]:

@@ -5,11 +5,12 @@ from rsir.archive.encoder import Encoder
 from rsir.archive.filters import Filter
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import IndexReport, Skipped
-from rsir.archive.query import ById, ByWindow, Examples
+from rsir.archive.query import ByFile, ById, ByWindow, Examples
 from rsir.archive.summary import SourceSummary
 
 __all__ = [
     "Archive",
+    "ByFile",
     "ById",
     "ByWindow",
     "Encoder",

@@ -35,8 +35,11 @@ _KINDS = {
 }
 
 
-def about(encoder: Encoder, store: str | None) -> dict[str, Any]:
-    """What is written of a new archive; store: the uri of its records, if not in its folder."""
+def about(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
+    """What is written of a new archive.
+
+    store: the uri of its records, if not in its folder; identity: that of the store.
+    """
     said = {
         "format": FORMAT,
         "rsir": rsir.__version__,
@@ -45,6 +48,7 @@ def about(encoder: Encoder, store: str | None) -> dict[str, Any]:
         "dimension": encoder.dimension,
         "fingerprint": encoder.fingerprint,
         "bands": list(encoder.bands),
+        "identity": identity,
     }
     return said if store is None else {**said, "store": store}
 
@@ -80,8 +84,9 @@ def read_about(path: Path) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if not isinstance(said.get(name), kind):
             raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong kind)")
-    if not isinstance(said.get("store", ""), str):
-        raise ArchiveError(f"{damaged} ('store' is of the wrong kind)")
+    for name in ("store", "identity"):
+        if not isinstance(said.get(name, ""), str):
+            raise ArchiveError(f"{damaged} ('{name}' is of the wrong kind)")
     return said
 
 

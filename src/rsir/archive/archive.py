@@ -12,6 +12,7 @@ archive.json appears last, in one step (`rsir.archive.creation`).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -33,18 +34,17 @@ from rsir.archive.about import (
 )
 from rsir.archive.calibration import Calibration
 from rsir.archive.creation import MadeAlreadyError, make
-from rsir.archive.encoder import Encoder, compared
+from rsir.archive.encoder import Encoder, at_once, compared, loaded
 from rsir.archive.failures import told
 from rsir.archive.filters import Filter
-from rsir.archive.foreign import ForeignEncoder
 from rsir.archive.hits import Hits
 from rsir.archive.indexing import Indexing, IndexReport
 from rsir.archive.pruning import without_file
 from rsir.archive.query import Query, check_bands
 from rsir.archive.searching import Search
-from rsir.archive.store import KEPT_DAYS, Record, Store
+from rsir.archive.store import KEPT_DAYS, Record, Store, recall_of
 from rsir.archive.stores import open_store, without_secrets
-from rsir.archive.summary import SourceSummary, summaries
+from rsir.archive.summary import SourceSummary, bytes_of, summaries
 from rsir.archive.thumbnails import thumbnail
 from rsir.errors import ArchiveError, UsageError
 from rsir.geo.sources import find_sources
@@ -100,23 +100,31 @@ class Archive:
         return cls(path, said, kept, encoder)
 
     @classmethod
-    def open(cls, path: str | Path, encoder: Encoder | None = None) -> Archive:
+    def open(
+        cls, path: str | Path, encoder: Encoder | None = None, *, store: str | None = None
+    ) -> Archive:
         """The archive at `path`; its model is loaded by the first image query or addition.
 
-        encoder: the archive's model, if it is loaded already. Raises ArchiveError if there is no
-        archive, if it is damaged, or if `encoder` is another model.
+        encoder: the archive's model, if it is loaded already. store: where its records are, with
+        the user, password and token that archive.json does not have. Raises ArchiveError if there
+        is no archive, if it is damaged, if its records are elsewhere, if what is there now is the
+        store of another archive, or if `encoder` is another model.
         """
         path = Path(path)
         said = read_about(path)
-        where = said.get("store", path / ITEMS)
-        store = open_store(where)
-        if (store.metric, store.dimension) != (said["metric"], said["dimension"]):
+        written = said.get("store")
+        if store is not None and without_secrets(store) != written:
+            raise ArchiveError(
+                f"{path} keeps its records in {written or ITEMS}, not in {without_secrets(store)}"
+            )
+        kept = open_store(store or written or path / ITEMS, said.get("identity", ""))
+        if (kept.metric, kept.dimension) != (said["metric"], said["dimension"]):
             raise ArchiveError(
                 f"{path / ABOUT} says {said['metric']}, {said['dimension']}, but "
-                f"{said.get('store', ITEMS)} holds {store.metric}, {store.dimension}; restore one "
+                f"{written or ITEMS} holds {kept.metric}, {kept.dimension}; restore one "
                 "of them from a copy"
             )
-        archive = cls(path, said, store, None)
+        archive = cls(path, said, kept, None)
         if encoder is not None:
             archive._encoder = archive._checked(encoder)
         return archive
@@ -133,13 +141,7 @@ class Archive:
         if not (Path(path) / ABOUT).exists():
             with suppress(MadeAlreadyError):  # by another, since the line above
                 return cls.create(path, encoder, store=store)
-        archive = cls.open(path, encoder)
-        if store is not None and without_secrets(store) != archive._about.get("store"):
-            raise ArchiveError(
-                f"{path} keeps its records in {archive._about.get('store', ITEMS)}, not in "
-                f"{without_secrets(store)}"
-            )
-        return archive
+        return cls.open(path, encoder, store=store)
 
     @property
     def metric(self) -> str:
@@ -165,7 +167,7 @@ class Archive:
     def encoder(self) -> Encoder:
         """The archive's model, loaded when first used; ArchiveError if its copy is not it."""
         if self._encoder is None:
-            self._encoder = self._checked(_loaded(self.path / MODEL))
+            self._encoder = self._checked(loaded(self.path / MODEL))
         return self._encoder
 
     def __len__(self) -> int:
@@ -181,7 +183,7 @@ class Archive:
         *,
         tiling: Tiling | None = None,
         shard: tuple[int, int] | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         workers: int = 2,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
@@ -203,23 +205,24 @@ class Archive:
 
         shard: (i, n) takes every n-th of the sources, from i on (`rsir.geo.sources.Sources.shard`):
         n processes or machines that are given the same paths share the work.
-        batch_size: images encoded at once. workers: threads that read files ahead.
+        tiling: its gsd may be "model", that of the images that the archive's model learnt from.
+        batch_size: images encoded at once; None: as many as the model says, else 64. workers:
+        threads that read files ahead.
         on_progress: called with (done, in all), in files and tiles of scenes.
 
-        Raises UsageError for a size below 1 and a shard that is none, DataError for a path that
+        Raises UsageError for a size below 1, a shard that is none and the gsd of a model that does
+        not say it, DataError for a path that
         does not exist, ArchiveError if the archive cannot be written: before any work if it is
         read-only, else with what was committed until then kept.
         """
-        if batch_size < 1 or workers < 1:
+        if workers < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError("batch_size and workers must be at least 1")
-        self._check_latest()
-        if not self.bands:
-            raise UsageError(
-                f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
-            )
+        self._check_addable()
+        tiling = self._told(tiling)
         start = time.monotonic()
         roots = [paths] if isinstance(paths, str | Path) else list(paths)
         found = find_sources(roots, exclude=self.path)
+        found = found.without_masks(None if tiling is None else tiling.cloud_mask)
         if shard is not None:
             found = found.shard(*shard)
         with told(self.path):
@@ -238,7 +241,7 @@ class Archive:
         )
         complete = False
         try:
-            indexing.run(batch_size, workers)
+            indexing.run(batch_size or at_once(self.encoder), workers)
             complete = True
         finally:
             # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
@@ -296,18 +299,25 @@ class Archive:
     def recall(
         self, queries: Sequence[Query], k: int, ranking: str, *, filter: Filter | None = None
     ) -> float:
-        """Recall@k of a ranking that is not exact: the share of the exact hits that it finds.
+        """Recall@k of a ranking that is not exact (`rsir.archive.store.recall_of`).
 
-        Over all queries together, hits compared by id; 1.0 where there is nothing to find.
+        Of plain "hamming" in an archive of adaptive ranking, hits are compared by id.
         """
         exact = self.search_many(queries, k, filter=filter)
         found = self.search_many(queries, k, filter=filter, ranking=ranking)
-        wanted = [{hit.id for hit in hits} for hits in exact]
-        total = sum(map(len, wanted))
-        kept = sum(
-            len(ids & {hit.id for hit in hits}) for ids, hits in zip(wanted, found, strict=True)
-        )
-        return kept / total if total else 1.0
+        near = [{hit.id: hit.distance for hit in hits} for hits in exact]
+        far = [[hit.distance for hit in hits] for hits in found]
+        if self._distance(ranking) != self.metric:
+            # How far they are by the exact distance is known of those that it has found too.
+            far = [
+                [distances.get(hit.id, math.inf) for hit in hits]
+                for distances, hits in zip(near, found, strict=True)
+            ]
+        return recall_of([list(distances.values()) for distances in near], far)
+
+    def _distance(self, ranking: str | None) -> str:
+        """The name of the distance that the hits of a ranking have."""
+        return self.metric if ranking in (None, "two-stage", "approximate") else str(ranking)
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records under `ids`, in that order; ArchiveError for an unknown id."""
@@ -348,7 +358,7 @@ class Archive:
 
     def calibration(self, ranking: str | None = None) -> Calibration:
         """The distances of random pairs of the archive, by which `Hit.calibrated` is told."""
-        name = self.metric if ranking in (None, "two-stage", "approximate") else str(ranking)
+        name = self._distance(ranking)
         count, now = len(self), time.monotonic()
         known = self._calibrations.get(name)
         if known is not None:
@@ -381,18 +391,32 @@ class Archive:
         with told(self.path):
             self._history().restore(version)
 
-    def _check_latest(self) -> None:
+    def _check_addable(self) -> None:
+        """ArchiveError for an earlier version, UsageError if its model is not one of rsir."""
         if self._version is not None:
             raise ArchiveError(
                 f"this is version {self._version} of {self.path}, which cannot be changed; open "
                 "the archive itself"
             )
+        if not self.bands:
+            raise UsageError(
+                f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
+            )
+
+    def _told(self, tiling: Tiling | None) -> Tiling | None:
+        """The tiling, with the model's gsd if it asks for that."""
+        if tiling is None or tiling.gsd != "model":
+            return tiling
+        return tiling.told(getattr(self.encoder, "gsd", None))
 
     def _history(self) -> LanceStore:
         from rsir.archive.lance import LanceStore
 
         if not isinstance(self._store, LanceStore):
-            raise ArchiveError(f"{self.path} keeps its records in a store without versions")
+            raise ArchiveError(
+                f"{self.path} keeps its records in {self._about['store']}, a store without "
+                "versions; keep copies by the store's own tools, or by `rsir export`"
+            )
         return self._store
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -410,7 +434,8 @@ class Archive:
         (`rsir.archive.pruning.AllGoneError`), and nothing is forgotten: a disk that is not mounted
         is the likelier reason.
         """
-        gone = without_file(self.records(), everything=everything)
+        with told(self.path):
+            gone = sorted(without_file(self._store.states(), everything=everything))
         self.delete(gone)
         return gone
 
@@ -423,7 +448,10 @@ class Archive:
             self._store.optimize(keep_days=keep_days)
 
     def info(self) -> dict[str, Any]:
-        """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes."""
+        """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes.
+
+        bytes: of its folder; None if the records are elsewhere.
+        """
         with told(self.path):
             version = getattr(self._store, "version", None)
         return {
@@ -434,7 +462,7 @@ class Archive:
             "dimension": self.dimension,
             "bands": list(self.bands),
             "model": {"fingerprint": self.fingerprint, **model_names(self.path / MODEL)},
-            "bytes": _bytes(self.path),
+            "bytes": None if "store" in self._about else bytes_of(self.path),
             "version": version,
             "created": self._about["created"],
             "rsir": self._about["rsir"],
@@ -468,21 +496,3 @@ class Archive:
             what = "codes" if metric.kind == "bits" else "embeddings"
             raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
         return vectors
-
-
-def _loaded(model: Path) -> Encoder:
-    foreign = ForeignEncoder.load(model)
-    if foreign is not None:
-        return foreign
-    from rsir.encode import load  # torch, which embeddings made elsewhere do not need
-
-    return load(model)
-
-
-def _bytes(folder: Path) -> int:
-    """Of all files in a folder, where others may be adding and deleting some."""
-    total = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsir.archive.about import LAST_INDEX, MODEL, write_json
 from rsir.archive.archive import Archive
-from rsir.archive.encoder import Encoder
+from rsir.archive.encoder import Encoder, at_once
 from rsir.archive.failures import told
 from rsir.archive.indexing import Indexing, IndexReport, Skipped
 from rsir.archive.query import check_bands
@@ -62,7 +62,7 @@ def index_on_ray(
     cpus: float = 1,
     gpus: float = 0,
     tiling: Tiling | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     threads: int = 2,
     device: str = "auto",
     load: Callable[[], Encoder] | None = None,
@@ -93,15 +93,12 @@ def index_on_ray(
     and if workers die again and again.
     """
     _check_installed()
-    if batch_size < 1 or threads < 1 or (workers is not None and workers < 1):
+    if min(batch_size or 1, threads, workers or 1) < 1 or 0 in (batch_size, workers):
         raise UsageError("batch_size, threads and workers must be at least 1")
     if cpus < 0 or gpus < 0 or not cpus + gpus:
         raise UsageError("cpus and gpus of a worker must be at least 0, and one of them more")
-    archive._check_latest()
-    if not archive.bands:
-        raise UsageError(
-            f"{archive.path} holds embeddings made elsewhere: add to it with `rsir import`"
-        )
+    archive._check_addable()
+    tiling = archive._told(tiling)
     start = time.monotonic()
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     found = find_sources(roots, exclude=archive.path)
@@ -148,7 +145,7 @@ class _Todo:
     path: Path
     roots: tuple[str, ...]
     tiling: Tiling | None
-    batch_size: int
+    batch_size: int | None
     threads: int
     device: str
     load: Callable[[], Encoder] | None
@@ -218,7 +215,7 @@ class _Worker:
             on_progress=None,
         )
         try:
-            indexing.run(self._todo.batch_size, self._todo.threads)
+            indexing.run(self._todo.batch_size or at_once(archive.encoder), self._todo.threads)
         finally:
             try:
                 indexing.commit()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,22 +60,29 @@ def make(path: Path, encoder: Encoder, store: str | None) -> tuple[dict[str, Any
     _check_free(path)
     with _alone(path):
         _check_free(path)
-        claimed = uri is not None and uri == _claimed(path)
+        mark = _mark(path)
+        claimed = uri is not None and uri == mark.get("store")
+        identity = str(mark.get("identity", "")) if claimed else ""
         if store is not None and not claimed:
             _check_absent(store, path)
-        said = about(encoder, uri)
+        said = about(encoder, uri, identity or uuid.uuid4().hex)
         with told(path):
             if not claimed:
-                write_json(path / NEW, about(encoder, None))
+                write_json(path / NEW, _unclaimed(said))
             for leftover in (path / MODEL, path / ITEMS):
                 if leftover.exists():
                     shutil.rmtree(leftover)
         encoder.save(path / MODEL)
         with told(path):
             if store is None:
-                kept = create_store(path / ITEMS, encoder.ranking, encoder.dimension)
+                kept = create_store(
+                    path / ITEMS, encoder.ranking, encoder.dimension, said["identity"]
+                )
             elif claimed and exists(store):
-                kept = _left(store, encoder)
+                kept = _left(store, encoder, identity)
+                # By now the model may be another one.
+                said["identity"] = kept.identity
+                write_json(path / NEW, said)
             else:
                 kept = _claim(path, said, store, encoder)
             (path / NEW).replace(path / ABOUT)
@@ -128,14 +136,17 @@ def _alone(path: Path) -> Iterator[None]:
                 path.rmdir()  # nothing came of it
 
 
-def _claimed(path: Path) -> str | None:
-    """The store, outside of the folder, that a creation which was cut off may have made."""
+def _mark(path: Path) -> dict[str, Any]:
+    """What a creation that was cut off has written: also the store that it may have made."""
     try:
         said = json.loads((path / NEW).read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    found: str | None = said.get("store") if isinstance(said, dict) else None
-    return found
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _unclaimed(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name != "store"}
 
 
 def _check_absent(store: str, path: Path) -> None:
@@ -150,18 +161,22 @@ def _check_absent(store: str, path: Path) -> None:
 def _claim(path: Path, said: dict[str, Any], store: str, encoder: Encoder) -> Store:
     write_json(path / NEW, said)
     try:
-        return create_store(store, encoder.ranking, encoder.dimension)
+        return create_store(store, encoder.ranking, encoder.dimension, said["identity"])
     except Exception:
         # Of another, perhaps, that was quicker.
-        write_json(path / NEW, about(encoder, None))
+        write_json(path / NEW, _unclaimed(said))
         raise
 
 
-def _left(store: str, encoder: Encoder) -> Store:
+def _left(store: str, encoder: Encoder, identity: str) -> Store:
     """The store that a creation has made which was cut off; ArchiveError if it does not fit."""
     kept = open_store(store)
     uri = without_secrets(store)
     advice = f"delete {uri}, or choose another store"
+    if identity and kept.identity != identity:
+        raise ArchiveError(
+            f"{uri} was made by somebody else since the creation here was cut off: {advice}"
+        )
     if count := len(kept):
         raise ArchiveError(f"{uri} holds {count} images although no archive was made: {advice}")
     if (kept.metric, kept.dimension) != (encoder.ranking, encoder.dimension):

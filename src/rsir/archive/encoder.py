@@ -9,12 +9,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.foreign import ForeignEncoder
 from rsir.ranking import Metric, packed
 from rsir.types import Encoding
 
+_AT_ONCE = 64
+"""Images that are encoded at once by a model that does not say. Our choice."""
+
 
 class Encoder(Protocol):
-    """What an archive needs of a model; `rsir.encode.Encoder` is one."""
+    """What an archive needs of a model; `rsir.encode.Encoder` is one.
+
+    It may also say its `batch_size`, how many images it takes at once, and its `gsd`, the metres of
+    ground in a pixel of the images that it learnt from, or None (`rsir.geo.tiling.Tiling.told`).
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -40,6 +48,21 @@ class Encoder(Protocol):
 
     def save(self, folder: Path) -> object:
         """Write the model into `folder`."""
+
+
+def loaded(model: Path) -> Encoder:
+    """The model in an archive's folder; ModelError if it cannot be used."""
+    foreign = ForeignEncoder.load(model)
+    if foreign is not None:
+        return foreign
+    from rsir.encode import load  # torch, which embeddings made elsewhere do not need
+
+    return load(model)
+
+
+def at_once(encoder: Encoder) -> int:
+    """How many images it should be given at once."""
+    return int(getattr(encoder, "batch_size", _AT_ONCE))
 
 
 def compared(encoding: Encoding, metric: Metric) -> NDArray[Any] | None:

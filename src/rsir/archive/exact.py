@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rsir.archive.store import (
     KEPT_DAYS,
     Neighbour,
     Record,
+    State,
     Vector,
     checked_records,
     checked_vectors,
@@ -29,6 +31,7 @@ class ExactStore:
         self._width = metric_named(metric).width(dimension)
         self.metric = metric
         self.dimension = dimension
+        self.identity = uuid.uuid4().hex
         self._items: dict[str, tuple[Record, NDArray[Any]]] = {}
 
     def __len__(self) -> int:
@@ -82,6 +85,10 @@ class ExactStore:
         """All records, or those that meet `filter`, ordered by id."""
         records = [self._items[id][0] for id in sorted(self._items)]
         return iter([r for r in records if filter is None or filter.matches(r)])
+
+    def states(self, names: Collection[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`."""
+        return iter([State.of(r) for r in self.records() if names is None or r.source in names])
 
     def sample(self, count: int, seed: int = 0) -> Vector:
         """The vectors (M, width) of min(count, N) different records, picked at random."""

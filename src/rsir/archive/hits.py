@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.query import ById, ByWindow, Examples, Query
+from rsir.archive.query import ByFile, ById, ByWindow, Examples, Query
 from rsir.archive.store import Neighbour
 from rsir.types import Hit
 
@@ -61,7 +61,7 @@ class Hits(Sequence[Hit]):
 
     def __repr__(self) -> str:
         query = self.query
-        if not isinstance(query, str | Path | ById | ByWindow | Examples):
+        if not isinstance(query, str | Path | ByFile | ById | ByWindow | Examples):
             query = "an image" if np.ndim(query) == 3 else "a vector"
         head = (
             f"{len(self)} hits for {query} among {self.searched}, in {1000 * self.seconds:.0f} ms"

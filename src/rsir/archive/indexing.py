@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.failures import told
-from rsir.archive.filters import Filter
-from rsir.archive.reading import End, Item, Known, Progress, Read, Reader, Same, Stamp
+from rsir.archive.reading import End, Item, Known, Left, Metadata, Progress, Read, Reader, Same
 from rsir.archive.store import Record, Store
+from rsir.archive.summary import WINDOW
 from rsir.errors import ArchiveError, DataError
 from rsir.geo.sources import Sources
 from rsir.geo.tiling import Tiling
@@ -29,18 +29,13 @@ COMMIT_SECONDS = 30.0
 """What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
 choice: a commit costs some 10 ms, and this is what a crash can lose."""
 
-_FEW = 200
-_FEW_CHARACTERS = 50_000
-"""Of so many sources, whose names have so many characters together, the store is asked what it
-knows; for more all its records are read. Our choice: the names are compared one by one."""
-
 _BATCH_ITEMS = 8
 """Of those that need no encoding a batch has at most so many times its size. Our choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file, or a window of a scene, that was not added, and why."""
+    """A file, folder or scene that was not added, or of which some windows were not, and why."""
 
     path: str
     reason: str
@@ -50,11 +45,17 @@ class Skipped:
 class IndexReport:
     """What one `Archive.add` did, in files and scenes.
 
-    added: new. replaced: content changed, or cut anew. unchanged: known already (also if only its
-    time of change is new). skipped: could not be added; what the archive had of them it keeps.
-    Damaged windows of scenes are listed too. ignored: files in the folders that are no images, by
-    lower-case suffix. tiles: that were encoded, of all of them. left_out: windows of scenes that
-    were not, by reason: "nodata", "cloud", "damaged". seconds: duration.
+    added: new. replaced: content changed, cut anew, or described anew by its STAC item (then
+    nothing is encoded). unchanged: known already (also if only its time of change is new).
+    skipped: could not be added; what the archive had of them it keeps, but of a scene that has
+    changed, can be read, and has no tile left, all of it nodata or cloud, the old tiles go.
+    Of scenes that were added, windows that are damaged or that the model cannot take are listed
+    too, in one line for each scene and reason, with their number and the first of them; where one
+    is damaged, what the archive had of that place stays.
+    masks: files that are masks of scenes, and of which (`rsir.geo.masks`, and
+    `rsir.geo.tiling.Tiling.cloud_mask`). ignored: other files in the folders, by lower-case
+    suffix. tiles: that were encoded, of all of them. left_out: windows of scenes that were not, by
+    reason: "nodata", "cloud", "damaged". seconds: duration.
     complete: False, in last-index.json, of a run that was interrupted.
     """
 
@@ -62,6 +63,7 @@ class IndexReport:
     replaced: int = 0
     unchanged: int = 0
     skipped: tuple[Skipped, ...] = ()
+    masks: tuple[Skipped, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     tiles: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -98,7 +100,9 @@ class Indexing:
         self._store = store
         self._path = path
         self._encode = encode
+        sources = sources.without_masks(None if tiling is None else tiling.cloud_mask)
         self._ignored = sources.ignored
+        self._masks = [_skipped(mask.uri, mask.reason) for mask in sources.masks]
         self._on_progress = on_progress
         self._done, self._total = 0, len(sources.sources) + len(sources.unusable)
         self._counts: Counter[str] = Counter()
@@ -106,7 +110,7 @@ class Indexing:
         self._tiles = 0
         self._skipped: list[Skipped] = []
         self._encoded: list[tuple[Record, NDArray[Any]]] = []
-        self._touched: dict[str, Stamp] = {}
+        self._touched: dict[str, Progress] = {}
         self._stale: list[str] = []
         self._outcomes: list[str] = []
         self._committed = time.monotonic()
@@ -114,7 +118,7 @@ class Indexing:
             known = _known(self._store, {source.uri for source in sources.sources})
         self._reader = Reader(sources, roots, known, bands=bands, tiling=tiling, check=check)
         for unusable in sources.unusable:
-            self._skip(unusable.uri, unusable.reason)
+            self._skipped.append(_skipped(unusable.uri, unusable.reason))
             self._progress()
 
     def run(self, batch_size: int, workers: int) -> None:
@@ -130,6 +134,7 @@ class Indexing:
             replaced=self._counts["replaced"],
             unchanged=self._counts["unchanged"],
             skipped=tuple(sorted(self._skipped, key=lambda skipped: skipped.path)),
+            masks=tuple(sorted(self._masks, key=lambda mask: mask.path)),
             ignored={_printable(suffix): count for suffix, count in sorted(self._ignored.items())},
             tiles=self._tiles,
             left_out=dict(sorted(self._left_out.items())),
@@ -146,8 +151,10 @@ class Indexing:
         with told(self._path):
             rows = list(self._encoded)
             for record, row in self._still_there(list(self._touched)):
-                size, changed = self._touched[record.id]
-                rows.append((replace(record, size=size, mtime_ns=changed), row))
+                progress = self._touched[record.id]
+                said = record if progress.metadata is None else progress.metadata.put(record)
+                size, changed = progress.stamp
+                rows.append((replace(said, size=size, mtime_ns=changed), row))
             if rows:
                 self._store.add([record for record, _ in rows], np.stack([row for _, row in rows]))
             if self._stale:
@@ -183,7 +190,11 @@ class Indexing:
                     progress.kept.add(item.tile.id)
                     progress.new += 1
             elif isinstance(item, Same):
-                self._touched[item.id] = progress.stamp
+                progress.kept.add(item.id)
+                if not item.current:
+                    self._touched[item.id] = progress
+            else:
+                self._leave_out(item)
             if progress.windows > 1:
                 self._tick(progress)
                 self._commit_if_due()
@@ -198,47 +209,62 @@ class Indexing:
             # The encoder does not say which image it was: take them one at a time.
             if len(reads) > 1:
                 return {id: row for read in reads for id, row in self._vectors([read]).items()}
-            self._fault(reads[0], str(error))
+            _refuse(reads[0], str(error))
             return {}
         faults = metric_named(self._store.metric).faults(vectors)
         for place, fault in faults.items():
-            self._fault(reads[place], f"the model cannot describe it: {fault}")
+            _refuse(reads[place], f"the model cannot describe it: {fault}")
         return {read.tile.id: vectors[i] for i, read in enumerate(reads) if i not in faults}
 
-    def _fault(self, read: Read, reason: str) -> None:
-        window = read.tile.window
-        what = read.record.source if window is None else f"{read.record.source} {list(window)}"
-        read.progress.fault(what, reason)
+    def _leave_out(self, left: Left) -> None:
+        """Take down a window of which there is no tile."""
+        left.progress.left_out[left.window.reason] += 1
+        if left.window.reason == "damaged":
+            left.progress.refuse(left.window.window, left.window.detail)
+            left.progress.damaged.append(left.window.window)
 
     def _end(self, progress: Progress) -> None:
         """Take down how a source fared."""
-        self._left_out.update(progress.skipped)
-        for what, reason in progress.faults:
-            self._skip(what, reason)
-        if not progress.kept and not progress.faults:
-            why = ", ".join(f"{count} {reason}" for reason, count in progress.skipped.items())
-            self._skip(progress.source, f"no tile of it is left: {why or 'it has none'}")
+        self._left_out.update(progress.left_out)
+        reasons = [] if progress.failed is None else [progress.failed]
+        reasons += map(str, progress.refused.values())
         if progress.kept:
-            whole = not any(what == progress.source for what, _ in progress.faults)
+            whole = progress.failed is None
             if whole:  # else some of it may still be as it was
-                self._stale.extend(progress.stale)
+                self._stale.extend(self._outdated(progress))
             # Without new tiles stale ones are what a run that was cut off has left: no news.
             changed = "replaced" if whole and progress.stale else "added"
-            outcome = changed if progress.new else "unchanged"
-            self._outcomes.append(outcome)
+            said = "replaced" if progress.restated else "unchanged"
+            self._outcomes.append(changed if progress.new else said)
+        elif not reasons:
+            gone = progress.replaced
+            self._stale.extend(gone)
+            why = ", ".join(f"{count} {reason}" for reason, count in progress.left_out.items())
+            also = f"; what it held before is removed, {len(gone)} in all" if gone else ""
+            reasons = [f"no tile of it is left: {why}{also}"]
+        self._skipped += [_skipped(progress.source, reason) for reason in reasons]
         while progress.done < progress.windows:
             self._tick(progress)
         self._commit_if_due()
+
+    def _outdated(self, progress: Progress) -> list[str]:
+        """The ids of what is no longer so, but for what was where the source is damaged now."""
+        stale = progress.stale
+        if not progress.damaged:
+            return stale
+        damaged = np.array(progress.damaged)
+        return [
+            record.id
+            for start in range(0, len(stale), COMMIT_TILES)
+            for record, _ in self._still_there(stale[start : start + COMMIT_TILES])
+            if not _overlaps(damaged, record.properties.get("window"))
+        ]
 
     def _commit_if_due(self) -> None:
         waiting = len(self._encoded) + len(self._touched)
         due = time.monotonic() - self._committed >= COMMIT_SECONDS
         if max(waiting, len(self._outcomes)) >= COMMIT_TILES or due:
             self.commit()
-
-    def _skip(self, source: str, reason: str) -> None:
-        source, reason = _printable(source), _printable(reason)
-        self._skipped.append(Skipped(source, reason.removeprefix(f"{source}: ")))
 
     def _tick(self, progress: Progress) -> None:
         if not progress.done:
@@ -252,25 +278,48 @@ class Indexing:
             self._on_progress(self._done, self._total)
 
 
-def _known(store: Store, names: Collection[str]) -> dict[str, list[Known]]:
-    """What the store has of the sources called `names`."""
-    known: dict[str, list[Known]] = {}
+def _known(store: Store, names: Collection[str]) -> dict[str, dict[str, Known]]:
+    """What the store has of the sources called `names`, by source and id."""
+    known: dict[str, dict[str, Known]] = {}
     if not names:
         return known
-    some = None
-    if len(names) <= _FEW and sum(map(len, names)) <= _FEW_CHARACTERS:
-        quoted = ("'" + name.replace("'", "''") + "'" for name in names)
-        some = Filter(where=f"source IN ({', '.join(quoted)})")
-    for record in store.records(some):
-        if record.source in names:
-            tiled = "window" in record.properties
-            stamp, content = (record.size, record.mtime_ns), record.content
-            tiles = known.setdefault(record.source, [])
-            if tiles and (tiles[-1].stamp, tiles[-1].content) == (stamp, content):
-                # Thousands of tiles of a scene share them, and half of the memory goes to them.
-                stamp, content = tiles[-1].stamp, tiles[-1].content
-            tiles.append(Known(record.id, stamp, content, tiled))
+    for state in store.states(names):
+        one = Known(
+            (state.size, state.mtime_ns),
+            state.content,
+            WINDOW in state.properties,
+            Metadata.of(state),
+        )
+        tiles = known.setdefault(state.source, {})
+        # Thousands of tiles of a scene share them, and most of the memory goes to them.
+        like = next(reversed(tiles.values()), one)
+        tiles[state.id] = like if like == one else one
     return known
+
+
+def _refuse(read: Read, reason: str) -> None:
+    """Take down that the model cannot take a tile."""
+    if read.tile.window is None:
+        read.progress.fail(reason)
+    else:
+        read.progress.refuse(read.tile.window, reason)
+
+
+def _overlaps(windows: NDArray[np.int_], window: Sequence[int] | None) -> bool:
+    """Whether one of some windows, rows of (column, row, width, height), meets another.
+
+    None: the other is the whole image.
+    """
+    if window is None:
+        return True
+    start, size = np.array(window[:2]), np.array(window[2:])
+    apart = (windows[:, :2] >= start + size) | (start >= windows[:, :2] + windows[:, 2:])
+    return not bool(apart.any(axis=1).all())
+
+
+def _skipped(path: str, reason: str) -> Skipped:
+    path, reason = _printable(path), _printable(reason)
+    return Skipped(path, reason.removeprefix(f"{path}: "))
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +22,26 @@ import numpy as np
 from rsir.archive.approximate import find, make
 from rsir.archive.candidates import APPROXIMATE, RANKINGS, Index
 from rsir.archive.filters import Filter
-from rsir.archive.lance_rows import matrix, records_of, schema_of, to_arrow
+from rsir.archive.lance_rows import (
+    STATE_COLUMNS,
+    matrix,
+    records_of,
+    schema_of,
+    states_of,
+    to_arrow,
+)
 from rsir.archive.location import Location
 from rsir.archive.snapshot import SCAN_ROWS, Snapshot
 from rsir.archive.store import (
     KEPT_DAYS,
     Neighbour,
     Record,
+    State,
     Vector,
+    check_identity,
     checked_records,
     checked_vectors,
+    recall_of,
     searched,
 )
 from rsir.archive.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
@@ -47,6 +57,10 @@ _IDS_AT_ONCE = 10_000
 """Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
 the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
 and 0.5 s, and six times the ids 1.4 GB."""
+
+_NAMES_IN_SQL = 1_000
+"""Sources that LanceDB is told of, so that of other rows it reads no more than the source. Our
+choice: of more it plans longer than it saves."""
 
 _INDEXED_FROM = 100_000
 """Tables of so many rows get an index when they are optimised. Our choice: below, exact search
@@ -87,14 +101,18 @@ class LanceStore:
     once it lacks more than a quarter of what it has. On an object store it is temporary.
     """
 
-    def __init__(self, location: Location, table: Any, pinned: int | None = None) -> None:
+    def __init__(
+        self, location: Location, table: Any, pinned: int | None = None, identity: str = ""
+    ) -> None:
         """Use `create`, `open` or `at`."""
         about = _about(location, table)
         self.path: str | Path = location.folder or str(location)
         self.metric: str = about["metric"]
         self.dimension: int = about["dimension"]
         self._location = location
-        self._identity: str = about["id"]
+        self.identity: str = about["id"]
+        self._wanted = identity
+        check_identity(self.path, self.identity, identity)
         self._table = table
         self._pinned = pinned
         self._opened = (location.state(), time.monotonic())
@@ -105,13 +123,21 @@ class LanceStore:
         self._indexing = threading.Lock()
 
     @classmethod
-    def create(cls, path: str | Path, metric: str, dimension: int) -> LanceStore:
+    def create(
+        cls, path: str | Path, metric: str, dimension: int, identity: str | None = None
+    ) -> LanceStore:
         """An empty store at `path`; ArchiveError if something is there already.
 
+        identity: None to draw one. Given, the store notices if it is exchanged, as by `open`.
         Raises UsageError for an unknown metric or a dimension that it cannot have.
         """
         location = Location.of(path)
-        about = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": uuid.uuid4().hex}
+        about = {
+            "format": FORMAT,
+            "metric": metric,
+            "dimension": dimension,
+            "id": identity or uuid.uuid4().hex,
+        }
         schema = schema_of(metric, dimension, {_KEY: json.dumps(about).encode()})
         if location.folder is not None:
             if location.folder.exists():
@@ -125,7 +151,7 @@ class LanceStore:
             else:
                 text = f"{path} cannot be made ({error}); check the uri and the credentials"
             raise ArchiveError(text) from error
-        return cls(location, table)
+        return cls(location, table, identity=identity or "")
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
@@ -144,12 +170,16 @@ class LanceStore:
         return True
 
     @classmethod
-    def open(cls, path: str | Path) -> LanceStore:
-        """The store at `path`; ArchiveError if there is none, or if it is not ours or damaged."""
+    def open(cls, path: str | Path, identity: str = "") -> LanceStore:
+        """The store at `path`; ArchiveError if there is none, or if it is not ours or damaged.
+
+        identity: of another one, also one that takes its place later, all calls are refused by
+        ArchiveError; "" takes any.
+        """
         location = Location.of(path)
         if location.folder is not None and not location.folder.is_dir():
             raise ArchiveError(f"{path} does not exist; check the path, or create an archive")
-        return cls(location, _opened(location))
+        return cls(location, _opened(location), identity=identity)
 
     def __len__(self) -> int:
         snapshot = self._snapshot
@@ -183,7 +213,7 @@ class LanceStore:
             kept = ", ".join(str(known.version) for known in self.versions()[-20:])
             raise ArchiveError(f"{self.path} does not keep a version {version}; the latest: {kept}")
         table = self._location.database().open_table(self._location.name, version=version)
-        return LanceStore(self._location, table, version)
+        return LanceStore(self._location, table, version, self._wanted)
 
     def restore(self, version: int) -> None:
         """Make `version` the latest again, as a new commit; ArchiveError if it is not kept."""
@@ -246,20 +276,13 @@ class LanceStore:
     def recall(
         self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
     ) -> float:
-        """The recall@k of "approximate" or "two-stage" search: which share of the nearest it finds.
+        """Recall@k of "approximate" or "two-stage" search (`rsir.archive.store.recall_of`).
 
-        The mean over the queries, of the exact search's min(k, N) hits; a hit that is as near as
-        the last of them counts, also where another of equal distance stands in its place. 1 if
-        there is nothing to find. The exact search reads all vectors into memory.
+        The exact search reads all vectors into memory.
         """
-        exact = self.search(queries, k, filter=filter)
-        found = self.search(queries, k, filter=filter, metric=metric)
-        shares = [
-            sum(n.distance <= wanted[-1].distance for n in near) / len(wanted)
-            for wanted, near in zip(exact, found, strict=True)
-            if wanted
-        ]
-        return sum(shares) / len(shares) if shares else 1.0
+        both = (self.search(queries, k, filter=filter, metric=name) for name in (None, metric))
+        exact, found = ([[hit.distance for hit in near] for near in some] for some in both)
+        return recall_of(exact, found)
 
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; of all, if it is not given."""
@@ -301,6 +324,15 @@ class LanceStore:
         rows = self._table.search().select(SUMMARY_COLUMNS)
         return summaries_of_columns(rows.to_batches(SCAN_ROWS))
 
+    def states(self, names: Collection[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`, in any order."""
+        self._refresh()
+        rows = self._table.search().select(STATE_COLUMNS)
+        known = None if names is None else [name for name in names if _is_unicode(name)]
+        if known and len(known) <= _NAMES_IN_SQL:
+            rows = rows.where(_any_of(known, "source"))
+        return iter(()) if known == [] else states_of(rows.to_batches(SCAN_ROWS), known)
+
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Merge the small files that many commits leave, so that opening is quick again.
 
@@ -341,7 +373,7 @@ class LanceStore:
             beside = self._location.index
             index = self._index
             if index is None or not _is_good(index, snapshot, whole):
-                index = None if beside is None else find(beside, self._identity)
+                index = None if beside is None else find(beside, self.identity)
             if index is None or not _is_good(index, snapshot, whole):
                 rows, blocks = snapshot.by_address()
                 index = make(
@@ -350,7 +382,7 @@ class LanceStore:
                     blocks,
                     metric=self.metric,
                     dimension=self.dimension,
-                    table=self._identity,
+                    table=self.identity,
                     version=snapshot.version,
                 )
             self._index = index
@@ -379,7 +411,8 @@ class LanceStore:
         about = _about(self._location, table)
         if (about["metric"], about["dimension"]) != (self.metric, self.dimension):
             raise ArchiveError(f"{self.path} is another store than it was; open it anew")
-        self._table, self._identity, self._opened = table, about["id"], (state, now)
+        check_identity(self.path, about["id"], self._wanted)
+        self._table, self.identity, self._opened = table, about["id"], (state, now)
 
     def _is_current(self) -> bool:
         """Whether the snapshot is surely the latest version, without asking the table."""
@@ -401,11 +434,11 @@ class LanceStore:
             self._refresh()
             version = self._table.version
             known = self._snapshot
-            if known is None or (known.table, known.version) != (self._identity, version):
+            if known is None or (known.table, known.version) != (self.identity, version):
                 # The old vectors go before the new ones come: memory holds them once.
                 self._snapshot = known = None
                 table = self._location.database().open_table(self._location.name, version=version)
-                known = Snapshot(table, self._identity, version, self.metric, self.dimension)
+                known = Snapshot(table, self.identity, version, self.metric, self.dimension)
                 self._snapshot = known
             settled = state is None or now - state[1] > _SETTLED_NS
             self._seen = (state, time.monotonic()) if settled else None
@@ -449,9 +482,10 @@ def _damaged(location: Location, error: Exception) -> ArchiveError:
     )
 
 
-def _any_of(ids: Iterable[str]) -> str:
+def _any_of(texts: Iterable[str], column: str = "id") -> str:
     # In SQL a quote inside a string literal is doubled, and nothing else is special.
-    return "id IN (" + ", ".join("'" + id.replace("'", "''") + "'" for id in ids) + ")"
+    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
+    return f"{column} IN ({', '.join(quoted)})"
 
 
 def _is_unicode(id: str) -> bool:

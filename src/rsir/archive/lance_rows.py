@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsir.archive.regions import bounds_of
-from rsir.archive.store import Record
+from rsir.archive.store import Record, State
 from rsir.ranking import metric_named
 
 RECORD_COLUMNS = [
@@ -23,7 +25,11 @@ RECORD_COLUMNS = [
     "datetime",
     "properties",
 ]
+STATE_COLUMNS = list(State._fields)
 BOUND_COLUMNS = ["west", "south", "east", "north"]
+
+_ROWS_AT_ONCE = 10_000
+"""Rows that are Python objects at the same time. Our choice: some 10 MB."""
 
 _PRIMARY = {b"lance-schema:unenforced-primary-key:position": b"1"}
 """Of the column of ids, as Lance's `set_unenforced_primary_key` writes it, which would be a second
@@ -95,6 +101,28 @@ def records_of(rows: Any) -> Iterator[Record]:
             datetime=time,
             properties=json.loads(properties),
         )
+
+
+def states_of(batches: Iterable[Any], names: Sequence[str] | None = None) -> Iterator[State]:
+    """The states of record batches with `STATE_COLUMNS`; names: of these sources only."""
+    wanted = None if names is None else pa.array(names, pa.string())
+    for batch in batches:
+        some = batch
+        if wanted is not None:
+            some = batch.filter(pc.is_in(batch["source"], value_set=wanted))
+        for start in range(0, len(some), _ROWS_AT_ONCE):
+            rows = some.slice(start, _ROWS_AT_ONCE)
+            columns = (_values(rows[name]) for name in STATE_COLUMNS[:-1])
+            # Parsed in one go, which takes half as long.
+            properties = json.loads(f"[{','.join(rows['properties'].to_pylist())}]")
+            yield from starmap(State, zip(*columns, properties, strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of an array; equal ones, as tiles of a scene have them, are one object."""
+    encoded = column.dictionary_encode()
+    distinct = encoded.dictionary.to_pylist()
+    return [None if place is None else distinct[place] for place in encoded.indices.to_pylist()]
 
 
 def matrix(column: Any) -> NDArray[Any]:

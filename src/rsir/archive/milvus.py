@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import threading
+import uuid
+from collections.abc import Collection as Names
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -27,13 +29,16 @@ from rsir.archive.milvus_rows import (
     key_of,
     record_of,
     slots,
+    state_of,
 )
 from rsir.archive.milvus_search import Found, Search
 from rsir.archive.store import (
     KEPT_DAYS,
     Neighbour,
     Record,
+    State,
     Vector,
+    check_identity,
     checked_records,
     checked_vectors,
     searched,
@@ -62,24 +67,32 @@ class MilvusStore:
     store.
     """
 
-    def __init__(self, connection: Connection, metric: str, dimension: int) -> None:
+    def __init__(self, connection: Connection, metric: str, dimension: int, identity: str) -> None:
         """Use `create` or `open`."""
         self.uri = str(connection.address)
         self.metric = metric
         self.dimension = dimension
+        self.identity = identity
         self._connection = connection
         self._layout = Layout(metric, dimension)
         self._rows = Collection(connection, self._layout)
 
     @classmethod
     def create(
-        cls, uri: str, metric: str, dimension: int, *, patience: float = PATIENCE
+        cls,
+        uri: str,
+        metric: str,
+        dimension: int,
+        identity: str | None = None,
+        *,
+        patience: float = PATIENCE,
     ) -> MilvusStore:
         """An empty store in a new collection; ArchiveError if there is one of that name.
 
-        uri: see `rsir.archive.milvus_connection.Address`. Raises UsageError for another uri, an
-        unknown metric or a dimension that it or Milvus cannot have, ArchiveError if the server
-        cannot be reached within `patience` seconds, MissingExtraError without pymilvus.
+        uri: see `rsir.archive.milvus_connection.Address`. identity: None to draw one; it stands in
+        the collection's description. Raises UsageError for another uri, an unknown metric or a
+        dimension that it or Milvus cannot have, ArchiveError if the server cannot be reached within
+        `patience` seconds, MissingExtraError without pymilvus.
         """
         layout = Layout(metric, dimension)
         connection = Connection(Address.parse(uri), patience)
@@ -87,13 +100,18 @@ class MilvusStore:
             raise ArchiveError(
                 f"{connection.address} exists already; open it, or choose another collection"
             )
-        said = json.dumps({"format": FORMAT, "metric": metric, "dimension": dimension})
-        connection.call("create_collection", schema=layout.schema(said), consistency_level="Strong")
-        return cls(connection, metric, dimension)._ready()
+        identity = identity or uuid.uuid4().hex
+        said = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": identity}
+        schema = layout.schema(json.dumps(said))
+        connection.call("create_collection", schema=schema, consistency_level="Strong")
+        return cls(connection, metric, dimension, identity)._ready()
 
     @classmethod
-    def open(cls, uri: str, *, patience: float = PATIENCE) -> MilvusStore:
-        """The store at `uri`; ArchiveError if there is none, if it is not ours, or as `create`."""
+    def open(cls, uri: str, identity: str = "", *, patience: float = PATIENCE) -> MilvusStore:
+        """The store at `uri`; ArchiveError if there is none, if it is not ours, or as `create`.
+
+        identity: of another one it is an ArchiveError; "" takes any.
+        """
         connection = Connection(Address.parse(uri), patience)
         where = str(connection.address)
         if not connection.call("has_collection"):
@@ -105,7 +123,8 @@ class MilvusStore:
                     f"{where} has format {said['format']!r}, this rsir reads {FORMAT!r}; use the "
                     "rsir that made it, or index into a new archive"
                 )
-            store = cls(connection, said["metric"], said["dimension"])
+            check_identity(where, said.get("id", ""), identity)
+            store = cls(connection, said["metric"], said["dimension"], said.get("id", ""))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise ArchiveError(
                 f"{where} is a collection that is not a store of rsir; choose another"
@@ -205,6 +224,16 @@ class MilvusStore:
             keys = [key for _, key in named[start : start + _RECORDS_AT_ONCE]]
             rows = self._rows.by_keys(keys, [NAME, RECORD])
             yield from (record_of(rows[key]) for key in keys if key in rows)
+
+    def states(self, names: Names[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`, in any order.
+
+        The server knows no sources: all records are read in any case, page by page.
+        """
+        for page in self._rows.pages("", [NAME, RECORD]):
+            for state in map(state_of, page):
+                if names is None or state.source in names:
+                    yield state
 
     def sample(self, count: int, seed: int = 0) -> Vector:
         """Up to `count` vectors, picked at random, (M, width)."""

@@ -27,7 +27,7 @@ from rsir.archive.columns import microseconds
 from rsir.archive.filters import CLASS, Filter
 from rsir.archive.milvus_connection import pymilvus
 from rsir.archive.regions import bounds_of
-from rsir.archive.store import Record
+from rsir.archive.store import Record, State
 from rsir.errors import UsageError
 from rsir.ranking import metric_named, packed, unpacked
 
@@ -201,6 +201,11 @@ def record_of(row: Row) -> Record:
     return Record(
         id=row[NAME], datetime=None if time is None else datetime.fromisoformat(time), **said
     )
+
+
+def state_of(row: Row) -> State:
+    """The state of a row with NAME and RECORD."""
+    return State.of(record_of(row))
 
 
 def expression(filter: Filter | None) -> tuple[str, bool]:

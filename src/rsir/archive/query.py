@@ -36,6 +36,23 @@ class ById:
 
 
 @dataclass(frozen=True, slots=True)
+class ByFile:
+    """What looks like an image file that is read as scenes are: by bands, with a stretch.
+
+    bands: as `rsir.geo.scene.Scene.open` takes them; None: the archive's. stretch: as
+    `rsir.geo.stretch.Stretch.parse` takes it. Both should be those that the archive's tiles were
+    read with. More than 2048 pixels a side are read smaller; nodata is 0.
+    """
+
+    path: str | Path
+    bands: Sequence[str] | None = None
+    stretch: str = "auto"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class ByWindow:
     """What looks like a part of an indexed scene, cut out and stretched as its tiles were.
 
@@ -86,7 +103,7 @@ class Examples:
     def __post_init__(self) -> None:
         for name in ("like", "unlike"):
             given = getattr(self, name)
-            if isinstance(given, str | Path | ById | ByWindow | Examples):
+            if isinstance(given, str | Path | ByFile | ById | ByWindow | Examples):
                 raise UsageError(f"'{name}' is a list of examples; put [ ] around the one")
             object.__setattr__(self, name, tuple(given))
 
@@ -98,11 +115,15 @@ class Examples:
         return f"{len(self.like)} examples and {len(self.unlike)} counterexamples"
 
 
-Single = str | Path | NDArray[Any] | ById | ByWindow
-"""An image file; pixels (C, H, W) uint8 in the archive's bands; an embedding (D,) of floats; or,
-in an archive of hash codes, a row of bytes as it keeps them (`rsir.archive.store.Vector`)."""
+Single = str | Path | NDArray[Any] | ByFile | ById | ByWindow
+"""An image file, plain or read as `ByFile` says; pixels (C, H, W) uint8 in the archive's bands; an
+embedding (D,) of floats; or, in an archive of hash codes, a row of bytes as it keeps them
+(`rsir.archive.store.Vector`)."""
 
 Query = Single | Examples
+
+_FAR = 2**31
+"""Pixels: beyond the edges of any raster."""
 
 
 def named(query: Query) -> set[str]:
@@ -123,7 +144,7 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
     images: dict[int, NDArray[np.uint8]] = {}
     ids: dict[int, str] = {}
     for place, query in enumerate(singles):
-        is_image = isinstance(query, ByWindow | str | Path) or (
+        is_image = isinstance(query, ByFile | ByWindow | str | Path) or (
             not isinstance(query, ById) and np.ndim(query) == 3
         )
         if is_image and not archive.bands:
@@ -134,12 +155,12 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
             ids[place] = query.id
         elif isinstance(query, ByWindow):
             images[place] = window_pixels(archive, query)
-        elif isinstance(query, str | Path):
-            images[place] = image_pixels(archive, query)
+        elif isinstance(query, ByFile | str | Path):
+            images[place] = image_pixels(query, archive.bands)
         else:
             array = np.asarray(query)
             if array.ndim == 3:
-                images[place] = _checked_pixels(archive, array)
+                images[place] = _checked_pixels(archive.bands, array)
             elif array.ndim == 1:
                 vectors[place] = metric.check(array[None], archive.dimension, "the query")[0]
             else:
@@ -169,10 +190,14 @@ def vectors_of(archive: Archive, queries: Sequence[Query]) -> NDArray[Any]:
 def check_bands(archive: Archive, tile: Tile) -> None:
     """ImageError if a tile has other bands than the archive's model takes."""
     if tile.bands != archive.bands:
-        raise ImageError(
-            f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model takes "
-            f"{', '.join(archive.bands)}"
-        )
+        raise _other_bands(tile, archive.bands)
+
+
+def _other_bands(tile: Tile, bands: tuple[str, ...]) -> ImageError:
+    return ImageError(
+        f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model takes "
+        f"{', '.join(bands)}"
+    )
 
 
 def is_tiled(record: Record) -> bool:
@@ -182,23 +207,46 @@ def is_tiled(record: Record) -> bool:
     return isinstance(window, list) and len(window) == 4 and all(said)
 
 
-def image_pixels(archive: Archive, path: str | Path) -> NDArray[np.uint8]:
-    """(C, H, W) uint8 of an image file: a plain image as it is, any other as scenes are read.
+def image_pixels(query: ByFile | str | Path, bands: tuple[str, ...]) -> NDArray[np.uint8]:
+    """(C, H, W) uint8 of an image file, in the `bands` of an archive.
 
-    That is, with the archive's bands and the usual stretch, and reduced to 2048 pixels a side.
-    Raises ImageError for one that is neither.
+    A path is read as a plain image if it is one, else as `ByFile` says. Raises ImageError for one
+    that is not there or is neither, UsageError for bands or a stretch that do not fit it.
     """
+    path = query.path if isinstance(query, ByFile) else query
+    if not Path(path).exists():
+        raise ImageError(f"{path}: no such file; check the path")
+    if isinstance(query, ByFile):
+        return _scene_pixels(query, bands)
     try:
-        tile = read_tile(Path(path))
-        check_bands(archive, tile)
+        tile = read_tile(path)
     except ImageError as plain:
         try:
-            from rsir.geo.windows import whole
-
-            return whole(path, None if archive.bands == RGB else archive.bands)
+            return _scene_pixels(ByFile(path), bands)
+        except UsageError:
+            raise  # it is a scene, of other bands; which, is said
         except RsirError:
             raise plain from None
-    return tile.pixels
+    if tile.bands == bands:
+        return tile.pixels
+    try:
+        return _scene_pixels(ByFile(path), bands)
+    except RsirError:
+        raise _other_bands(tile, bands) from None
+
+
+def _scene_pixels(query: ByFile, bands: tuple[str, ...]) -> NDArray[np.uint8]:
+    from rsir.geo.windows import cut
+
+    usual = None if bands == RGB else bands
+    how = {"bands": query.bands or usual, "stretch": query.stretch}
+    try:
+        pixels = cut(str(Path(query.path).absolute()), how, window=(0, 0, _FAR, _FAR))
+    except UsageError as error:
+        if query.bands is not None:
+            raise
+        raise UsageError(f"{error}: by --bands, or ByFile in Python") from error
+    return _checked_pixels(bands, pixels)
 
 
 def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
@@ -252,13 +300,14 @@ def _check_numbers(what: str, given: Any, names: str, kind: type = Real) -> None
         numbers = []
     right = len(numbers) == count and all(isinstance(number, kind) for number in numbers)
     if not (right and all(map(math.isfinite, numbers))):
-        raise UsageError(f"{what} is {names}, not {given!r}")
+        shown = given[0] if count == 1 else given
+        raise UsageError(f"{what} is {names}, not {shown!r}")
 
 
-def _checked_pixels(archive: Archive, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels.dtype != np.uint8 or pixels.shape[0] != len(archive.bands) or not pixels.size:
+def _checked_pixels(bands: tuple[str, ...], pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype != np.uint8 or pixels.shape[0] != len(bands) or not pixels.size:
         raise UsageError(
-            f"an image is a (C, H, W) uint8 array of the bands {', '.join(archive.bands)}, not "
+            f"an image is a (C, H, W) uint8 array of the bands {', '.join(bands)}, not "
             f"{pixels.shape} {pixels.dtype}"
         )
     return pixels

@@ -8,67 +8,143 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rsir.archive.store import Record
+from rsir.archive.store import Record, State
 from rsir.data.images import read_tile
-from rsir.errors import RsirError
-from rsir.geo.sources import Source, Sources, is_remote, normal
+from rsir.errors import MissingExtraError, RsirError
+from rsir.geo.files import stamp
+from rsir.geo.footprint import Window
+from rsir.geo.sources import STAC_PROPERTIES, Source, Sources, is_remote, normal
 from rsir.geo.tiling import Tiling
 from rsir.types import Tile
+
+if TYPE_CHECKING:
+    from rsir.geo.tiles import SkippedTile
 
 Stamp = tuple[int, int]
 """(bytes, nanoseconds since the epoch of the last change) of a source's files."""
 
+_UNKNOWN: Stamp = (0, 0)
+
 _SCENE_AHEAD = 16
 """Tiles of a scene that are read ahead, at most. Our choice: at 512² they take 12 MB."""
+
+_NAMED = 3
+"""Of windows that could not be taken for one reason so many are named. Our choice."""
+
+_NUMBER = re.compile(r"\d+")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the archive has of a source: one tile of it, and when it was read."""
+class Metadata:
+    """What is said of a tile that its pixels do not say: `properties` are those of a STAC item."""
 
-    id: str
+    datetime: datetime | None
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: Record | State) -> Metadata:
+        """What a record says."""
+        said = record.properties
+        return cls(record.datetime, {name: said[name] for name in STAC_PROPERTIES if name in said})
+
+    def put(self, record: Record) -> Record:
+        """The record, saying this."""
+        others = {k: v for k, v in record.properties.items() if k not in STAC_PROPERTIES}
+        return replace(record, datetime=self.datetime, properties=others | dict(self.properties))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the archive has of a tile: when it was read, and what it says; tiles may share it."""
+
     stamp: Stamp
     content: str
     tiled: bool
+    metadata: Metadata
+
+
+@dataclass(slots=True)
+class Refused:
+    """Windows that could not be taken, for reasons that differ in numbers at most.
+
+    reason: that of the first. windows: the first _NAMED of them.
+    """
+
+    reason: str
+    count: int = 0
+    windows: list[Window] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        named = ", ".join(str(list(window)) for window in self.windows)
+        more = ", …" if self.count > len(self.windows) else ""
+        what = "window" if self.count == 1 else f"{self.count} windows,"
+        return f"{what} {named}{more}: {self.reason}"
 
 
 @dataclass(slots=True)
 class Progress:
     """How one source fares in this run.
 
-    known: what the archive had of it. kept: ids that it has still, or again. new: tiles that were
-    encoded. skipped: windows that were left out, by reason. faults: what could not be taken, and
-    why. windows: of how many it consists; done: how many of them came out.
+    known: what the archive had of it, by id. stamp, content: of its files now; "" of what is not
+    read. metadata: what is said of it now, if its records may say otherwise. kept: ids that the
+    archive has still, or again. new: tiles that were encoded. restated: whether records are
+    written anew for their metadata. left_out: windows, by reason. refused: those that could not be
+    taken, by their reason without its numbers. damaged: those of them that cannot be read.
+    failed: why all of it, or what had not come out by then, could not be taken. windows: of how
+    many it consists; done: how many came out.
     """
 
     source: str
-    known: Sequence[Known]
-    stamp: Stamp = (0, 0)
+    known: Mapping[str, Known]
+    stamp: Stamp = _UNKNOWN
+    content: str = ""
+    metadata: Metadata | None = None
     kept: set[str] = field(default_factory=set)
     new: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    faults: list[tuple[str, str]] = field(default_factory=list)
+    restated: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, Refused] = field(default_factory=dict)
+    damaged: list[Window] = field(default_factory=list)
+    failed: str | None = None
     windows: int = 1
     done: int = 0
 
     @property
     def stale(self) -> list[str]:
         """The ids of what is no longer so."""
-        return [known.id for known in self.known if known.id not in self.kept]
+        return [id for id in self.known if id not in self.kept]
 
-    def fault(self, what: str, reason: str) -> None:
-        """Take down what could not be taken."""
-        self.faults.append((what, reason.removeprefix(f"{self.source}: ")))
+    @property
+    def replaced(self) -> list[str]:
+        """The ids of what the source held before its content changed."""
+        return [id for id, known in self.known.items() if self.content not in ("", known.content)]
+
+    def fail(self, reason: str) -> None:
+        """Take down why the source could not be taken."""
+        self.failed = self._without_name(reason)
+
+    def refuse(self, window: Window, reason: str) -> None:
+        """Take down why a window could not be taken."""
+        reason = self._without_name(reason).removeprefix(f"window {window} ")
+        refused = self.refused.setdefault(_NUMBER.sub("0", reason), Refused(reason))
+        refused.count += 1
+        if len(refused.windows) < _NAMED:
+            refused.windows.append(window)
+
+    def _without_name(self, reason: str) -> str:
+        return reason.removeprefix(f"{self.source}: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +158,18 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """A tile that the archive has, of a source whose stamp is new."""
+    """A tile that the archive has; current: whether its record, too, is as it would be now."""
 
     id: str
+    current: bool
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """A window of which nothing has to be done."""
+class Left:
+    """A window of which there is no tile."""
 
+    window: SkippedTile
     progress: Progress
 
 
@@ -102,13 +180,13 @@ class End:
     progress: Progress
 
 
-Item = Read | Same | Passed | End
+Item = Read | Same | Left | End
 
 
 class Reader:
     """Reads sources for an archive of some bands.
 
-    known: what the archive has of each source. tiling: how scenes are cut; None: as
+    known: what the archive has of each source, by id. tiling: how scenes are cut; None: as
     `rsir.geo.tiles.usual_tiling` says. check: raises DataError for a tile that is not for this
     archive.
     """
@@ -117,7 +195,7 @@ class Reader:
         self,
         sources: Sources,
         roots: Sequence[str | os.PathLike[str]],
-        known: Mapping[str, Sequence[Known]],
+        known: Mapping[str, Mapping[str, Known]],
         *,
         bands: tuple[str, ...],
         tiling: Tiling | None,
@@ -136,107 +214,111 @@ class Reader:
 
     def items(self, workers: int, ahead: int) -> Generator[Item]:
         """What comes out of the sources, in order; at most `ahead` tiles are held in memory."""
-        with ThreadPoolExecutor(workers, thread_name_prefix="rsir-read") as pool:
-            waiting: deque[tuple[Progress, Future[Tile]]] = deque()
-            try:
-                for source in self._sources:
-                    progress = Progress(source.uri, self._known.get(source.uri, ()))
-                    try:
-                        whole = self._is_whole(source, progress)
-                    except RsirError as error:
-                        progress.fault(source.uri, str(error))
-                        yield End(progress)
-                        continue
-                    if whole and self._is_current(source, progress):
-                        yield End(progress)
-                    elif whole:
-                        waiting.append((progress, pool.submit(read_tile, source.uri)))
-                    else:
-                        while waiting:
-                            yield from self._taken(*waiting.popleft())
-                        yield from _ahead(self._scene(source, progress), min(ahead, _SCENE_AHEAD))
-                    if len(waiting) >= ahead:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="rsir-read")
+        waiting: deque[tuple[Progress, Future[Tile]]] = deque()
+        try:
+            for source in self._sources:
+                progress = Progress(source.uri, self._known.get(source.uri, {}))
+                try:
+                    whole = self._is_whole(source, progress)
+                except RsirError as error:
+                    progress.fail(str(error))
+                    yield End(progress)
+                    continue
+                if whole and self._is_current(progress):
+                    yield End(progress)
+                elif whole:
+                    waiting.append((progress, pool.submit(read_tile, source.uri)))
+                else:
+                    while waiting:
                         yield from self._taken(*waiting.popleft())
-                while waiting:
+                    yield from _ahead(self._scene(source, progress), min(ahead, _SCENE_AHEAD))
+                if len(waiting) >= ahead:
                     yield from self._taken(*waiting.popleft())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            while waiting:
+                yield from self._taken(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _is_whole(self, source: Source, progress: Progress) -> bool:
-        """Whether the source is one tile; that of what is known and not tiled anew is known."""
-        if not is_remote(source.uri):
-            try:
-                stat = Path(source.uri).stat()
-            except OSError as error:
-                if [asset.uri for asset in source.assets] == [source.uri]:
-                    progress.fault(source.uri, f"cannot be read ({error.strerror})")
-                    progress.stamp = (-1, -1)
-                    return True
-            else:
-                progress.stamp = (stat.st_size, stat.st_mtime_ns)
-        if self._tiling is not None:
-            from rsir.geo.tiles import is_chip
+        """Whether the source is one tile; that of what is known and not tiled anew is known.
 
-            return is_chip(source, self._tiling)
-        if any(k.stamp == progress.stamp and not k.tiled for k in progress.known):
+        Errors: ImageError for a file that is gone; those of `rsir.geo.tiles.is_chip`.
+        """
+        own = [asset.uri for asset in source.assets] == [source.uri]
+        if own and not is_remote(source.uri):
+            progress.stamp = stamp(source.uri)
+        if self._tiling is not None:
+            try:
+                from rsir.geo.tiles import is_chip
+
+                return is_chip(source, self._tiling)
+            except ImportError:
+                raise MissingExtraError("cutting scenes into tiles", "geo") from None
+        if self._same_whole(progress):
             return True
         from rsir.geo.tiles import is_whole
 
         return is_whole(source)
 
-    def _is_current(self, source: Source, progress: Progress) -> bool:
-        """Whether nothing has to be read: the file is known as it is, or cannot be read at all."""
-        if progress.faults:
-            return True
-        current = [k for k in progress.known if k.stamp == progress.stamp and not k.tiled]
+    def _same_whole(self, progress: Progress) -> list[str]:
+        """The ids under which the archive has the source, as it is now, in one tile."""
+        now = progress.stamp
+        if now == _UNKNOWN:
+            return []
+        return [
+            id for id, known in progress.known.items() if known.stamp == now and not known.tiled
+        ]
+
+    def _is_current(self, progress: Progress) -> bool:
+        """Whether nothing has to be read, for the file is known as it is."""
         # Others were left by a run that was cut off between the two steps of a commit.
-        progress.kept.update(k.id for k in current)
-        return bool(current)
+        progress.kept.update(self._same_whole(progress))
+        return bool(progress.kept)
 
     def _taken(self, progress: Progress, future: Future[Tile]) -> Iterator[Item]:
         try:
             tile = future.result()
             self._check(tile)
         except RsirError as error:
-            progress.fault(progress.source, str(error))
+            progress.fail(str(error))
         else:
-            if any(known.id == tile.id for known in progress.known):
-                progress.kept.add(tile.id)
-                yield Same(tile.id, progress)
+            if tile.id in progress.known:
+                yield Same(tile.id, False, progress)
             else:
                 yield Read(tile, self._record(tile, progress), progress)
         yield End(progress)
 
     def _scene(self, source: Source, progress: Progress) -> Iterator[Item]:
-        """The tiles of a scene; errors are faults of it, and what came out before stays."""
+        """The tiles of a scene; an error ends it, and what came out before stays."""
         from rsir.geo.scene import Scene
         from rsir.geo.tiles import tiles, usual_tiling
         from rsir.geo.tiling import grid
 
+        known = progress.known
         try:
             with Scene.open(source, self._wanted) as scene:
                 tiling = self._tiling or usual_tiling(scene)
                 progress.stamp = scene.stamp
-                same = [known for known in progress.known if known.stamp == scene.stamp]
-                if same and all(scene.stamp):
+                same = [tile for tile in known.values() if tile.stamp == progress.stamp]
+                if same and all(progress.stamp):
                     scene.trust(same[0].content)
+                progress.content = scene.content
+                progress.metadata = Metadata(scene.datetime, source.properties)
                 progress.windows = len(grid(scene, tiling))
-                known = {k.id: k for k in progress.known}
                 for one in tiles(scene, tiling, known=known.__contains__):
                     if isinstance(one, Tile):
                         self._check(one)
                         yield Read(one, self._record(one, progress), progress)
                     elif one.reason == "known":
-                        progress.kept.add(one.id)
-                        is_same = known[one.id].stamp == progress.stamp
-                        yield Passed(progress) if is_same else Same(one.id, progress)
+                        restated = known[one.id].metadata != progress.metadata
+                        progress.restated |= restated
+                        touched = known[one.id].stamp != progress.stamp
+                        yield Same(one.id, not (touched or restated), progress)
                     else:
-                        progress.skipped[one.reason] = progress.skipped.get(one.reason, 0) + 1
-                        if one.reason == "damaged":
-                            progress.fault(f"{source.uri} {list(one.window)}", one.detail)
-                        yield Passed(progress)
-        except RsirError as error:
-            progress.fault(source.uri, str(error))
+                        yield Left(one, progress)
+        except (RsirError, OSError) as error:  # OSError: a folder that may not be looked into
+            progress.fail(str(error))
         yield End(progress)
 
     @property
@@ -271,6 +353,7 @@ class Reader:
         properties |= tile.properties
         if tile.window is not None:
             properties["window"] = list(tile.window)
+        if tile.window is not None or tile.crs is not None:
             properties["crs"] = tile.crs
         return Record(
             id=tile.id,

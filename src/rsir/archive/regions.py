@@ -38,6 +38,9 @@ def bounds_of(geometry: Geometry | None) -> Bounds | None:
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
 
 
+_TURNS = 540
+"""Degrees: so far longitudes go that were not cut at the antimeridian. Our choice."""
+
 _DEPTHS = {
     "Point": 0,
     "MultiPoint": 1,
@@ -153,16 +156,26 @@ def polygon_of(text: str) -> Any:
     bounds = bounds_of(geometry)
     if bounds is None:
         raise UsageError("the filter's geometry is empty")
-    if bounds[0] < -180 or bounds[2] > 180 or bounds[1] < -90 or bounds[3] > 90:
-        raise UsageError(
-            f"the filter's geometry reaches beyond WGS 84 ({bounds}); cut it at the antimeridian "
-            "into a MultiPolygon (RFC 7946, section 3.1.9)"
-        )
+    _check_degrees(bounds)
     region = shapely.from_geojson(text)
     if not shapely.is_valid(region):
         raise UsageError(f"the filter's geometry is not valid: {shapely.is_valid_reason(region)}")
     shapely.prepare(region)
     return region
+
+
+def _check_degrees(bounds: Bounds) -> None:
+    """UsageError, saying what is wrong, for bounds that are not within the globe."""
+    west, south, east, north = bounds
+    if min(west, -east) >= -180 and min(south, -north) >= -90:
+        return
+    if max(map(abs, bounds)) > _TURNS:
+        advice = "these are not degrees: give longitudes and latitudes in WGS 84"
+    elif south < -90 or north > 90:
+        advice = "latitudes are within -90 and 90, and in each position longitude comes first"
+    else:
+        advice = "cut it at the antimeridian into a MultiPolygon (RFC 7946, section 3.1.9)"
+    raise UsageError(f"the filter's geometry reaches beyond WGS 84 ({bounds}); {advice}")
 
 
 def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:

@@ -99,7 +99,7 @@ class Search:
         highest = calibration().highest
         if near and self.at_least > highest:
             raise UsageError(
-                f"this archive is too small to tell a score of {self.at_least:g} from chance; give "
+                f"this archive is too small to tell a score of {self.at_least} from chance; give "
                 f"at most {math.floor(highest * 1e6) / 1e6:g}"
             )
         distances = np.array([neighbour.distance for neighbour in near], np.float64)

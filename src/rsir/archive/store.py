@@ -7,17 +7,18 @@ passes `tests/contract`, which runs it beside `exact.ExactStore`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.filters import Filter
 from rsir.archive.regions import bounds_of
-from rsir.errors import UsageError
+from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import Metric, metric_named
 from rsir.types import Geometry
 
@@ -49,6 +50,31 @@ class Record:
     footprint: Geometry | None = None
     datetime: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+class State(NamedTuple):
+    """What a rerun asks of a record: all but its footprint; equal ones may share their values."""
+
+    id: str
+    source: str
+    content: str
+    size: int
+    mtime_ns: int
+    datetime: datetime | None
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: Record) -> State:
+        """That of a record."""
+        return cls(
+            record.id,
+            record.source,
+            record.content,
+            record.size,
+            record.mtime_ns,
+            record.datetime,
+            record.properties,
+        )
 
 
 class Neighbour:
@@ -83,11 +109,13 @@ class Store(Protocol):
     """Records and vectors under unique ids, searched exactly; ties in distance go by id.
 
     metric: a name for `rsir.ranking.metric_named`; dimension: D floats, or the bits of a code.
+    identity: what no other store has; "" of one that was made before there were any.
     Ids are ordered by code point, as Python orders strings.
     """
 
     metric: str
     dimension: int
+    identity: str
 
     def __len__(self) -> int:
         """Number of records."""
@@ -124,6 +152,12 @@ class Store(Protocol):
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
 
+    def states(self, names: Collection[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`, in any order.
+
+        Quicker than `records`, and with little in memory.
+        """
+
     def sample(self, count: int, seed: int = 0) -> Vector:
         """The vectors (M, width) of min(count, N) different records, picked at random.
 
@@ -132,6 +166,15 @@ class Store(Protocol):
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Make up for many small changes, where that helps; versions older than that may go."""
+
+
+def check_identity(where: str | Path, found: str, wanted: str) -> None:
+    """ArchiveError if a store is not the one that is wanted; "" wants any."""
+    if wanted and found != wanted:
+        raise ArchiveError(
+            f"{where} is not the store that belongs to this archive: another one has taken its "
+            "place. Restore the archive's own from a copy, or index into a new archive"
+        )
 
 
 def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric, NDArray[Any]]:
@@ -152,6 +195,21 @@ def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric,
         queries = checked_vectors(own.name, store.dimension, queries, "queries")
         queries = queries[:, : plain.width(store.dimension)]
     return plain, checked_vectors(plain.name, store.dimension, queries, "queries")
+
+
+def recall_of(exact: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:
+    """Recall@k: the share of the nearest that a search found which need not find all of them.
+
+    exact, found: for each query the distances of the k hits, rising, both of the exact search's
+    distance. A hit that is as near as the last exact one counts, also where another of equal
+    distance stands in its place. The mean over the queries that have hits; 1 if none has.
+    """
+    shares = [
+        sum(distance <= wanted[-1] for distance in near) / len(wanted)
+        for wanted, near in zip(exact, found, strict=True)
+        if len(wanted)
+    ]
+    return sum(shares) / len(shares) if shares else 1.0
 
 
 def checked_records(records: Sequence[Record]) -> list[Record]:

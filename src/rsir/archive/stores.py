@@ -14,34 +14,40 @@ MILVUS = "milvus://"
 OBJECTS = ("s3://", "gs://", "az://")
 
 
-def create_store(where: str | Path, metric: str, dimension: int) -> Store:
+def create_store(
+    where: str | Path, metric: str, dimension: int, identity: str | None = None
+) -> Store:
     """A new, empty store at a path or uri; errors as those of the store's own `create`.
 
     milvus://host:port/collection is a Milvus cluster; s3://, gs:// and az://bucket/name.lance are
-    Lance tables on an object store; anything else is a folder for one.
+    Lance tables on an object store; anything else is a folder for one. identity: of the store
+    (`rsir.archive.store.Store`), by default one that is drawn.
     """
     name = str(where)
     _check(name)
     if name.startswith(MILVUS):
         from rsir.archive.milvus import MilvusStore
 
-        return MilvusStore.create(name, metric, dimension)
+        return MilvusStore.create(name, metric, dimension, identity)
     from rsir.archive.lance import LanceStore
 
-    return LanceStore.create(where, metric, dimension)
+    return LanceStore.create(where, metric, dimension, identity)
 
 
-def open_store(where: str | Path) -> Store:
-    """The store at a path or uri, as in `create_store`; errors as those of its own `open`."""
+def open_store(where: str | Path, identity: str = "") -> Store:
+    """The store at a path or uri, as in `create_store`; errors as those of its own `open`.
+
+    Raises ArchiveError if it is not the one of that identity, if one is given.
+    """
     name = str(where)
     _check(name)
     if name.startswith(MILVUS):
         from rsir.archive.milvus import MilvusStore
 
-        return MilvusStore.open(name)
+        return MilvusStore.open(name, identity)
     from rsir.archive.lance import LanceStore
 
-    return LanceStore.open(where)
+    return LanceStore.open(where, identity)
 
 
 def exists(where: str) -> bool:
@@ -71,6 +77,18 @@ def without_secrets(where: str) -> str:
 
 
 def _check(name: str) -> None:
-    if "://" in name and not name.startswith((MILVUS, *OBJECTS)):
+    scheme, separator, rest = name.partition("://")
+    if not separator or name.startswith(MILVUS):
+        return
+    # Nothing else of the uri is shown: there may be a password in it.
+    shown = f"{scheme}://" if scheme.isalnum() else "the uri"
+    if f"{scheme}://" not in OBJECTS:
         known = ", ".join((MILVUS, *OBJECTS))
-        raise UsageError(f"{name}: no store is known for it; give a folder, or one of {known}")
+        raise UsageError(f"{shown}: no store is known for it; give a folder, or one of {known}")
+    # A secret key may have a slash, so that the @ comes later.
+    if set(rest.partition("/")[0]) & set("@:"):
+        raise UsageError(
+            f"the uri of an object store takes no user and no secret: write {shown}bucket/"
+            "name.lance, and say who asks by the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or as the tools of your object store have it)"
+        )

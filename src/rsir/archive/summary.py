@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,3 +108,12 @@ def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
         return one or other
     wests, souths, easts, norths = zip(one, other, strict=True)
     return min(wests), min(souths), max(easts), max(norths)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in a folder, where others may be adding and deleting some."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

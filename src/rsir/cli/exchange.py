@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of
+from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, say_unknown
 from rsir.cli.options import Folder, Json, opened, print_json
 from rsir.errors import RsirError, UsageError
 from rsir.terminal import progress, say
@@ -66,6 +66,7 @@ def export_(
 
     exported = opened(archive, version)
     filter = filter_of(bbox, within, taken, where, classes, sources)
+    say_unknown(exported, filter)
     total = exported.count(filter)
     with progress("writing") as tick:
         report = export(

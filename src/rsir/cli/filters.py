@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsir.errors import DataError, UsageError
+from rsir.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rsir.archive.archive import Archive
     from rsir.archive.filters import Filter
     from rsir.types import Geometry
 
@@ -91,7 +93,19 @@ def filter_of(
     """
     from rsir.archive.filters import Filter
 
-    if not any((bbox, within, taken, where, classes, sources)):
+    given = {
+        "--bbox": bbox,
+        "--within": "" if within == Path() else within,  # as which an empty text comes
+        "--datetime": taken,
+        "--where": where,
+        "--class": classes,
+        "--source": sources,
+    }
+    for option, value in given.items():
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            raise UsageError(f"{option} is empty; leave it out")
+    if all(value is None or value == [] for value in given.values()):
         return None
     start, end = (None, None) if taken is None else interval(taken)
     asked = Filter(
@@ -118,14 +132,43 @@ def of_sources(sources: Sequence[str]) -> str:
     return f"source IN ({quoted})"
 
 
-def numbers(text: str, count: int, option: str, form: str) -> list[float]:
-    """`count` finite numbers with commas between; UsageError, naming the option, for others."""
+def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
+    """The properties that a filter's condition looks at and no image has; none in an empty archive.
+
+    Such a name is NULL everywhere, so that it may be a mistake.
+    """
+    from rsir.archive.conditions import condition, properties_in
+    from rsir.archive.filters import Filter
+
+    if filter is None or filter.where is None or not len(archive):
+        return []
+
+    def is_known(name: str) -> bool:
+        quoted = name.replace('"', '""')
+        return archive.count(Filter(where=f'properties."{quoted}" IS NOT NULL')) > 0
+
+    return [n for n in sorted(properties_in(condition(filter.where))) if not is_known(n)]
+
+
+def say_unknown(archive: Archive, filter: Filter | None) -> None:
+    """Tell the names of a condition that no image has, on stderr."""
+    for name in unknown_names(archive, filter):
+        say(f"--where: no image has a property {name}; it is NULL everywhere")
+
+
+def numbers(text: str, count: int | None, option: str, form: str) -> list[float]:
+    """`count` finite numbers with commas between, or any number of them for None.
+
+    Raises UsageError, naming the option, for others.
+    """
     try:
         found = [float(number) for number in text.split(",")]
     except ValueError:
         found = []
-    if len(found) != count or not all(map(math.isfinite, found)):
-        raise UsageError(f"{option} {text}: write it as {form}, {count} numbers")
+    right = bool(found) if count is None else len(found) == count
+    if not right or not all(map(math.isfinite, found)):
+        many = "numbers" if count is None else f"{count} numbers"
+        raise UsageError(f"{option} {text}: write it as {form}, {many}")
     return found
 
 
@@ -149,6 +192,8 @@ def interval(text: str) -> tuple[datetime | None, datetime | None]:
         end = None if ends[1] is None else _span(ends[1])[1]
     except ValueError:
         start = end = None
+    if ends == [None, None]:
+        raise UsageError(f"--datetime {text} is open at both ends; leave it out")
     if start is None and end is None:
         raise UsageError(
             f"--datetime {text}: write it as A/B, A/.. or ../B, times in ISO 8601, e.g. "
@@ -176,10 +221,13 @@ def polygons(file: Path) -> Geometry:
     Raises DataError for a file that cannot be read, UsageError for one without polygons.
     """
     try:
-        document = json.loads(file.read_text("utf-8"))
+        document = json.loads(file.read_text("utf-8-sig"))  # some programs begin it with a mark
+        found = _geometries(document)
+        json.dumps(found)  # what is too deep for that is too deep for a filter
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as GeoJSON ({error})") from error
-    found = _geometries(document)
+    except RecursionError:
+        raise UsageError(f"{file}: is nested too deeply; give a GeoJSON file of polygons") from None
     if not found or not all(
         isinstance(one, dict) and one.get("type") in ("Polygon", "MultiPolygon") for one in found
     ):

@@ -11,7 +11,7 @@ import typer
 
 from rsir.cli.filters import numbers
 from rsir.cli.options import Device, Json, print_json
-from rsir.errors import DataError, UsageError
+from rsir.errors import DataError, RsirError, UsageError
 from rsir.terminal import print_indexed, progress
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ def index(
         typer.Option(help="pixels or metres. Default: pixels.", rich_help_panel=_TILING),
     ] = None,
     gsd: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Metres of ground in a pixel of a tile; other scenes are resampled. Default: "
-            "the scene's own.",
+            metavar="METRES|model",
+            help="Metres of ground in a pixel of a tile; other scenes are resampled. model: as "
+            "those that the model learnt from. Default: the scene's own.",
             rich_help_panel=_TILING,
         ),
     ] = None,
@@ -158,7 +159,10 @@ def index(
     ray_gpus: Annotated[
         float | None, typer.Option(help="GPUs of each. Default: 0.", rich_help_panel=_RAY)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images encoded at once.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images encoded at once. Default: 16 on a CPU, else 64."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads that read files ahead.")] = 2,
     as_json: Json = False,
     device: Device = "auto",
@@ -172,7 +176,7 @@ def index(
         size=tile_size,
         stride=stride,
         unit=unit,
-        gsd=gsd,
+        gsd=None if gsd is None else _gsd(gsd),
         edges=edges,
         bands=None if bands is None else tuple(name.strip() for name in bands.split(",")),
         stretch=stretch,
@@ -212,6 +216,8 @@ def index(
         print_json(report.to_dict())
     else:
         print_indexed(report, archive, len(opened))
+    if report.skipped and not report.added + report.replaced + report.unchanged:
+        raise typer.Exit(RsirError.exit_status)
 
 
 def _opened(archive: Path, model: str | None, store: str | None, device: str) -> Archive:
@@ -252,6 +258,15 @@ def _tiling(**given: object) -> Tiling | None:
     return Tiling(**asked) if asked else None  # type: ignore[arg-type]  # checked there
 
 
+def _gsd(text: str) -> float | str:
+    if text == "model":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--gsd {text}: give metres, or model") from None
+
+
 def _shard(text: str) -> tuple[int, int]:
     parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if parts is None:
@@ -272,7 +287,7 @@ def _on_ray(address: str | None, shard: str | None, **given: float | None) -> di
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    found = numbers(text, text.count(",") + 1, "--cloud-classes", "A,B,C")
+    found = numbers(text, None, "--cloud-classes", "A,B,C")
     if not all(number.is_integer() for number in found):
         raise UsageError(f"--cloud-classes {text}: they are whole numbers")
     return tuple(map(int, found))

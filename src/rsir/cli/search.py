@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +23,7 @@ from rsir.cli.filters import (
     filter_of,
     numbers,
     of_sources,
+    say_unknown,
 )
 from rsir.cli.options import Folder, opened
 from rsir.errors import DataError, UsageError
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.archive.hits import Hits
     from rsir.archive.query import ByWindow, Query, Single
+
+    Reading = Callable[[str | Path], Single]
 
 app = typer.Typer()
 
@@ -106,6 +111,18 @@ def search(
             metavar="METRES", help="The side of the square around --point.", rich_help_panel=_QUERY
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Which bands of image files, as of `rsir index`. Default: those of the model.",
+            rich_help_panel=_QUERY,
+        ),
+    ] = None,
+    stretch: Annotated[
+        str | None,
+        typer.Option(help="Of image files, as of `rsir index`.", rich_help_panel=_QUERY),
+    ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
@@ -175,10 +192,11 @@ def search(
     part = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
         part = _window(searched, scene, window, scene_bbox, point, size)
-    query = _query(image, id, vector, part, like or (), unlike or ())
+    query = _query(image, id, vector, part, like or (), unlike or (), _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if _needs_model(query):
         _ = searched.encoder  # loaded now, so that the time shown is that of the search
+    say_unknown(searched, filter)
     hits = searched.search(
         query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
     )
@@ -186,13 +204,14 @@ def search(
     if out is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         # Line ends as they are: those of CSV are \r\n.
         with out.open("w", encoding="utf-8", newline="") as file:
             file.write(text if text.endswith("\n") else text + "\n")
         say(f"wrote {out}")
     say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
     if not hits and hits.searched and at_least is not None:
-        say(f"nothing here looks like it: no image has a calibrated score of {at_least:g}")
+        say(f"nothing here looks like it: no image has a calibrated score of {at_least}")
     if recall:
         found = searched.recall([query], k, str(ranking), filter=filter)
         say(f"recall@{k} of {ranking}: {found:.4f}")
@@ -205,11 +224,14 @@ def _query(
     part: ByWindow | None,
     like: Sequence[str],
     unlike: Sequence[str],
+    reading: Reading,
 ) -> Query:
     """The query of what is given; UsageError if that is nothing, or more than one thing."""
-    from rsir.archive.query import ById, Examples
+    from rsir.archive.query import ByFile, ById, Examples
 
-    asked: list[Single] = [one for one in (image, part) if one is not None]
+    asked: list[Single] = [] if part is None else [part]
+    if image is not None:
+        asked.append(reading(image))
     if id is not None:
         asked.append(ById(id))
     if vector is not None:
@@ -220,15 +242,36 @@ def _query(
             "--like and --unlike as often as you want"
         )
     query = asked[0] if asked else None
+    if reading is not Path and not any(
+        isinstance(one, ByFile)
+        for one in (query, *map(partial(_example, reading), (*like, *unlike)))
+    ):
+        raise UsageError("--bands and --stretch say how an image file is read: give one")
     if query is not None and not (like or unlike):
         return query
-    return Examples([_example(text) for text in like], [_example(text) for text in unlike], query)
+    return Examples(
+        [_example(reading, text) for text in like],
+        [_example(reading, text) for text in unlike],
+        query,
+    )
 
 
-def _example(text: str) -> Single:
+def _example(reading: Reading, text: str) -> Single:
     from rsir.archive.query import ById
 
-    return ById(text.removeprefix("id:")) if text.startswith("id:") else Path(text)
+    return ById(text.removeprefix("id:")) if text.startswith("id:") else reading(text)
+
+
+def _reading(bands: str | None, stretch: str | None) -> Reading:
+    """What an image file becomes as a query: a path, or one with bands and a stretch."""
+    from rsir.archive.query import ByFile
+    from rsir.geo.tiling import Tiling
+
+    if bands is None and stretch is None:
+        return Path
+    wanted = None if bands is None else tuple(name.strip() for name in bands.split(","))
+    _ = Tiling(bands=wanted)  # says what is wrong with them
+    return partial(ByFile, bands=wanted, stretch="auto" if stretch is None else stretch)
 
 
 def _vector(file: Path) -> NDArray[Any]:
@@ -236,8 +279,11 @@ def _vector(file: Path) -> NDArray[Any]:
 
     try:
         found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read as a .npy file ({error})") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError):
+        # NumPy's own message tells to trust the file.
+        raise DataError(f"{file}: is no .npy file of numbers; write it by numpy.save") from None
     if not isinstance(found, np.ndarray) or found.ndim != 1:
         raise UsageError(f"{file}: give an array of one axis, saved by numpy.save")
     return found
@@ -275,10 +321,10 @@ def _window(
 
 
 def _needs_model(query: Query) -> bool:
-    from rsir.archive.query import ByWindow, Examples
+    from rsir.archive.query import ByFile, ByWindow, Examples
 
     parts = query.parts() if isinstance(query, Examples) else [query]
-    return any(isinstance(part, Path | ByWindow) for part in parts)
+    return any(isinstance(part, Path | ByFile | ByWindow) for part in parts)
 
 
 def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
@@ -298,13 +344,23 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 def _page(archive: Archive, hits: Hits) -> str:
     """A page of the hits, with a picture of the query if it is one."""
     from rsir import gallery
-    from rsir.archive.query import ById, ByWindow, Examples, window_pixels
+    from rsir.archive.query import (
+        ByFile,
+        ById,
+        ByWindow,
+        Examples,
+        image_pixels,
+        window_pixels,
+    )
 
     query = hits.query.query if isinstance(hits.query, Examples) else hits.query
     seen: Any = None
     name = "examples"
     if isinstance(query, Path):
         seen, name = query, query.name
+    elif isinstance(query, ByFile):
+        seen = gallery.visible(image_pixels(query, archive.bands), archive.bands)
+        name = Path(query.path).name
     elif isinstance(query, ById):
         (seen,), name = archive.get([query.id]), str(query)
     elif isinstance(query, ByWindow):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of
+from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, unknown_names
 from rsir.cli.options import Folder, Json, print_json
 from rsir.errors import ArchiveError, UsageError
 from rsir.terminal import confirm, say
 
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+
 app = typer.Typer()
+
+_LOOKED_AT = 20
+"""Images of which the properties are named to whom another name was wrong. Our choice."""
 
 
 @app.command()
@@ -74,6 +81,12 @@ def delete(
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if bool(ids) == (filter is not None):
         raise UsageError("say what to delete: either ids, or options such as --source or --where")
+    unknown = unknown_names(opened, filter)
+    if unknown:
+        raise UsageError(
+            f"--where: no image has a property {', '.join(unknown)}; there are "
+            f"{', '.join(_some_names(opened))} …"
+        )
     if ids:
         found = [record.id for record in opened.get(list(dict.fromkeys(ids)))]
     else:
@@ -126,8 +139,11 @@ def optimize(
     opened = rsir.open(archive)
     before = opened.info()["bytes"]
     opened.optimize(keep_days=keep_days)
-    after = opened.info()["bytes"]
-    typer.echo(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
+    about = opened.info()
+    if before is None:
+        typer.echo(f"{about['store']}: optimized")
+    else:
+        typer.echo(f"{before / 1e6:.1f} MB before, {about['bytes'] / 1e6:.1f} MB now")
 
 
 @app.command()
@@ -141,6 +157,14 @@ def restore(
     opened = rsir.open(archive)
     opened.restore(version)
     typer.echo(f"{archive} is as it was at version {version}: {len(opened)} images")
+
+
+def _some_names(archive: Archive) -> list[str]:
+    """Names of properties that the first images have."""
+    from rsir.archive.filters import Filter
+
+    first = islice(archive.records(Filter()), _LOOKED_AT)
+    return sorted({name for record in first for name in record.properties})
 
 
 def _line(value: Any) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rsir.data.formats import jpeg, png, tiff, webp
 from rsir.data.formats.raster import Raster
 from rsir.errors import DataError, ImageError
+from rsir.geo.folders import NO_FILE, files_below
 from rsir.types import Tile
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def find_images(
     Folders are searched to the bottom; names that begin with a dot are ignored, links are
     followed, a folder reached twice is searched once, under its own name rather than a link's. A
     file named outright is taken whatever its suffix. The Counter has the lower-case suffixes (""
-    for none) of the other files in the folders.
+    for none) of the other files in the folders. What is neither a file nor a folder is not looked
+    at.
     exclude: a folder in which nothing is looked at, under whatever name it is reached.
 
     Errors: DataError if a path is missing or a folder cannot be listed.
@@ -115,48 +117,23 @@ def find_images(
     for start in map(Path, paths):
         if start.is_dir():
             folders.append(start)
-        elif start.exists():
+        elif start.is_file():
             if closed is None or not start.parent.resolve().is_relative_to(closed):
                 found.add(start)
         else:
-            raise DataError(f"{start}: no such file or folder; check the path")
-    for file in walk(folders, closed):
+            reason = NO_FILE if start.exists() else "no such file or folder; check the path"
+            raise DataError(f"{start}: {reason}")
+
+    def passed_over(path: Path, reason: str, error: OSError | None) -> None:
+        if error is not None:
+            raise DataError(f"{path}: {reason}") from error
+
+    for file in files_below(folders, closed, passed_over):
         if file.suffix.lower() in SUFFIXES:
             found.add(file)
         else:
             others[file.suffix.lower()] += 1
     return sorted(found), others
-
-
-def walk(starts: list[Path], closed: Path | None) -> Iterator[Path]:
-    """The files below the folders `starts`, each real folder once; what is in `closed` is not."""
-    # Stacks, not recursion: depth is the user's. Resolved folders in `seen` stop link loops.
-    # A link waits until no real folder is left: the ids of a folder's files come from their paths,
-    # and must not change when someone links to it.
-    seen: set[Path] = set()
-    folders: list[Path] = []
-    links: list[Path] = []
-    for start in starts:
-        (links if start.is_symlink() else folders).append(start)
-    while folders or links:
-        folder = (folders or links).pop()
-        real = folder.resolve()
-        if real in seen or (closed is not None and real.is_relative_to(closed)):
-            continue
-        seen.add(real)
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            raise DataError(
-                f"{folder}: cannot be listed ({error.strerror}); check its permissions"
-            ) from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                (links if entry.is_symlink() else folders).append(entry)
-            elif entry.is_file():
-                yield entry
 
 
 def source_name(path: str | os.PathLike[str]) -> str:

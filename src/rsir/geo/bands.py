@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rsir.errors import UsageError
-from rsir.geo.sources import Asset, Source
+from rsir.geo.names import Asset, Source
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader

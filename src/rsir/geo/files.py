@@ -11,8 +11,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from rsir.errors import DataError, ImageError
-from rsir.geo.sources import file_system, get, is_remote
+from rsir.errors import ImageError
+from rsir.geo.names import is_remote
+from rsir.geo.remote import get, info, is_web
 
 _BLOCK = 1 << 20
 _HEAD_BYTES = 1 << 16
@@ -29,7 +30,7 @@ def digest(file: str) -> str:
                     digested.update(block)
         except OSError as error:
             raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
-    elif file.startswith("http"):
+    elif is_web(file):
         head, headers = get(file, first=_HEAD_BYTES)
         for name in ("etag", "last-modified"):
             digested.update(headers.get(name, "").encode() + b"\0")
@@ -47,17 +48,13 @@ def stamp(file: str) -> tuple[int, int]:
         except OSError as error:
             raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
         return stat.st_size, stat.st_mtime_ns
-    if file.startswith("http"):
+    if is_web(file):
         headers = get(file, first=1)[1]
         return _length(headers), _seconds(headers.get("last-modified", "")) * 1_000_000_000
-    system, path = file_system(file)
-    try:
-        info = system.get_file_info(path)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be asked for ({error}); check the access") from error
-    if not info.is_file:
+    said = info(file)
+    if not said.is_file:
         raise ImageError(f"{file}: there is no such object; check its address")
-    return info.size, info.mtime_ns or 0
+    return said.size, said.mtime_ns or 0
 
 
 def _seconds(date: str) -> int:

@@ -5,47 +5,26 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import DataError, ImageError, MissingExtraError
+from rsir.errors import ImageError, MissingExtraError
 from rsir.geo.bands import Band, assets_of, bands_of, chosen
+from rsir.geo.datasets import Part, environment, on_grid, opened, reason
 from rsir.geo.files import digest, stamp
 from rsir.geo.footprint import Window, is_flat, to_wgs84
 from rsir.geo.georeference import crs_name, gdal_errors, tiff_datetime
-from rsir.geo.sources import Asset, Source, is_remote, source
+from rsir.geo.names import Asset, Source
+from rsir.geo.sources import source
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
-
-DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
-"""GDAL's drivers for what is taken: pictures that are read by windows. COG is GTiff."""
-
-_PLACELESS = ("PNG", "JPEG", "WEBP")
-_FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
-
-# Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
-# of 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
-_CACHE_BYTES = 128 << 20
-_OPTIONS = {
-    "GDAL_CACHEMAX": _CACHE_BYTES,
-    # A JPEG that is cut off would otherwise go on in grey.
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_MAX_RETRY": "3",
-}
-# Without it GDAL asks a server for a dozen sidecar files that are not there.
-_REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 # Our choice: the map's own unit is taken for a metre of ground where that is true to 1 %.
 _TRUE_TO = 0.01
@@ -57,15 +36,6 @@ _SAMPLE_WINDOW_SIDE = 128
 _FEW_SAMPLES = 1000
 
 _CONTENT_BYTES = 16  # as rsir.data.images: 32 hex digits
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """An open file of the scene, on the scene's grid. files: it and those that belong to it."""
-
-    asset: Asset
-    dataset: DatasetReader
-    files: tuple[str, ...]
 
 
 class Scene:
@@ -81,7 +51,7 @@ class Scene:
     def __init__(
         self,
         source: Source,
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         bands: Sequence[Band],
         names: Sequence[str],
     ) -> None:
@@ -132,7 +102,7 @@ class Scene:
         where = what if isinstance(what, Source) else source(what)
         with ExitStack() as stack:
             assets = assets_of(where, bands)
-            parts = [_opened(asset, stack) for asset in assets]
+            parts = [opened(asset, stack) for asset in assets]
             parts = _on_one_grid(parts, stack)
             available = [
                 band
@@ -301,7 +271,7 @@ class Scene:
         pixels = np.empty((0 if alone else len(self._bands), *size), self.dtype)
         valid = np.zeros(size, dtype=bool)
         try:
-            with _environment(self.uri):
+            with environment(self.uri):
                 for number, part in enumerate(self._parts):
                     slots = [i for i, band in enumerate(self._bands) if band.part == number]
                     indexes = [self._bands[i].index for i in slots]
@@ -325,7 +295,7 @@ class Scene:
                     valid |= (masks != 0).any(axis=0)
         except gdal_errors() as error:
             raise ImageError(
-                f"{self.uri}: window {window} cannot be read ({_reason(error)}); the file is "
+                f"{self.uri}: window {window} cannot be read ({reason(error)}); the file is "
                 "damaged or cut off: fetch it again"
             ) from error
         if pixels.dtype.kind == "f":
@@ -337,139 +307,8 @@ class Scene:
 
         Errors: DataError if neither has a georeference and their sizes differ.
         """
-        other = _opened(Asset(uri), stack)
-        return _on_grid(other, self._parts[0].dataset, "nearest", stack).dataset
-
-
-def quiet_about_plain_images() -> None:
-    """Images without a georeference are no cause for a warning.
-
-    Warning filters are shared by all threads, so the filter is set once and stays.
-    """
-    from rasterio.errors import NotGeoreferencedWarning as Plain
-
-    # Those of some messages, or of some modules only, are other libraries'.
-    general = (f for f in warnings.filters if f[1] is None and f[3] is None)
-    first = next((what for what, _, kind, *_ in general if issubclass(Plain, kind)), "")
-    if first != "ignore":
-        warnings.filterwarnings("ignore", category=Plain)
-
-
-@contextmanager
-def _environment(uri: str) -> Iterator[None]:
-    import rasterio
-
-    options = _OPTIONS | (_REMOTE_OPTIONS if is_remote(uri) else {})
-    with rasterio.Env(**options):
-        yield
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of itself before a pixel is read.
-
-    driver: GDAL's name of its format. has_points: its place is told by ground control points.
-    bands: how many, without alpha. palette: of colours, or of the two values of a bit.
-    opaque: no pixel can be nodata: there is no such value, mask or alpha.
-    """
-
-    width: int
-    height: int
-    dtype: str
-    driver: str
-    has_crs: bool
-    has_points: bool
-    bands: int
-    palette: bool
-    opaque: bool
-
-
-def header(uri: str) -> Header:
-    """The header of one file.
-
-    Errors: DataError if there is no such file; ImageError if GDAL cannot open it.
-    """
-    from rasterio.enums import ColorInterp, MaskFlags
-
-    with ExitStack() as stack:
-        dataset = _dataset(uri, stack)
-        colours = dataset.colorinterp
-        found = Header(
-            width=dataset.width,
-            height=dataset.height,
-            dtype=dataset.dtypes[0],
-            driver=dataset.driver,
-            has_crs=bool(dataset.crs),
-            has_points=bool(dataset.gcps[0]),
-            bands=sum(colour is not ColorInterp.alpha for colour in colours),
-            palette=ColorInterp.palette in colours,
-            opaque=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
-        )
-    return found
-
-
-def _dataset(uri: str, stack: ExitStack) -> DatasetReader:
-    import rasterio
-
-    quiet_about_plain_images()
-    if not is_remote(uri) and not Path(uri).is_file():
-        raise DataError(f"{uri}: no such file; check the path")
-    try:
-        with _environment(uri):
-            # A Path is never taken for a uri, whatever its name holds.
-            return stack.enter_context(rasterio.open(uri if is_remote(uri) else Path(uri)))
-    except gdal_errors() as error:
-        raise ImageError(
-            f"{uri}: cannot be opened ({_reason(error)}); {_FORMATS} can; fetch it again if it "
-            "should be one"
-        ) from error
-
-
-def _opened(asset: Asset, stack: ExitStack) -> _Part:
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
-    uri = asset.uri
-    dataset = _dataset(uri, stack)
-    _refuse_unfaithful(uri, dataset)
-    files = (uri,)
-    if not is_remote(uri):
-        # Overviews and statistics are written by viewers; they change no pixel.
-        # But of a picture they can hold its place, where its own format has none.
-        placed = dataset.driver in _PLACELESS and dataset.crs is not None
-        without = (".ovr",) if placed else (".aux.xml", ".ovr")
-        beside = {file for file in dataset.files if not file.endswith(without)}
-        files = (uri, *sorted(beside - {uri}))
-    points, crs = dataset.gcps
-    if dataset.crs is None and crs is not None and len(points) >= 3:
-        # Radar scenes as they come: their place is told by points, so they are laid on a grid.
-        dataset = stack.enter_context(
-            WarpedVRT(dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True)
-        )
-    return _Part(asset, dataset, files)
-
-
-def _refuse_unfaithful(uri: str, dataset: DatasetReader) -> None:
-    from rasterio.enums import ColorInterp
-
-    if dataset.driver not in DRIVERS:
-        raise ImageError(f"{uri}: is {dataset.driver}; {_FORMATS} can be read: convert it to one")
-    if dataset.count == 0 or len(dataset.subdatasets) > 1:
-        raise ImageError(f"{uri}: holds {len(dataset.subdatasets)} images; save each on its own")
-    if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
-        raise ImageError(f"{uri}: has complex samples; save their amplitude (gdal_calc)")
-    if ColorInterp.palette in dataset.colorinterp:
-        raise ImageError(f"{uri}: has a palette; expand it (gdal_translate -expand rgb)")
-    turned = dataset.tags().get("EXIF_Orientation", "1")
-    if turned not in ("0", "1"):
-        raise ImageError(f"{uri}: lies on its side (EXIF orientation {turned}); save it upright")
-
-
-def _reason(error: BaseException) -> str:
-    """GDAL's own words, where rasterio only says 'read failed, see the exception above'."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())
+        other = opened(Asset(uri), stack, mask=True)
+        return on_grid(other, self._parts[0].dataset, "nearest", stack).dataset
 
 
 def _georeference(
@@ -487,35 +326,7 @@ def _georeference(
     return name, (a, b, c, d, e, f)
 
 
-def _on_one_grid(parts: Sequence[_Part], stack: ExitStack) -> list[_Part]:
+def _on_one_grid(parts: Sequence[Part], stack: ExitStack) -> list[Part]:
     """All parts on the grid of the one with the most pixels, which keeps its place."""
     finest = max(parts, key=lambda part: part.dataset.width * part.dataset.height)
-    return [_on_grid(part, finest.dataset, "bilinear", stack) for part in parts]
-
-
-def _on_grid(part: _Part, grid: DatasetReader, resampling: str, stack: ExitStack) -> _Part:
-    from rasterio.enums import MaskFlags, Resampling
-    from rasterio.vrt import WarpedVRT
-
-    own = part.dataset
-    if own.shape == grid.shape and (own.crs, own.transform) == (grid.crs, grid.transform):
-        return part
-    if own.crs is None or grid.crs is None:
-        if own.shape == grid.shape:
-            return part
-        raise ImageError(
-            f"{part.asset.uri}: is {own.width} × {own.height} pixels and the scene {grid.width} × "
-            f"{grid.height}, and without georeference of both nobody knows what lies where"
-        )
-    # What the other does not reach is nodata, not black.
-    unmasked = all(MaskFlags.all_valid in flag for flag in own.mask_flag_enums)
-    try:
-        warped = stack.enter_context(
-            WarpedVRT(
-                own, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-                resampling=Resampling[resampling], add_alpha=unmasked,
-            )
-        )  # fmt: skip
-    except gdal_errors() as error:
-        raise ImageError(f"{part.asset.uri}: does not fit its scene ({_reason(error)})") from error
-    return _Part(part.asset, warped, part.files)
+    return [on_grid(part, finest.dataset, "bilinear", stack) for part in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 
 from rsir.data.images import SUFFIXES, read_tile
 from rsir.errors import DataError, ImageError, UsageError
+from rsir.geo.datasets import Header, header
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
-from rsir.geo.scene import Header, Scene, header
-from rsir.geo.sources import Source, is_remote, normal, source
+from rsir.geo.masks import beside
+from rsir.geo.names import Source, is_remote, kind_of, normal
+from rsir.geo.scene import Scene
+from rsir.geo.sources import source
 from rsir.geo.stretch import Stretch
 from rsir.geo.tiling import Grid, Tiling, grid
 from rsir.types import Tile
@@ -83,7 +87,7 @@ def tiles_of(
 def is_chip(source: Source, tiling: Tiling) -> bool:
     """Whether `tiles_of` takes a source as it is, as one tile, by `rsir.data.images.read_tile`.
 
-    Errors: those of `rsir.geo.scene.header`.
+    Errors: those of `rsir.geo.datasets.header`.
     """
     if (
         tiling.unit != "pixels"
@@ -290,15 +294,18 @@ def _ids(scene: Scene, windows: Grid, tiling: Tiling) -> Iterator[str]:
 
 
 def _cloud_mask(scene: Scene, tiling: Tiling, stack: ExitStack) -> DatasetReader | None:
-    if tiling.cloud_mask is None:
+    wanted = tiling.cloud_mask
+    if wanted is None:
         return None
-    for asset in scene.source.assets:
-        if asset.key and asset.key.lower() == tiling.cloud_mask.lower():
-            return scene.beside(asset.uri, stack)
-    here = PurePosixPath(scene.uri)
-    folder = scene.uri.rpartition("/")[0]
-    uri = tiling.cloud_mask.replace("{folder}", folder).replace("{stem}", here.stem)
-    return scene.beside(normal(uri), stack)
+    assets = {asset.key.lower(): asset for asset in scene.source.assets if asset.key}
+    if wanted.lower() in assets:
+        return scene.beside(assets[wanted.lower()].uri, stack)
+    uri = normal(beside(scene.uri, wanted))
+    is_key = not re.search(r"[{/]", wanted)
+    if assets and is_key and not is_remote(uri) and kind_of(uri) != "File":
+        known = ", ".join(asset.key for asset in assets.values())
+        raise ImageError(f"{scene.uri}: has no asset '{wanted}' for a cloud mask; it has {known}")
+    return scene.beside(uri, stack)
 
 
 def _cloud_share(

@@ -20,6 +20,8 @@ Sentinel-2 Level-2A (ESA, S2 MPC, table 'Scene Classification Labels')."""
 
 # Our choice: beyond this many a tile is a mistake in the units.
 _MOST_PIXELS = 16_384
+# Metres: the equator of WGS 84, 2 π · 6,378,137 (NGA.STND.0036).
+_AROUND_EARTH = 40_075_017
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Tiling:
                 raise UsageError(f"tile {name} {value:g}: give a number above 0")
         if self.unit == "pixels" and any(value != int(value) for value in (self.size, self.step)):
             raise UsageError("tile size and stride in pixels are whole numbers")
+        self._check_tile()
+        self._check_bands()
         if self.step > self.size:
             raise UsageError(
                 f"stride {self.step:g} is more than the tile size {self.size:g}: what lies between "
@@ -82,6 +86,35 @@ class Tiling:
         for name, share in (("min_valid", self.min_valid), ("max_cloud", self.max_cloud)):
             if not 0 <= share <= 1:
                 raise UsageError(f"{name} {share:g}: give a share from 0 to 1")
+
+    def _check_tile(self) -> None:
+        """UsageError if a tile would have too many pixels, or none, whatever the scene."""
+        gsd = None if isinstance(self.gsd, str) else self.gsd
+        metres = self.size if self.unit == "metres" else 0
+        if max(metres, gsd or 0) > _AROUND_EARTH:
+            raise UsageError(f"{max(metres, gsd or 0):g} metres is more than the Earth is around")
+        if metres and gsd is None:
+            return
+        pixels = metres / gsd if metres and gsd else self.size
+        if not 0.5 <= pixels <= _MOST_PIXELS + 0.5:
+            raise UsageError(
+                f"a tile of {self.size:g} {self.unit} would have {pixels:g} pixels a side; give a "
+                f"size between 1 and {_MOST_PIXELS} pixels"
+            )
+
+    def _check_bands(self) -> None:
+        """UsageError for bands that no scene can have; the others each scene is asked for."""
+        if self.bands is None:
+            return
+        split = [band.strip().rpartition("=") for band in self.bands]
+        if not split or not all(band.strip() for _, _, band in split):
+            raise UsageError(
+                f"bands '{','.join(self.bands)}': one has no name; write them as A,B,C, or leave "
+                "them out"
+            )
+        names = [name.strip() or band.strip().lower() for name, _, band in split]
+        if len(set(names)) != len(names):
+            raise UsageError(f"bands {', '.join(self.bands)}: two have the same name")
 
     @property
     def step(self) -> float:

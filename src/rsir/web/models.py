@@ -46,6 +46,7 @@ def _is_unicode(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_is_unicode)]
 Id = Annotated[Text, Field(min_length=1, max_length=_LONGEST_ID)]
+ClassName = Annotated[Text, Field(min_length=1)]
 SceneId = Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="`scene` of an item.")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180)]
@@ -126,7 +127,7 @@ class FilterIn(_Model):
     geometry: dict[str, JsonValue] | None = None
     start: Time | None = None
     end: Time | None = None
-    classes: Annotated[list[Text], Field(max_length=_MOST_CLASSES)] | None = None
+    classes: Annotated[list[ClassName], Field(max_length=_MOST_CLASSES)] | None = None
     where: Annotated[Text, Field(max_length=_LONGEST_WHERE)] | None = None
 
     def filter(self) -> Filter | None:
@@ -199,7 +200,7 @@ class TilingIn(_Model):
     size: Annotated[Finite, Field(gt=0)] = 256
     stride: Annotated[Finite, Field(gt=0)] | None = None
     unit: Literal["pixels", "metres"] = "pixels"
-    gsd: Annotated[Finite, Field(gt=0)] | None = None
+    gsd: Annotated[Finite, Field(gt=0)] | Literal["model"] | None = None
     edges: Literal["shift", "pad"] = "shift"
     bands: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
     stretch: Annotated[str, Field(max_length=1000)] = "auto"
@@ -375,6 +376,7 @@ class ReportOut(BaseModel):
     replaced: int
     unchanged: int
     skipped: list[SkippedOut]
+    masks: list[SkippedOut]
     ignored: dict[str, int]
     tiles: int
     left_out: dict[str, int]

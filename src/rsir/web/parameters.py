@@ -103,10 +103,14 @@ def interval(text: str | None) -> tuple[datetime | None, datetime | None]:
     """Both ends of "A/B", "../B", "A/..", or "A" for that moment; as OGC API – Features has it."""
     if text is None:
         return None, None
+    if not text.strip():
+        raise UsageError("datetime is empty; leave it out")
     first, slash, last = text.partition("/")
     ends = (first, last if slash else first)
     try:
         start, end = (None if e in ("", "..") else _TIME.validate_python(e) for e in ends)
     except ValidationError as error:
         raise UsageError(f"datetime {text!r}: {first_of(error)}") from error
+    if start is None and end is None:
+        raise UsageError(f"datetime {text!r} is open at both ends; leave it out")
     return start, end

@@ -157,8 +157,8 @@ def _readers(look: Look, stack: ExitStack) -> list[tuple[Any, tuple[int, ...]]]:
         from rio_tiler.io import Reader
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
-    from rsir.geo.georeference import gdal_errors
     from rsir.geo.datasets import quiet_about_plain_images
+    from rsir.geo.georeference import gdal_errors
     from rsir.geo.sources import is_remote, source
 
     quiet_about_plain_images()

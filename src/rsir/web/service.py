@@ -23,7 +23,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from rsir.archive.filters import Filter
-from rsir.errors import ImageError, UsageError
+from rsir.errors import DataError, ImageError, UsageError
 from rsir.web.additions import Additions
 from rsir.web.metrics import Metrics
 from rsir.web.problems import ForbiddenError, GoneError, NotFoundError, TooLargeError
@@ -115,6 +115,7 @@ class Service:
         start = time.monotonic()
 
         def searched() -> Hits:
+            self._check_sources(query)
             hits = archive.search(
                 query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
             )
@@ -168,9 +169,13 @@ class Service:
     async def look(self, name: str, scene: str) -> Look:
         """How a scene is shown; NotFoundError, or ForbiddenError as for `thumbnail`."""
         self.archive(name)
-        look = await self.pictures.run(self.scenes[name].look, scene)
-        self.check_source(look.source)
-        return look
+
+        def checked() -> Look:
+            look = self.scenes[name].look(scene)
+            self.check_source(look.source)
+            return look
+
+        return await self.pictures.run(checked)
 
     async def delete(self, name: str, ids: Sequence[str]) -> int:
         """Forget items; returns how many there were."""
@@ -186,11 +191,23 @@ class Service:
                 del self._thumbnails[key]
 
     def check_source(self, source: str) -> None:
-        """ForbiddenError for a source on another machine, unless the service may read those."""
-        if "://" in source and not self.settings.allow_remote:
+        """ForbiddenError for a source on another machine, unless the service may read those.
+
+        So is one that is here and names files there (`rsir.geo.reach`), for which it is read: this
+        blocks.
+        """
+        from rsir.geo.reach import asks_others
+
+        if self.settings.allow_remote:
+            return
+        try:
+            asks = asks_others(source)
+        except DataError:  # there is nothing to read, which whoever reads it says
+            asks = False
+        if asks:
             raise ForbiddenError(
-                "its source is on another machine, which this service does not read; "
-                "start it with --allow-remote if it may"
+                "its source is on another machine, or names files there, which this service does "
+                "not read; start it with --allow-remote if it may"
             )
 
     async def warm_up(self) -> None:
@@ -212,7 +229,7 @@ class Service:
 
     def _check_query(self, query: Any) -> None:
         """What an archive takes of its owner but not of a stranger is refused here."""
-        from rsir.archive.query import ByWindow, Examples
+        from rsir.archive.query import Examples
 
         if isinstance(query, Examples):
             if max(len(query.like), len(query.unlike)) > self.settings.max_examples:
@@ -221,6 +238,14 @@ class Service:
                 self._check_query(part)
         elif isinstance(query, str | Path):
             raise UsageError("files of the service's machine are no queries; upload the image")
+
+    def _check_sources(self, query: Any) -> None:
+        """ForbiddenError for a window of a source that the service does not read."""
+        from rsir.archive.query import ByWindow, Examples
+
+        if isinstance(query, Examples):
+            for part in query.parts():
+                self._check_sources(part)
         elif isinstance(query, ByWindow):
             self.check_source(query.source)
 

@@ -54,7 +54,7 @@ async def find(service: Service, uploads: Uploads, asked: Asked) -> Found:
     elif asked.scene is not None:
         scene = await service.run(service.scenes[asked.archive].of, asked.scene)
         query = ByWindow(scene.source, bbox=asked.window)
-        service.check_source(scene.source)
+        await service.pictures.run(service.check_source, scene.source)
         archive = service.archive(asked.archive)
         pixels = await service.pictures.run(window_pixels, archive, query)
     whole: Query

@@ -1,0 +1,99 @@
+"""Which rasters are masks of others, or belong to their files, and are no scenes of their own.
+
+Only what lies beside a scene that was found too is one: named alone, any raster is a scene.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+SIDECARS = (".ovr", ".msk", ".aux.xml")
+"""What GDAL appends to the name of a file for its overviews, its mask and what its own format
+cannot hold (GDAL, 'GTiff -- GeoTIFF File Format' and 'Raster Data Model')."""
+
+_WORDS = ("cloud", "clouds", "cloud_mask", "cloudmask", "mask", "quality", "qa")
+"""`SCENE_WORD` is a mask of `SCENE`. Our choice."""
+
+BANDS = (
+    "scl", "qa_pixel", "qa_radsat", "sr_qa_aerosol", "sr_cloud_qa", "st_qa", "pixel_qa",
+    "radsat_qa", "bqa", "qa60", "fmask", "udm", "dn_udm", "udm2", "cloud_mask", "cloudmask",
+)  # fmt: skip
+"""`PRODUCT_BAND`, or `BAND` alone, is a mask of the other bands of `PRODUCT`: Sentinel-2 Level-2A
+(ESA); Landsat Collections 1 and 2 (USGS); Sentinel-2 in Earth Engine; HLS (NASA); PlanetScope."""
+
+_BETWEEN = "._-"
+_SUFFIX, _HERE, _BELOW = re.compile(r"[^/.]*"), re.compile("[^/]*"), re.compile(".*")
+_ENDS = {word: tuple(mark + word for mark in _BETWEEN) for word in (*_WORDS, *BANDS)}
+_ANY_END = tuple(_ENDS)
+_RESOLUTION = re.compile(r"_\d+m$")  # of Sentinel-2: _SCL_20m
+
+
+def sidecars(uris: Collection[str]) -> dict[str, str]:
+    """Those of `uris` that belong to the file of another: name to suffix."""
+    return {
+        uri: suffix
+        for uri in uris
+        for suffix in SIDECARS
+        if uri.endswith(suffix) and uri.removesuffix(suffix) in uris
+    }
+
+
+def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
+    """The masks among files, each with a file to which it belongs.
+
+    By their names (see `_WORDS` and `BANDS`; upper and lower case are the same); and Sentinel-2's
+    QI_DATA/MSK_*, of what is in the granule. Without a scene beside it a file is no mask.
+    """
+    uris = sorted(uris)
+    could_be = {uri: ways for uri in uris if (ways := list(_owners(uri)))}
+    scenes = [uri for uri in uris if uri not in could_be]
+    masks: dict[str, str] = {}
+    for uri, ways in could_be.items():
+        # What could be a mask itself may have one of its own, by its whole name and a word.
+        found = (_first(uris if rest is _SUFFIX else scenes, start, rest) for start, rest in ways)
+        owner = next(filter(None, found), None)
+        if owner is not None:
+            masks[uri] = owner
+    return masks
+
+
+def beside(uri: str, template: str) -> str:
+    """The raster beside a scene that a template with {folder} and {stem} of the scene names."""
+    folder, _, name = uri.rpartition("/")
+    return template.replace("{folder}", folder).replace("{stem}", PurePosixPath(name).stem)
+
+
+def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """How the names of those to which a file could belong begin, and how they go on."""
+    folder, slash, name = uri.rpartition("/")
+    if name.startswith("MSK_") and folder.endswith("/QI_DATA"):
+        yield folder.removesuffix("QI_DATA"), _BELOW
+        return
+    stem = name.rpartition(".")[0] or name
+    band = stem.lower()
+    if band.endswith("m"):
+        band = _RESOLUTION.sub("", band)
+    if not band.endswith(_ANY_END):  # nearly all: there may be millions
+        return
+    for word in _WORDS:
+        if stem.lower().endswith(_ENDS[word]):
+            yield f"{folder}{slash}{stem[: -len(word) - 1]}.", _SUFFIX
+    for word in BANDS:
+        if band == word:
+            yield folder + slash, _HERE
+        elif band.endswith(_ENDS[word]):
+            for mark in _BETWEEN:
+                yield f"{folder}{slash}{stem[: len(band) - len(word) - 1]}{mark}", _HERE
+
+
+def _first(uris: Sequence[str], start: str, rest: re.Pattern[str]) -> str | None:
+    """The first of the sorted uris that begins and goes on so; None if none does."""
+    for place in range(bisect_left(uris, start), len(uris)):
+        if not uris[place].startswith(start):
+            return None
+        if rest.fullmatch(uris[place], len(start)):
+            return uris[place]
+    return None

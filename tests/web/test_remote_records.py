@@ -1,0 +1,242 @@
+"""Records made elsewhere may name any address: the service asks there only if it is told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from colour_encoder import ColourEncoder
+from PIL import Image
+from served import problem
+from starlette.testclient import TestClient
+
+from rsir.archive import Archive
+from rsir.archive.imports import import_parquet
+from rsir.errors import ImageError
+from rsir.web.app import create_app
+from rsir.web.scenes import scene_id
+from rsir.web.settings import Settings
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What a web server, that is also the object store of this machine, is asked for."""
+    paths: list[str] = []
+
+    class Noting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Noting)
+    at = f"127.0.0.1:{server.server_port}"
+    for name, value in {
+        "no_proxy": "127.0.0.1",
+        "HERE": f"http://{at}",
+        "AWS_S3_ENDPOINT": at,  # GDAL's
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_NO_SIGN_REQUEST": "YES",
+        "AWS_ENDPOINT_URL": f"http://{at}",  # pyarrow's
+    }.items():
+        monkeypatch.setenv(name, value)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        paths.append(f"http://{at}")
+        yield paths
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def imported(
+    folder: Path,
+    sources: dict[str, str],
+    *,
+    tiled: bool,
+    bands: Sequence[str] = ("red=1", "green=2", "blue=3"),
+) -> Archive:
+    """An archive of records from a GeoParquet made elsewhere; sources: by id."""
+    count = len(sources)
+    columns: dict[str, Any] = {
+        "id": list(sources),
+        "source": list(sources.values()),
+        "embedding": list(np.ones((count, 16), np.float32)),
+    }
+    if tiled:
+        columns |= {
+            "window": [[0, 0, 9, 9]] * count,
+            "bands": [list(bands)] * count,
+            "stretch": ["none"] * count,
+        }
+    pq.write_table(pa.table(columns), folder / "theirs.parquet")
+    archive = Archive.create(folder / "archive", ColourEncoder())
+    fingerprint = archive.fingerprint
+    assert (
+        import_parquet(archive, folder / "theirs.parquet", fingerprint=fingerprint).added == count
+    )
+    return archive
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_only_a_service_that_may_asks_other_machines(
+    tmp_path: Path, asked: list[str], tiled: bool
+) -> None:
+    url = asked.pop()
+    sources = {
+        "web": f"{url}/a.tif",
+        "store": "s3://bucket/b.tif",
+        "item": f"{url}/items.json#c",
+        "gdal": f"/vsicurl/{url}/d.tif",
+        "gdal-store": "/vsis3/bucket/e.tif",
+    }
+    archive = imported(tmp_path, sources, tiled=tiled)
+
+    def answers(http: TestClient) -> Iterator[tuple[str, Any]]:
+        for id, source in sources.items():
+            scene = scene_id(source)
+            window = {"scene": scene, "window": [0, 0, 9, 9]}
+            yield id, http.get(f"/api/archives/a/items/{id}/thumbnail")
+            yield id, http.get(f"/api/archives/a/scenes/{scene}")
+            yield id, http.get(f"/api/archives/a/scenes/{scene}/tiles/0/0/0.png")
+            yield id, http.post("/api/archives/a/search", json={"query": window})
+            yield id, http.post("/api/archives/a/search", json={"like": [window]})
+
+    with TestClient(create_app({"a": archive}, Settings(), page=False)) as http:
+        for id, answer in answers(http):
+            if id == "gdal-store":  # to rsir a path, where there is no file
+                assert answer.status_code in (404, 410, 422), answer.text
+            else:
+                problem(answer, 403, "forbidden")
+        listed = http.get("/api/archives/a/items").json()["items"]
+        assert {item["id"]: item["source"] for item in listed} == sources
+    assert asked == []
+    with TestClient(create_app({"a": archive}, Settings(allow_remote=True), page=False)) as http:
+        for _, answer in answers(http):
+            assert answer.status_code in (404, 410, 422), answer.text
+    assert {path.partition("?")[0] for path in asked} >= (
+        {"/a.tif", "/bucket/b.tif", "/items.json"} if tiled else {"/a.tif"}
+    )
+    assert not any(path.startswith(("/d.tif", "/bucket/e.tif")) for path in asked)
+
+
+def test_in_python_the_owner_asks_for_windows_of_scenes_alone(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    url = asked.pop()
+    (tmp_path / "whole").mkdir()
+    whole = imported(tmp_path / "whole", {"web": f"{url}/a.tif"}, tiled=False)
+    with pytest.raises(ImageError, match="not a file of this machine"):
+        whole.thumbnail("web")
+    assert asked == []
+    (tmp_path / "tiled").mkdir()
+    tiled = imported(tmp_path / "tiled", {"web": f"{url}/a.tif"}, tiled=True)
+    with pytest.raises(ImageError):
+        tiled.thumbnail("web")
+    assert asked
+
+
+def vrt(name: str, more: str = "") -> str:
+    """A VRT of one band that is that of another file."""
+    return (
+        '<VRTDataset rasterXSize="40" rasterYSize="30"><VRTRasterBand dataType="Byte" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+        f"<SourceBand>1</SourceBand></SimpleSource>{more}</VRTRasterBand></VRTDataset>"
+    )
+
+
+def item(href: str, **others: str) -> dict[str, Any]:
+    """A STAC item with an asset made to be looked at, and others that are not."""
+    said: dict[str, Any] = {"v": {"href": href, "type": "image/tiff", "roles": ["visual"]}}
+    for key, other in others.items():
+        said[key] = {"href": other, "type": "image/png", "roles": ["thumbnail"]}
+    return {
+        "type": "Feature", "stac_version": "1.0.0", "id": "one", "geometry": None, "links": [],
+        "properties": {"datetime": "2024-05-06T07:08:09Z"}, "assets": said,
+    }  # fmt: skip
+
+
+def local_files(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Sources in a folder by id: those that name other machines, and those that do not."""
+    pixels = np.random.default_rng(0).integers(1, 255, (30, 40)).astype(np.uint8)
+    for name in ("here.tif", "overviews.tif", "sidecar.tif"):
+        Image.fromarray(pixels).save(folder / name)
+    esri = '<PAMDataset xmlns:x="http://www.esri.test/schemas"><PAMRasterBand band="1"/>'
+    (folder / "here.tif.aux.xml").write_text(esri + "</PAMDataset>")
+    notes = '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">'
+    notes += f"/vsicurl/{url}/o.tif</MDI></Metadata></PAMDataset>"
+    (folder / "overviews.tif.aux.xml").write_text(notes)
+    hidden = url.replace("http", "&#104;ttp").replace("//", "&#47;/")
+    texts = {
+        "plain.vrt": vrt(f"{url}/1.tif"),
+        "curl.vrt": vrt(f"/vsicurl/{url}/2.tif"),
+        "hidden.vrt": vrt(f"/vsicurl/{hidden}/3.tif"),
+        "inner": vrt(f"/vsicurl/{url}/4.tif"),
+        "nested.vrt": vrt("inner"),
+        "named.tif": vrt(f"/vsicurl/{url}/5.tif"),
+        "sidecar.tif.ovr": vrt(f"/vsicurl/{url}/7.tif"),
+        "here.vrt": vrt("here.tif"),
+        "twice.vrt": vrt("here.vrt"),
+        "self.vrt": vrt("self.vrt"),
+        "remote.json": json.dumps(item(f"{url}/6.tif")),
+        "preview.json": json.dumps(item("here.tif", p=f"{url}/p.png")),
+        "of-vrt.json": json.dumps(item("nested.vrt")),
+        "here.json": json.dumps(item("here.tif")),
+        "list.geojson": json.dumps(
+            {"type": "FeatureCollection", "features": [item(f"{url}/a.tif")]}
+        ),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    there = ["plain.vrt", "curl.vrt", "hidden.vrt", "nested.vrt", "named.tif", "overviews.tif"]
+    there += ["sidecar.tif", "remote.json", "preview.json", "of-vrt.json", "list.geojson#one"]
+    here = ["here.tif", "here.vrt", "twice.vrt", "here.json", "self.vrt"]
+    return tuple({name: str(folder / name) for name in names} for names in (there, here))  # type: ignore[return-value]
+
+
+def test_files_of_this_machine_that_name_others_are_not_read(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    url = asked.pop()
+    there, here = local_files(tmp_path, url)
+    archive = imported(tmp_path, there | here, tiled=True, bands=["red=1", "green=1", "blue=1"])
+    with TestClient(create_app({"a": archive}, Settings(), page=False)) as http:
+        for id, source in (there | here).items():
+            scene = scene_id(source)
+            window = {"scene": scene, "window": [0, 0, 9, 9]}
+            answers = [
+                http.get("/api/archives/a/items/" + quote(id, safe="") + "/thumbnail"),
+                http.get(f"/api/archives/a/scenes/{scene}/tiles/0/0/0.png"),
+                http.post("/api/archives/a/search", json={"query": window}),
+                http.post("/api/archives/a/search", json={"like": [window]}),
+            ]
+            if id in there:
+                for answer in answers:
+                    problem(answer, 403, "forbidden")
+            else:
+                assert 403 not in [answer.status_code for answer in answers], id
+                assert answers[0].status_code == (410 if id == "self.vrt" else 200), id
+    assert asked == []
+    with TestClient(create_app({"a": archive}, Settings(allow_remote=True), page=False)) as http:
+        for id in there.keys() - {"preview.json", "of-vrt.json", "list.geojson#one"}:
+            http.get(f"/api/archives/a/items/{id}/thumbnail?size=16")
+            assert asked, f"{id} asks nobody: it tests nothing"
+            asked.clear()
