@@ -35,6 +35,13 @@ def test_empty_text_is_no_filter(shell: Shell, images: Path, option: str) -> Non
         assert f"{option} is empty; leave it out" in done.err
 
 
+def test_an_empty_path_names_nothing(shell: Shell, tmp_path: Path) -> None:
+    done = shell("index", tmp_path / "new", "", "--model", tmp_path)
+    assert done.status == 2
+    assert "an empty path names nothing" in done.err
+    assert not (tmp_path / "new").exists()
+
+
 def test_delete_refuses_names_that_nothing_has(shell: Shell, copy: Path) -> None:
     before = len(rsir.open(copy))
     done = shell("delete", copy, "--where", "nope IS NULL", "--yes")

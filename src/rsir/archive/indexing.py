@@ -100,7 +100,6 @@ class Indexing:
         self._store = store
         self._path = path
         self._encode = encode
-        sources = sources.without_masks(None if tiling is None else tiling.cloud_mask)
         self._ignored = sources.ignored
         self._masks = [_skipped(mask.uri, mask.reason) for mask in sources.masks]
         self._on_progress = on_progress

@@ -239,6 +239,8 @@ def _opened(archive: Path, model: str | None, store: str | None, device: str) ->
 def _check(paths: list[str] | tuple[str, ...]) -> None:
     """DataError for what is not there, before a model is loaded and an archive is made."""
     for path in paths:
+        if not path:
+            raise UsageError("an empty path names nothing; give a file or folder (. is this one)")
         if "://" in path or Path(path).exists():
             continue
         if not re.search(r"[*?\[]", path):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,18 +52,6 @@ def cut(
         shape = (max(1, round(height * fit)), max(1, round(width * fit)))
         pixels, valid = scene.read(part, shape, "bilinear" if fit == 1 else "average")
         return stretched(scene, pixels, valid, Stretch.parse(properties.get("stretch", "auto")))
-
-
-def whole(path: str | Path, bands: Sequence[str] | None = None) -> NDArray[np.uint8]:
-    """All of a local scene, (C, h, w) uint8, of at most 2048 pixels a side; nodata is 0.
-
-    bands: as of `Scene.open`. Errors: those of `Scene.open`.
-    """
-    with Scene.open(Path(path), bands) as scene:
-        fit = min(1.0, _MOST_SIDE / max(scene.width, scene.height))
-        shape = (max(1, round(scene.height * fit)), max(1, round(scene.width * fit)))
-        pixels, valid = scene.read(None, shape, "average")
-        return stretched(scene, pixels, valid, Stretch())
 
 
 def _window(

@@ -229,14 +229,14 @@ class Service:
 
     def _check_query(self, query: Any) -> None:
         """What an archive takes of its owner but not of a stranger is refused here."""
-        from rsir.archive.query import Examples
+        from rsir.archive.query import ByFile, Examples
 
         if isinstance(query, Examples):
             if max(len(query.like), len(query.unlike)) > self.settings.max_examples:
                 raise UsageError(f"at most {self.settings.max_examples} examples of a kind")
             for part in query.parts():
                 self._check_query(part)
-        elif isinstance(query, str | Path):
+        elif isinstance(query, str | Path | ByFile):
             raise UsageError("files of the service's machine are no queries; upload the image")
 
     def _check_sources(self, query: Any) -> None:
