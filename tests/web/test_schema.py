@@ -5,6 +5,7 @@ Requests are made up from /openapi.json, the same ones in every run, and go to a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,8 @@ seen: dict[str, set[int]] = {}
 def url(world: World) -> Iterator[str]:
     app = create_app({"land": world.land, "codes": world.codes}, settings(world), page=False)
     with running(app) as (address, _):
+        while not requests.get(f"{address}/ready", timeout=10).ok:
+            time.sleep(0.05)
         yield address
 
 
