@@ -36,7 +36,7 @@ NAMES = {
 """What they call the rankings."""
 ADDED = {"codes": "64 bits and 30 probabilities", "floats": "512 floats"}
 LARGEST = 10_000_000
-QUERIES = 30
+QUERIES = 5 * BATCH
 RESULTS = search.RESULTS.with_name("growth.json")
 PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "growth.png"
 
@@ -55,7 +55,7 @@ def point(kind: str, count: int) -> dict[str, object]:
     rng = np.random.default_rng(0)
     metric = f"adaptive-hamming:{search.CLASSES}" if kind == "codes" else "cosine"
     make = search.codes if kind == "codes" else search.floats
-    vectors, queries = make(rng, count), make(rng, max(QUERIES, BATCH))
+    vectors, queries = make(rng, count), make(rng, QUERIES)
     rankings = tuple(SEARCHES[kind])
     with tempfile.TemporaryDirectory() as folder:
         archive, store = search.archive_of(
@@ -71,8 +71,8 @@ def point(kind: str, count: int) -> dict[str, object]:
             name: search.of_archive(archive, **({} if name == "exact" else {"ranking": name}))
             for name in rankings
         }
-        one = search.measure(contenders, queries[:QUERIES], 1)
-        batch = search.measure(contenders, queries[:BATCH], BATCH)
+        one = search.measure(contenders, queries[:BATCH], 1)
+        batch = search.measure(contenders, queries, BATCH)
         recalls = {
             name: store.recall(queries[:BATCH], K, name)
             for name in rankings
@@ -92,7 +92,7 @@ def point(kind: str, count: int) -> dict[str, object]:
 def largest(count: int, folder: Path | None) -> dict[str, object]:
     """The same of more floats than fit into memory, made piece by piece and never held at once."""
     rng, rankings = np.random.default_rng(0), ("two-stage", "approximate")
-    queries = search.floats(np.random.default_rng(count), max(QUERIES, BATCH))
+    queries = search.floats(np.random.default_rng(count), QUERIES)
     far, near = np.empty((BATCH, 0), np.float32), np.empty((BATCH, 0), np.int64)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         archive, store = search.archive_of(Path(made), "cosine", search.FLOATS)
@@ -110,8 +110,8 @@ def largest(count: int, folder: Path | None) -> dict[str, object]:
         files = size(archive)
         opening = search.probe(str(archive.path), rankings)
         contenders = {name: search.of_archive(archive, ranking=name) for name in rankings}
-        one = search.measure(contenders, queries[:QUERIES], 1)
-        batch = search.measure(contenders, queries[:BATCH], BATCH)
+        one = search.measure(contenders, queries[:BATCH], 1)
+        batch = search.measure(contenders, queries, BATCH)
         recalls = {}
         for name in rankings:
             hits = search.of_archive(archive, read=True, ranking=name)(queries[:BATCH])

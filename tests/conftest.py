@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,31 @@ from .contract.milvus_server import Server, UnavailableError
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+ON_MILVUS = tuple(
+    f"tests/{file}"
+    for file in (
+        "contract/",
+        "archive/test_on_milvus.py",
+        "cli/test_remote_stores.py",
+    )
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where processes share the tests, a file stays in one, and so does all that needs Milvus.
+
+    The server is one for all of them then, and it is the tests' heaviest neighbour.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "milvus" if nodeid.startswith(ON_MILVUS) else super()._split_scope(nodeid)
+
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
