@@ -4,8 +4,9 @@ VENV ?= .venv
 DATA ?=
 OUT ?= demo
 BIN = $(VENV)/bin
-# A file of tests stays in one process, for its tests share what takes long to make.
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# A file of tests stays in one process, for its tests share what takes long to make. Three do well on
+# two cores: much of the time they wait, for servers and for processes that they kill.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile
 READY = $(VENV)/.ready
 
 .PHONY: demo serve test check bench docs clean

@@ -29,17 +29,3 @@ def app(world: World) -> FastAPI:
 def http(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app) as client:
         yield client
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one name are told apart by it.
-
-    Schemathesis calls those of all operations alike, and of equal names only one is run where
-    several processes share the tests.
-    """
-    named: dict[str, int] = {}
-    for item in items:
-        number = named.setdefault(item.nodeid, 0)
-        named[item.nodeid] += 1
-        if number:
-            item._nodeid += f"[{number}]"
