@@ -29,17 +29,10 @@ sys.path.append(str(ROOT / "tests" / "durability"))
 import durable  # noqa: E402
 from durable_worker import Begin, Task  # noqa: E402
 
+from rsir.timing import cpu_name  # noqa: E402
+
 READERS = 4
 RESULTS = ROOT / "benchmarks" / "results" / "durability.json"
-
-
-def cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def row(number: int, kill: durable.Kill) -> str:
@@ -94,6 +87,42 @@ def readers(folder: Path, images: int) -> dict[str, object]:
     }
 
 
+OPERATIONS = {
+    "index": "indexing new images",
+    "update": "indexing changed images",
+    "delete": "deleting",
+    "optimize": "optimising",
+    "prune": "pruning",
+    "life": "all of them, one after the other",
+}
+
+
+def shown(part: str) -> str:
+    """What the documents show: the table of the "kills", or the "rest" in words."""
+    found = json.loads(RESULTS.read_text("utf-8"))
+    if part == "rest":
+        on, beside = found["machine"], found["readers"]
+        return (
+            f"{on['cpu']}, {on['cores']} cores, LanceDB {on['lancedb']}, {found['images']} images, "
+            f"seed {found['seed']}. {beside['readers']} readers beside a writer "
+            f"({beside['images']} images in {beside['versions']} versions, "
+            f"{beside['seconds']:.0f} s): {sum(beside['searches'])} searches of the whole archive, "
+            f"{beside['searches_of_no_version']} of what is no whole version, "
+            f"{beside['steps_back']} of one older than the one before."
+        )
+    lines = [
+        "| killed while | kills | in a call that was undone | in a call that was carried out "
+        "| not in a call, or in one that changes no image | lost, doubled, not completed |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, text in {**OPERATIONS, "": "**together**"}.items():
+        kills = [kill for kill in found["kills"] if name in ("", kill["operation"])]
+        by = Counter(kill["landed"] for kill in kills)
+        wrong = sum(kill["verdict"] != "ok" for kill in kills)
+        lines.append(f"| {text} | {len(kills)} | {by[False]} | {by[True]} | {by[None]} | {wrong} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
@@ -111,7 +140,7 @@ def main() -> int:
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "cpu": cpu(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "python": platform.python_version(),
