@@ -93,6 +93,39 @@ def test_a_full_disk_keeps_what_was_committed_and_goes_on_with_space(disk, image
     assert durable.contents(task.path) == durable.contents(whole.path)
 
 
+# A map over a disk without room would end the process, so it is one of its own.
+INDEXING = """
+import sys
+from pathlib import Path
+import numpy as np
+from rsir.archive import Archive
+from rsir.archive.foreign import ForeignEncoder
+from rsir.archive.store import Record
+from rsir.errors import ArchiveError
+
+vectors = np.random.default_rng(0).standard_normal((5000, 512)).astype(np.float32)
+archive = Archive.create(Path(sys.argv[1]), ForeignEncoder("some", "euclidean", 512))
+archive._store.add([Record(f"{n:04d}", f"/{n}.png", "c") for n in range(len(vectors))], vectors)
+try:
+    archive.optimize() if sys.argv[2] == "optimize" else None
+    len(archive.search(vectors[0], 1, ranking="approximate"))
+except ArchiveError as error:
+    print(error)
+print(*[hit.id for hit in archive.search(vectors[7], 2)][:1])
+print(*[path.name for path in Path(sys.argv[1], "items.index").glob("*")])
+"""
+
+
+@pytest.mark.parametrize("when", ["optimize", "search"])
+def test_no_room_for_an_index_is_said_and_leaves_none(disk, when):
+    command = [sys.executable, "-c", INDEXING, str(disk / "archive"), when]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done
+    said, exact, left = done.stdout.splitlines()
+    assert "the disk is full" in said
+    assert (exact, left) == ("0007", "")
+
+
 @pytest.mark.parametrize("limit", [2048, 4096, 8192])
 def test_a_limit_on_files_is_as_a_full_disk(tmp_path, images, limit):
     whole = Task("index", tmp_path / "whole", (images,))

@@ -185,9 +185,7 @@ def _build(
     about: dict[str, Any],
 ) -> None:
     count, dimension, metric = len(rows), about["dimension"], about["metric"]
-    vectors = np.lib.format.open_memmap(
-        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(count, dimension)
-    )
+    vectors = _new_file(folder / "vectors.npy", np.float32, (count, dimension))
     largest = 0.0
     for positions, block in blocks:
         vectors[positions] = block
@@ -205,9 +203,7 @@ def _build(
     lists.cp.niter = _ITERATIONS
     lists.train(space(sample))
     del sample
-    codes = np.lib.format.open_memmap(
-        folder / "codes.npy", mode="w+", dtype=np.uint8, shape=(count, -(-space.width // 8))
-    )
+    codes = _new_file(folder / "codes.npy", np.uint8, (count, -(-space.width // 8)))
     judges = np.sort(picked[:_JUDGED])
     truth = _Nearest(space(vectors[judges]), min(count, JUDGED_K + 1))
     for start in range(0, count, _BLOCK):
@@ -227,6 +223,19 @@ def _build(
     for file in folder.iterdir():
         with file.open("rb+") as handle:
             os.fsync(handle.fileno())
+
+
+def _new_file(path: Path, dtype: type[np.generic], shape: tuple[int, int]) -> np.memmap[Any, Any]:
+    """A new array, mapped from a file that has all its room on the disk already.
+
+    Without, a disk that fills up while the map is written kills the process (SIGBUS). Raises
+    OSError if there is no room.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 class _Nearest:

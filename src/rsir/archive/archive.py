@@ -197,23 +197,23 @@ class Archive:
 
         A file with the size and time of change that are known is not read again, and one with
         known content is not encoded again. One whose content has changed replaces what was kept
-        of it; so does one that is now cut in another way, but thresholds of nodata and clouds are
-        for new tiles: those that are there stay. A file that cannot be read is listed in the
-        report, never fatal. Files that are gone stay in the archive until `prune`. What lies
+        of it, but where it is damaged now what was kept of that place stays until it can be read;
+        so does one that is now cut in another way, but thresholds of nodata and clouds are for new
+        tiles: those that are there stay. A file that cannot be read is listed in the report, never
+        fatal. Files that are gone stay in the archive until `prune`. What lies
         in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
         next call goes on from there.
 
         shard: (i, n) takes every n-th of the sources, from i on (`rsir.geo.sources.Sources.shard`):
         n processes or machines that are given the same paths share the work.
         tiling: its gsd may be "model", that of the images that the archive's model learnt from.
-        batch_size: images encoded at once; None: as many as the model says, else 64. workers:
-        threads that read files ahead.
+        batch_size: images encoded at once; None: as many as the model says, else 64.
+        workers: threads that read files ahead.
         on_progress: called with (done, in all), in files and tiles of scenes.
 
         Raises UsageError for a size below 1, a shard that is none and the gsd of a model that does
-        not say it, DataError for a path that
-        does not exist, ArchiveError if the archive cannot be written: before any work if it is
-        read-only, else with what was committed until then kept.
+        not say it, DataError for a path that does not exist, ArchiveError if the archive cannot be
+        written: before any work if it is read-only, else with what was committed until then kept.
         """
         if workers < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError("batch_size and workers must be at least 1")
