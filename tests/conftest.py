@@ -71,6 +71,17 @@ def weights(data_root: Path) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def ray_installed() -> None:
+    """For tests that need Ray."""
+    try:
+        import ray.data  # noqa: F401  # asks whether the extra is there
+    except ImportError as error:
+        if os.environ.get("RSIR_REQUIRE_RAY") == "1":
+            pytest.fail(f"no Ray: {error}")
+        pytest.skip("no Ray: install the extra 'ray'")
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     torch.manual_seed(0)

@@ -40,14 +40,9 @@ CPUS = 2
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        if os.environ.get("RSIR_REQUIRE_RAY") == "1":
-            pytest.fail(f"no Ray: {error}")
-        pytest.skip("no Ray: install the extra 'ray'")
+def cluster(ray_installed: None) -> Iterator[None]:
+    import ray
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Else a busy machine lets Ray's workers wait.
@@ -298,14 +293,14 @@ def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
     assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
 
 
+@pytest.mark.usefixtures("ray_installed")
 def test_a_gsd_that_the_model_does_not_say(archive, images):
-    pytest.importorskip("ray")
     with pytest.raises(UsageError, match="does not say"):
         index_on_ray(archive, images, tiling=Tiling(gsd="model"))
 
 
+@pytest.mark.usefixtures("ray_installed")
 def test_arguments_are_checked_before_any_work(archive, images, monkeypatch):
-    pytest.importorskip("ray")
     for wrong in ({"workers": 0}, {"batch_size": 0}, {"threads": 0}, {"cpus": -1}, {"cpus": 0}):
         with pytest.raises(UsageError, match="at least"):
             index_on_ray(archive, images, **wrong)

@@ -18,8 +18,8 @@ def test_options_that_do_not_go_together(shell, coloured_classes, tmp_path, opti
     assert not (tmp_path / "archive").exists()
 
 
+@pytest.mark.usefixtures("ray_installed")
 def test_numbers_out_of_range(shell, images, coloured_classes):
-    pytest.importorskip("ray")
     done = shell("index", images, coloured_classes, "--ray", "local", "--ray-gpus", -1)
     assert done.status == 2
     assert "cpus and gpus" in done.err

@@ -260,7 +260,8 @@ def _results(
     with ExitStack() as stack:
         stack.enter_context(ray.data.DataContext.current(context))
         stack.enter_context(_quiet())
-        # As bytes, or Ray tries to make tables of them first, and says each time that it cannot.
+        # As bytes, or Ray tries to make tables of them first, and says each time that it cannot;
+        # it pickles what it cannot, too. Only this run's own processes read them.
         rows = [{"share": pickle.dumps(share)} for share in shares]
         always = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         deaths = always(_Deaths).remote()
