@@ -2,7 +2,8 @@
 
     python benchmarks/cost.py [--backbone resnet50] [--size 224] [--classes 30] [--gallery 6080]
 
-The same images, gallery sizes and clocks for all (`rsir.cost`, `rsir.timing`), one process, one
+The same images, gallery sizes and clocks for all (`rsir.cost.count`, `rsir.cost.timing`), one
+process, one
 method after the other; the weights are random, which changes none of the numbers. 30 classes are
 AID's; 6,080 images are PatternNet's test set, which paper C (table VI) times a query against.
 Prints a Markdown table and writes benchmarks/results/cost.json.
@@ -24,11 +25,11 @@ from pathlib import Path
 import faiss
 import torch
 
-from rsir.cost import Cost, cost
-from rsir.encode import Encoder
+from rsir.cost.count import Cost, cost
+from rsir.cost.timing import Duration, K, Measured, measure
 from rsir.methods import METHODS
-from rsir.model import build
-from rsir.timing import Duration, K, Measured, measure
+from rsir.models.encoder import Encoder
+from rsir.models.model import build
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
 

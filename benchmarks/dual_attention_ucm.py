@@ -21,9 +21,9 @@ from pathlib import Path
 
 import rsir
 from rsir.data import folder, splits
-from rsir.evaluate import evaluate
-from rsir.settings import Settings
-from rsir.training import train
+from rsir.evaluation.evaluate import evaluate
+from rsir.training.settings import TrainingSettings
+from rsir.training.train import train
 
 BACKBONE = "mobilenetv2_100:pad_type=same"
 ROWS = {
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
 
-    # Asked for at the start: it is this code that runs, whatever is committed meanwhile.
+    # SearchState for at the start: it is this code that runs, whatever is committed meanwhile.
     describe = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
     images = folder.load(given.data)
@@ -55,7 +55,7 @@ def main() -> None:
     for row, (method, epochs) in reversed(ROWS.items()):
         for seed in given.seeds:
             split = splits.make(images, train=0.8, val=0.0, seed=seed)
-            settings = Settings(
+            settings = TrainingSettings(
                 epochs=given.epochs if epochs is None else epochs,
                 image_size=given.size,
                 precision=given.precision,

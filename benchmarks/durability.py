@@ -24,12 +24,11 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests" / "durability"))
+sys.path.append(str(ROOT))
 
-import durable  # noqa: E402
-from durable_worker import Begin, Task  # noqa: E402
-
-from rsir.timing import cpu_name  # noqa: E402
+from rsir.cost.timing import cpu_name  # noqa: E402
+from tests.durability import durable  # noqa: E402
+from tests.durability.durable_worker import Begin, Task  # noqa: E402
 
 READERS = 4
 RESULTS = ROOT / "benchmarks" / "results" / "durability.json"

@@ -141,9 +141,9 @@ def of_rsir(*measures: str) -> Contender:
     def contender(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
         import torch
 
-        from rsir.scoring import Described, score_queries
+        from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
 
-        images = Described(torch.from_numpy(vectors), torch.from_numpy(classes))
+        images = LabelledEmbeddings(torch.from_numpy(vectors), torch.from_numpy(classes))
 
         def run() -> float:
             scores = score_queries(

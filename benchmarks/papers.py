@@ -29,11 +29,11 @@ import torch
 import rsir
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
-from rsir.encode import Encoder
-from rsir.evaluate import evaluate
+from rsir.evaluation.evaluate import evaluate
 from rsir.methods import method_type
-from rsir.settings import configure
-from rsir.training import train
+from rsir.models.encoder import Encoder
+from rsir.training.settings import configure
+from rsir.training.train import train
 
 HERE = Path(__file__).resolve().parent
 
@@ -186,7 +186,7 @@ class Table:
 
 def fitted(encoder: Encoder, gallery: LabelledSet, out: Path) -> Encoder:
     """The encoder with what it learns from a gallery without labels."""
-    from rsir.adapt import fit_on
+    from rsir.models.adapt import fit_on
 
     if (out / "model.json").exists():
         shutil.rmtree(out)

@@ -6,7 +6,7 @@
 Prints the tables of docs/scaling.md from benchmarks/results: growth.json (bytes, memory, times of
 the largest size measured), search.json (adding) and cost.json (encoding). Everything grows with the
 number of tiles but the time of approximate search, which looks at as many lists of √N vectors: it
-grows as √N. A row of Milvus is reckoned by its fields (`rsir.archive.milvus_rows`), for a tile with
+grows as √N. A row of Milvus is reckoned by its fields (`rsir.store.milvus.rows`), for a tile with
 a footprint, times and properties as indexing a scene writes them. Prices are in USD: of a node with
 that memory and so many cores per hour, by default the list price of AWS's m6i.4xlarge (2024), and
 of a gigabyte on an object store a month (S3 standard, 2024). 730 hours a month.
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsir.archive.milvus_rows import Layout
-from rsir.archive.store import Record
+from rsir.store.base import Record
+from rsir.store.milvus.rows import Layout
 
 RESULTS = Path(__file__).parent / "results"
 TILES = [10**n for n in range(4, 10)]

@@ -7,7 +7,7 @@ Draws a side × side × 3 uint8 GeoTIFF block by block (smooth ramps with noise,
 empty), then lets each contender, in a fresh process of its own, hand over every tile as a
 (3, tile, tile) uint8 array:
 
-rsir: `rsir.geo.tiles.tiles_of`, with footprint, id and content digest; once more with the digest
+rsir: `rsir.scenes.tiles.tiles_of`, with footprint, id and content digest; once more with the digest
     left out, which is the price of knowing the scene again.
 rsir-index: all of `rsir index`: an archive of that scene, encoded by the model of --model; left
     out without it.
@@ -79,9 +79,9 @@ def draw(path: Path, side: int, layout: str) -> None:
 def contender(name: str, path: Path, tile: int) -> Iterator[np.ndarray]:
     """An iterator over the tiles; what comes before its first `next` is imports."""
     if name.startswith("rsir"):
-        from rsir.geo.scene import Scene
-        from rsir.geo.tiles import tiles_of
-        from rsir.geo.tiling import Tiling
+        from rsir.scenes.scene import Scene
+        from rsir.scenes.tiles import tiles_of
+        from rsir.scenes.tiling import Tiling
 
         if name == "rsir-no-digest":
             Scene.content = "0" * 32
@@ -168,7 +168,7 @@ def measure(name: str, path: Path, tile: int) -> dict[str, float]:
 def index(path: Path, tile: int, model: Path) -> dict[str, float]:
     import rsir
     from rsir.archive import Archive
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.tiling import Tiling
 
     encoder = rsir.load(model)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, watched() as held:
@@ -228,7 +228,9 @@ def main() -> None:
         return
     if given.model is None:
         given.contenders = [name for name in given.contenders if name != INDEX]
-    from rsir.timing import cpu_name  # torch, which the contenders' processes are to be without
+    from rsir.cost.timing import (
+        cpu_name,  # torch, which the contenders' processes are to be without
+    )
 
     load = os.getloadavg()
     rows = {}

@@ -39,12 +39,12 @@ import numpy as np
 import pyarrow as pa
 
 from rsir.archive import Archive
-from rsir.archive.filters import Filter
-from rsir.archive.foreign import ForeignEncoder
-from rsir.archive.lance import LanceStore
-from rsir.archive.store import Record
+from rsir.archive.folder.external import ExternalEncoder
+from rsir.cost.timing import cpu_name
 from rsir.ranking import packed, pairwise
-from rsir.timing import cpu_name
+from rsir.store.base import Record
+from rsir.store.filters.filter import Filter
+from rsir.store.lance.store import LanceStore
 
 K = 100
 FLOATS = 512
@@ -224,7 +224,7 @@ def write(store: LanceStore, vectors: np.ndarray, first: int = 0) -> None:
 
 
 def archive_of(folder: Path, metric: str, dimension: int) -> tuple[Archive, LanceStore]:
-    archive = Archive.create(folder / "archive", ForeignEncoder("benchmark", metric, dimension))
+    archive = Archive.create(folder / "archive", ExternalEncoder("benchmark", metric, dimension))
     return archive, archive._store
 
 
@@ -375,7 +375,7 @@ def probe(path: str, rankings: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def probed(path: str, ranking: str) -> dict[str, float]:
-    import rsir.encode  # noqa: F401  # what every process loads is not counted
+    import rsir.models.encoder  # noqa: F401  # what every process loads is not counted
 
     before = anonymous()
     start = time.perf_counter()

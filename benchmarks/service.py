@@ -31,10 +31,10 @@ import httpx2
 import numpy as np
 
 from rsir.archive import Archive
-from rsir.archive.foreign import ForeignEncoder
-from rsir.archive.store import Record
+from rsir.archive.folder.external import ExternalEncoder
+from rsir.cost.timing import cpu_name
 from rsir.ranking import packed
-from rsir.timing import cpu_name
+from rsir.store.base import Record
 
 BITS, CLASSES, K, FLIPPED = 64, 30, 20, 0.25
 CHUNK = 100_000
@@ -46,7 +46,7 @@ SEARCH, ITEMS = "/api/archives/codes/search", "/api/archives/codes/items"
 
 def make(folder: Path, count: int, rng: np.random.Generator) -> np.ndarray:
     """An archive of codes in `folder`; returns some of its vectors."""
-    encoder = ForeignEncoder("noisy codes of classes", f"adaptive-hamming:{CLASSES}", BITS)
+    encoder = ExternalEncoder("noisy codes of classes", f"adaptive-hamming:{CLASSES}", BITS)
     archive = Archive.create(folder, encoder)
     centres = rng.random((CLASSES, BITS)) < 0.5
     some = []

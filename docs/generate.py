@@ -36,7 +36,7 @@ def main() -> None:
     fill_tables()
     if "--tables" in sys.argv[1:]:
         return
-    from rsir import demo
+    from rsir.cli import demo
 
     command = [sys.executable, "-m", "typer", "rsir.cli", "utils", "docs", "--name", "rsir"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -88,8 +88,8 @@ def table(name: str) -> str:
 def search_picture(archive: Path, folder: Path) -> Image.Image:
     """One strip a land use: a fresh scene that is not in the archive, and its eight nearest."""
     import rsir
-    from rsir import gallery
-    from rsir.data import scenes
+    from rsir.archive.pictures import cards as gallery
+    from rsir.data.synthetic import scenes
 
     fresh = scenes.write_scenes(folder / "fresh", per_class=1, seed=99)
     queries = [path for path in fresh if path.parent.name in SHOWN]
@@ -108,7 +108,7 @@ def evaluation_pictures(run: Path, images: Path, folder: Path) -> None:
     import rsir
     from rsir import figures
     from rsir.data import splits
-    from rsir.evaluate import evaluate
+    from rsir.evaluation.evaluate import evaluate
 
     test = splits.read(run / "split.csv").labelled(images, "test")
     details = evaluate(rsir.load(run), test, nearest=10).details

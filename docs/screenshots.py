@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # where the page keeps what is uploaded
         out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "demo"
-        from rsir import demo
+        from rsir.cli import demo
 
         made = demo.run(out)
         with served(made.archive) as address, browser() as chromium:

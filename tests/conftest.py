@@ -13,13 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from .contract.milvus_server import Server, UnavailableError
+from tests.support.milvus_server import Server, UnavailableError
 
 # The nets of these tests are small: a second thread costs more than it brings, and with one the
 # same seed gives the same sums on any machine.
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The processes that tests start import the helpers of tests/support too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
+)
 
 
 ON_MILVUS = tuple(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rsir.evaluate import DEFINITIONS
+from rsir.evaluation.evaluate import DEFINITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

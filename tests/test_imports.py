@@ -86,5 +86,5 @@ def test_stores_never_import_torch() -> None:
 
 
 def test_training_needs_neither_faiss_nor_lancedb() -> None:
-    loaded = loaded_by("import rsir.training, rsir.methods.dual_attention")
+    loaded = loaded_by("import rsir.training.train, rsir.methods.dual_attention")
     assert not loaded & {"faiss", "lancedb", "pyarrow", "rasterio"}

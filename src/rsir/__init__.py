@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.client import RemoteArchive
-    from rsir.encode import Encoder
+    from rsir.models.encoder import Encoder
+    from rsir.web.client import RemoteArchive
 
 __version__ = version("rsir")
 
 
 def load(model: str | Path, *, device: str = "auto") -> Encoder:
-    """The encoder of a run folder or of "hf:owner/name". See `rsir.encode.load`."""
-    from rsir import encode
+    """The encoder of a run folder or of "hf:owner/name". See `rsir.models.encoder.load`."""
+    from rsir.models import encoder as encode
 
     return encode.load(model, device=device)
 
@@ -38,7 +38,8 @@ def open(archive: str | Path) -> Archive:
 def connect(
     url: str, archive: str | None = None, *, key: str | None = None, timeout: float = 60.0
 ) -> RemoteArchive:
-    """An archive of the service at `url`, searched like one of here. See `rsir.client.connect`."""
-    from rsir import client
+    """An archive of the service at `url`, searched like one of here. See
+    `rsir.web.client.connect`."""
+    from rsir.web import client
 
     return client.connect(url, archive, key=key, timeout=timeout)

@@ -72,7 +72,7 @@ class Hit:
     score: larger is better; made from the distance in one place, `rsir.ranking.score`.
     footprint: GeoJSON geometry in WGS 84, or None.
     calibrated: the share of random pairs of the archive that are farther apart, in [0, 1); None
-    if it was not asked for (`rsir.archive.calibration`).
+    if it was not asked for (`rsir.archive.search.calibration`).
     """
 
     id: str

@@ -1,5 +1,4 @@
 import dataclasses
-import importlib.util
 import json
 import os
 import random
@@ -15,17 +14,14 @@ import pytest
 from PIL import Image
 
 import rsir.archive.archive as module
-from rsir.archive import Archive, Hits, Skipped, indexing, reading
-from rsir.archive.store import Record
-from rsir.data.images import read_tile
+from rsir.archive import Archive, Hits, Skipped
+from rsir.archive.indexing import reading
+from rsir.archive.indexing import run as indexing
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
+from rsir.images.read import read_tile
 from rsir.ranking import packed, pairwise, score
-
-HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("colour_encoder", HERE / "colour_encoder.py")
-colour_encoder = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(colour_encoder)
-ColourEncoder = colour_encoder.ColourEncoder
+from rsir.store.base import Record
+from tests.support.colour_encoder import ColourEncoder
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (9, 7)) -> Path:
@@ -106,7 +102,7 @@ def test_the_copy_of_the_model_is_checked_when_it_is_loaded(tmp_path, monkeypatc
             loaded.append(folder)
             return ColourEncoder(seed=len(loaded) - 1)
 
-    monkeypatch.setitem(sys.modules, "rsir.encode", FakeModule)
+    monkeypatch.setitem(sys.modules, "rsir.models.encoder", FakeModule)
     archive = Archive.open(tmp_path / "archive")
     assert loaded == []
     assert archive.encoder.fingerprint == archive.fingerprint
@@ -172,7 +168,7 @@ def test_a_creation_that_was_cut_off_is_recognised_and_done_again(
         if step == "save":
             patch.setattr(encoder, "save", fail)
         elif step == "store":
-            patch.setattr("rsir.archive.lance.LanceStore.create", fail)
+            patch.setattr("rsir.store.lance.store.LanceStore.create", fail)
         else:
             patch.setattr(module, "Archive", fail)
             replace = Path.replace
@@ -466,13 +462,12 @@ def test_an_interrupted_run_keeps_its_work_and_resumes(
 
 INDEXER = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from rsir.archive import Archive, indexing
 indexing.COMMIT_TILES = 3
-archive = Archive.open(sys.argv[2], ColourEncoder())
+archive = Archive.open(sys.argv[1], ColourEncoder())
 print("ready", flush=True)
-archive.add(sys.argv[3], batch_size=2)
+archive.add(sys.argv[2], batch_size=2)
 """
 
 
@@ -488,7 +483,7 @@ def test_killed_at_any_moment_it_keeps_each_committed_record_once(tmp_path):
     pause = random.Random(0)
     for _ in range(3):
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", INDEXER, str(HERE), str(path), str(images)],
+            [sys.executable, "-W", "error", "-c", INDEXER, str(path), str(images)],
             stdout=subprocess.PIPE,
         )
         with process:
@@ -668,7 +663,7 @@ def placed(path: Path) -> Path:
 
 
 def test_tiles_of_the_models_own_gsd(tmp_path):
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.tiling import Tiling
 
     scene = placed(tmp_path / "scene.tif")
     found = {}
@@ -694,7 +689,7 @@ def test_as_many_at_once_as_the_model_takes(tmp_path, images):
 
 
 def test_masks_of_scenes_in_other_shards_are_left_out(tmp_path):
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.tiling import Tiling
 
     (tmp_path / "scenes").mkdir()
     for name in ("a", "b"):

@@ -17,19 +17,19 @@ import rasterio
 from affine import Affine
 from shapely.geometry import shape
 
-from rsir.archive import Archive, ById, ByWindow, Examples, indexing
-from rsir.archive.export import FORMATS, SUFFIXES, export
-from rsir.archive.filters import Filter
-from rsir.archive.merge import merge
-from rsir.archive.milvus import MilvusStore
+from rsir.archive import Archive, ById, ByWindow, Examples
+from rsir.archive.exchange.export import FORMATS, SUFFIXES, export
+from rsir.archive.exchange.merge import merge
+from rsir.archive.indexing import run as indexing
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
-from rsir.geo.tiling import Tiling
 from rsir.ranking import pairwise
-
-from .colour_encoder import ColourEncoder
-from .lives import contents
-from .test_archive import paint
-from .test_scenes import land, write
+from rsir.scenes.tiling import Tiling
+from rsir.store.filters.filter import Filter
+from rsir.store.milvus.store import MilvusStore
+from tests.archive.indexing.test_scenes import land, write
+from tests.archive.test_archive import paint
+from tests.support.archives import contents
+from tests.support.colour_encoder import ColourEncoder
 
 TILING = Tiling(size=48, stride=40)
 ADAPTIVE = "adaptive-hamming:3"
@@ -327,7 +327,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
 
 
 def test_merges_go_both_ways(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.archive.merge._COMMIT_RECORDS", 4)
+    monkeypatch.setattr("rsir.archive.exchange.merge._COMMIT_RECORDS", 4)
     here, there = made["merged"]
     for number in range(12):
         paint(tmp_path / "some" / f"{number:02d}.png", number)
@@ -356,18 +356,17 @@ SHARE = """
 import sys
 import time
 from pathlib import Path
-sys.path.append(sys.argv[1])
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 from rsir.archive import Archive, indexing
 indexing.COMMIT_TILES = 2
 class Slow(ColourEncoder):
     def encode(self, images):
         time.sleep(0.05)
         return super().encode(images)
-archive = Archive.open(sys.argv[2], Slow())
+archive = Archive.open(sys.argv[1], Slow())
 print("ready", flush=True)
 sys.stdin.readline()
-report = archive.add(sys.argv[3], shard=(int(sys.argv[4]), 2), batch_size=1)
+report = archive.add(sys.argv[2], shard=(int(sys.argv[3]), 2), batch_size=1)
 print(report.added, flush=True)
 """
 
@@ -379,7 +378,7 @@ def test_two_processes_share_the_work_beside_a_reader(made, tmp_path):
     for number in range(60):
         paint(folder / f"{number:02d}.png", number)
     index(here, folder)
-    command = (sys.executable, "-c", SHARE, str(Path(__file__).parent), str(there.path))
+    command = (sys.executable, "-c", SHARE, str(there.path))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen([*command, str(folder), str(i)], **pipes) for i in range(2)]
     try:

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 
 from rsir.archive import Archive, ById, ByWindow
-from rsir.archive.export import export
-from rsir.archive.filters import Filter
-from rsir.archive.foreign import ForeignEncoder
-from rsir.archive.merge import merge
+from rsir.archive.exchange.export import export
+from rsir.archive.exchange.merge import merge
+from rsir.archive.folder.external import ExternalEncoder
 from rsir.errors import ArchiveError, UsageError
-from rsir.geo.tiling import Tiling
-
-from .colour_encoder import ColourEncoder
-from .lives import chip, contents
-from .test_archive import paint
-from .test_scenes import land, write
+from rsir.scenes.tiling import Tiling
+from rsir.store.filters.filter import Filter
+from tests.archive.indexing.test_scenes import land, write
+from tests.archive.test_archive import paint
+from tests.support.archives import chip, contents
+from tests.support.colour_encoder import ColourEncoder
 
 
 def shown(archive: Archive, query, **more):
@@ -101,7 +100,7 @@ def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
 def test_rankings_of_large_archives(bucket, tmp_path):
     """Not exact, and measured; their distances are those of the exact search."""
     uri = f"{bucket}/large/items.lance"
-    made = Archive.create(tmp_path / "a", ForeignEncoder("made up", "cosine", 32), store=uri)
+    made = Archive.create(tmp_path / "a", ExternalEncoder("made up", "cosine", 32), store=uri)
     random = np.random.default_rng(0)
     centres = random.standard_normal((100, 32))
     rows = centres[np.arange(3000) % 100] + 0.5 * random.standard_normal((3000, 32))

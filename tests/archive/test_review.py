@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,25 +13,21 @@ from affine import Affine
 from PIL import Image
 
 from rsir.archive import Archive
-from rsir.archive.exact import ExactStore
-from rsir.archive.filters import Filter
-from rsir.archive.pruning import without_file
-from rsir.archive.query import ById, ByWindow, Examples
-from rsir.archive.refine import refined
-from rsir.archive.store import Record
+from rsir.archive.indexing.pruning import without_file
+from rsir.archive.search.feedback import refined
+from rsir.archive.search.query_vectors import ById, ByWindow, Examples
 from rsir.errors import ArchiveError, DataError, UsageError
-from rsir.geo import files, remote, windows
-from rsir.geo.datasets import quiet_about_plain_images
-from rsir.geo.scene import Scene
-from rsir.geo.tiling import Tiling
 from rsir.ranking import metric_named, packed, pairwise
-
-_spec = importlib.util.spec_from_file_location(
-    "colour_encoder", Path(__file__).parent / "colour_encoder.py"
-)
-colour_encoder = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(colour_encoder)
-ColourEncoder = colour_encoder.ColourEncoder
+from rsir.scenes import windows
+from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.scenes.scene import Scene
+from rsir.scenes.tiling import Tiling
+from rsir.sources import file_state as files
+from rsir.sources import remote
+from rsir.store.base import Record
+from rsir.store.filters.filter import Filter
+from rsir.store.memory import ExactStore
+from tests.support.colour_encoder import ColourEncoder
 
 
 def scene(path, transform, crs, height=200, width=400):
@@ -155,7 +150,7 @@ def test_diverse_goes_on_where_many_are_the_same():
 
 
 def test_diverse_does_not_read_a_whole_archive_of_the_same(monkeypatch):
-    monkeypatch.setattr("rsir.archive.searching._FARTHEST", 50)
+    monkeypatch.setattr("rsir.archive.search.search._FARTHEST", 50)
     vectors = np.zeros((400, 4), np.float32)
     vectors[-1] = 1
     archive = in_memory([Record(f"{i:03}", "s", "c") for i in range(400)], vectors)
@@ -259,7 +254,7 @@ def test_a_box_finds_its_place_on_either_side_of_the_antimeridian(
         return real(self, window, *more)
 
     monkeypatch.setattr(Scene, "read", spy)
-    windows.cut(str(path), {}, bbox=asked)
+    windows.read_window(str(path), {}, bbox=asked)
     assert read == [pytest.approx(wanted, abs=1)]
 
 
@@ -275,7 +270,7 @@ def test_a_square_in_metres_is_square_far_from_the_scene_s_middle(tmp_path, monk
 
     monkeypatch.setattr(Scene, "read", spy)
     for latitude in (0, 60):
-        windows.cut(str(path), {}, point=(0, latitude), size=1_000_000)
+        windows.read_window(str(path), {}, point=(0, latitude), size=1_000_000)
     (_, _, width, height), (_, _, wide, high) = read
     assert (width, height) == (10, 10)
     assert (wide, high) == (20, 10)
@@ -304,7 +299,7 @@ def test_few_sources_are_asked_for_by_name(tmp_path, monkeypatch):
         assert archive.add(tmp_path / name).unchanged == 1
     assert asked == [1] * 5
     assert archive.add([tmp_path / name for name in names]).unchanged == 5
-    monkeypatch.setattr("rsir.archive.lance._NAMES_IN_SQL", 2)
+    monkeypatch.setattr("rsir.store.lance.store._NAMES_IN_SQL", 2)
     assert archive.add([tmp_path / name for name in names]).unchanged == 5
     assert len(archive) == 5
     assert archive.encoder.encoded == 5

@@ -10,9 +10,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsir.geo.datasets import quiet_about_plain_images
-
-from .running import TRAIN, Shell, run
+from rsir.scenes.datasets import quiet_about_plain_images
+from tests.cli.running import TRAIN, Shell, run
 
 LAND = [(90, 160, 60), (30, 60, 150), (210, 190, 130), (170, 80, 70)]
 """The colours of `coloured_classes`."""

@@ -17,8 +17,7 @@ from affine import Affine
 from PIL import Image
 
 import rsir
-
-from .running import Shell
+from tests.cli.running import Shell
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "archive.md"
 FENCE = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -11,8 +11,7 @@ from PIL import Image
 
 from rsir.cli.options import parse_assignments
 from rsir.errors import UsageError
-
-from .running import TRAIN, Shell
+from tests.cli.running import TRAIN, Shell
 
 COST = ["--backbone", "resnet10t", "--size", "32"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"

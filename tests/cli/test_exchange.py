@@ -14,12 +14,11 @@ import pytest
 
 import rsir
 from rsir.archive import Archive
-from rsir.archive.export import FORMATS, export
-from rsir.archive.filters import Filter
+from rsir.archive.exchange.export import FORMATS, export
 from rsir.cli.exchange import Format
-
-from .running import Shell
-from .test_index import same
+from rsir.store.filters.filter import Filter
+from tests.cli.running import Shell
+from tests.cli.test_index import same
 
 
 @pytest.fixture

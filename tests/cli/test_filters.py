@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from shapely.geometry import Point, shape
 
-from rsir.archive.filters import Filter
-from rsir.archive.store import Record
 from rsir.cli.filters import box, filter_of, interval, of_sources, polygons
 from rsir.errors import DataError, UsageError
+from rsir.store.base import Record
+from rsir.store.filters.filter import Filter
 
 NOTHING = (None,) * 6
 

@@ -13,10 +13,9 @@ import pytest
 import rsir
 from rsir.archive import Archive
 from rsir.cli.index import index
-from rsir.geo.stretch import Stretch
-from rsir.geo.tiling import Tiling
-
-from .running import TRAIN, Shell
+from rsir.scenes.stretch import Stretch
+from rsir.scenes.tiling import Tiling
+from tests.cli.running import TRAIN, Shell
 
 
 def same(one: Path, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What `rsir index --ray` refuses; tests/archive/test_cluster.py says what it does."""
+"""What `rsir index --ray` refuses; tests/archive/test_ray.py says what it does."""
 
 import pytest
 

@@ -14,8 +14,7 @@ from PIL import Image
 import rsir
 from rsir.cli.filters import filter_of, interval, polygons
 from rsir.errors import UsageError
-
-from .running import Shell
+from tests.cli.running import Shell
 
 
 def test_a_query_that_is_not_there(shell: Shell, images: Path) -> None:

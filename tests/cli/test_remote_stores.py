@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 import rsir
-from rsir.archive.milvus import MilvusStore
-from rsir.archive.milvus_connection import pymilvus
-
-from .running import Shell
-from .test_index import same
-from .test_search import found
+from rsir.store.milvus.connection import pymilvus
+from rsir.store.milvus.store import MilvusStore
+from tests.cli.running import Shell
+from tests.cli.test_index import same
+from tests.cli.test_search import found
 
 SECRET = "s3cr/et-w@rd"
 WRITTEN = "s3cr%2Fet-w%40rd"

@@ -17,13 +17,12 @@ from shapely.geometry import shape
 
 import rsir
 from rsir.archive import Archive
-from rsir.archive.features import collection, table
-from rsir.archive.filters import Filter
-from rsir.archive.query import ById, ByWindow, Examples
+from rsir.archive.exchange.features import collection, table
+from rsir.archive.search.query_vectors import ById, ByWindow, Examples
 from rsir.cli.search import search
+from rsir.store.filters.filter import Filter
 from rsir.types import Hit
-
-from .running import TRAIN, Shell
+from tests.cli.running import TRAIN, Shell
 
 
 def found(shell: Shell, *arguments: Any) -> list[dict[str, Any]]:

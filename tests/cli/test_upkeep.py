@@ -11,10 +11,9 @@ import pytest
 
 import rsir
 from rsir.archive import Archive
-from rsir.archive.filters import Filter
 from rsir.cli.upkeep import optimize
-
-from .running import Shell
+from rsir.store.filters.filter import Filter
+from tests.cli.running import Shell
 
 
 def ids(archive: Path) -> list[str]:

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from rsir.archive.milvus import MilvusStore
-from rsir.archive.milvus_rows import KEY
-
-from .milvus_server import Server
+from rsir.store.milvus.rows import KEY
+from rsir.store.milvus.store import MilvusStore
+from tests.support.milvus_server import Server
 
 # What the contract asks for: making a collection takes seconds, and less if several are made at
 # the same time.

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from rsir.archive import Archive
-from rsir.archive.milvus import MilvusStore
-from rsir.archive.stores import exists
 from rsir.errors import ArchiveError
-
-from .milvus_server import Server
-
-sys.path.append(str(Path(__file__).parent.parent / "archive"))
-
-from colour_encoder import ColourEncoder
+from rsir.store.milvus.store import MilvusStore
+from rsir.store.open import exists
+from tests.support.colour_encoder import ColourEncoder
+from tests.support.milvus_server import Server
 
 
 class Cut(BaseException):

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from rsir.archive.filters import Filter
-from rsir.archive.milvus import MilvusStore
-from rsir.archive.milvus_collection import Collection
-from rsir.archive.milvus_connection import Address, pymilvus
-from rsir.archive.milvus_rows import SLOTS, key_of
-from rsir.archive.milvus_search import AdaptedCodes
-from rsir.archive.store import Record
 from rsir.errors import ArchiveError, MissingExtraError, UsageError
 from rsir.ranking import packed, pairwise
-
-from .milvus_server import Server, UnavailableError
+from rsir.store.base import Record
+from rsir.store.filters.filter import Filter
+from rsir.store.milvus.collection import Collection
+from rsir.store.milvus.connection import Address, pymilvus
+from rsir.store.milvus.rows import SLOTS, key_of
+from rsir.store.milvus.search import AdaptedCodes
+from rsir.store.milvus.store import MilvusStore
+from tests.support.milvus_server import Server, UnavailableError
 
 
 def record(id: str, **more) -> Record:
@@ -230,7 +229,7 @@ def test_what_is_no_store_of_ours_is_refused(milvus_server: Server, make):
 def test_a_store_of_another_format_is_refused(milvus_server: Server, monkeypatch):
     uri = milvus_server.uri("older")
     with monkeypatch.context() as patch:
-        patch.setattr("rsir.archive.milvus.FORMAT", "rsir-milvus/0")
+        patch.setattr("rsir.store.milvus.store.FORMAT", "rsir-milvus/0")
         older = MilvusStore.create(uri, "hamming", 8)
     with pytest.raises(ArchiveError, match="format 'rsir-milvus/0', this rsir reads"):
         MilvusStore.open(uri)
@@ -279,7 +278,7 @@ def test_filters_by_place_time_and_class_at_their_edges(make):
     """What is asked of Milvus must never lose a record that meets the filter."""
     from datetime import datetime
 
-    from rsir.archive.exact import ExactStore
+    from rsir.store.memory import ExactStore
 
     third = 1 / 3
     point = {"type": "Point", "coordinates": [third, -third]}
@@ -340,7 +339,7 @@ def test_a_server_that_shortens_floats_is_noticed(make, monkeypatch):
 
 
 def test_slots_are_spread_and_keys_need_no_quoting():
-    from rsir.archive.milvus_rows import Layout
+    from rsir.store.milvus.rows import Layout
 
     rows = Layout("euclidean", 1).rows(numbered(4000), np.zeros((4000, 1), np.float32))
     counts = np.bincount([row["slot"] * 8 // SLOTS for row in rows], minlength=8)
@@ -412,7 +411,7 @@ def test_uris_that_are_refused(uri, why):
 def test_a_server_that_is_not_there(monkeypatch, caplog):
     """It is waited for, and that is said meanwhile."""
     pytest.importorskip("pymilvus")
-    monkeypatch.setattr("rsir.archive.milvus_connection._CONNECTING", 1)
+    monkeypatch.setattr("rsir.store.milvus.connection._CONNECTING", 1)
     with pytest.raises(ArchiveError, match=r"did not answer for 1\.8 s") as caught:
         MilvusStore.open("milvus://me:secret@127.0.0.1:9/tiles", patience=1.8)
     said = "milvus://127.0.0.1:9/tiles does not answer; trying for 2 s"
@@ -427,7 +426,7 @@ def test_without_the_extra_its_command_is_named(monkeypatch):
 
 
 def test_the_store_is_imported_without_pymilvus():
-    code = "import sys, rsir.archive.milvus; assert not {'pymilvus', 'grpc'} & set(sys.modules)"
+    code = "import sys, rsir.store.milvus.store; assert not {'pymilvus', 'grpc'} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 

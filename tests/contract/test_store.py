@@ -16,15 +16,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from rsir.archive import lance as lance_module
-from rsir.archive import lance_rows
-from rsir.archive.exact import ExactStore
-from rsir.archive.filters import Filter
-from rsir.archive.flat import FlatAdaptive, FlatCodes, FlatFloats
-from rsir.archive.lance import LanceStore
-from rsir.archive.store import Record, State, Store, recall_of
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import METRICS, packed, pairwise, unpacked
+from rsir.store.base import Record, State, Store, recall_of
+from rsir.store.filters.filter import Filter
+from rsir.store.knn.flat import FlatAdaptive, FlatCodes, FlatFloats
+from rsir.store.lance import rows as lance_rows
+from rsir.store.lance import store as lance_module
+from rsir.store.lance.store import LanceStore
+from rsir.store.memory import ExactStore
 
 FLOATS = ("euclidean", "cosine", "ncc")
 ADAPTIVE = "adaptive-hamming:3"
@@ -630,7 +630,7 @@ def test_a_footprint_that_is_no_geometry_is_refused(make):
 @pytest.mark.parametrize("queries", [2, 12])
 def test_subsets_that_are_not_copied_search_exactly(metric, queries, monkeypatch):
     """Few queries are compared by FAISS's selector, many by copies of blocks."""
-    monkeypatch.setattr("rsir.archive.flat._BLOCK_VALUES", 64)
+    monkeypatch.setattr("rsir.store.knn.flat._BLOCK_VALUES", 64)
     rng = np.random.default_rng(12)
     rows = vectors(metric, rng, 30, 5)[rng.integers(0, 30, 500)]
     places = np.sort(rng.permutation(500)[:200])
@@ -708,7 +708,7 @@ def test_an_addition_is_one_commit(tmp_path):
 
 
 def test_long_lists_of_ids_are_taken_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.archive.lance._IDS_AT_ONCE", 7)
+    monkeypatch.setattr("rsir.store.lance.store._IDS_AT_ONCE", 7)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     ids = [f"{n:02d}" for n in range(50)]
     store.add([record(id) for id in ids], np.arange(50, dtype=np.float32)[:, None])
@@ -745,7 +745,7 @@ def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
 
 
 def test_records_are_the_same_from_the_table_and_from_the_copy(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.archive.spool._SPOOL_ROWS", 30)
+    monkeypatch.setattr("rsir.store.lance.record_cache._SPOOL_ROWS", 30)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     many = [record(f"{n:03d}", size=n, properties={"n": n}) for n in range(200)]
     for start in (150, 0, 50, 100):
@@ -761,7 +761,7 @@ def test_without_room_for_the_copy_records_come_from_the_table(tmp_path, monkeyp
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     many = [record(f"{n:03d}", size=n) for n in range(40)]
     store.add(many, np.arange(40, dtype=np.float32)[:, None])
-    monkeypatch.setattr("rsir.archive.spool.tempfile.tempdir", str(tmp_path / "absent"))
+    monkeypatch.setattr("rsir.store.lance.record_cache.tempfile.tempdir", str(tmp_path / "absent"))
     for query in (3, 20, 7, 39):
         found = store.search(np.array([[query]], np.float32), 20)[0]
         assert [n.record for n in found] == [many[n.record.size] for n in found]
@@ -838,7 +838,7 @@ def test_optimising_forgets_versions_that_are_older(tmp_path):
 
 def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, monkeypatch):
     """Also where the time of change alone says that nothing has changed."""
-    monkeypatch.setattr("rsir.archive.lance._SETTLED_NS", 0)
+    monkeypatch.setattr("rsir.store.lance.store._SETTLED_NS", 0)
     one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     two = LanceStore.open(tmp_path / "items.lance")
     query = np.zeros((1, 1), np.float32)
@@ -854,7 +854,7 @@ def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, mo
 
 def test_a_store_of_another_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("rsir.archive.lance.FORMAT", "rsir-store/1")
+        patch.setattr("rsir.store.lance.store.FORMAT", "rsir-store/1")
         LanceStore.create(tmp_path / "items.lance", "cosine", 2)
     with pytest.raises(ArchiveError, match="format 'rsir-store/1', this rsir reads"):
         LanceStore.open(tmp_path / "items.lance")
@@ -863,8 +863,8 @@ def test_a_store_of_another_format_is_refused(tmp_path, monkeypatch):
 WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from rsir.archive.lance import LanceStore
-from rsir.archive.store import Record
+from rsir.store.lance.store import LanceStore
+from rsir.store.base import Record
 store = LanceStore.open(Path(sys.argv[1]))
 for start in range(0, 200, 20):
     ids = [f"{n:03d}" for n in range(start, start + 20)]
@@ -896,7 +896,7 @@ def test_what_is_no_store_is_refused(tmp_path):
 
 def test_stores_do_not_import_torch():
     code = (
-        "import sys, rsir.archive.lance, rsir.archive.exact, rsir.archive;"
+        "import sys, rsir.store.lance.store, rsir.store.memory, rsir.archive;"
         "assert 'torch' not in sys.modules, 'torch'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

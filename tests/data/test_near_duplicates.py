@@ -16,10 +16,10 @@ from PIL import Image
 from scipy.fft import dctn
 
 from rsir.data import near_duplicates, splits
-from rsir.data.images import read_pixels
 from rsir.data.near_duplicates import BITS, CORRELATION, SYMMETRIES, find, split_near_duplicates
 from rsir.data.splits import Part, Row, Split
 from rsir.errors import DataError, UsageError
+from rsir.images.read import read_pixels
 
 Pixels = NDArray[np.uint8]
 TURNS: dict[str, Callable[[Pixels], Pixels]] = {

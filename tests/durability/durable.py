@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import durable_worker as worker
 import numpy as np
-from durable_worker import Begin, Done, End, Opened, Row, Task
 from PIL import Image
 
 from rsir.archive import Archive
-from rsir.archive.exact import ExactStore
 from rsir.errors import ArchiveError
+from rsir.store.memory import ExactStore
+from tests.durability import durable_worker as worker
+from tests.durability.durable_worker import Begin, Done, End, Opened, Row, Task
 
 PATIENCE = 120.0
 """Seconds until a child that says nothing is taken for hung. Our choice: a hundred times more
@@ -39,9 +39,11 @@ Rows = dict[str, Row]
 def _context() -> multiprocessing.context.ForkServerContext:
     # One process imports the libraries, which takes seconds; the children are forks of it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["durable_worker", "rsir.archive.lance", "PIL.PngImagePlugin"])
+    context.set_forkserver_preload(
+        ["tests.durability.durable_worker", "rsir.store.lance.store", "PIL.PngImagePlugin"]
+    )
     changes = {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
         # LanceDB warns that a fork may come amid its work; the server does none.
         "PYTHONWARNINGS": "ignore:lancedb fork support",
     }

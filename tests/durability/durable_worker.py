@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent.parent / "archive"))
-
-from colour_encoder import ColourEncoder
-
-from rsir.archive import Archive, indexing
-from rsir.archive.store import Record
+from rsir.archive import Archive
+from rsir.archive.indexing import run as indexing
 from rsir.errors import RsirError
+from rsir.store.base import Record
+from tests.support.colour_encoder import ColourEncoder
 
 COMMIT_TILES = 4
 BATCH = 3

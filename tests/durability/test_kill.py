@@ -5,10 +5,10 @@ Eight moments here; `python benchmarks/durability.py --kills 50` draws more.
 
 import random
 
-import durable
 import pytest
 
 from rsir.archive import Archive
+from tests.durability import durable
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import durable
 import numpy as np
 import pytest
-from durable_worker import Task
 
 from rsir.archive import Archive
-from rsir.archive.failures import told
+from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import ArchiveError, RsirError
+from tests.durability import durable
+from tests.durability.durable_worker import Task
 
 IMAGES = 60
 ALMOST_FULL = 64 * 1024
@@ -48,16 +48,15 @@ def fill(folder: Path) -> Path:
 
 def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`rsir` in a process of its own."""
-    command = [sys.executable, "-c", SHELL, str(Path(__file__).parent.parent / "archive")]
+    command = [sys.executable, "-c", SHELL]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
 
 
 # The shell itself; only the model is the small one of these tests.
 SHELL = """
 import sys
-sys.path.append(sys.argv.pop(1))
 import rsir
-from colour_encoder import ColourEncoder
+from tests.support.colour_encoder import ColourEncoder
 rsir.load = lambda model, device: ColourEncoder()
 from rsir.cli import main
 main()
@@ -99,12 +98,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from rsir.archive import Archive
-from rsir.archive.foreign import ForeignEncoder
-from rsir.archive.store import Record
+from rsir.archive.folder.external import ExternalEncoder
+from rsir.store.base import Record
 from rsir.errors import ArchiveError
 
 vectors = np.random.default_rng(0).standard_normal((5000, 512)).astype(np.float32)
-archive = Archive.create(Path(sys.argv[1]), ForeignEncoder("some", "euclidean", 512))
+archive = Archive.create(Path(sys.argv[1]), ExternalEncoder("some", "euclidean", 512))
 archive._store.add([Record(f"{n:04d}", f"/{n}.png", "c") for n in range(len(vectors))], vectors)
 try:
     archive.optimize() if sys.argv[2] == "optimize" else None
@@ -275,7 +274,7 @@ def test_errors_of_the_model_are_not_told_as_the_archives(tmp_path, images):
     ],
 )
 def test_what_a_failure_means(tmp_path, error, meaning):
-    with pytest.raises(ArchiveError, match=meaning) as caught, told(tmp_path):
+    with pytest.raises(ArchiveError, match=meaning) as caught, translate_store_errors(tmp_path):
         raise error
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert caught.value.__cause__ is error

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import durable
 import pytest
-from durable_worker import COMMIT_TILES, Begin, Opened, Started, Task
 
 from rsir.errors import RsirError
+from tests.durability import durable
+from tests.durability.durable_worker import COMMIT_TILES, Begin, Opened, Started, Task
 
 
 @pytest.fixture(scope="module")

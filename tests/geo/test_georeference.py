@@ -16,10 +16,10 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from rsir.data.images import read_tile
 from rsir.errors import MissingExtraError
-from rsir.geo import tiff
+from rsir.geo import tiff_tags as tiff
 from rsir.geo.georeference import georeference
+from rsir.images.read import read_tile
 
 R = 6378137.0  # radius of the sphere of EPSG:3857
 

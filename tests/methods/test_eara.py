@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional
 
 from rsir.errors import UsageError
-from rsir.fitting import parameter_groups
 from rsir.methods.eara import COMBINATIONS, EARA, EARAOptions
 from rsir.nn.backbone import Backbone
-from rsir.settings import Settings
+from rsir.training.loop import parameter_groups
+from rsir.training.settings import TrainingSettings
 
 
 def make(**options: object) -> EARA:
@@ -97,7 +97,7 @@ def test_in_16_bit_embeddings_and_gradients_are_finite_float32(
 
 def test_copies_of_the_last_stage_learn_at_the_backbones_rate() -> None:
     method = make(dimension=8)
-    settings = Settings(lr=1e-5, head_lr=1e-2)
+    settings = TrainingSettings(lr=1e-5, head_lr=1e-2)
     rates = {
         id(p): group["lr"] for group in parameter_groups(method, settings) for p in group["params"]
     }

@@ -13,16 +13,17 @@ import pytest
 from PIL import Image
 
 import rsir
-from rsir.adapt import fit_on
-from rsir.data import folder, scenes, splits
+from rsir.data import folder, splits
+from rsir.data.synthetic import scenes
 from rsir.errors import DataError, UsageError
-from rsir.evaluate import evaluate
+from rsir.evaluation.evaluate import evaluate
+from rsir.models.adapt import fit_on
 from rsir.reproduce import provenance, runs
 from rsir.reproduce.conditions import Conditions
 from rsir.reproduce.runs import few, reproduce
 from rsir.reproduce.side_by_side import ALSO, QUICK, Comparison, Missing
 from rsir.reproduce.table import PaperTable, parse
-from rsir.training import train
+from rsir.training.train import train
 
 UCM = {"beach": "water", "forest": "forest", "harbor": "industry", "river": "field"}
 AID = {"Airport": "airport", "Farmland": "field", "Forest": "forest", "River": "road"}

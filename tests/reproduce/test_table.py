@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from rsir.data import catalog
+from rsir.data.catalog import entries as catalog
 from rsir.errors import DataError, UsageError
 from rsir.methods import METHODS, method_type
 from rsir.reproduce.table import LEFT_OUT, PAPERS, Column, PaperTable, Row, load, names, parse
-from rsir.settings import configure
+from rsir.training.settings import configure
 
 EXPECTED = {
     "dual-attention": [2],

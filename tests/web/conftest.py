@@ -1,18 +1,13 @@
 """Lets these tests import what is beside them, and the encoder of the archives' tests."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "archive")]
-
 from fastapi import FastAPI
-from served import World, make, settings
 from starlette.testclient import TestClient
 
 from rsir.web.app import create_app
+from tests.web.served import World, make, settings
 
 
 @pytest.fixture(scope="session")

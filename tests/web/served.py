@@ -17,13 +17,13 @@ import numpy as np
 import rasterio
 import uvicorn
 from affine import Affine
-from colour_encoder import ColourEncoder
 from PIL import Image
 
 from rsir.archive import Archive
-from rsir.data import scenes
-from rsir.geo.tiling import Tiling
-from rsir.web.settings import Settings
+from rsir.data.synthetic import scenes
+from rsir.scenes.tiling import Tiling
+from rsir.web.service.settings import ServiceSettings
+from tests.support.colour_encoder import ColourEncoder
 
 KEY = "a-key-that-only-the-owner-has"
 OWNER = {"Authorization": f"Bearer {KEY}"}
@@ -73,8 +73,8 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def settings(world: World, **more: Any) -> Settings:
-    return Settings(**{"api_key": KEY, "allow_add": (world.images,), **more})
+def settings(world: World, **more: Any) -> ServiceSettings:
+    return ServiceSettings(**{"api_key": KEY, "allow_add": (world.images,), **more})
 
 
 def search(http: httpx2.Client, archive: str = "land", **body: Any) -> dict[str, Any]:

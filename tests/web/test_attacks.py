@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
 from fastapi import FastAPI
 from PIL import Image
-from served import KEY, OWNER, World, png, problem, running, search, settings, upload
 from starlette.testclient import TestClient
 
 from rsir.archive import Archive
-from rsir.archive.store import Record
+from rsir.store.base import Record
 from rsir.web.app import create_app
 from rsir.web.logs import JsonLines
-from rsir.web.scenes import scene_id
-from rsir.web.settings import Settings
+from rsir.web.service.scenes import scene_id
+from rsir.web.service.settings import ServiceSettings
+from tests.support.colour_encoder import ColourEncoder
+from tests.web.served import KEY, OWNER, World, png, problem, running, search, settings, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
@@ -426,13 +426,13 @@ def test_the_service_does_not_fetch_what_a_record_names(
         ),
         ("POST", "/api/archives/a/additions", {"paths": [f"{url}/far.tif"]}),
     ]
-    with TestClient(create_app({"a": archive}, Settings(api_key=KEY), page=False)) as http:
+    with TestClient(create_app({"a": archive}, ServiceSettings(api_key=KEY), page=False)) as http:
         for method, path, body in requests:
             problem(http.request(method, path, json=body, headers=OWNER), 403, "forbidden")
         assert http.get("/api/archives/a/items/far").status_code == 200
         assert search(http, "a", query={"vector": [1] * 16})["hits"][0]["id"] == "far"
     assert asked == []
-    allowed = Settings(api_key=KEY, allow_remote=True)
+    allowed = ServiceSettings(api_key=KEY, allow_remote=True)
     with TestClient(create_app({"a": archive}, allowed, page=False)) as http:
         assert http.get("/api/archives/a/items/far/thumbnail").status_code == 410
     assert asked

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from served import KEY, World, running
 from starlette.testclient import TestClient
 
 import rsir
-from rsir.archive.filters import Filter
-from rsir.archive.query import ByFile, ById, ByWindow, Examples
-from rsir.client import RemoteArchive, connected
-from rsir.data.images import read_pixels
+from rsir.archive.search.query_vectors import ByFile, ById, ByWindow, Examples
 from rsir.errors import ArchiveError, ImageError, RsirError, UsageError
+from rsir.images.read import read_pixels
+from rsir.store.filters.filter import Filter
+from rsir.web.client import RemoteArchive, connected
 from rsir.web.problems import KINDS, OverloadedError, body_of, error_of
+from tests.web.served import KEY, World, running
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
@@ -105,7 +105,7 @@ def test_options(codes: RemoteArchive, world: World) -> None:
 def test_records_vectors_and_sources(
     remote: RemoteArchive, codes: RemoteArchive, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rsir.client._PAGE", 5)
+    monkeypatch.setattr("rsir.web.client._PAGE", 5)
     for far, local in ((remote, world.land), (codes, world.codes)):
         assert list(far.records()) == list(local.records())
         ids = [record.id for record in local.records()]
@@ -166,10 +166,9 @@ def test_the_errors_are_those_of_a_local_archive(
 
 
 def test_a_file_that_is_gone(http: TestClient, world: World, tmp_path: Path) -> None:
-    from colour_encoder import ColourEncoder
-
     from rsir.archive import Archive
     from rsir.web.app import create_app
+    from tests.support.colour_encoder import ColourEncoder
 
     file = tmp_path / "gone.png"
     Image.new("RGB", (20, 20), "red").save(file)
@@ -218,14 +217,13 @@ def test_connecting(app: FastAPI, world: World) -> None:
 
 
 def test_adding_and_deleting(world: World, tmp_path: Path) -> None:
-    from colour_encoder import ColourEncoder
-
     from rsir.archive import Archive
     from rsir.web.app import create_app
-    from rsir.web.settings import Settings
+    from rsir.web.service.settings import ServiceSettings
+    from tests.support.colour_encoder import ColourEncoder
 
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
-    allowed = Settings(api_key=KEY, allow_add=(world.images,))
+    allowed = ServiceSettings(api_key=KEY, allow_add=(world.images,))
     with running(create_app({"a": archive}, allowed, page=False)) as (url, _):
         with rsir.connect(url, key=KEY) as owner:
             steps: list[tuple[int, int]] = []
@@ -245,6 +243,6 @@ def test_adding_and_deleting(world: World, tmp_path: Path) -> None:
 
 def test_the_client_needs_nothing_of_what_the_service_needs() -> None:
     heavy = {"torch", "fastapi", "starlette", "lancedb", "faiss", "rasterio", "prometheus_client"}
-    code = "import rsir.client, sys; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import rsir.web.client, sys; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())

@@ -17,18 +17,18 @@ from contextlib import ExitStack
 import httpx2
 import numpy as np
 import pytest
-from colour_encoder import ColourEncoder
 from numpy.typing import NDArray
-from served import World, png, problem, running, search, settings, upload
 from starlette.testclient import TestClient
 
 from rsir.archive import Archive
-from rsir.client import connected
 from rsir.types import Encoding
 from rsir.web import logs
 from rsir.web.app import create_app
+from rsir.web.client import connected
 from rsir.web.problems import OverloadedError
-from rsir.web.work import Pool
+from rsir.web.service.pool import BoundedPool
+from tests.support.colour_encoder import ColourEncoder
+from tests.web.served import World, png, problem, running, search, settings, upload
 
 IMAGE = png(np.full((20, 20, 3), 90, np.uint8))
 
@@ -125,7 +125,7 @@ def test_the_client_comes_again_when_it_is_told_to(
     pauses: list[float] = []
     real = time.sleep
     monkeypatch.setattr(
-        "rsir.client.time.sleep", lambda seconds: (pauses.append(seconds), real(0.5))
+        "rsir.web.client.time.sleep", lambda seconds: (pauses.append(seconds), real(0.5))
     )
     app = create_app({"land": archive}, settings(world, waiting=0), page=False)
     with running(app) as (url, _), ThreadPoolExecutor(1) as pool:
@@ -179,7 +179,7 @@ def test_a_stop_finishes_running_requests(world: World, slow: tuple[Archive, Slo
 
 def test_a_pool_counts_right_whatever_happens() -> None:
     async def everything() -> None:
-        pool = Pool("testing", 1, 1, patience=0.2)
+        pool = BoundedPool("testing", 1, 1, patience=0.2)
         hold = threading.Event()
 
         def fail() -> None:

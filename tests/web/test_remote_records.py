@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from colour_encoder import ColourEncoder
 from PIL import Image
-from served import problem
 from starlette.testclient import TestClient
 
 from rsir.archive import Archive
-from rsir.archive.imports import import_parquet
+from rsir.archive.exchange.imports import import_parquet
 from rsir.errors import ImageError
 from rsir.web.app import create_app
-from rsir.web.scenes import scene_id
-from rsir.web.settings import Settings
+from rsir.web.service.scenes import scene_id
+from rsir.web.service.settings import ServiceSettings
+from tests.support.colour_encoder import ColourEncoder
+from tests.web.served import problem
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_only_a_service_that_may_asks_other_machines(
             yield id, http.post("/api/archives/a/search", json={"query": window})
             yield id, http.post("/api/archives/a/search", json={"like": [window]})
 
-    with TestClient(create_app({"a": archive}, Settings(), page=False)) as http:
+    with TestClient(create_app({"a": archive}, ServiceSettings(), page=False)) as http:
         for id, answer in answers(http):
             if id == "gdal-store":  # to rsir a path, where there is no file
                 assert answer.status_code in (404, 410, 422), answer.text
@@ -129,7 +129,9 @@ def test_only_a_service_that_may_asks_other_machines(
         listed = http.get("/api/archives/a/items").json()["items"]
         assert {item["id"]: item["source"] for item in listed} == sources
     assert asked == []
-    with TestClient(create_app({"a": archive}, Settings(allow_remote=True), page=False)) as http:
+    with TestClient(
+        create_app({"a": archive}, ServiceSettings(allow_remote=True), page=False)
+    ) as http:
         for _, answer in answers(http):
             assert answer.status_code in (404, 410, 422), answer.text
     assert {path.partition("?")[0] for path in asked} >= (
@@ -218,7 +220,7 @@ def test_files_of_this_machine_that_name_others_are_not_read(
     url = asked.pop()
     there, here = local_files(tmp_path, url)
     archive = imported(tmp_path, there | here, tiled=True, bands=["red=1", "green=1", "blue=1"])
-    with TestClient(create_app({"a": archive}, Settings(), page=False)) as http:
+    with TestClient(create_app({"a": archive}, ServiceSettings(), page=False)) as http:
         for id, source in (there | here).items():
             scene = scene_id(source)
             window = {"scene": scene, "window": [0, 0, 9, 9]}
@@ -235,7 +237,9 @@ def test_files_of_this_machine_that_name_others_are_not_read(
                 assert 403 not in [answer.status_code for answer in answers], id
                 assert answers[0].status_code == (410 if id == "self.vrt" else 200), id
     assert asked == []
-    with TestClient(create_app({"a": archive}, Settings(allow_remote=True), page=False)) as http:
+    with TestClient(
+        create_app({"a": archive}, ServiceSettings(allow_remote=True), page=False)
+    ) as http:
         for id in there.keys() - {"preview.json", "of-vrt.json", "list.geojson#one"}:
             http.get(f"/api/archives/a/items/{id}/thumbnail?size=16")
             assert asked, f"{id} asks nobody: it tests nothing"

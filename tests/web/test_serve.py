@@ -18,13 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 import rsir
-from rsir import model as models
 from rsir.archive import Archive
 from rsir.cli import app as shell
 from rsir.cli.serve import _key
-from rsir.encode import load
 from rsir.errors import RsirError, UsageError
-from rsir.web.service import opened
+from rsir.models import model as models
+from rsir.models.encoder import load
+from rsir.web.service.service import opened
 
 KEY = "the-owner-has-this-key"
 

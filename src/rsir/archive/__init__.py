@@ -1,12 +1,12 @@
 """Archives: what is searched, and the stores that keep it."""
 
 from rsir.archive.archive import Archive
-from rsir.archive.encoder import Encoder
-from rsir.archive.filters import Filter
-from rsir.archive.hits import Hits
-from rsir.archive.indexing import IndexReport, Skipped
-from rsir.archive.query import ByFile, ById, ByWindow, Examples
-from rsir.archive.summary import SourceSummary
+from rsir.archive.folder.encoder import Encoder
+from rsir.archive.indexing.run import IndexReport, Skipped
+from rsir.archive.search.hits import Hits
+from rsir.archive.search.query_vectors import ByFile, ById, ByWindow, Examples
+from rsir.store.filters.filter import Filter
+from rsir.store.records.summary import SourceSummary
 
 __all__ = [
     "Archive",

@@ -4,10 +4,11 @@ An archive is a folder:
 
 - archive.json: what it is: format, metric, dimension, bands, the model's fingerprint;
 - model/: a copy of the model, so that a search needs nothing else;
-- items.lance: records and vectors (`rsir.archive.lance`), unless archive.json names another store;
+- items.lance: records and vectors (`rsir.store.lance.store`), unless archive.json names another
+  store;
 - last-index.json: the report of the last `Archive.add`.
 
-archive.json appears last, in one step (`rsir.archive.creation`).
+archive.json appears last, in one step (`rsir.archive.folder.creation`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.about import (
+from rsir.archive.folder.creation import MadeAlreadyError, make
+from rsir.archive.folder.encoder import Encoder, default_batch_size, loaded, vectors_for_metric
+from rsir.archive.folder.failures import translate_store_errors
+from rsir.archive.folder.manifest import (
     ABOUT,
     ITEMS,
     LAST_INDEX,
@@ -32,27 +36,24 @@ from rsir.archive.about import (
     read_about,
     write_json,
 )
-from rsir.archive.calibration import Calibration
-from rsir.archive.creation import MadeAlreadyError, make
-from rsir.archive.encoder import Encoder, at_once, compared, loaded
-from rsir.archive.failures import told
-from rsir.archive.filters import Filter
-from rsir.archive.hits import Hits
-from rsir.archive.indexing import Indexing, IndexReport
-from rsir.archive.pruning import without_file
-from rsir.archive.query import Query, check_bands
-from rsir.archive.searching import Search
-from rsir.archive.store import KEPT_DAYS, Record, Store, recall_of
-from rsir.archive.stores import open_store, without_secrets
-from rsir.archive.summary import SourceSummary, bytes_of, summaries
-from rsir.archive.thumbnails import thumbnail
+from rsir.archive.indexing.pruning import without_file
+from rsir.archive.indexing.run import Indexing, IndexReport
+from rsir.archive.pictures.thumbnails import thumbnail
+from rsir.archive.search.calibration import Calibration
+from rsir.archive.search.hits import Hits
+from rsir.archive.search.query_vectors import Query, check_bands
+from rsir.archive.search.search import Search
 from rsir.errors import ArchiveError, UsageError
-from rsir.geo.sources import find_sources
 from rsir.ranking import metric_named
+from rsir.sources.find import find_sources
+from rsir.store.base import KEPT_DAYS, Record, Store, recall_of
+from rsir.store.filters.filter import Filter
+from rsir.store.open import open_store, without_secrets
+from rsir.store.records.summary import SourceSummary, bytes_of, summaries
 
 if TYPE_CHECKING:
-    from rsir.archive.lance import LanceStore, Version
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.tiling import Tiling
+    from rsir.store.lance.store import LanceStore, Version
 
 __all__ = ["LAST_INDEX", "MODEL", "Archive"]
 
@@ -89,7 +90,7 @@ class Archive:
         """A new, empty archive for images encoded by `encoder`.
 
         `path` may be an empty folder, or one where an earlier creation was cut off. store: where
-        the records are kept, if not in the folder (`rsir.archive.stores`); user, password and
+        the records are kept, if not in the folder (`rsir.store.open`); user, password and
         token in it are not written down: whoever opens it says them by the environment.
 
         Raises ArchiveError if anything else is there: an archive, too, that another process makes
@@ -171,7 +172,7 @@ class Archive:
         return self._encoder
 
     def __len__(self) -> int:
-        with told(self.path):
+        with translate_store_errors(self.path):
             return len(self._store)
 
     def __repr__(self) -> str:
@@ -190,7 +191,7 @@ class Archive:
         """Encode and keep the images in `paths`; says what was done.
 
         paths: files, folders, globs, STAC items and catalogues, uris of object stores
-        (`rsir.geo.sources.find_sources`). An image of up to 1024 × 1024 pixels is kept as it is,
+        (`rsir.sources.find.find_sources`). An image of up to 1024 × 1024 pixels is kept as it is,
         larger ones and what is no plain image (JPEG 2000, 16 bits, more bands) are read by windows
         and cut into tiles, of 256 pixels unless `tiling` says otherwise. With a tiling given, only
         a plain image without a georeference that is no larger than a tile stays whole.
@@ -204,7 +205,8 @@ class Archive:
         in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
         next call goes on from there.
 
-        shard: (i, n) takes every n-th of the sources, from i on (`rsir.geo.sources.Sources.shard`):
+        shard: (i, n) takes every n-th of the sources, from i on
+        (`rsir.sources.find.Sources.shard`):
         n processes or machines that are given the same paths share the work.
         tiling: its gsd may be "model", that of the images that the archive's model learnt from.
         batch_size: images encoded at once; None: as many as the model says, else 64.
@@ -225,7 +227,7 @@ class Archive:
         found = found.without_masks(None if tiling is None else tiling.cloud_mask)
         if shard is not None:
             found = found.shard(*shard)
-        with told(self.path):
+        with translate_store_errors(self.path):
             # A run that is killed leaves this; and what cannot be written is known before work.
             write_json(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
         indexing = Indexing(
@@ -241,13 +243,13 @@ class Archive:
         )
         complete = False
         try:
-            indexing.run(batch_size or at_once(self.encoder), workers)
+            indexing.run(batch_size or default_batch_size(self.encoder), workers)
             complete = True
         finally:
             # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
             indexing.commit()
             report = indexing.report(time.monotonic() - start, complete)
-            with told(self.path):
+            with translate_store_errors(self.path):
                 write_json(self.path / LAST_INDEX, report.to_dict())
         return report
 
@@ -264,11 +266,12 @@ class Archive:
         """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
 
         query: an image, a vector, the id of a tile, a window of a scene or several examples: see
-        `rsir.archive.query`. Tiles named by their id are not among the hits.
+        `rsir.archive.search.query_vectors`. Tiles named by their id are not among the hits.
         filter: which images may be found. ranking: None for the archive's own, which is exact;
         "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are not
         exact, where the store has them.
-        diverse: of hits that overlap or are nearly the same only the best (`rsir.archive.diverse`);
+        diverse: of hits that overlap or are nearly the same only the best
+        (`rsir.archive.search.diverse`);
         there can be fewer than k, for it is looked no further down than the first 10,000.
         at_least: only hits of this calibrated score (`Hit.calibrated`) or a higher one, in [0, 1):
         with 0.999 there are none where nothing looks like the query more than one random pair in a
@@ -299,7 +302,7 @@ class Archive:
     def recall(
         self, queries: Sequence[Query], k: int, ranking: str, *, filter: Filter | None = None
     ) -> float:
-        """Recall@k of a ranking that is not exact (`rsir.archive.store.recall_of`).
+        """Recall@k of a ranking that is not exact (`rsir.store.base.recall_of`).
 
         Of plain "hamming" in an archive of adaptive ranking, hits are compared by id.
         """
@@ -321,30 +324,30 @@ class Archive:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records under `ids`, in that order; ArchiveError for an unknown id."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             return [record for record, _ in self._store.get(ids)]
 
     def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
         """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
         width = metric_named(self.metric).width(self.dimension)
-        with told(self.path):
+        with translate_store_errors(self.path):
             rows = [vector for _, vector in self._store.get(ids)]
         return np.stack(rows) if rows else np.empty((0, width), self.dtype)
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             yield from self._store.records(filter)
 
     def count(self, filter: Filter | None = None) -> int:
         """How many records meet `filter`; all, if it is not given."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             return self._store.count(filter)
 
     def sources(self) -> list[SourceSummary]:
         """What was indexed, ordered by name: each file or scene, and how many tiles it has."""
         quick = getattr(self._store, "sources", None)  # of a store that has columns
-        with told(self.path):
+        with translate_store_errors(self.path):
             found: list[SourceSummary] = quick() if quick else summaries(self._store.records())
         return found
 
@@ -365,7 +368,7 @@ class Archive:
             made, of, found = known
             if now - made < _CALIBRATED_FOR and abs(count - of) <= _CALIBRATED_TO * of:
                 return found
-        with told(self.path):
+        with translate_store_errors(self.path):
             vectors = self._store.sample(SAMPLE)
         if name == "hamming" and metric_named(self.metric).classes:
             vectors = vectors[:, : metric_named(name).width(self.dimension)]
@@ -375,12 +378,12 @@ class Archive:
 
     def versions(self) -> list[Version]:
         """The versions that are kept, oldest first; ArchiveError if the store keeps none."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             return self._history().versions()
 
     def at(self, version: int) -> Archive:
         """The archive as it was at `version`, to be searched only; ArchiveError if not kept."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             store = self._history().at(version)
         archive = Archive(self.path, self._about, store, self._encoder)
         archive._version = version
@@ -388,7 +391,7 @@ class Archive:
 
     def restore(self, version: int) -> None:
         """Make `version` the latest again, as a new one; ArchiveError if it is not kept."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             self._history().restore(version)
 
     def _check_addable(self) -> None:
@@ -410,7 +413,7 @@ class Archive:
         return tiling.told(getattr(self.encoder, "gsd", None))
 
     def _history(self) -> LanceStore:
-        from rsir.archive.lance import LanceStore
+        from rsir.store.lance.store import LanceStore
 
         if not isinstance(self._store, LanceStore):
             raise ArchiveError(
@@ -421,7 +424,7 @@ class Archive:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were. The files themselves are left alone."""
-        with told(self.path):
+        with translate_store_errors(self.path):
             return self._store.delete(ids)
 
     def prune(self, *, everything: bool = False) -> list[str]:
@@ -431,10 +434,11 @@ class Archive:
         the collection's file. A file that is there but cannot be looked at (permissions) is kept.
 
         everything: forget also if no file at all is left. Without it that is an ArchiveError
-        (`rsir.archive.pruning.AllGoneError`), and nothing is forgotten: a disk that is not mounted
+        (`rsir.archive.indexing.pruning.AllGoneError`), and nothing is forgotten: a disk that is
+        not mounted
         is the likelier reason.
         """
-        with told(self.path):
+        with translate_store_errors(self.path):
             gone = sorted(without_file(self._store.states(), everything=everything))
         self.delete(gone)
         return gone
@@ -444,7 +448,7 @@ class Archive:
 
         Versions older than `keep_days` are forgotten; the latest always stays.
         """
-        with told(self.path):
+        with translate_store_errors(self.path):
             self._store.optimize(keep_days=keep_days)
 
     def info(self) -> dict[str, Any]:
@@ -452,7 +456,7 @@ class Archive:
 
         bytes: of its folder; None if the records are elsewhere.
         """
-        with told(self.path):
+        with translate_store_errors(self.path):
             version = getattr(self._store, "version", None)
         return {
             "path": str(self.path),
@@ -489,7 +493,7 @@ class Archive:
         """
         encoding = self.encoder.encode(images)
         metric = metric_named(self.metric)
-        vectors = compared(encoding, metric)
+        vectors = vectors_for_metric(encoding, metric)
         wanted = (len(images), metric.width(self.dimension))
         if vectors is None or vectors.shape != wanted:
             got = "none" if vectors is None else f"an array of shape {vectors.shape}"

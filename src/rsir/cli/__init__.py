@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from rsir.cli import archives, learn, measure, serve, sets
+from rsir.cli.printing import say
 from rsir.errors import RsirError
-from rsir.terminal import say
 
 app = typer.Typer(
     help="Content-based remote sensing image retrieval: learn, measure, search.",
@@ -53,7 +53,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve.")] = 8000,
 ) -> None:
     """Show the whole way, offline: scenes, training, archive, searches, a page."""
-    from rsir import demo as demonstration
+    from rsir.cli import demo as demonstration
 
     made = demonstration.run(out, data, say=say)
     typer.echo(str(made))

@@ -12,13 +12,13 @@ import typer
 
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, say_unknown
 from rsir.cli.options import Folder, Json, opened, print_json
+from rsir.cli.printing import progress, say
 from rsir.errors import RsirError, UsageError
-from rsir.terminal import progress, say
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.archive.imports import Columns
-    from rsir.archive.tally import Summary
+    from rsir.archive.exchange.imports import Columns
+    from rsir.archive.exchange.skipped import Summary
 
 app = typer.Typer()
 
@@ -62,7 +62,7 @@ def export_(
     as_json: Json = False,
 ) -> None:
     """Write an archive, or some of it, for other programs; GeoParquet has the embeddings too."""
-    from rsir.archive.export import export
+    from rsir.archive.exchange.export import export
 
     exported = opened(archive, version)
     filter = filter_of(bbox, within, taken, where, classes, sources)
@@ -143,7 +143,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take embeddings from Parquet files: those of `rsir export`, or made elsewhere."""
-    from rsir.archive.imports import Columns, import_parquet
+    from rsir.archive.exchange.imports import Columns, import_parquet
 
     columns = Columns(vector_column, id_column, source_column, datetime_column, geometry_column)
     target, is_new = _target(archive, files, columns, name, ranking, dimension, store)
@@ -177,7 +177,7 @@ def merge(
 ) -> None:
     """Put all images of one archive into another; of one image the newer file stays."""
     import rsir
-    from rsir.archive.merge import merge
+    from rsir.archive.exchange.merge import merge
 
     target = rsir.open(into)
     with progress("merging") as tick:
@@ -202,9 +202,9 @@ def _target(
 ) -> tuple[Archive, bool]:
     """The archive that is there, or a new one; and whether it was made here and now."""
     from rsir.archive.archive import Archive
-    from rsir.archive.creation import MadeAlreadyError
-    from rsir.archive.foreign import ForeignEncoder
-    from rsir.archive.imports import dimension_of
+    from rsir.archive.exchange.imports import dimension_of
+    from rsir.archive.folder.creation import MadeAlreadyError
+    from rsir.archive.folder.external import ExternalEncoder
 
     if name is None:
         if not archive.exists():
@@ -215,7 +215,7 @@ def _target(
         return Archive.open(archive), False
     if dimension is None:
         dimension = dimension_of(files[0], columns)
-    encoder = ForeignEncoder(name, ranking, dimension)
+    encoder = ExternalEncoder(name, ranking, dimension)
     if not archive.exists():
         with suppress(MadeAlreadyError):  # by another, since the line above
             return Archive.create(archive, encoder, store=store), True

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsir.cli.printing import say
 from rsir.errors import DataError, UsageError
-from rsir.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsir.archive.archive import Archive
-    from rsir.archive.filters import Filter
+    from rsir.store.filters.filter import Filter
     from rsir.types import Geometry
 
 _PANEL = "Which images"
@@ -91,7 +91,7 @@ def filter_of(
 
     Raises UsageError for what does not make sense, DataError for a file that cannot be read.
     """
-    from rsir.archive.filters import Filter
+    from rsir.store.filters.filter import Filter
 
     given = {
         "--bbox": bbox,
@@ -124,7 +124,7 @@ def filter_of(
 
 def of_sources(sources: Sequence[str]) -> str:
     """The condition of being cut from one of these, which are paths or uris."""
-    from rsir.geo.sources import normal
+    from rsir.sources.find import normal
 
     # A path is kept absolute; what was imported may have any name.
     names = sorted({*sources, *map(normal, sources)})
@@ -137,8 +137,8 @@ def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
 
     Such a name is NULL everywhere, so that it may be a mistake.
     """
-    from rsir.archive.conditions import condition, properties_in
-    from rsir.archive.filters import Filter
+    from rsir.store.filters.filter import Filter
+    from rsir.store.filters.sql import condition, properties_in
 
     if filter is None or filter.where is None or not len(archive):
         return []
@@ -235,8 +235,8 @@ def polygons(file: Path) -> Geometry:
     if len(found) == 1:
         alone: Geometry = found[0]
         return alone
-    from rsir.archive.filters import Filter
-    from rsir.archive.geoparquet import shapely
+    from rsir.archive.exchange.geoparquet import shapely
+    from rsir.store.filters.filter import Filter
 
     for one in found:
         Filter(geometry=one)  # says what is wrong with it

@@ -11,12 +11,12 @@ import typer
 
 from rsir.cli.filters import numbers
 from rsir.cli.options import Device, Json, print_json
+from rsir.cli.printing import print_indexed, progress
 from rsir.errors import DataError, RsirError, UsageError
-from rsir.terminal import print_indexed, progress
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.tiling import Tiling
 
 app = typer.Typer()
 
@@ -200,7 +200,7 @@ def index(
                 on_progress=tick,
             )
         else:
-            from rsir.archive.cluster import index_on_ray
+            from rsir.archive.ray import index_on_ray
 
             report = index_on_ray(
                 opened,
@@ -222,8 +222,8 @@ def index(
 
 def _opened(archive: Path, model: str | None, store: str | None, device: str) -> Archive:
     import rsir
-    from rsir.archive.about import MODEL
     from rsir.archive.archive import Archive
+    from rsir.archive.folder.manifest import MODEL
 
     if model is not None:
         return Archive.open_or_create(archive, rsir.load(model, device=device), store=store)
@@ -251,8 +251,8 @@ def _check(paths: list[str] | tuple[str, ...]) -> None:
 
 def _tiling(**given: object) -> Tiling | None:
     """The tiling of the options that are given; None, for the usual one, if none is."""
-    from rsir.geo.stretch import Stretch
-    from rsir.geo.tiling import Tiling
+    from rsir.scenes.stretch import Stretch
+    from rsir.scenes.tiling import Tiling
 
     asked = {name: value for name, value in given.items() if value is not None}
     if "stretch" in asked:

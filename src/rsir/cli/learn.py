@@ -19,8 +19,8 @@ from rsir.cli.options import (
     print_json,
     readable_only,
 )
+from rsir.cli.printing import print_timing, progress, say
 from rsir.errors import UsageError
-from rsir.terminal import print_timing, progress, say
 
 app = typer.Typer()
 
@@ -41,9 +41,9 @@ def methods(as_json: Json = False) -> None:
         }
         for name in METHODS
     ]
-    from rsir.settings import Settings
+    from rsir.training.settings import TrainingSettings
 
-    trainer = dataclasses.asdict(Settings())
+    trainer = dataclasses.asdict(TrainingSettings())
     if as_json:
         print_json({"methods": rows, "trainer": trainer})
         return
@@ -83,10 +83,10 @@ def train(
     """
     import dataclasses
 
-    from rsir import settings as trainer
-    from rsir import training
     from rsir.data import splits
     from rsir.methods import method_type
+    from rsir.training import settings as trainer
+    from rsir.training import train as training
 
     kind = method_type(method)
     chosen = parse_assignments(set_ or [])
@@ -137,8 +137,8 @@ def fit(
     Training fits it to the training images; this makes a model for another gallery.
     """
     import rsir
-    from rsir.adapt import fit_on
-    from rsir.data.images import find_images
+    from rsir.images.read import find_images
+    from rsir.models.adapt import fit_on
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:
@@ -181,9 +181,9 @@ def cost(
     """Count a method's parameters and multiply-adds; with --measure also time and storage."""
     import dataclasses
 
-    from rsir.cost import cost as count
-    from rsir.encode import Encoder
-    from rsir.model import build
+    from rsir.cost.count import cost as count
+    from rsir.models.encoder import Encoder
+    from rsir.models.model import build
 
     names = tuple(f"class {i}" for i in range(classes))
     options = parse_assignments(set_ or [])
@@ -191,7 +191,7 @@ def cost(
     found = count(built)
     timed = None
     if measure:
-        from rsir.timing import measure as time_it
+        from rsir.cost.timing import measure as time_it
 
         timed = time_it(Encoder(built, device=device), gallery=gallery, k=k)
     if as_json:

@@ -18,8 +18,8 @@ from rsir.cli.options import (
     parse_assignments,
     print_json,
 )
+from rsir.cli.printing import print_comparison, print_report, progress, say
 from rsir.errors import DataError, UsageError
-from rsir.terminal import print_comparison, print_report, progress, say
 
 if TYPE_CHECKING:
     from rsir.data.folder import LabelledSet
@@ -32,7 +32,7 @@ SHOWN = 10
 """Results of a query that the pictures show: query and top 10; the confusion counts them too."""
 
 
-class Part(StrEnum):
+class PartChoice(StrEnum):
     """Which part of a labelled set `rsir evaluate` measures."""
 
     test = "test"
@@ -61,7 +61,7 @@ def evaluate(
         Path | None, typer.Option(help="Default: the split that the model was trained on.")
     ] = None,
     part: Annotated[
-        Part | None, typer.Option(help="Default: test; all, if there is no split.")
+        PartChoice | None, typer.Option(help="Default: test; all, if there is no split.")
     ] = None,
     protocol: Annotated[
         Protocol,
@@ -103,7 +103,7 @@ def evaluate(
     import rsir
     from rsir.data import splits
     from rsir.data.near_duplicates import split_near_duplicates
-    from rsir.evaluate import evaluate as run
+    from rsir.evaluation.evaluate import evaluate as run
 
     if figures is not None:
         from rsir.figures.report import check_folder
@@ -111,16 +111,16 @@ def evaluate(
         check_folder(figures)
     encoder = rsir.load(model, device=device)
     own = (encoder.folder or Path()) / "split.csv"
-    manifest = split or (own if own.is_file() and part is not Part.all else None)
+    manifest = split or (own if own.is_file() and part is not PartChoice.all else None)
     gallery = None
     about: dict[str, Any] = {}
-    if protocol is Protocol.query_gallery and (manifest is None or part is Part.all):
+    if protocol is Protocol.query_gallery and (manifest is None or part is PartChoice.all):
         raise UsageError("query-gallery needs a --split, and a --part of it to take queries from")
     parts: Split | None = None
     if near_duplicates and manifest is None:
         raise UsageError("--near-duplicates compares the parts of a split; give one")
     if manifest is None:
-        if part not in (None, Part.all):
+        if part not in (None, PartChoice.all):
             raise UsageError(f"the part {part.value} is of a split; give one with --split")
         queries = labelled_set(data, labels)
         about["part"] = "all"
@@ -128,12 +128,12 @@ def evaluate(
         if labels is not None:
             raise UsageError("a split has its own labels; --labels goes with --part all")
         parts = splits.read(manifest)
-        chosen = (part or Part.test).parts()
+        chosen = (part or PartChoice.test).parts()
         queries = _verified(parts, data, chosen, is_own=split is None)
         if protocol is Protocol.query_gallery:
             others = tuple(p for p in splits.PARTS if p not in chosen)
             gallery = _verified(parts, data, others, is_own=split is None)
-        about |= {"part": (part or Part.test).value, "split_hash": parts.hash}
+        about |= {"part": (part or PartChoice.test).value, "split_hash": parts.hash}
     with progress("encoding") as tick:
         report = run(
             encoder,
@@ -176,8 +176,8 @@ def compare(
     """Test whether two models differ on the same queries, measure by measure."""
     import dataclasses
 
-    from rsir.statistics import compare as test
-    from rsir.statistics import paired, read_per_query
+    from rsir.evaluation.statistics import compare as test
+    from rsir.evaluation.statistics import paired, read_per_query
 
     a, b = paired(read_per_query(first), read_per_query(second))
     usual = [name for name in ("map", "anmrr", "r_at_1") if name in a.values]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsir.cli.printing import say
 from rsir.errors import UsageError
-from rsir.terminal import say
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive

@@ -26,8 +26,8 @@ from rsir.cli.filters import (
     say_unknown,
 )
 from rsir.cli.options import Folder, opened
+from rsir.cli.printing import hits_table, say
 from rsir.errors import DataError, UsageError
-from rsir.terminal import hits_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rsir.archive.archive import Archive
-    from rsir.archive.hits import Hits
-    from rsir.archive.query import ByWindow, Query, Single
+    from rsir.archive.search.hits import Hits
+    from rsir.archive.search.query_vectors import ByWindow, Query, Single
 
     Reading = Callable[[str | Path], Single]
 
@@ -227,7 +227,7 @@ def _query(
     reading: Reading,
 ) -> Query:
     """The query of what is given; UsageError if that is nothing, or more than one thing."""
-    from rsir.archive.query import ByFile, ById, Examples
+    from rsir.archive.search.query_vectors import ByFile, ById, Examples
 
     asked: list[Single] = [] if part is None else [part]
     if image is not None:
@@ -257,15 +257,15 @@ def _query(
 
 
 def _example(reading: Reading, text: str) -> Single:
-    from rsir.archive.query import ById
+    from rsir.archive.search.query_vectors import ById
 
     return ById(text.removeprefix("id:")) if text.startswith("id:") else reading(text)
 
 
 def _reading(bands: str | None, stretch: str | None) -> Reading:
     """What an image file becomes as a query: a path, or one with bands and a stretch."""
-    from rsir.archive.query import ByFile
-    from rsir.geo.tiling import Tiling
+    from rsir.archive.search.query_vectors import ByFile
+    from rsir.scenes.tiling import Tiling
 
     if bands is None and stretch is None:
         return Path
@@ -297,8 +297,8 @@ def _window(
     point: str | None,
     size: float | None,
 ) -> ByWindow:
-    from rsir.archive.filters import Filter
-    from rsir.archive.query import ByWindow
+    from rsir.archive.search.query_vectors import ByWindow
+    from rsir.store.filters.filter import Filter
 
     if scene is None:
         raise UsageError("--window, --scene-bbox, --point and --size are parts of a --scene")
@@ -321,7 +321,7 @@ def _window(
 
 
 def _needs_model(query: Query) -> bool:
-    from rsir.archive.query import ByFile, ByWindow, Examples
+    from rsir.archive.search.query_vectors import ByFile, ByWindow, Examples
 
     parts = query.parts() if isinstance(query, Examples) else [query]
     return any(isinstance(part, Path | ByFile | ByWindow) for part in parts)
@@ -334,7 +334,7 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
         return json.dumps([hit.to_dict() for hit in hits], indent=2, ensure_ascii=False)
     if format is Format.html:
         return _page(archive, hits)
-    from rsir.archive import features
+    from rsir.archive.exchange import features
 
     if format is Format.csv:
         return features.table(hits)
@@ -343,8 +343,8 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 
 def _page(archive: Archive, hits: Hits) -> str:
     """A page of the hits, with a picture of the query if it is one."""
-    from rsir import gallery
-    from rsir.archive.query import (
+    from rsir.archive.pictures import cards as gallery
+    from rsir.archive.search.query_vectors import (
         ByFile,
         ById,
         ByWindow,

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from rsir.cli.printing import say
 from rsir.errors import MissingExtraError, UsageError
-from rsir.terminal import say
 
 app = typer.Typer()
 
@@ -57,12 +57,12 @@ def serve(
         if (error.name or "").startswith("rsir"):
             raise
         raise MissingExtraError("rsir serve", "web") from error
-    from rsir.web.service import opened
-    from rsir.web.settings import Settings
+    from rsir.web.service.service import opened
+    from rsir.web.service.settings import ServiceSettings
 
     loopback = host in ("localhost", "127.0.0.1", "::1")
     hosts = tuple(name.lower() for name in allow_host or ())
-    settings = Settings(
+    settings = ServiceSettings(
         api_key=_key(key_file),
         allow_add=tuple(allow_add or ()),
         allow_remote=allow_remote,

@@ -15,7 +15,7 @@ app = typer.Typer(help="The benchmark sets: list, check, fetch.", no_args_is_hel
 @app.command("list")
 def datasets_list(as_json: Json = False) -> None:
     """List the benchmark sets: classes, images, size, licence."""
-    from rsir.data import catalog
+    from rsir.data.catalog import entries as catalog
 
     entries = catalog.ENTRIES.values()
     if as_json:
@@ -37,8 +37,8 @@ def datasets_check(
     root: Annotated[Path, typer.Argument(help="Folder that it was unpacked in.")],
 ) -> None:
     """Say what of a set is missing, extra or corrupt."""
-    from rsir.data.catalog import get
-    from rsir.data.catalog_check import check
+    from rsir.data.catalog.check import check
+    from rsir.data.catalog.entries import get
 
     report = check(get(name), root)
     for line in report.lines:
@@ -53,7 +53,7 @@ def datasets_fetch(
     root: Annotated[Path, typer.Argument(help="Folder to unpack it in.")],
 ) -> None:
     """Download a set, where it can be had, and check it."""
-    from rsir.data.catalog import get
-    from rsir.data.catalog_fetch import fetch
+    from rsir.data.catalog.entries import get
+    from rsir.data.catalog.fetch import fetch
 
     typer.echo(f"{name} is in {fetch(get(name), root)}")

@@ -10,8 +10,8 @@ import typer
 
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, unknown_names
 from rsir.cli.options import Folder, Json, print_json
+from rsir.cli.printing import confirm, say
 from rsir.errors import ArchiveError, UsageError
-from rsir.terminal import confirm, say
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
@@ -113,7 +113,7 @@ def prune(
 ) -> None:
     """Forget the images whose files are gone."""
     import rsir
-    from rsir.archive.pruning import AllGoneError
+    from rsir.archive.indexing.pruning import AllGoneError
 
     try:
         gone = rsir.open(archive).prune(everything=everything)
@@ -161,7 +161,7 @@ def restore(
 
 def _some_names(archive: Archive) -> list[str]:
     """Names of properties that the first images have."""
-    from rsir.archive.filters import Filter
+    from rsir.store.filters.filter import Filter
 
     first = islice(archive.records(Filter()), _LOOKED_AT)
     return sorted({name for record in first for name in record.properties})

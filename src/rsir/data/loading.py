@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rsir.data.folder import LabelledSet
-from rsir.data.images import read_pixels
 from rsir.data.samplers import Draw
 from rsir.data.transforms import Augmentation, InputSpec
 from rsir.errors import DataError, ImageError
+from rsir.images.read import read_pixels
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsir.data.images import read_pixels
 from rsir.data.splits import PARTS, Part, Split
 from rsir.errors import ImageError, UsageError
+from rsir.images.read import read_pixels
 
 THUMBNAIL = 64
 """Side of the grey thumbnail that is hashed; four times FREQUENCIES as in Zauner (2010), who takes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rsir.figures.style import Picture, blank, drawn, percent, shown
 
 if TYPE_CHECKING:
-    from rsir.evaluate import Details
+    from rsir.evaluation.evaluate import Details
 
 NAMED = 8
 """Pairs that are named in words; our choice."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
-"""Curves by name, each of equally long lists, as `rsir.scoring.Curves.to_dict` gives them."""
+"""Curves by name, each of equally long lists, as `rsir.evaluation.scoring.Curves.to_dict` gives
+them."""
 MOST_CLASSES = 60
 """Bars of one picture; our choice: a page high. The catalogue's largest set has 45 classes."""
 

@@ -13,7 +13,7 @@ from rsir.figures.style import COLOURS, MARKERS, Picture, blank, drawn, needed, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rsir.evaluate import Details
+    from rsir.evaluation.evaluate import Details
 
 MOST_POINTS = 2000
 """Our choice: some ten seconds of t-SNE on one core, and single points can still be seen."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from rsir.data.loading import read_ahead
-from rsir.encode import Encoder
-from rsir.evaluate import Details
-from rsir.explain import explain
+from rsir.evaluation.evaluate import Details
 from rsir.figures.strips import HeatMap, chosen
+from rsir.models.encoder import Encoder
+from rsir.models.explain import explain
 
 
 def heat_maps(encoder: Encoder, details: Details) -> dict[int, HeatMap]:

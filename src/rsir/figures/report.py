@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsir.errors import UsageError
+from rsir.evaluation.metrics.names import measure_name
 from rsir.figures.confusion import confusion_matrix
 from rsir.figures.curves import class_bars, hamming_radius, precision_recall, retrieved
 from rsir.figures.embeddings import embedding_map
 from rsir.figures.strips import HeatMap, chosen, overlay, strip
 from rsir.figures.style import Picture, needed
-from rsir.metrics.names import measure_name
 
 if TYPE_CHECKING:
-    from rsir.evaluate import Details, Report
+    from rsir.evaluation.evaluate import Details, Report
 
 PAGE = "report.html"
 MOST_SKIPPED = 200
@@ -113,7 +113,7 @@ def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
     from jinja2 import Environment
 
     import rsir
-    from rsir.evaluate import DEFINITIONS, PROTOCOLS
+    from rsir.evaluation.evaluate import DEFINITIONS, PROTOCOLS
 
     method = str(report.model.get("method", "a model"))
     columns = [name for name in _CLASS_COLUMNS if name in report.metrics]

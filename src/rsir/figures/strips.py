@@ -18,13 +18,13 @@ from rsir.figures.style import RIGHT, WRONG, Picture, blank, drawn, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rsir.evaluate import Details
+    from rsir.evaluation.evaluate import Details
 
 SHOWN = 10
 """Results of a strip: what the papers show."""
 CLASSES = 8
 """Classes of which one query is shown; our choice, a few screens."""
-_SIDE = 256  # longest side of a thumbnail in pixels, as in `rsir.gallery`
+_SIDE = 256  # longest side of a thumbnail in pixels, as in `rsir.archive.pictures.cards`
 # Inches from one thumbnail to the next, between two, and of the line above each.
 _STEP_X, _STEP_Y, _GAP, _LINE = 1.32, 1.8, 0.08, 0.2
 _COLUMNS = 5  # of results, so that two rows of them are as high as the query
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """What a model looked at, e.g. by `rsir.explain.explain`.
+    """What a model looked at, e.g. by `rsir.models.explain.explain`.
 
     pixels: (C, H, W) uint8, the image as the model's input; heat: (H, W) float32 in [0, 1].
     """
@@ -205,7 +205,7 @@ def _thumbnail(file: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, at most _SIDE high and wide."""
     from PIL import Image
 
-    from rsir.data.images import read_pixels
+    from rsir.images.read import read_pixels
 
     picture = Image.fromarray(read_pixels(file).transpose(1, 2, 0))
     picture.thumbnail((_SIDE, _SIDE))

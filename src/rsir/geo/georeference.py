@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsir.errors import MissingExtraError
-from rsir.geo import tiff
+from rsir.geo import tiff_tags as tiff
 from rsir.geo.footprint import bounds, footprint, is_flat
 from rsir.types import Bounds, Geometry
 

@@ -84,7 +84,7 @@ class Method(nn.Module, ABC):
     def pools(self) -> list[nn.Module]:
         """What reads the last maps (B, C, h, w), its first argument: its own modules named `pool`.
 
-        It is at these maps that `rsir.explain` looks.
+        It is at these maps that `rsir.models.explain` looks.
         """
         modules = self.named_modules()
         own = ((name, module) for name, module in modules if not name.startswith("backbone."))
@@ -98,5 +98,6 @@ class Method(nn.Module, ABC):
         return None
 
     def learner(self) -> GalleryLearner | None:
-        """What of it learns from a gallery without labels (`rsir.adapt`); None if nothing does."""
+        """What of it learns from a gallery without labels (`rsir.models.adapt`); None if nothing
+        does."""
         return None

@@ -78,7 +78,7 @@ class JSRT(Method):
     Trained as a classifier. The paper gives no activation between FC1 and FC2, so there is none.
 
     The PCA is fitted after training, without labels: to the training images at first, to the
-    gallery that is searched with `rsir fit` (`rsir.adapt`), as the paper does. Until it is
+    gallery that is searched with `rsir fit` (`rsir.models.adapt`), as the paper does. Until it is
     fitted, in training, the embedding is FC1's whole output.
     """
 

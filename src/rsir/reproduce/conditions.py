@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from rsir.data import splits
 from rsir.errors import UsageError
-from rsir.evaluate import DEFINITIONS, PROTOCOLS
+from rsir.evaluation.evaluate import DEFINITIONS, PROTOCOLS
 from rsir.reproduce.provenance import machine, named, version
 from rsir.reproduce.side_by_side import COSTS
 from rsir.reproduce.table import PaperTable, Row, no_method
-from rsir.settings import Settings
+from rsir.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from rsir.reproduce.runs import Bench
+    from rsir.reproduce.runs import Experiment
 
 COST_DEFINITIONS = {
-    "parameters": "numbers that the embedding depends on (`rsir.cost`)",
-    "multiply_adds": "of one forward pass, a product with an addition is 1 (`rsir.cost`)",
-    "bytes_per_image": "of the vector or code that is stored and compared (`rsir.timing`)",
-    "ms_per_image": "median, one image in memory to its encoding (`rsir.timing`)",
+    "parameters": "numbers that the embedding depends on (`rsir.cost.count`)",
+    "multiply_adds": "of one forward pass, a product with an addition is 1 (`rsir.cost.count`)",
+    "bytes_per_image": "of the vector or code that is stored and compared (`rsir.cost.timing`)",
+    "ms_per_image": "median, one image in memory to its encoding (`rsir.cost.timing`)",
     "ms_per_query": "median, one encoded query to its 100 nearest, exactly, on the CPU, among as "
-    "many random encodings as the set has images to be searched (`rsir.timing`)",
+    "many random encodings as the set has images to be searched (`rsir.cost.timing`)",
 }
 QUICK_CLASSES, QUICK_IMAGES = 4, 12
 """Of a quick version: classes, and images of each; our choice, the fewest that all samplers and
@@ -85,7 +85,7 @@ QUICK = Conditions("test_resnet", "none", 32, epochs=1, batch_size=16, precision
 
 
 def described(
-    bench: Bench, table: PaperTable, rows: Sequence[Row], seeds: Sequence[int]
+    bench: Experiment, table: PaperTable, rows: Sequence[Row], seeds: Sequence[int]
 ) -> list[tuple[str, str]]:
     """What our numbers hold for: (subject, sentence) each."""
     asked = list(bench.results)
@@ -141,7 +141,7 @@ def described(
     return [*lines, ("The paper's protocol", " ".join(table.protocol.split()))]
 
 
-def _shared(bench: Bench, table: PaperTable, rows: Sequence[Row]) -> str:
+def _shared(bench: Experiment, table: PaperTable, rows: Sequence[Row]) -> str:
     """The conditions, and which rows differ in one because the table is about that."""
     shared = bench.conditions.values()
     size = shared["image_size"]
@@ -171,7 +171,7 @@ def _shared(bench: Bench, table: PaperTable, rows: Sequence[Row]) -> str:
     return ", ".join(parts) + but
 
 
-def _trained_with(settings: Settings) -> str:
+def _trained_with(settings: TrainingSettings) -> str:
     momentum = f" (momentum {settings.momentum:g})" if settings.optimizer == "sgd" else ""
     return (
         f"{settings.optimizer}{momentum}, learning rate {settings.lr:g}, of its own layers "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import rsir
-from rsir.model import file_sha256
+from rsir.models.model import file_sha256
 
 KNOWN = ("rsir", "torch", "commit", "cpu", "cores", "gpu")
 """What is said of where something was made."""
@@ -21,7 +21,7 @@ KNOWN = ("rsir", "torch", "commit", "cpu", "cores", "gpu")
 
 def provenance() -> dict[str, Any]:
     """Where and when something was made: rsir, torch, commit (None outside a checkout), machine."""
-    from rsir.timing import cpu_name
+    from rsir.cost.timing import cpu_name
 
     return {
         "rsir": rsir.__version__,

@@ -18,26 +18,27 @@ import numpy as np
 import torch
 
 import rsir
-from rsir import model as models
-from rsir.adapt import fit_on
-from rsir.cost import cost
-from rsir.data import catalog, folder, splits
-from rsir.data.catalog_locate import locate
+from rsir.cost.count import cost
+from rsir.data import folder, splits
+from rsir.data.catalog import entries as catalog
+from rsir.data.catalog.locate import locate
 from rsir.data.folder import LabelledSet
 from rsir.data.splits import Split
-from rsir.encode import Encoder
 from rsir.errors import DataError, RsirError, UsageError
-from rsir.evaluate import evaluate
+from rsir.evaluation.evaluate import evaluate
 from rsir.figures.style import needed
 from rsir.methods import method_type
-from rsir.model import Model
+from rsir.models import model as models
+from rsir.models.adapt import fit_on
+from rsir.models.encoder import Encoder
+from rsir.models.model import Model
 from rsir.nn.backbone import Backbone
 from rsir.reproduce.conditions import QUICK, QUICK_CLASSES, QUICK_IMAGES, Conditions, described
 from rsir.reproduce.provenance import KNOWN, is_old, machine, named, provenance
 from rsir.reproduce.side_by_side import ALSO, COSTS, Also, Cell, Comparison, Missing, in_unit
 from rsir.reproduce.table import Column, PaperTable, Row, load, no_method
-from rsir.settings import Settings, configure
-from rsir.training import train
+from rsir.training.settings import TrainingSettings, configure
+from rsir.training.train import train
 
 log = logging.getLogger("rsir")
 
@@ -62,7 +63,7 @@ class Training:
     backbone: str
     weights: str
     options: tuple[tuple[str, Any], ...]
-    settings: Settings
+    settings: TrainingSettings
     data: str
     labels: bool
     share: float
@@ -121,7 +122,7 @@ def reproduce(
         conditions = dataclasses.replace(conditions, backbone=table.backbone or "resnet50")
     _check(conditions, rows)
     _check_writable(Path(out))
-    bench = Bench(Path(data_root), Path(out), conditions, quick=quick, say=on_line or log.info)
+    bench = Experiment(Path(data_root), Path(out), conditions, quick=quick, say=on_line or log.info)
 
     plans: dict[Place, dict[int, Question]] = {}
     ours: dict[Place, list[float]] = {}
@@ -218,7 +219,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _also(
-    bench: Bench,
+    bench: Experiment,
     rows: Sequence[Row],
     columns: Mapping[str, Column],
     plans: Mapping[Place, Mapping[int, Question]],
@@ -284,7 +285,7 @@ def _wanted(row: Row, table: PaperTable) -> list[Column]:
     ]
 
 
-class Bench:
+class Experiment:
     """Image sets, splits, runs and results, each had once."""
 
     def __init__(
@@ -346,7 +347,7 @@ class Bench:
         return self.split(training.data, training.labels, training.share, training.settings.seed)
 
     def values(self, row: Row, column: Column) -> dict[str, Any]:
-        """Settings and options, flat: the shared ones, then what the table asks for."""
+        """TrainingSettings and options, flat: the shared ones, then what the table asks for."""
         shared, asked = self.conditions.values(), row.settings_for(column)
         if row.backbone:
             asked["backbone"] = row.backbone
@@ -514,7 +515,7 @@ class Bench:
         return float(found[column.measure])
 
     def _timed(self, model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-        from rsir import timing
+        from rsir.cost import timing
 
         encoder = Encoder(model)
         if self.quick:
@@ -576,7 +577,7 @@ def _value(result: Mapping[str, Any], column: Column) -> float | None:
 
 def _searched_count(column: Column) -> int:
     """How many images are searched, by the catalogue's number of images."""
-    from rsir.timing import GALLERY
+    from rsir.cost.timing import GALLERY
 
     if column.unseen is not None:
         return catalog.get(column.unseen).images

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rsir
+from rsir.evaluation.statistics import SMALLER_IS_BETTER
 from rsir.reproduce.table import Column, PaperTable
-from rsir.statistics import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ FACTORS = {"percent": 100.0, "share": 1.0, "ms": 1.0, "minutes": 1 / 60_000}
 DECIMALS = {"percent": 2, "share": 4}
 """As the papers print them; other units show four significant digits."""
 COSTS = ("parameters", "multiply_adds", "bytes_per_image", "ms_per_image", "ms_per_query")
-"""Measures of the net alone, which no seed changes (`rsir.cost`, `rsir.timing`)."""
+"""Measures of the net alone, which no seed changes (`rsir.cost.count`, `rsir.cost.timing`)."""
 ALSO = (
     "map",
     *(f"map_at_{k}_found" for k in (5, 10, 20, 100)),

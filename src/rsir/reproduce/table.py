@@ -26,7 +26,7 @@ from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Any
 
-from rsir.data import catalog
+from rsir.data.catalog import entries as catalog
 from rsir.errors import DataError, UsageError
 from rsir.methods import METHODS
 

@@ -17,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 import rsir
 from rsir.errors import RsirError, UsageError
-from rsir.web import api, probes
-from rsir.web.documentation import page_of_operations
 from rsir.web.logs import request_id
 from rsir.web.middleware import DOCUMENT_POLICY, Guard, problem_response
 from rsir.web.problems import PROBLEM_JSON
-from rsir.web.service import Service
-from rsir.web.settings import Settings
+from rsir.web.rest import api, probes
+from rsir.web.rest.documentation import page_of_operations
+from rsir.web.service.service import Service
+from rsir.web.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
@@ -33,7 +33,7 @@ _MOST_ERRORS = 20
 
 
 def create_app(
-    archives: Mapping[str, Archive], settings: Settings | None = None, *, page: bool = True
+    archives: Mapping[str, Archive], settings: ServiceSettings | None = None, *, page: bool = True
 ) -> FastAPI:
     """The service of these archives by name; `app.state.service` is its `Service`.
 

@@ -26,7 +26,7 @@ from rsir.web.problems import (
 )
 
 if TYPE_CHECKING:
-    from rsir.web.service import Service
+    from rsir.web.service.service import Service
 
 log = logging.getLogger("rsir.web")
 

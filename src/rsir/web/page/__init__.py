@@ -18,16 +18,16 @@ from fastapi.responses import JSONResponse
 from nicegui import core, ui
 
 from rsir.errors import RsirError
-from rsir.web.page.asked import asked
 from rsir.web.page.overview import Overviews
+from rsir.web.page.search_state import asked
 from rsir.web.page.uploads import Uploads, default_folder
 from rsir.web.page.view import View
 from rsir.web.problems import WrongTypeError
 
 if TYPE_CHECKING:
-    from rsir.web.service import Service
+    from rsir.web.service.service import Service
 
-HERE = Path(__file__).parent
+STATIC = Path(__file__).parent / "static"
 RECONNECT_SECONDS = 30.0
 """A tab that slept for so long goes on where it was; later it loads itself anew. Our choice."""
 TIDY_SECONDS = 900
@@ -110,7 +110,7 @@ class _Pages:
 
     async def show(self, link: str) -> None:
         """Build the page of one visitor, then answer what its address asks."""
-        style, script = ((HERE / name).read_text("utf-8") for name in ("style.css", "page.js"))
+        style, script = ((STATIC / name).read_text("utf-8") for name in ("style.css", "page.js"))
         ui.add_head_html(f"<style>{style}</style><script>{script}</script>")
         name, problem = min(self.service.archives), ""
         try:

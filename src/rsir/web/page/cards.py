@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from rsir.archive.regions import bounds_of
+from rsir.geo.geometry import bounds_of
 from rsir.types import Bounds, Geometry, Hit
 
 SIDE = 256

@@ -18,7 +18,7 @@ from nicegui.elements.leaflet import leaflet  # registers it for the map's impor
 Call = Callable[..., Any]
 
 
-class Drop(Element, component="rsir_drop.js"):
+class Drop(Element, component="static/rsir_drop.js"):
     """Where an image is chosen, dropped or pasted; events: sent (token), refused (message)."""
 
     def __init__(self, url: str, most: int) -> None:
@@ -27,7 +27,7 @@ class Drop(Element, component="rsir_drop.js"):
         having(self, url=url, most=most, label=label, accept="image/*,.tif,.tiff,.jp2")
 
 
-class Results(Element, component="rsir_results.js"):
+class Results(Element, component="static/rsir_results.js"):
     """The results; events: details, more (id), rate ({id, rating}), picked (ids)."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Results(Element, component="rsir_results.js"):
         having(self, label="Results, best first")
 
 
-class Map(Element, component="rsir_map.js"):
+class Map(Element, component="static/rsir_map.js"):
     """The map; events: ready, point, window, area (degrees), details (id)."""
 
     def __init__(self) -> None:

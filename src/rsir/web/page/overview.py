@@ -15,9 +15,9 @@ from rsir.types import Bounds
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.archive.store import Record
-    from rsir.web.scenes import Scenes
-    from rsir.web.service import Service
+    from rsir.store.base import Record
+    from rsir.web.service.scenes import Scenes
+    from rsir.web.service.service import Service
 
 EXAMPLES = 8
 """Example queries that are offered; our choice: two rows on a phone."""

@@ -9,7 +9,6 @@ from nicegui import html, ui
 
 from rsir.types import Bounds
 from rsir.web.page import cards
-from rsir.web.page.asked import Asked
 from rsir.web.page.details import Details
 from rsir.web.page.elements import (
     Map,
@@ -21,11 +20,12 @@ from rsir.web.page.elements import (
     listed,
     select,
 )
-from rsir.web.page.side import Side
+from rsir.web.page.search_state import SearchState
+from rsir.web.page.sidebar import Side
 from rsir.web.page.uploads import HOURS
 
 if TYPE_CHECKING:
-    from rsir.web.page.find import Found
+    from rsir.web.page.run_search import Found
     from rsir.web.page.view import View
 
 IDEA = "Show an image or a place, and see what else in the archive looks like it."
@@ -91,7 +91,7 @@ class Panels:
             button("", symbol="contrast", label="Light or dark", kind="quiet", script="rsirShade()")
 
     def _other_archive(self, name: str) -> None:
-        ui.navigate.to("./?" + Asked(name).link())
+        ui.navigate.to("./?" + SearchState(name).link())
 
     def _middle(self) -> None:
         view = self.view
@@ -198,7 +198,7 @@ class Panels:
 
     # -------------------------------------------------------------------------------- what it shows
 
-    def ask(self, wanted: Asked) -> None:
+    def ask(self, wanted: SearchState) -> None:
         """Show what is asked, in all controls."""
         self.trouble_box.visible = False
         self.side.ask(wanted)
@@ -250,7 +250,7 @@ class Panels:
     def _untroubled(self) -> None:
         self.trouble_box.visible = False
 
-    def rated(self, draft: Asked) -> None:
+    def rated(self, draft: SearchState) -> None:
         """Show the ratings, and whether they are searched with already."""
         given = dict.fromkeys(draft.like, 1) | dict.fromkeys(draft.unlike, -1)
         self.results.run_method("rated", given)
@@ -272,7 +272,7 @@ class Panels:
         with self.status:
             html.span(text)
 
-    def _rectangles(self, wanted: Asked) -> None:
+    def _rectangles(self, wanted: SearchState) -> None:
         if self.map is not None:
             self.map.run_method("rectangles", wanted.window, wanted.area)
 

@@ -1,6 +1,7 @@
 """One visitor's page: what happens when something on it is used.
 
-How it looks is in `panels` and style.css. What is asked is an `Asked`, which stands in the address
+How it looks is in `panels` and style.css. What is asked is an `SearchState`, which stands in the
+address
 of the page: a search is made by going to another one, and the browser's back button goes back.
 """
 
@@ -14,20 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nicegui import ui
 
-from rsir.archive import features
+from rsir.archive.exchange import features
 from rsir.errors import RsirError
 from rsir.types import Hit
 from rsir.web.page import cards
-from rsir.web.page.asked import Asked, asked, bounds_of
 from rsir.web.page.elements import say
-from rsir.web.page.find import Found, find, tile_at
 from rsir.web.page.panels import Panels
+from rsir.web.page.run_search import Found, find, tile_at
+from rsir.web.page.search_state import SearchState, asked, bounds_of
 
 if TYPE_CHECKING:
-    from rsir.archive.hits import Hits
+    from rsir.archive.search.hits import Hits
     from rsir.web.page.overview import Overview
     from rsir.web.page.uploads import Uploads
-    from rsir.web.service import Service
+    from rsir.web.service.service import Service
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class View:
         self.uploads = uploads
         self.archive = archive
         self.overview = overview
-        self.asked = Asked(archive)
+        self.asked = SearchState(archive)
         self.draft = self.asked
         """What is asked, with ratings that were not searched with yet."""
         self.hits: Hits | None = None
@@ -58,7 +59,7 @@ class View:
 
     # ------------------------------------------------------------------------------------ searches
 
-    async def go(self, wanted: Asked, *, stay: bool = False) -> None:
+    async def go(self, wanted: SearchState, *, stay: bool = False) -> None:
         """Ask for something else; the address of the page changes with it.
 
         stay: a phone goes on showing the panel that it shows.
@@ -73,7 +74,7 @@ class View:
         try:
             wanted = asked(link)
         except RsirError as error:
-            await self._answer(Asked(self.archive))
+            await self._answer(SearchState(self.archive))
             self.panels.trouble(str(error))
             return
         if wanted.archive not in ("", self.archive):
@@ -81,7 +82,7 @@ class View:
             return
         await self._answer(replace(wanted, archive=self.archive))
 
-    async def _answer(self, wanted: Asked, stay: bool = False) -> None:
+    async def _answer(self, wanted: SearchState, stay: bool = False) -> None:
         self._run += 1
         run = self._run
         self.asked = self.draft = wanted
@@ -128,7 +129,7 @@ class View:
             self.panels.trouble("That went wrong on the service; its log says why.")
         return None
 
-    def _address(self, wanted: Asked) -> str:
+    def _address(self, wanted: SearchState) -> str:
         """The part of the address that asks for it; the name of the only archive goes unsaid."""
         only = len(self.service.archives) == 1
         link = (replace(wanted, archive="") if only else wanted).link()
@@ -136,7 +137,7 @@ class View:
 
     def home(self) -> str:
         """The address of the page with nothing asked."""
-        return "./" + self._address(Asked(self.archive))
+        return "./" + self._address(SearchState(self.archive))
 
     # --------------------------------------------------------------------- what the visitor does
 

@@ -1,0 +1,1 @@
+"""Archives in and out: export, import, merge, and the file formats for them."""

@@ -1,0 +1,1 @@
+"""From sources to committed records: read ahead, encode, add, prune."""

@@ -1,0 +1,1 @@
+"""Pictures of records: thumbnails, and pages of cards."""

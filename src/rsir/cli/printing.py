@@ -1,0 +1,233 @@
+"""What a person sees in the shell: messages, progress, tables."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rsir.evaluation.metrics.names import measure_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rsir.archive.indexing.run import IndexReport
+    from rsir.archive.search.hits import Hits
+    from rsir.cost.timing import Measured
+    from rsir.evaluation.evaluate import Report
+    from rsir.evaluation.statistics import Difference
+
+PIPE_WIDTH = 140
+"""Characters of a table that does not go to a terminal: room for a path; our choice."""
+_WIDEST = 1 << 16
+"""Of a table of hits that does not: their paths are never folded."""
+
+
+def say(message: str) -> None:
+    """A message on stderr; stdout is for results."""
+    typer.echo(message, err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask on stderr; ends the command with status 1 unless the answer is yes."""
+    # typer's own writes to stdout too.
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        say("nothing is changed")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left on a terminal; a plain line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Progress as text, a line every ten seconds."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.started = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < 10:
+            return
+        self.last = now
+        rate = done / (now - self.started)
+        say(f"{self.what}: {done} of {total}, {rate:.0f} a second")
+
+
+COLUMNS = (
+    *("map", "anmrr", "r_at_1", "r_at_2", "r_at_4", "r_at_8"),
+    *("p_at_5", "p_at_10", "p_at_50", "p_at_100"),
+)
+"""Measures in the table of an evaluation; the others stand in lines below it."""
+
+
+def print_report(report: Report, *, per_class: bool) -> None:
+    """The measures as a table on stdout, with a row per class if wanted; what to know on stderr."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
+        f"{report.ranking}"
+    )
+    table.add_column("class" if per_class else "")
+    if per_class:
+        table.add_column("queries", justify="right")
+    for key in COLUMNS:
+        table.add_column(measure_name(key), justify="right")
+    if per_class:
+        for name, values in report.per_class.items():
+            cells = [f"{values[key]:.3f}" for key in COLUMNS]
+            table.add_row(Text(name), str(int(values["queries"])), *cells)
+        table.add_section()
+    cells = [f"{report.metrics[key]:.4f}" for key in COLUMNS]
+    table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
+    _print(table)
+    low, high = report.intervals["map"]
+    print(f"mAP of other queries like these: {low:.4f} … {high:.4f} (95 %)")
+    if report.best:
+        print(
+            f"mAP by the order of equal distances: {report.worst['map']:.4f} … "
+            f"{report.best['map']:.4f}"
+        )
+    for by, meaning in (("found", "found among them"), ("min", "min(R, k)"), ("all", "R")):
+        # Other papers' mAP: the AP of a short list.
+        cells = [
+            f"@{key.removeprefix('map_at_').removesuffix(by).rstrip('_')} {value:.4f}"
+            for key, value in report.metrics.items()
+            if key.startswith("map_at_") and key.endswith(by)
+        ]
+        print(f"mAP of the first k, divided by {meaning}: " + "  ".join(cells))
+    graded = [k for k in report.metrics if k.startswith(("wmap", "acg", "ndcg"))]
+    radius = [k for k in report.metrics if "_within_" in k]
+    for keys in (graded, radius):
+        if keys:
+            print("  ".join(f"{measure_name(key)} {report.metrics[key]:.4f}" for key in keys))
+    if report.queries_without_relevant:
+        what = "are left out" if report.dropped else "count 0"
+        say(f"{report.queries_without_relevant} queries have nothing relevant and {what}")
+    for line in report.leakage.lines:
+        say(line)
+    if report.near_duplicates is not None:
+        say(str(report.near_duplicates))
+    for path, reason in report.skipped:
+        say(f"skipped {path}: {reason}")
+
+
+def print_comparison(found: Mapping[str, Difference]) -> None:
+    """Two models side by side, a row for each measure, on stdout."""
+    from rich.table import Table
+
+    table = Table()
+    heads = ("first", "second", "difference", "95 %", "p", "p (Holm)", "better", "equal", "worse")
+    table.add_column("")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, d in found.items():
+        shares = (f"{100 * share:.1f} %" for share in (d.better, d.ties, d.worse))
+        low, high = d.interval
+        table.add_row(
+            measure_name(name),
+            *(f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}"),
+            *(f"{low:+.4f} … {high:+.4f}", f"{d.p_value:.4f}", f"{d.p_adjusted:.4f}"),
+            *shares,
+        )
+    _print(table)
+    queries = {d.queries for d in found.values()}
+    say(f"{max(queries)} queries; p: sign-flip permutation test of the mean difference")
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def print_timing(timed: Measured) -> None:
+    """What describing, searching and keeping images takes, medians with 5th to 95th percentile."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"{timed.device}, {timed.threads} threads; {timed.cpu}; torch {timed.torch}, "
+        f"{timed.precision}"
+    )
+    table.add_column("")
+    for head in ("median", "5 %", "95 %"):
+        table.add_column(head, justify="right")
+    searched = f"of {timed.gallery:,}, {timed.k} hits, {timed.ranking}"
+    for name, duration in (
+        ("ms per image, alone", timed.ms_per_image),
+        (f"ms per image, {timed.batch} at once", timed.ms_per_image_batched),
+        (f"ms per query {searched}", timed.ms_per_query),
+        ("… with the hits' records", timed.ms_per_search),
+    ):
+        ends = (duration.median, duration.p5, duration.p95)
+        table.add_row(name, *(f"{value:.3g}" for value in ends))
+    table.add_row("bytes per image, vector", str(timed.bytes_per_image))
+    table.add_row("bytes per image, table on disk", f"{timed.table_bytes_per_image:.0f}")
+    _print(table)
+
+
+def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
+    """What `rsir index` did on stdout, and what was skipped on stderr; count: of the archive."""
+    print(
+        f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
+        f"{len(report.skipped)} skipped, {sum(report.ignored.values())} other files ignored"
+        + (f", {len(report.masks)} masks left out" if report.masks else "")
+    )
+    left_out = sum(report.left_out.values())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in report.left_out.items())
+    print(
+        f"{report.tiles} images and tiles encoded"
+        + (f", {left_out} windows left out: {reasons}" if left_out else "")
+    )
+    print(f"{count} in {archive}")
+    for skipped in report.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+
+
+def hits_table(hits: Hits, *, fold: bool) -> str:
+    """The hits as a table, a line each; fold: within the width of the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("rank", "score", "distance", "calibrated"):
+        table.add_column(column, justify="right")
+    for column in ("id", "image"):
+        table.add_column(column, overflow="fold")
+    for rank, hit in enumerate(hits, start=1):
+        calibrated = "" if hit.calibrated is None else f"{hit.calibrated:.4f}"
+        window = hit.properties.get("window")
+        place = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
+        table.add_row(
+            *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", calibrated),
+            # Text, because a path may hold what rich takes for markup: [red].
+            *(Text(hit.id), Text(hit.source + place)),
+        )
+    text = io.StringIO()
+    Console(file=text, width=None if fold else _WIDEST).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())

@@ -1,0 +1,1 @@
+"""Published image sets: what they hold, where to get them, whether a copy is whole."""

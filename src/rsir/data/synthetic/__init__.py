@@ -1,0 +1,1 @@
+"""Generated scenes with known classes, for the demo and the tests."""

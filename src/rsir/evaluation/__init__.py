@@ -1,0 +1,1 @@
+"""Embeddings and labels to measures, with their statistics."""

@@ -1,0 +1,404 @@
+"""Encoder + labelled set → report. One evaluation that every system goes through."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import rsir
+from rsir.data.folder import LabelledSet
+from rsir.data.loading import read_ahead
+from rsir.data.near_duplicates import NearDuplicates
+from rsir.data.splits import Split
+from rsir.errors import DataError, UsageError
+from rsir.evaluation.leakage import Leakage, check
+from rsir.evaluation.metrics.groups import Order
+from rsir.evaluation.scoring import (
+    CODES,
+    RADIUS,
+    RANKINGS,
+    WITHOUT_PROBABILITIES,
+    LabelledEmbeddings,
+    Scores,
+    relevant_counts,
+    score_queries,
+)
+from rsir.evaluation.statistics import bootstrap_intervals, write_per_query
+from rsir.models.encoder import Encoder, joined
+from rsir.ranking import ADAPTIVE, name_with_classes
+from rsir.types import Encoding
+
+PROTOCOLS = {
+    "leave-one-out": "each image queries all others; a query is removed from its own ranking",
+    "query-gallery": "the queries search a gallery that holds none of them",
+}
+DEFINITIONS = {
+    "map": "mean over queries of AP = (1/R) sum of P(i) over relevant ranks i, whole ranking, "
+    "R = all relevant in the gallery; a query with R = 0 counts 0",
+    "r_at_k": "share of queries with at least one relevant image among the first k",
+    "p_at_k": "relevant among the first k, divided by k",
+    "anmrr": "mean over queries of NMRR (MPEG-7), 0 is best: K = min(4 NG, 2 max NG), a rank "
+    "beyond K counts 1.25 K; NG = relevant in the gallery; a query with NG = 0 counts 1",
+    "anmrr_k_plus_1": "the same, but a rank beyond K counts K + 1 (older software)",
+    "map_at_k_found": "mean over queries of AP@k = (1/F) sum of P(i) over relevant ranks i <= k, "
+    "F = relevant found among the first k; a query with F = 0 counts 0",
+    "map_at_k_min": "the same sum divided by min(R, k)",
+    "map_at_k_all": "the same sum divided by R",
+    "map_11_point": "mean over queries of the mean of the highest precision at any rank of at "
+    "least recall 0, 0.1 … 1",
+    "wmap": "weighted mAP: mean over queries of (1/R) sum of ACG@i over relevant ranks i",
+    "acg_at_k": "labels that the first k images share with the query, divided by k",
+    "ndcg_at_k": "DCG@k / the DCG@k of the whole gallery's best order, DCG@k = sum of "
+    "(2^shared - 1) / log2(1 + i) over ranks i <= k",
+    "ndcg_at_k_list": "the same, against the best order of the k images that were retrieved",
+    f"precision_within_{RADIUS}": f"relevant among the images within Hamming radius {RADIUS}; "
+    "an empty ball counts 0",
+    f"recall_within_{RADIUS}": "share of all relevant images that are within the radius",
+    f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant of them",
+    "relevant": "same class, or at least one label in common",
+    "ties": "items at equal distance are in random order: each measure is its expected value (of "
+    "map_11_point that of the expected curve, of ndcg_at_k_list expected DCG / expected ideal); "
+    "best and worst: its value with the most and the least relevant of them first",
+    "intervals": "95 % percentile bootstrap over queries: what other queries of this kind would "
+    "give; not other training runs, nor another gallery",
+    "adaptive-hamming": "D_a = e^(1 - p) D_h, p = the gallery image's probability of the query's "
+    "most probable class",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What an evaluation saw: what pictures and paired tests are made of.
+
+    queries, gallery: the readable images; the same set in leave-one-out. query_embeddings (Q, D),
+    gallery_embeddings (N, D) float32. per_query: {measure: (Q,) float64}. nearest (Q, k) int64
+    rows of the gallery, nearest first, without the query; distances (Q, k); k is 0 if the
+    evaluation was not asked to list any. shares (Q, L): of each class or label among the first k,
+    expected over the orders of equal distances.
+    """
+
+    queries: LabelledSet
+    gallery: LabelledSet
+    query_embeddings: NDArray[np.float32]
+    gallery_embeddings: NDArray[np.float32]
+    per_query: Mapping[str, NDArray[np.float64]]
+    nearest: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    @property
+    def query_targets(self) -> NDArray[Any]:
+        """(Q,) int64 classes, or (Q, L) uint8 labels."""
+        return self.queries.targets
+
+    @property
+    def gallery_targets(self) -> NDArray[Any]:
+        """(N,) int64 classes, or (N, L) uint8 labels."""
+        return self.gallery.targets
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found; `to_dict` is what goes into the JSON file.
+
+    metrics: means over the queries. per_class: the same for the queries of each class (of each
+    label: an image counts under all of its labels), with "queries", their number.
+    intervals: of each mean, (low, high). best, worst: the metrics for the best and the worst order
+    of items at equal distance; empty if not asked for. curves: see
+    `rsir.evaluation.scoring.Curves`.
+    dropped: whether queries without anything relevant are left out of every number.
+    leakage: queries that the model was trained on, and the like. near_duplicates: images of
+    different parts of the split that look alike; None if nobody looked.
+    details: what the numbers were made of; not in the JSON file.
+    skipped: images that could not be read, with the reason; they are in neither set.
+    """
+
+    metrics: Mapping[str, float]
+    per_class: Mapping[str, Mapping[str, float]]
+    protocol: str
+    ranking: str
+    queries: int
+    gallery: int
+    queries_without_relevant: int
+    skipped: Sequence[tuple[str, str]]
+    seconds: Mapping[str, float]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    intervals: Mapping[str, tuple[float, float]]
+    curves: Mapping[str, Mapping[str, list[float]]]
+    best: Mapping[str, float]
+    worst: Mapping[str, float]
+    dropped: bool
+    leakage: Leakage
+    details: Details = field(repr=False)
+    near_duplicates: NearDuplicates | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values, with the definition of every measure."""
+        return {
+            "format": "rsir-report/2",
+            "rsir": rsir.__version__,
+            "torch": torch.__version__,
+            "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "protocol": self.protocol,
+            "protocol_means": PROTOCOLS[self.protocol],
+            "ranking": self.ranking,
+            "queries": self.queries,
+            "gallery": self.gallery,
+            "queries_without_relevant": self.queries_without_relevant,
+            "queries_without_relevant_dropped": self.dropped,
+            "metrics": dict(self.metrics),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            **({"ties": {"best": dict(self.best), "worst": dict(self.worst)}} if self.best else {}),
+            "per_class": {name: dict(values) for name, values in self.per_class.items()},
+            "leakage": self.leakage.to_dict(),
+            "near_duplicates": self.near_duplicates and self.near_duplicates.to_dict(),
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "seconds": dict(self.seconds),
+            "curves": {name: dict(curve) for name, curve in self.curves.items()},
+            "definitions": DEFINITIONS,
+        }
+
+    def write_per_query(self, file: str | Path) -> None:
+        """Write a CSV file with every query's values: path, class, then each measure."""
+        images = self.details.queries
+        classes = ["|".join(images.labels(row)) for row in range(len(images))]
+        write_per_query(file, images.paths, classes, self.details.per_query)
+
+    def write(self, file: str | Path) -> None:
+        """Write `to_dict` as JSON."""
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        file.write_text(text, "utf-8", "backslashreplace")
+
+
+def evaluate(
+    encoder: Encoder,
+    queries: LabelledSet,
+    gallery: LabelledSet | None = None,
+    *,
+    ranking: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    ties: bool = False,
+    drop_without_relevant: bool = False,
+    nearest: int = 0,
+    split: Split | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """The report of `encoder` on a labelled set.
+
+    Without `gallery`: leave-one-out over `queries`. With it: each query searches the gallery;
+    an image may not be in both (DataError); equal files are told in `Report.leakage`, with the
+    queries that the model was trained on.
+    ranking: one of RANKINGS; the model's own by default. data: what the report says of the set.
+    ties: also the best and the worst order of items at equal distance. drop_without_relevant:
+    leave queries with nothing relevant out of every number instead of counting them 0. nearest:
+    how many of each query's results to keep in `Report.details`. split: where the sets are parts
+    of; for the model's own it tells what the model was trained on, if the model has no copy.
+    on_progress: called with (images encoded, images in all).
+    """
+    ranking = _checked_ranking(ranking or encoder.ranking, encoder)
+    if gallery is not None:
+        shared = set(queries.files) & set(gallery.files)
+        if shared:
+            raise DataError(f"{len(shared)} images are both query and gallery, e.g. {min(shared)}")
+        if queries.classes != gallery.classes:
+            raise DataError("queries and gallery must have the same list of classes")
+    total = len(queries) + (len(gallery) if gallery is not None else 0)
+
+    def advance(images_done: int) -> None:
+        if on_progress is not None:
+            on_progress(done + images_done, total)
+
+    started = time.perf_counter()
+    encoded: list[LabelledEmbeddings] = []
+    readable: list[LabelledSet] = []
+    skipped: list[tuple[str, str]] = []
+    done = 0
+    for images in (queries,) if gallery is None else (queries, gallery):
+        encoding, kept, failed = encode_set(encoder, images, on_progress=advance)
+        done += len(images)
+        skipped += failed
+        readable.append(images.subset(kept))
+        encoded.append(_described(encoding, readable[-1].targets, encoder.device))
+    encode_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    asked, searched, own = encoded[0], encoded[-1], None
+    asked_set, searched_set = readable[0], readable[-1]
+    if gallery is None:
+        own = torch.arange(len(asked), device=encoder.device)
+    relevant = relevant_counts(asked, searched, own)
+    if drop_without_relevant:
+        counted = relevant > 0
+        if not bool(counted.any()):
+            raise DataError("no query has anything relevant in the gallery")
+        asked, own = asked[counted], None if own is None else own[counted]
+        asked_set = asked_set.subset(counted.cpu().numpy())
+
+    def scored(order: Order, **more: Any) -> Scores:
+        return score_queries(asked, searched, ranking=ranking, own=own, order=order, **more)
+
+    scores = scored("expected", curves=True, nearest=nearest)
+    best, worst = (_means(scored(order)) if ties else {} for order in ("best", "worst"))
+    per_query = _measures(scores)
+    rank_seconds = time.perf_counter() - started
+    intervals = bootstrap_intervals(per_query)
+
+    return Report(
+        metrics=_means(scores),
+        per_class=_per_class(per_query, asked_set.targets, queries.classes),
+        protocol="leave-one-out" if gallery is None else "query-gallery",
+        ranking=ranking,
+        queries=len(asked),
+        gallery=len(searched) - (gallery is None),
+        queries_without_relevant=int((relevant == 0).sum()),
+        skipped=skipped,
+        seconds={"encode": encode_seconds, "rank": rank_seconds},
+        model=_model_summary(encoder),
+        data={
+            "root": "/".join(queries.root.parts[-2:]),
+            "classes": len(queries.classes),
+            **(data or {}),
+        },
+        intervals=intervals,
+        curves=scores.curves,
+        best=best,
+        worst=worst,
+        dropped=drop_without_relevant,
+        leakage=check(encoder, readable[0], None if gallery is None else readable[1], split),
+        details=Details(
+            asked_set,
+            searched_set,
+            asked.embedding.cpu().numpy(),
+            searched.embedding.cpu().numpy(),
+            scores.per_query,
+            scores.nearest,
+            scores.distances,
+            _padded(scores.shares, len(queries.classes) if nearest else 0),
+        ),
+    )
+
+
+def _padded(shares: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    """With a column of 0 for each class that no image has."""
+    return np.pad(shares, ((0, 0), (0, max(0, columns - shares.shape[1]))))
+
+
+def _measures(scores: Scores) -> dict[str, NDArray[np.float64]]:
+    """Those of each query; "relevant" is none."""
+    return {name: values for name, values in scores.per_query.items() if name != "relevant"}
+
+
+def _means(scores: Scores) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in _measures(scores).items()}
+
+
+def _checked_ranking(name: str, encoder: Encoder) -> str:
+    """One of RANKINGS for `name`, which may carry the model's number of classes.
+
+    UsageError if it does not fit the model.
+    """
+    ranking, colon, _ = name.partition(":")
+    if ranking not in RANKINGS or (colon and ranking != ADAPTIVE):
+        raise UsageError(f"ranking {name!r}: take one of {', '.join(RANKINGS)}")
+    if ranking in CODES and not encoder.hashes:
+        raise UsageError(f"ranking {name!r} compares hash codes, which the model does not give")
+    classes = len(encoder.model.classes)
+    if colon and name != name_with_classes(ADAPTIVE, classes):
+        raise UsageError(f"ranking {name!r}: the model has {classes} classes")
+    if ranking == ADAPTIVE and not _gives_probabilities(encoder):
+        raise UsageError(f"ranking {name!r} {WITHOUT_PROBABILITIES}")
+    return ranking
+
+
+def _gives_probabilities(encoder: Encoder) -> bool:
+    """Whether it gives class probabilities; looked up in the answer to one black image."""
+    if encoder.model.ranking == ADAPTIVE:
+        return True
+    spec = encoder.model.spec
+    black = torch.zeros(1, len(spec.bands), spec.size, spec.size, dtype=torch.uint8)
+    return encoder.encode_batch(black).probabilities is not None
+
+
+def _described(
+    encoding: Encoding, targets: NDArray[Any], device: torch.device
+) -> LabelledEmbeddings:
+    probabilities = encoding.probabilities
+    return LabelledEmbeddings(
+        torch.from_numpy(encoding.embedding).to(device),
+        torch.from_numpy(targets).to(device),
+        None if probabilities is None else torch.from_numpy(probabilities).to(device),
+    )
+
+
+def encode_set(
+    encoder: Encoder,
+    images: LabelledSet,
+    *,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Encoding, NDArray[np.int64], list[tuple[str, str]]]:
+    """Encoding and indices (M,) of the M readable images; (path, reason) of the rest.
+
+    Raises DataError if no image can be read.
+    """
+    parts: list[Encoding] = []
+    kept: list[int] = []
+    skipped: list[tuple[str, str]] = []
+    for start, batch in read_ahead(images.files, encoder.model.spec, encoder.batch_size):
+        readable = []
+        for index, prepared in enumerate(batch, start=start):
+            if isinstance(prepared, Tensor):
+                readable.append(prepared)
+                kept.append(index)
+            else:
+                skipped.append((images.paths[index], prepared))
+        if readable:
+            parts.append(encoder.encode_batch(torch.stack(readable)))
+        if on_progress is not None:
+            on_progress(start + len(batch))
+    if not parts:
+        first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"{images.root}: none of {len(images)} images could be read{first}")
+    return joined(parts), np.array(kept, np.int64), skipped
+
+
+def _per_class(
+    per_query: Mapping[str, NDArray[np.float64]], targets: NDArray[Any], classes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    found = {}
+    for index, name in enumerate(classes):
+        rows = targets[:, index] > 0 if targets.ndim == 2 else targets == index
+        if rows.any():
+            found[name] = {
+                "queries": int(rows.sum()),
+                **{k: float(v[rows].mean()) for k, v in per_query.items()},
+            }
+    return found
+
+
+def _model_summary(encoder: Encoder) -> dict[str, Any]:
+    model = encoder.model
+    return {
+        "fingerprint": encoder.fingerprint,
+        "method": model.method,
+        "options": dict(model.options),
+        "backbone": model.backbone,
+        "input_size": model.spec.size,
+        "dimension": model.dimension,
+        "training": dict(model.training),
+    }

@@ -1,0 +1,439 @@
+"""How sure a mean over queries is, whether two models differ, and the file of values per query.
+
+A measure is (Q,) float64, one value per query; NaN where it does not apply to the query, which is
+then left out of that measure. All of this speaks of the choice of queries alone, as if they were
+drawn independently: another gallery, or another training of the same model, may move a mean by
+more than its interval.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import DataError, UsageError
+
+Values = NDArray[np.float64]
+
+SMALLER_IS_BETTER = frozenset({"anmrr", "anmrr_k_plus_1"})
+"""Measures of `rsir.evaluation.evaluate` of which less is better; of all others, more."""
+LEVEL = 0.95
+"""Of the intervals: the field's habit."""
+RESAMPLES = 2000
+"""Of the bootstrap; our choice, at least the 1,000 of Efron & Tibshirani 1993, chapter 13."""
+PERMUTATIONS = 9999
+"""Of the test; our choice: the smallest p-value is then 1/10,000."""
+ROUNDING = 1e-12
+"""Values this close, relatively or absolutely, are equal; our choice: far above what the order of
+a sum does to a measure, far below what one image does to it."""
+BLOCK_BYTES = 16 * 2**20
+"""Memory for one block of resamples or of signs; our choice. Both take a few such blocks."""
+KEYS = ("path", "class")
+"""The first columns of a file of values per query."""
+NUMBER = re.compile(r"nan|[-+.0-9eE]+")
+"""What may be in a cell of values: float() takes much more, such as "1_000" or "infinity"."""
+SHOWN = 5
+"""How many offenders a message names before it only counts them; our choice."""
+
+
+def bootstrap_intervals(
+    per_query: Mapping[str, Values],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """The interval (low, high) of the mean of each measure: percentile bootstrap over queries.
+
+    per_query: name → (Q,) float64. level: share of such intervals, above 0 and below 1, that hold
+    the mean over all possible queries. Measures that apply to the same queries see the same
+    resamples, whatever others there are. `query_counts` says how many queries each mean is of.
+
+    One query, or equal values, give that value twice; no query gives NaN twice. With few queries
+    percentile intervals are too narrow: of 10 normal values, one at 0.95 holds the truth in 91 %.
+    Raises UsageError for values that are infinite or of different lengths.
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    _check_options(level=level, resamples=resamples, seed=seed)
+    values = _checked(per_query)
+    alike: dict[bytes, list[str]] = {}
+    for name, of_queries in values.items():
+        alike.setdefault(np.isnan(of_queries).tobytes(), []).append(name)
+    intervals: dict[str, tuple[float, float]] = {}
+    for names in alike.values():
+        applies = ~np.isnan(values[names[0]])
+        rows = np.stack([values[name][applies] for name in names])
+        intervals |= zip(names, _percentiles(rows, level, resamples, seed), strict=True)
+    return {name: intervals[name] for name in values}
+
+
+def query_counts(per_query: Mapping[str, Values]) -> dict[str, int]:
+    """How many queries each measure, (Q,) float64, applies to: those that are not NaN."""
+    return {name: int((~np.isnan(v)).sum()) for name, v in _checked(per_query).items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One measure of two models, a and b, over the same queries.
+
+    mean_a, mean_b; difference: mean_b - mean_a, with its bootstrap interval (low, high).
+    p_value: of the hypothesis that the models are alike, two-sided; p_adjusted: Holm's, for all
+    measures compared at once. queries: how many have the measure by both models.
+    better, ties, worse: shares of them, 0 … 1, on which b is better than a, equal, worse.
+    """
+
+    mean_a: float
+    mean_b: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+    queries: int
+    better: float
+    ties: float
+    worse: float
+
+
+def compare(
+    a: Mapping[str, Values],
+    b: Mapping[str, Values],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    smaller_is_better: Collection[str] = SMALLER_IS_BETTER,
+) -> dict[str, Difference]:
+    """What b changes against a, per measure: a paired bootstrap and a paired permutation test.
+
+    a, b: name → (Q,) float64, the same measures of the same queries in the same order (`paired`).
+    A query with NaN in either is left out. Values that differ by rounding are ties.
+
+    p_value: two-sided sign-flip test of the mean difference. If the models are alike, each query
+    could as well have given its two values to them the other way round; p is the share of such
+    exchanges with at least the mean difference that was seen. All 2^n of them are counted where
+    they are no more than `permutations` (n queries that differ; 13 by default); otherwise that many
+    are drawn, and the one that was seen is counted too, so that p is never 0.
+    p_adjusted: the same after Holm's correction; below 0.05 for any measure at most once in twenty
+    comparisons of models that are alike. Every measure counts: hand in those that you look at.
+
+    Raises UsageError for other measures or numbers of queries in b than in a.
+    Sources: Smucker, Allan & Carterette, "A comparison of statistical significance tests for
+    information retrieval evaluation", CIKM 2007; Phipson & Smyth, "Permutation p-values should
+    never be zero", SAGMB 2010; Holm, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 1979.
+    """
+    _check_options(level=level, resamples=resamples, permutations=permutations, seed=seed)
+    of_a, of_b = _checked(a), _checked(b)
+    if only := sorted(of_a.keys() ^ of_b.keys()):
+        raise UsageError(f"compare the same measures of both models; only one has {_some(only)}")
+    if not of_a:
+        return {}
+    _checked(
+        {"the first model": next(iter(of_a.values())), "the second": next(iter(of_b.values()))}
+    )
+
+    changes = {name: _changes(of_a[name], of_b[name]) for name in of_a}
+    intervals = bootstrap_intervals(changes, level=level, resamples=resamples, seed=seed)
+    columns = np.stack([np.nan_to_num(change) for change in changes.values()], axis=1)
+    p_values = _sign_flip_p_values(columns, permutations, seed)
+    found = {}
+    for name, p, adjusted in zip(changes, p_values, holm(p_values), strict=True):
+        both = ~np.isnan(changes[name])
+        change = changes[name][both]
+        gain = -change if name in smaller_is_better else change
+        found[name] = Difference(
+            mean_a=_mean(of_a[name][both]),
+            mean_b=_mean(of_b[name][both]),
+            difference=_mean(change),
+            interval=intervals[name],
+            p_value=float(p),
+            p_adjusted=float(adjusted),
+            queries=len(change),
+            better=_share(gain > 0),
+            ties=_share(gain == 0),
+            worse=_share(gain < 0),
+        )
+    return found
+
+
+def holm(p_values: Values) -> Values:
+    """(M,) p-values → (M,) adjusted by Holm's step-down procedure (1979), in the given order.
+
+    The smallest is multiplied by M, the next by M - 1 …; none is below a smaller one's, nor
+    above 1.
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+@dataclass(frozen=True, eq=False)
+class PerQuery:
+    """What every query scored: paths and classes (Q,), values: measure → (Q,) float64.
+
+    paths: the queries' names, each once. classes: of what they show, as text.
+    Raises UsageError for no queries, a path given twice, infinite values, unequal lengths.
+    """
+
+    paths: tuple[str, ...]
+    classes: tuple[str, ...]
+    values: Mapping[str, Values]
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise UsageError("there are no queries")
+        if len(self.classes) != len(self.paths):
+            raise UsageError(f"{len(self.paths)} queries but {len(self.classes)} classes")
+        if twice := [path for path, n in Counter(self.paths).items() if n > 1]:
+            raise UsageError(f"each query must be there once; more than once: {_some(twice)}")
+        for name, values in _checked(self.values).items():
+            if len(values) != len(self.paths):
+                raise UsageError(f"{len(self.paths)} queries but {len(values)} values of {name}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
+    """Both with the queries, and the measures that both have, in a's order: for `compare`.
+
+    Raises UsageError naming queries that are in only one of them, or of another class in the
+    other; and if no measure is in both.
+    """
+    place = {path: row for row, path in enumerate(b.paths)}
+    only_a = [path for path in a.paths if path not in place]
+    only_b = sorted(place.keys() - set(a.paths))
+    lone = [
+        f"only in the {which}: {_some(paths)}"
+        for which, paths in (("first", only_a), ("second", only_b))
+        if paths
+    ]
+    if lone:
+        raise UsageError(
+            f"the two must score the same queries; {'; '.join(lone)}. Evaluate both models on the "
+            "same split"
+        )
+    order = np.array([place[path] for path in a.paths])
+    classes = tuple(b.classes[row] for row in order)
+    moved = [p for p, one, other in zip(a.paths, a.classes, classes, strict=True) if one != other]
+    if moved:
+        raise UsageError(
+            f"the two must score the same queries; of different classes: {_some(moved)}. Evaluate "
+            "both models on the same labels"
+        )
+    shared = [name for name in a.values if name in b.values]
+    if not shared:
+        raise UsageError("the two have no measure in common; evaluate both models anew")
+    return (
+        PerQuery(a.paths, a.classes, {name: a.values[name] for name in shared}),
+        PerQuery(a.paths, classes, {name: b.values[name][order] for name in shared}),
+    )
+
+
+def write_per_query(
+    path: str | Path, paths: Sequence[str], classes: Sequence[str], values: Mapping[str, Values]
+) -> None:
+    """Write a CSV file with a header: path, class, then a column per measure; it appears whole.
+
+    UTF-8; text in quotes, numbers to the last bit, nan where a measure does not apply.
+    paths, classes, values: as in `PerQuery`, whose errors it raises; DataError if the file cannot
+    be written.
+    """
+    table = PerQuery(tuple(paths), tuple(classes), values)
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    columns = [np.asarray(column, np.float64).tolist() for column in values.values()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+                writer.writerow((*KEYS, *values))
+                writer.writerows(zip(table.paths, table.classes, *columns, strict=True))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}: cannot hold a name that is not UTF-8: {error.object!r}"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_per_query(path: str | Path) -> PerQuery:
+    """The values in a file that `write_per_query` wrote, in the file's order.
+
+    Raises DataError naming the line that is malformed or gives a query again.
+    """
+    path = Path(path)
+    rows: list[tuple[str, str, list[float]]] = []
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                header = next(reader, [])
+                measures = _measures(header, f"{path}, line 1")
+                for cells in reader:
+                    where = f"{path}, line {reader.line_num}"
+                    if len(cells) != len(header):
+                        raise DataError(f"{where}: {len(cells)} columns, not {len(header)}")
+                    query, label, *numbers = cells
+                    if query in lines:
+                        raise DataError(f"{where}: {query} is in line {lines[query]} too")
+                    lines[query] = reader.line_num
+                    rows.append((query, label, [_number(cell, where) for cell in numbers]))
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason})"
+                ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not rows:
+        raise DataError(f"{path}: a header but no queries")
+    paths, classes, numbers_of = zip(*rows, strict=True)
+    table = np.array(numbers_of, np.float64)
+    return PerQuery(paths, classes, {name: table[:, i] for i, name in enumerate(measures)})
+
+
+def _percentiles(
+    rows: Values, level: float, resamples: int, seed: int
+) -> list[tuple[float, float]]:
+    """An interval for each of (M, n) rows without NaN, all with the same resamples."""
+    n = rows.shape[1]
+    if n < 2:
+        return [(float(row.sum()), float(row.sum())) if n else (math.nan, math.nan) for row in rows]
+    from scipy.stats import bootstrap
+
+    # Around the first value, so that equal values are zeros and their mean is that value exactly.
+    first = rows[:, :1]
+    interval = bootstrap(
+        (rows - first,),
+        np.mean,
+        vectorized=True,
+        axis=-1,
+        n_resamples=resamples,
+        batch=max(1, BLOCK_BYTES // (8 * rows.size)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    low, high = (first[:, 0] + end for end in interval)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _changes(a: Values, b: Values) -> Values:
+    """(Q,) b - a; 0 where they differ by rounding alone, NaN where either is."""
+    return np.where(np.isclose(a, b, rtol=ROUNDING, atol=ROUNDING), 0.0, b - a)
+
+
+def _sign_flip_p_values(changes: Values, permutations: int, seed: int) -> Values:
+    """(Q, M) differences → (M,) two-sided p-values; the same signs for all measures.
+
+    scipy.stats.permutation_test does the same by moving values about, a hundred times slower for
+    10,000 queries. A difference of 0 has no sign to flip, so such queries change nothing.
+    """
+    differing = (changes != 0).sum(axis=0)
+    # With floats, for sums of the same values in another order must count as equal.
+    wanted = np.abs(changes.sum(axis=0)) - ROUNDING * np.abs(changes).sum(axis=0)
+    p_values = np.empty(len(wanted))
+    # 2^n ≤ permutations.
+    exact = differing < permutations.bit_length()
+    for m in np.flatnonzero(exact):
+        sums = np.zeros(1)
+        for change in changes[changes[:, m] != 0, m]:
+            sums = np.concatenate([sums - change, sums + change])
+        p_values[m] = _share(np.abs(sums) >= wanted[m])
+    if exact.all():
+        return p_values
+
+    drawn, wanted = changes[:, ~exact], wanted[~exact]
+    rng = np.random.default_rng(seed)
+    block = max(1, BLOCK_BYTES // (8 * len(changes)))
+    as_large = np.zeros(len(wanted), np.int64)
+    for start in range(0, permutations, block):
+        size = (min(block, permutations - start), len(changes))
+        signs = 1.0 - 2.0 * rng.integers(2, size=size, dtype=np.int8)
+        as_large += (np.abs(signs @ drawn) >= wanted).sum(axis=0)
+    p_values[~exact] = (as_large + 1) / (permutations + 1)
+    return p_values
+
+
+def _mean(values: Values) -> float:
+    """The mean, exactly the value where all are equal; NaN of none."""
+    return float(values[0] + (values - values[0]).mean()) if len(values) else math.nan
+
+
+def _share(which: NDArray[np.bool_]) -> float:
+    """The share that is true; 0 of none."""
+    return float(which.sum() / max(1, len(which)))
+
+
+def _checked(per_query: Mapping[str, Values]) -> dict[str, Values]:
+    """The measures as float64; UsageError unless all are (Q,), for the same Q, and not infinite."""
+    values = {name: np.asarray(v, np.float64) for name, v in per_query.items()}
+    for name, of_queries in values.items():
+        if of_queries.ndim != 1:
+            raise UsageError(f"{name}: give one value per query, not shape {of_queries.shape}")
+        if np.isinf(of_queries).any():
+            raise UsageError(f"{name}: infinite values have no mean; give NaN where none applies")
+    lengths = {name: len(of_queries) for name, of_queries in values.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise UsageError(f"give values for the same queries; numbers of queries: {found}")
+    return values
+
+
+def _check_options(
+    *, level: float, resamples: int, permutations: int = PERMUTATIONS, seed: int
+) -> None:
+    if not 0 < level < 1:
+        raise UsageError(f"level must be above 0 and below 1, such as 0.95, not {level}")
+    if resamples < 2:
+        raise UsageError(f"resamples must be at least 2, not {resamples}")
+    if permutations < 1:
+        raise UsageError(f"permutations must be at least 1, not {permutations}")
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, not {seed}")
+
+
+def _measures(header: list[str], where: str) -> list[str]:
+    """The names of the measures in a file's first line."""
+    if tuple(header[: len(KEYS)]) != KEYS:
+        raise DataError(f"{where}: the header must begin with {','.join(KEYS)}")
+    measures = header[len(KEYS) :]
+    if twice := [name for name, n in Counter(measures).items() if n > 1]:
+        raise DataError(f"{where}: the column {twice[0]!r} given twice")
+    return measures
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        number = float(cell) if NUMBER.fullmatch(cell) else math.inf
+    except ValueError:
+        number = math.inf
+    if math.isinf(number):
+        raise DataError(f"{where}: {cell!r} is no number; write nan where a measure does not apply")
+    return number
+
+
+def _some(names: Sequence[str]) -> str:
+    """'3 (a, b, c)', the first few by name."""
+    return f"{len(names)} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"

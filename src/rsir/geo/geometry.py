@@ -1,0 +1,217 @@
+"""Places: the bounds of a footprint, and which footprints a region touches."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import MissingExtraError, UsageError
+from rsir.store.filters.fields import NUMBER, Columns, kind_of
+from rsir.types import Bounds, Geometry
+
+
+def bounds_of(geometry: Geometry | None) -> Bounds | None:
+    """(west, south, east, north) of a GeoJSON geometry; None for none, or an empty one.
+
+    Raises UsageError for what is not a geometry: another type, coordinates of another depth,
+    values that are not finite, a ring that is not closed.
+    """
+    if geometry is None:
+        return None
+    positions: list[Any] = []
+    try:
+        _collect(geometry, positions)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{_short(geometry)} is not a GeoJSON geometry ({error}); see RFC 7946, section 3.1"
+        ) from error
+    if not positions:
+        return None
+    longitudes = [float(position[0]) for position in positions]
+    latitudes = [float(position[1]) for position in positions]
+    return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
+
+
+_TURNS = 540
+"""Degrees: so far longitudes go that were not cut at the antimeridian. Our choice."""
+
+_DEPTHS = {
+    "Point": 0,
+    "MultiPoint": 1,
+    "LineString": 1,
+    "MultiLineString": 2,
+    "Polygon": 2,
+    "MultiPolygon": 3,
+}
+"""How deep the coordinates of a geometry are nested."""
+
+
+def _collect(geometry: Mapping[str, Any], positions: list[Any]) -> None:
+    kind = geometry["type"]
+    if kind == "GeometryCollection":
+        for part in geometry["geometries"]:
+            _collect(part, positions)
+        return
+    if kind not in _DEPTHS:
+        raise ValueError(f"its type is {kind!r}")
+    if kind == "Point" and not geometry["coordinates"]:
+        return  # RFC 7946 section 3.1: empty
+    closed = "Polygon" in kind
+    fewest = 4 if closed else 2 if "Line" in kind else 0
+    _walk(geometry["coordinates"], _DEPTHS[kind], closed, fewest, positions)
+
+
+def _walk(values: Any, depth: int, closed: bool, fewest: int, positions: list[Any]) -> None:
+    if not isinstance(values, list | tuple):
+        raise TypeError("coordinates that are no array")
+    if depth == 0:
+        if len(values) < 2 or not all(
+            kind_of(value) == NUMBER and math.isfinite(value) for value in values
+        ):
+            raise ValueError(f"{values!r} is no position")
+        positions.append(values)
+        return
+    if depth == 1 and len(values) < fewest:
+        raise ValueError(f"a line or ring of {len(values)} positions")
+    for value in values:
+        _walk(value, depth - 1, closed, fewest, positions)
+    if depth == 1 and closed and list(values[0]) != list(values[-1]):
+        raise ValueError("a ring that is not closed")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def checked_bbox(bbox: Sequence[float]) -> Bounds:
+    """`bbox` as floats; UsageError if it is none in degrees."""
+    try:
+        west, south, east, north = (float(value) for value in bbox)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a bbox is west, south, east, north in degrees, not {bbox!r}") from error
+    # Written so that NaN fails them too.
+    if not (-180 <= west <= 180 and -180 <= east <= 180):
+        raise UsageError(
+            f"longitudes of a bbox are within -180 and 180, not {west}, {east}; over the "
+            "antimeridian, west is greater than east"
+        )
+    if not (-90 <= south <= north <= 90):
+        raise UsageError(f"latitudes of a bbox go up within -90 and 90, not {south} to {north}")
+    return west, south, east, north
+
+
+def _shapely() -> Any:
+    try:
+        import shapely
+    except ImportError as error:
+        raise MissingExtraError("comparing places", "geo") from error
+    return shapely
+
+
+def shape_of(geometry: Geometry) -> Any:
+    """The shapely geometry of a footprint; a crossed one is repaired."""
+    shapely = _shapely()
+    shape = shapely.from_geojson(json.dumps(geometry))
+    return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def box_of(bbox: Bounds) -> Any:
+    """The shapely geometry of a box; west > east reaches over the antimeridian."""
+    shapely = _shapely()
+    west, south, east, north = bbox
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    boxes = [_upright(a, south, b, north) for a, b in spans]
+    region = boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
+    shapely.prepare(region)
+    return region
+
+
+def _upright(west: float, south: float, east: float, north: float) -> Any:
+    """The box, or the line or point that it comes down to."""
+    shapely = _shapely()
+    if west < east and south < north:
+        return shapely.box(west, south, east, north)
+    if (west, south) == (east, north):
+        return shapely.Point(west, south)
+    return shapely.LineString([(west, south), (east, north)])
+
+
+@functools.lru_cache(maxsize=64)
+def polygon_of(text: str) -> Any:
+    """The shapely geometry of a GeoJSON Polygon or MultiPolygon, in text; UsageError for others."""
+    shapely = _shapely()
+    geometry = json.loads(text)
+    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
+        raise UsageError(
+            f"a filter's geometry is a GeoJSON Polygon or MultiPolygon, not {_short(geometry)}"
+        )
+    bounds = bounds_of(geometry)
+    if bounds is None:
+        raise UsageError("the filter's geometry is empty")
+    _check_degrees(bounds)
+    region = shapely.from_geojson(text)
+    if not shapely.is_valid(region):
+        raise UsageError(f"the filter's geometry is not valid: {shapely.is_valid_reason(region)}")
+    shapely.prepare(region)
+    return region
+
+
+def _check_degrees(bounds: Bounds) -> None:
+    """UsageError, saying what is wrong, for bounds that are not within the globe."""
+    west, south, east, north = bounds
+    if min(west, -east) >= -180 and min(south, -north) >= -90:
+        return
+    if max(map(abs, bounds)) > _TURNS:
+        advice = "these are not degrees: give longitudes and latitudes in WGS 84"
+    elif south < -90 or north > 90:
+        advice = "latitudes are within -90 and 90, and in each position longitude comes first"
+    else:
+        advice = "cut it at the antimeridian into a MultiPolygon (RFC 7946, section 3.1.9)"
+    raise UsageError(f"the filter's geometry reaches beyond WGS 84 ({bounds}); {advice}")
+
+
+def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of some footprints, GeoJSON texts, `region` intersects; a crossed one is repaired."""
+    shapely = _shapely()
+    shapes = shapely.from_geojson(np.array(footprints, dtype=object))
+    crossed = ~shapely.is_valid(shapes)
+    if crossed.any():
+        shapes[crossed] = shapely.make_valid(shapes[crossed])
+    found: NDArray[np.bool_] = shapely.intersects(region, shapes)
+    return found
+
+
+def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which footprints `region` intersects; `among`: those that are asked about, (N,).
+
+    Most are decided by their bounds: outside the region's, or a box that lies within the region.
+    """
+    shapely = _shapely()
+    west, south, east, north = columns.bounds()
+    left, bottom, right, top = region.bounds
+    # Comparisons with NaN, of those without a footprint, are false.
+    near = among & (west <= right) & (east >= left) & (south <= top) & (north >= bottom)
+    found = np.zeros(len(columns), np.bool_)
+    if region.equals(shapely.box(left, bottom, right, top)):
+        inside = (west >= left) & (east <= right) & (south >= bottom) & (north <= top)
+        found |= near & inside
+        rest = np.flatnonzero(near & ~inside)
+    else:
+        places = np.flatnonzero(near)
+        boxes = shapely.box(west[places], south[places], east[places], north[places])
+        # The box of a point or an upright line is no polygon: such footprints are looked at.
+        proper = (west[places] < east[places]) & (south[places] < north[places])
+        inside = proper & shapely.covers(region, boxes)
+        found[places[inside]] = True
+        rest = places[~inside & ~(proper & ~shapely.intersects(region, boxes))]
+    if len(rest):
+        found[rest] = intersects(region, columns.footprints(rest))
+    return found

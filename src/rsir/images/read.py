@@ -1,0 +1,262 @@
+"""Reads one image file faithfully: what the encoder sees is what is in the file, or an ImageError.
+
+How the bytes of each format are decoded is in `rsir.data.formats`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import DataError, ImageError
+from rsir.images.formats import jpeg, png, tiff, webp
+from rsir.images.formats.raster import Raster
+from rsir.sources.folders import NO_FILE, files_below
+from rsir.types import Tile
+
+if TYPE_CHECKING:
+    from rsir.geo.georeference import Georeference
+
+SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+"""Lower-case suffixes of the files that `find_images` takes; what is inside decides how it is
+read."""
+
+MAX_PIXELS = 89_478_485
+"""Width × height above which a file is a scene, not a chip: Pillow's own limit against
+decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of RGB)."""
+
+_ID_BYTES = 12  # 24 hex digits. Our choice: a clash among 10^9 tiles has a chance below 10^-11
+_CONTENT_BYTES = 16  # 32 hex digits; 128 bits, as usual for content addresses
+
+
+def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The pixels of an image file, (3, H, W) uint8, red, green, blue, in 0..255.
+
+    See `read_tile` for what is converted and what is refused with an ImageError.
+    """
+    source = _source(path)
+    with _named(source):
+        return _decode(_bytes(path), max_pixels)[0]
+
+
+def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tile:
+    """One image file as a Tile: pixels (3, H, W) uint8 RGB, identity, and where and when if known.
+
+    The file is read once, so that `content` (BLAKE2b of its bytes, 32 hex digits) and the pixels
+    agree. `source` is the absolute path. `bounds`, `crs`, `footprint` and `datetime` come from a
+    GeoTIFF's tags (see `rsir.geo.georeference`); without the extra 'geo' they are None.
+
+    Properties: `width`, `height` after orientation; `converted`, if the samples are not the
+    file's own; `transparent`, the share of pixels that are nodata by the file's alpha or mask, in
+    (0, 1).
+
+    Kept: 8-bit RGB. Converted without loss: grey, 1-bit, palette. Alpha is dropped; pixels with
+    alpha 0 are nodata and become 0, all others keep their colour. 16-bit PNG samples span
+    0..65535 by its specification and are divided by 257, rounded. CMYK goes through the file's
+    colour profile if it has one. A profile on an RGB image is left alone: archives and training
+    sets are read as stored samples everywhere, and converting some would move them apart.
+    EXIF orientation is applied.
+
+    Refused: 16-bit and float TIFF (their stretch is unknown), any number of bands that is not
+    grey or RGB, several pages or frames, wholly transparent, damaged or cut off, more than
+    `max_pixels` = width × height (never above Pillow's own limit), and what is no image at all.
+
+    Errors: ImageError, with the path, the reason and what to do.
+    """
+    source = _source(path)
+    with _named(source):
+        data = _bytes(path)
+        pixels, properties = _decode(data, max_pixels)
+    content = hashlib.blake2b(data, digest_size=_CONTENT_BYTES).hexdigest()
+    place = _place(data)
+    return Tile(
+        id=tile_id(source, content),
+        pixels=pixels,
+        source=source,
+        content=content,
+        bounds=None if place is None else place.bounds,
+        crs=None if place is None else place.crs,
+        footprint=None if place is None else place.footprint,
+        datetime=None if place is None else place.datetime,
+        properties=properties,
+    )
+
+
+def tile_id(source: str, content: str) -> str:
+    """The stable id of what `source` holds while its bytes hash to `content`: 24 hex digits."""
+    both = f"{source}\0{content}".encode()
+    return hashlib.blake2b(both, digest_size=_ID_BYTES).hexdigest()
+
+
+def find_images(
+    paths: Iterable[str | os.PathLike[str]], *, exclude: Path | None = None
+) -> tuple[list[Path], Counter[str]]:
+    """The image files among files and folders, sorted and each once, and what was passed over.
+
+    Folders are searched to the bottom; names that begin with a dot are ignored, links are
+    followed, a folder reached twice is searched once, under its own name rather than a link's. A
+    file named outright is taken whatever its suffix. The Counter has the lower-case suffixes (""
+    for none) of the other files in the folders. What is neither a file nor a folder is not looked
+    at.
+    exclude: a folder in which nothing is looked at, under whatever name it is reached.
+
+    Errors: DataError if a path is missing or a folder cannot be listed.
+    """
+    found: set[Path] = set()
+    others: Counter[str] = Counter()
+    folders: list[Path] = []
+    closed = None if exclude is None else exclude.resolve()
+    for start in map(Path, paths):
+        if start.is_dir():
+            folders.append(start)
+        elif start.is_file():
+            if closed is None or not start.parent.resolve().is_relative_to(closed):
+                found.add(start)
+        else:
+            reason = NO_FILE if start.exists() else "no such file or folder; check the path"
+            raise DataError(f"{start}: {reason}")
+
+    def passed_over(path: Path, reason: str, error: OSError | None) -> None:
+        if error is not None:
+            raise DataError(f"{path}: {reason}") from error
+
+    for file in files_below(folders, closed, passed_over):
+        if file.suffix.lower() in SUFFIXES:
+            found.add(file)
+        else:
+            others[file.suffix.lower()] += 1
+    return sorted(found), others
+
+
+def source_name(path: str | os.PathLike[str]) -> str:
+    """The name under which a file is known as a source: its absolute path, posix, as text."""
+    # abspath, not resolve: a link keeps the name its owner gave it, and 'a/../b' is still 'b'.
+    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100
+
+
+def _source(path: str | os.PathLike[str]) -> str:
+    source = source_name(path)
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        shown = source.encode("ascii", "backslashreplace").decode()
+        raise ImageError(f"{shown}: its name is not valid UTF-8; rename the file") from None
+    return source
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Puts the file's path before the message of an ImageError."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from error.__cause__
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError("the file is gone; index its folder again to prune it") from None
+    except IsADirectoryError:
+        raise ImageError("this is a folder; give a file in it") from None
+    except PermissionError:
+        raise ImageError("permission denied; make the file readable for this user") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"cannot be read ({error}); check the disk and the path") from error
+    if not data:
+        raise ImageError("the file is empty (0 bytes); fetch it again")
+    return data
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    raster = _reader(data)(data, max_pixels)
+    properties: dict[str, Any] = {}
+    if raster.converted:
+        properties["converted"] = raster.converted
+    rgb = raster.rgb
+    if raster.alpha is not None:
+        nodata = raster.alpha == 0
+        share = float(nodata.mean())
+        if share == 1:
+            raise ImageError("every pixel is transparent; there is nothing to see in it")
+        if share:
+            rgb = np.where(nodata[..., None], np.uint8(0), rgb)
+            properties["transparent"] = share
+    pixels = np.ascontiguousarray(_upright(rgb, raster.orientation).transpose(2, 0, 1))
+    return pixels, {"width": pixels.shape[2], "height": pixels.shape[1]} | properties
+
+
+def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    # EXIF 2.3 table 6 / TIFF 6.0 page 36: where row 0 and column 0 of the stored image lie.
+    match orientation:
+        case 2:
+            return rgb[:, ::-1]
+        case 3:
+            return rgb[::-1, ::-1]
+        case 4:
+            return rgb[::-1]
+        case 5:
+            return rgb.transpose(1, 0, 2)
+        case 6:
+            return rgb.transpose(1, 0, 2)[:, ::-1]
+        case 7:
+            return rgb.transpose(1, 0, 2)[::-1, ::-1]
+        case 8:
+            return rgb.transpose(1, 0, 2)[::-1]
+        case _:
+            return rgb
+
+
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"\x89HDF", "an HDF5 or NetCDF file"),
+    (b"CDF", "a NetCDF file"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+
+
+def _reader(data: bytes) -> Callable[[bytes, int], Raster]:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return png.decode
+    if data.startswith(b"\xff\xd8\xff"):
+        return jpeg.decode
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return webp.decode
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return tiff.decode
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
+        raise ImageError("this is a web page, not an image: a download that failed; fetch it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ImageError("this is a Git LFS pointer, not the image; run 'git lfs pull'")
+    for magic, name in _OTHERS:
+        if data.startswith(magic):
+            raise ImageError(f"this is {name}; convert it to PNG, JPEG, WebP or GeoTIFF")
+    raise ImageError("not an image that can be read; PNG, JPEG, WebP and TIFF can")
+
+
+def _place(data: bytes) -> Georeference | None:
+    """Where a GeoTIFF lies; None for any other image, and without the extra 'geo'."""
+    if not data.startswith((b"II", b"MM")):
+        return None
+    from rsir.errors import MissingExtraError
+    from rsir.geo.georeference import georeference
+
+    try:
+        return georeference(data)
+    except MissingExtraError:
+        return None

@@ -1,0 +1,1 @@
+"""Trained models: saved and loaded, encoding, adapted to a gallery, explained."""

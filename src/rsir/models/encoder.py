@@ -1,0 +1,174 @@
+"""Images → Encoding."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rsir.errors import DataError, ModelError, UsageError
+from rsir.images.read import read_pixels
+from rsir.models import model as models
+from rsir.models.model import Model
+from rsir.ranking import metric_named, name_with_classes
+from rsir.types import Encoding
+
+Image = str | Path | NDArray[np.uint8]
+"""A file, or (bands, H, W) uint8 pixels."""
+
+
+class Encoder:
+    """A model in use: `encode` turns images into what an archive keeps.
+
+    device: "auto" (CUDA, then Apple's MPS, then CPU) or a torch device name.
+    batch_size: images at a time. None: 64, which fits 2 GB at 224² for a ResNet-50; on the CPU,
+    where more at once is no faster, 16. Both are our choice.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model = model
+        self.device = usable_device(device)
+        self.batch_size = batch_size or (16 if self.device.type == "cpu" else 64)
+        self.module = model.module.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.folder = folder
+        self._card: dict[str, Any] | None = None
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model's `model.json`."""
+        if self.folder is None:
+            raise ModelError("the model was not saved yet; save it, then load it")
+        if self._card is None:
+            self._card = models.read_card(self.folder)
+        return self._card
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for models that give the same embeddings."""
+        return str(self.card["fingerprint"])
+
+    @property
+    def dimension(self) -> int:
+        """D of the embedding, or the bits of the codes."""
+        return self.model.dimension
+
+    @property
+    def ranking(self) -> str:
+        """The metric that the embeddings or codes are ranked by, a name for `metric_named`."""
+        return name_with_classes(self.model.ranking, len(self.model.classes))
+
+    @property
+    def hashes(self) -> bool:
+        """Whether its images are ranked by hash codes."""
+        return metric_named(self.ranking).kind == "bits"
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands that the model takes, in order."""
+        return self.model.spec.bands
+
+    @property
+    def gsd(self) -> float | None:
+        """Metres of ground in a pixel of the images that it learnt from; None if it was not told.
+
+        `TrainingSettings.gsd` of its training.
+        """
+        settings = self.card["training"].get("settings", {})
+        return float(settings.get("gsd", 0)) or None
+
+    def encode(self, images: Sequence[Image] | NDArray[np.uint8]) -> Encoding:
+        """The Encoding of B images, each a file or (bands, H, W) uint8; sizes may differ.
+
+        Raises ImageError for a file that cannot be read faithfully, DataError for other bands
+        and for an image that a hashing model has no finite values for.
+        """
+        spec = self.model.spec
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            batch = [
+                spec.prepare(read_pixels(Path(i)) if isinstance(i, str | Path) else i)
+                for i in images[start : start + self.batch_size]
+            ]
+            parts.append(self.encode_batch(torch.stack(batch)))
+        return joined(parts) if parts else self._nothing()
+
+    @torch.inference_mode()
+    def encode_batch(self, prepared: torch.Tensor) -> Encoding:
+        """The Encoding of (B, bands, size, size) uint8 images from `InputSpec.prepare`."""
+        batch = self.model.spec.normalise(prepared.to(self.device))
+        output = self.module(batch.contiguous(memory_format=torch.channels_last))
+        embedding: NDArray[np.float32] = output.embedding.float().cpu().numpy()
+        probabilities = None
+        if output.logits is not None:
+            probabilities = output.logits.float().softmax(dim=1).cpu().numpy()
+        return Encoding(embedding, self._code(embedding), probabilities)
+
+    def _code(self, embedding: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+        """The signs of relaxed codes (B, bits), packed; None if the model does not hash."""
+        if not self.hashes:
+            return None
+        if not np.isfinite(embedding).all():
+            # As a bit NaN would look like any other number.
+            raise DataError("the model gives values that are not finite, which have no hash code")
+        return np.packbits(embedding > 0, axis=1)
+
+    def _nothing(self) -> Encoding:
+        """The Encoding of no images."""
+        metric = metric_named(self.ranking)
+        embedding = np.empty((0, self.dimension), np.float32)
+        probabilities = np.empty((0, metric.classes), np.float32) if metric.classes else None
+        return Encoding(embedding, self._code(embedding), probabilities)
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the model into `folder`, bit for bit, so that its fingerprint stays."""
+        if self.folder is None:
+            return self.model.save(folder)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in (models.WEIGHTS, models.CARD):
+            shutil.copyfile(self.folder / name, Path(folder) / name)
+        return Path(folder)
+
+
+def joined(parts: Sequence[Encoding]) -> Encoding:
+    """One Encoding of the images of several (at least one) by the same model."""
+
+    def column(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    return Encoding(column("embedding"), column("code"), column("probabilities"))
+
+
+def load(name: str | Path, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
+    """The encoder of a run folder, or of "hf:owner/name"; ModelError if there is none."""
+    folder = models.resolve(name)
+    return Encoder(models.load(folder), device=device, batch_size=batch_size, folder=folder)
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name; "auto" is CUDA, then Apple's MPS, then the CPU.
+
+    Raises UsageError for a name that torch does not know, or a device that is not there.
+    """
+    if name == "auto":
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
+    return device

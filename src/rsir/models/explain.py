@@ -1,0 +1,177 @@
+"""Heat maps: which parts of an image its embedding, or a similarity, comes from.
+
+Not by captum's LayerGradCam, though for one map it gives the same (tried: captum 0.9). It takes one
+layer a pass, so EARA would need a pass for each submodule, and it records the whole network, where
+the gradient is wanted from the last maps on only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from rsir.errors import DataError, UsageError
+from rsir.models.encoder import Encoder
+
+
+def explain(
+    encoder: Encoder, images: Tensor, *, targets: ArrayLike | Tensor | None = None
+) -> NDArray[np.float32]:
+    """Where the similarity of each image to its target comes from: (B, H, W) in [0, 1].
+
+    images: (B, bands, H, W) uint8 from `InputSpec.prepare`, as `Encoder.encode_batch` takes them.
+    targets: (B, D) embeddings, of the query for a hit, say ("why is this similar?"); codes as −1
+    and 1. None: each image's own ("what is its embedding made of?").
+
+    Each map has maximum 1, or is all zero where nothing speaks for the similarity. Maps are in the
+    coordinates of `images`, also where the network sees them through a window of its own (JSRT);
+    what lies outside the window is 0.
+
+    Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via
+    gradient-based localization", ICCV): ReLU(Σ_k α_k A_k), A the C channels of the last maps that
+    are pooled (`Method.pools`), attended where the method attends; α_k the mean over positions of
+    ∂y/∂A_k. Several maps (EARA's submodules) count as one with all their channels.
+
+    y = ⟨embedding, target⟩, of relaxed codes where the model hashes, with the target centred for
+    "ncc". L2 norms are constants to the gradient: our choice. The cosine of an embedding with
+    itself is at its maximum, so its own gradient is 0; and with norms held, the map of mean pooling
+    is the exact share that each position has in the cosine (Stylianou et al. 2019, "Visualizing
+    deep similarity networks", WACV).
+
+    The model is not changed: neither its mode nor its gradients nor its hooks.
+
+    Raises UsageError for targets of another shape and for a method without `pools`, DataError
+    where the model gives values that are not finite.
+    """
+    module = encoder.module
+    if not module.pools:
+        raise UsageError(
+            f"{encoder.model.method} cannot be explained: no module of it is called `pool`; "
+            "name the one that reads the last feature map so, or override Method.pools"
+        )
+    wanted = None if targets is None else _checked(targets, (len(images), encoder.dimension))
+    if not len(images):
+        return np.zeros((0, *images.shape[2:]), np.float32)
+    # Gradients cannot pass tensors made in inference mode, which the caller may be in.
+    with torch.inference_mode(False), torch.no_grad():
+        batch = encoder.model.spec.normalise(images.to(encoder.device))
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with _gradients_from(module.pools) as maps, _ConstantNorms():
+            embedding = module(batch).embedding.float()
+            towards = embedding.detach() if wanted is None else wanted.to(embedding)
+            if encoder.ranking == "ncc":
+                towards = towards - towards.mean(dim=1, keepdim=True)
+            # The length of the target has no effect on the map, but could overflow.
+            similarity = (embedding * functional.normalize(towards, dim=1)).sum()
+            gradients = torch.autograd.grad(similarity, maps)
+        heat = grad_cam([m.detach() for m in maps], gradients)
+        if not (torch.isfinite(similarity) and torch.isfinite(heat).all()):
+            raise DataError("the model gives values that are not finite, which have no heat map")
+        heat = _resized(heat, images.shape[2:])
+        window = module.window(batch)
+        if window is not None:
+            heat = seen_through(heat, window)
+        peaks = heat.amax(dim=(2, 3), keepdim=True)
+        heat = heat / torch.where(peaks > 0, peaks, 1)
+    values: NDArray[np.float32] = heat[:, 0].cpu().numpy()
+    return values
+
+
+def grad_cam(maps: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """ReLU(Σ_k α_k A_k), (B, 1, h, w) float32, not normalised (Selvaraju et al., eqs 1 and 2).
+
+    maps, gradients: A and ∂y/∂A, (B, C_l, h_l, w_l) each; smaller maps are brought to the size of
+    the largest one before they are summed.
+    """
+    size = max((m.shape[2:] for m in maps), key=lambda s: s.numel())
+    total = torch.zeros(len(maps[0]), 1, *size, device=maps[0].device)
+    for a, gradient in zip(maps, gradients, strict=True):
+        alpha = gradient.float().mean(dim=(2, 3), keepdim=True)
+        total = total + _resized((alpha * a.float()).sum(dim=1, keepdim=True), size)
+    return functional.relu(total)
+
+
+def seen_through(heat: Tensor, window: Tensor) -> Tensor:
+    """Heat of what was seen through an affine window, at the places where it lies in the image.
+
+    heat (B, 1, H, W), not negative, in the window; window (B, 6) as in
+    `rsir.nn.warp.spatial_transform` → (B, 1, H, W) in the image; 0 where the window does not
+    reach. What was seen mirrored beyond an edge is folded back (up to one image's width beyond it);
+    of a place seen twice the larger heat counts.
+    """
+    matrix = window.float().view(-1, 2, 3)
+    back = torch.linalg.pinv(matrix[:, :, :2])  # of a flattened window, which has no inverse, too
+    shift = back @ matrix[:, :, 2:]
+    # Three by three images wide: positions from -3 to 3, where the image itself is -1 to 1.
+    height, width = heat.shape[2:]
+    grid = functional.affine_grid(
+        torch.cat([3 * back, -shift], dim=2),
+        [len(heat), 1, 3 * height, 3 * width],
+        align_corners=False,
+    )
+    wide = functional.grid_sample(heat, grid, align_corners=False)
+    return _folded(_folded(wide, 2), 3)
+
+
+def _folded(wide: Tensor, dim: int) -> Tensor:
+    before, image, after = wide.chunk(3, dim)
+    return torch.stack([before.flip(dim), image, after.flip(dim)]).amax(dim=0)
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(maps, size=list(size), mode="bilinear", align_corners=False)
+
+
+def _checked(targets: ArrayLike | Tensor, shape: tuple[int, int]) -> Tensor:
+    found = torch.as_tensor(targets).detach().clone()
+    if found.shape != shape:
+        raise UsageError(
+            f"targets must be {shape[0]} × {shape[1]}, an embedding for each image, "
+            f"not {' × '.join(map(str, found.shape))}"
+        )
+    return found
+
+
+@contextmanager
+def _gradients_from(pools: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """The maps that reach `pools` within. Gradients are recorded from the first of them on."""
+    maps: list[Tensor] = []
+
+    def begin(_pool: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        torch.set_grad_enabled(True)
+        maps.append(inputs[0].detach().requires_grad_())
+        return (maps[-1], *inputs[1:])
+
+    hooks = [pool.register_forward_pre_hook(begin) for pool in pools]
+    try:
+        with torch.no_grad():  # it also ends what `begin` began
+            yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _ConstantNorms(TorchFunctionMode):
+    """Within it `functional.normalize` divides by a norm that is a constant to the gradient."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        call = _over_constant_norm if func is functional.normalize else func
+        return call(*args, **(kwargs or {}))
+
+
+def _over_constant_norm(
+    x: Tensor, p: float, dim: int, eps: float, out: Tensor | None = None
+) -> Tensor:
+    """What `normalize` gives; called as torch calls `normalize` of a mode: with every argument."""
+    norm: Tensor = torch.linalg.vector_norm(x.detach(), p, dim, keepdim=True)
+    return torch.div(x, norm.clamp_min(eps), out=out)

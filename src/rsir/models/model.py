@@ -1,0 +1,240 @@
+"""Save and load a trained encoder: `model.safetensors` + `model.json`, never pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import rsir
+from rsir.data.transforms import InputSpec
+from rsir.errors import ModelError, UsageError
+from rsir.methods import method_type
+from rsir.methods.base import Method
+from rsir.nn.backbone import Backbone
+from rsir.training.settings import check_types, defaults_of
+
+FORMAT = "rsir-model/1"
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A method with its weights, and all that is known of it.
+
+    method: name in `rsir.methods`; options: its options as a plain dict; backbone: name with
+    options (`rsir.nn.backbone.parse_name`); classes: of the training set, in target order.
+    training: where the weights come from: data set, split hash, seed, settings (JSON values).
+    """
+
+    module: Method
+    method: str
+    backbone: str
+    spec: InputSpec
+    classes: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dimension(self) -> int:
+        """D of the embedding."""
+        return self.module.dimension
+
+    @property
+    def ranking(self) -> str:
+        """The metric that the embeddings are ranked by."""
+        return self.module.ranking
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `model.safetensors` and `model.json` into `folder`; each appears whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        partial = folder / f".{WEIGHTS}.partial"
+        # One entry: safetensors writes several in any order, and the file's hash would change.
+        statistics = ";".join(",".join(map(str, v)) for v in (self.spec.mean, self.spec.std))
+        save_file(state, partial, {"mean;std": statistics})
+        partial.replace(folder / WEIGHTS)
+        weights = file_sha256(folder / WEIGHTS)
+        card = {
+            "format": FORMAT,
+            "rsir": rsir.__version__,
+            **self._identity(weights),
+            "dimension": self.dimension,
+            "ranking": self.ranking,
+            "fingerprint": fingerprint(self._identity(weights)),
+            "training": dict(self.training),
+        }
+        partial = folder / f".{CARD}.partial"
+        partial.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        partial.replace(folder / CARD)
+        return folder
+
+    def _identity(self, weights: str) -> dict[str, Any]:
+        """What makes two models give the same embeddings."""
+        return {
+            "method": self.method,
+            "options": dict(self.options),
+            "backbone": self.backbone,
+            "input": dataclasses.asdict(self.spec),
+            "classes": list(self.classes),
+            "weights_sha256": weights,
+        }
+
+
+def build(
+    method: str,
+    *,
+    backbone: str,
+    spec: InputSpec | int,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any] | None = None,
+    weights: str | Path = "none",
+    training: Mapping[str, Any] | None = None,
+) -> Model:
+    """A fresh model. `spec` may be the input size alone: band statistics are then the weights'.
+
+    options: the method's options; UsageError names those it does not have, and those of another
+    type or too large for the memory.
+    """
+    kind = method_type(method)
+    known = defaults_of(kind.options_type)
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise UsageError(
+            f"{method} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
+        )
+    check_types(known, options or {})
+    chosen = kind.options_type(**(options or {}))
+    size, bands = (spec, 3) if isinstance(spec, int) else (spec.size, len(spec.bands))
+    net = Backbone(backbone, image_size=size, bands=bands, weights=weights)
+    if isinstance(spec, int):
+        spec = InputSpec(size=spec, mean=net.mean, std=net.std)
+    with _allocating(method):
+        module = kind(net, chosen, classes=len(classes))
+    return Model(
+        module=module,
+        method=method,
+        backbone=backbone,
+        spec=spec,
+        classes=classes,
+        options=dataclasses.asdict(chosen),
+        training=dict(training or {}),
+    )
+
+
+def load(folder: str | Path) -> Model:
+    """The model in `folder` (a run folder, or the copy in an archive), in evaluation mode.
+
+    Raises ModelError if there is none, if it is not ours or of a newer format, or if it is
+    damaged: the weights must match the hash in `model.json`.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise ModelError(f"{folder}: {CARD} is there, but {WEIGHTS} is missing")
+    if file_sha256(file) != card["weights_sha256"]:
+        raise ModelError(f"{file} is damaged or was replaced: its hash is not the one in {CARD}")
+    try:
+        spec = InputSpec(**{k: _tuple(v) for k, v in card["input"].items()})
+        model = build(
+            card["method"],
+            backbone=card["backbone"],
+            spec=spec,
+            classes=tuple(card["classes"]),
+            options=card["options"],
+            training=card["training"],
+        )
+        model.module.load_state_dict(load_file(file))
+    except (KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} does not fit this version of rsir: {error}") from error
+    model.module.eval()
+    return model
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The contents of `model.json` in `folder`; ModelError says what is wrong with it."""
+    folder = Path(folder)
+    file = folder / CARD
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {folder}")
+    if not file.is_file():
+        raise ModelError(f"{folder} is no rsir model: it has no {CARD}")
+    try:
+        card = json.loads(file.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{file} is not readable as JSON: {error}") from error
+    if not isinstance(card, dict) or not str(card.get("format", "")).startswith("rsir-model/"):
+        raise ModelError(f"{file} is not the card of an rsir model")
+    if card["format"] != FORMAT:
+        raise ModelError(f"{file} has format {card['format']}; this rsir reads {FORMAT}: update it")
+    needed = ("method", "options", "backbone", "input", "classes", "weights_sha256", "training")
+    missing = [key for key in needed if key not in card]
+    if missing:
+        raise ModelError(f"{file} lacks {', '.join(missing)}")
+    identity = {key: card[key] for key in needed if key != "training"}
+    if card.get("fingerprint") != fingerprint(identity):
+        raise ModelError(f"{file} was changed by hand: its fingerprint does not match its contents")
+    return card
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder of a model named by its path, or as "hf:owner/name" on the Hugging Face Hub.
+
+    A hub model is downloaded once, `model.json` and `model.safetensors` alone, into the hub's
+    cache. Raises ModelError if it cannot be had.
+    """
+    text = str(name)
+    if not text.startswith("hf:"):
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        card, _ = (hf_hub_download(text.removeprefix("hf:"), file) for file in (CARD, WEIGHTS))
+    except HFValidationError as error:
+        raise UsageError(f"{text}: a hub model is named hf:owner/name") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{text} could not be fetched: {error}") from error
+    return Path(card).parent
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """32 hex digits that are equal only for models that give the same embeddings."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def _allocating(method: str) -> Iterator[None]:
+    """UsageError if the options make a layer that memory, or the count of its bytes, refuses."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, TypeError) as error:
+        # torch has no class of errors for it.
+        if isinstance(error, MemoryError) or re.search("allocate|overflow", str(error), re.I):
+            raise UsageError(
+                f"{method} with these options does not fit into memory; take smaller sizes"
+            ) from error
+        raise
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Rasters read window by window: bands, stretch, tiling."""

@@ -1,0 +1,124 @@
+"""Which bands of which files are meant, by all the names that a band goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rsir.errors import UsageError
+from rsir.sources.source import Asset, Source
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+RGB = ("red", "green", "blue")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One band of one file. names: all it goes by, lower-case, with their rank; 0 is strongest."""
+
+    part: int
+    index: int
+    names: tuple[tuple[str, int], ...]
+    common: str | None
+
+    def rank(self, name: str) -> int | None:
+        """How strongly it goes by a name; None if it does not."""
+        return min((rank for own, rank in self.names if own == name), default=None)
+
+
+def assets_of(source: Source, bands: Sequence[str] | None) -> list[Asset]:
+    """The files that hold the wanted bands, by what STAC says of them."""
+    candidates = [asset for asset in source.assets if asset.pixels]
+    if len(source.assets) == 1:
+        return list(source.assets)
+    wanted = [_split(band)[1] for band in (bands or RGB)]
+    for asset in sorted(candidates, key=lambda asset: not asset.visual):
+        if all(_holds(asset, ref) for ref in wanted):
+            return [asset]
+    if bands is None and len(candidates) == 1:
+        return candidates
+    taken: list[Asset] = []
+    for ref in wanted:
+        # A mask is read if it is asked for by name.
+        holders = [a for a in (*candidates, *source.assets) if _holds(a, ref)]
+        if not holders:
+            known = [a.key + (f" ({_said(a)})" if a.bands else "") for a in candidates]
+            raise UsageError(f"{source.uri}: no band '{ref}'; its assets are {', '.join(known)}")
+        if holders[0] not in taken:
+            taken.append(holders[0])
+    return taken
+
+
+def _said(asset: Asset) -> str:
+    return ", ".join(names[0] for names in asset.bands if names)
+
+
+def _holds(asset: Asset, ref: str) -> bool:
+    key, colon, _ = ref.rpartition(":")
+    if colon:
+        return asset.key.lower() == key
+    names = {name.lower() for band in asset.bands for name in band}
+    return ref in names or (asset.key.lower() == ref and len(asset.bands) <= 1)
+
+
+def _split(band: str) -> tuple[str | None, str]:
+    """The name and the band of "red=B04", ("red", "b04"); of "B04", (None, "b04")."""
+    name, equals, ref = band.rpartition("=")
+    return (name.strip() if equals else None), ref.strip().lower()
+
+
+def bands_of(number: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
+    """The bands of a file but alpha, by all names that they go by; `number` is the file's."""
+    colours = [colour.name.lower() for colour in dataset.colorinterp]
+    indexes = [i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != "alpha"]
+    said = asset.bands if len(asset.bands) == len(indexes) else ((),) * len(indexes)
+    found = []
+    for index, stac in zip(indexes, said, strict=True):
+        names = [(name.lower(), 0) for name in stac]
+        if asset.key and len(indexes) == 1:
+            names.append((asset.key.lower(), 1))
+        if dataset.descriptions[index - 1]:
+            names.append((dataset.descriptions[index - 1].strip().lower(), 2))
+        if colours[index - 1] not in ("undefined", "gray"):
+            names.append((colours[index - 1], 3))
+        names.append((str(index), 4))
+        if asset.key:
+            names += [(f"{asset.key.lower()}:{name}", rank) for name, rank in names]
+        found.append(Band(number, index, tuple(names), stac[0].lower() if stac else None))
+    return found
+
+
+def chosen(
+    uri: str, available: Sequence[Band], wanted: Sequence[str] | None
+) -> tuple[list[Band], list[str]]:
+    """The wanted bands among those of the open files, and their names."""
+    if wanted is None:
+        if len(available) == 1:
+            return [available[0]] * 3, list(RGB)
+        wanted = RGB
+    elif not wanted:
+        raise UsageError("no bands are named; leave them out for red, green and blue")
+    bands, names = [], []
+    for text in wanted:
+        given, ref = _split(text)
+        ranked = [(rank, band) for band in available if (rank := band.rank(ref)) is not None]
+        best = [band for rank, band in ranked if rank == min(rank for rank, _ in ranked)]
+        if len(best) != 1:
+            known = ", ".join(_name(band) for band in available)
+            what = f"'{ref}' is more than one band" if best else f"no band '{ref}'"
+            raise UsageError(
+                f"{uri}: {what}; it has {known}; name bands by these or by number, 'red=3' to say "
+                "which one is red"
+            )
+        bands.append(best[0])
+        names.append(given or best[0].common or (_name(best[0]) if ref.isdigit() else ref))
+    if len(set(names)) != len(names):
+        raise UsageError(f"bands {', '.join(wanted)}: two have the same name")
+    return bands, names
+
+
+def _name(band: Band) -> str:
+    return min(band.names, key=lambda named: named[1])[0]

@@ -1,0 +1,240 @@
+"""Raster files, opened faithfully by GDAL, or refused; and laid on another's grid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsir.errors import ImageError
+from rsir.geo.georeference import gdal_errors
+from rsir.sources.source import Asset, check_file, is_remote
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
+"""GDAL's drivers for what is taken: pictures that are read by windows. COG is GTiff."""
+
+# What PNG and TIFF know beside 8 and 16; GDAL gives the numbers as they are, nearly black.
+_FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
+
+_PLACELESS = ("PNG", "JPEG", "WEBP")
+_FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
+
+# Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
+# of 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
+_CACHE_BYTES = 128 << 20
+_OPTIONS = {
+    "GDAL_CACHEMAX": _CACHE_BYTES,
+    # A JPEG that is cut off would otherwise go on in grey.
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_MAX_RETRY": "3",
+}
+# Without it GDAL asks a server for a dozen sidecar files that are not there.
+_REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An open file of the scene, on the scene's grid. files: it and those that belong to it."""
+
+    asset: Asset
+    dataset: DatasetReader
+    files: tuple[str, ...]
+
+
+def quiet_about_plain_images() -> None:
+    """Images without a georeference are no cause for a warning.
+
+    Warning filters are shared by all threads, so the filter is set once and stays.
+    """
+    from rasterio.errors import NotGeoreferencedWarning as Plain
+
+    # Those of some messages, or of some modules only, are other libraries'.
+    general = (f for f in warnings.filters if f[1] is None and f[3] is None)
+    first = next((what for what, _, kind, *_ in general if issubclass(Plain, kind)), "")
+    if first != "ignore":
+        warnings.filterwarnings("ignore", category=Plain)
+
+
+@contextmanager
+def environment(uri: str) -> Iterator[None]:
+    """GDAL's options for reading one file."""
+    import rasterio
+
+    options = _OPTIONS | (_REMOTE_OPTIONS if is_remote(uri) else {})
+    with rasterio.Env(**options):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself before a pixel is read.
+
+    driver: GDAL's name of its format. has_points: its place is told by ground control points.
+    bands: how many, without alpha. palette: of colours, or of the two values of a bit.
+    opaque: no pixel can be nodata: there is no such value, mask or alpha.
+    """
+
+    width: int
+    height: int
+    dtype: str
+    driver: str
+    has_crs: bool
+    has_points: bool
+    bands: int
+    palette: bool
+    opaque: bool
+
+
+def header(uri: str) -> Header:
+    """The header of one file.
+
+    Errors: DataError if there is no such file; ImageError if GDAL cannot open it.
+    """
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    with ExitStack() as stack:
+        dataset = _dataset(uri, stack)
+        colours = dataset.colorinterp
+        found = Header(
+            width=dataset.width,
+            height=dataset.height,
+            dtype=dataset.dtypes[0],
+            driver=dataset.driver,
+            has_crs=bool(dataset.crs),
+            has_points=bool(dataset.gcps[0]),
+            bands=sum(colour is not ColorInterp.alpha for colour in colours),
+            palette=ColorInterp.palette in colours,
+            opaque=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
+        )
+    return found
+
+
+def _dataset(uri: str, stack: ExitStack) -> DatasetReader:
+    import rasterio
+
+    quiet_about_plain_images()
+    check_file(uri)
+    try:
+        with environment(uri):
+            # A Path is never taken for a uri, whatever its name holds.
+            return stack.enter_context(rasterio.open(uri if is_remote(uri) else Path(uri)))
+    except gdal_errors() as error:
+        raise ImageError(
+            f"{uri}: cannot be opened ({reason(error)}); {_FORMATS} can; fetch it again if it "
+            "should be one"
+        ) from error
+
+
+def opened(asset: Asset, stack: ExitStack, *, mask: bool = False) -> Part:
+    """A file of a scene, which `stack` closes; one whose place is told by points, laid on a grid.
+
+    mask: it is not looked at: what its numbers say is asked, not their colours.
+
+    Errors: DataError if there is no such file; ImageError if it cannot be read faithfully.
+    """
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    uri = asset.uri
+    dataset = _dataset(uri, stack)
+    _refuse_unread(uri, dataset)
+    if not mask:
+        _refuse_unfaithful(uri, dataset)
+    files = (uri,)
+    if not is_remote(uri):
+        # Overviews and statistics are written by viewers; they change no pixel.
+        # But of a picture they can hold its place, where its own format has none.
+        placed = dataset.driver in _PLACELESS and dataset.crs is not None
+        without = (".ovr",) if placed else (".aux.xml", ".ovr")
+        beside = {file for file in dataset.files if not file.endswith(without)}
+        files = (uri, *sorted(beside - {uri}))
+    points, crs = dataset.gcps
+    if dataset.crs is None and crs is not None and len(points) >= 3:
+        # Radar scenes as they come: their place is told by points, so they are laid on a grid.
+        dataset = stack.enter_context(
+            WarpedVRT(dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True)
+        )
+    return Part(asset, dataset, files)
+
+
+def _refuse_unread(uri: str, dataset: DatasetReader) -> None:
+    if dataset.driver not in DRIVERS:
+        raise ImageError(f"{uri}: is {dataset.driver}; {_FORMATS} can be read: convert it to one")
+    if dataset.count == 0 or len(dataset.subdatasets) > 1:
+        raise ImageError(f"{uri}: holds {len(dataset.subdatasets)} images; save each on its own")
+
+
+def _refuse_unfaithful(uri: str, dataset: DatasetReader) -> None:
+    from rasterio.enums import ColorInterp
+
+    if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+        raise ImageError(f"{uri}: has complex samples; save their amplitude (gdal_calc)")
+    # Before palettes: of the two values of a bit GDAL makes one, of black and white.
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if bits in _FEW_BITS:
+        palette = ColorInterp.palette in dataset.colorinterp
+        how = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
+        raise ImageError(
+            f"{uri}: is of {_FEW_BITS[bits]} a pixel, and so cannot be cut into tiles; make 8 of "
+            f"them: gdal_translate {how} IN OUT.tif"
+        )
+    if ColorInterp.palette in dataset.colorinterp:
+        raise ImageError(
+            f"{uri}: has a palette, and so cannot be cut into tiles; expand it: gdal_translate "
+            "-expand rgb IN OUT.tif"
+        )
+    turned = dataset.tags().get("EXIF_Orientation", "1")
+    if turned not in ("0", "1"):
+        raise ImageError(
+            f"{uri}: is turned by EXIF (orientation {turned}), and so cannot be cut into tiles; "
+            "save it upright: magick IN -auto-orient OUT.tif"
+        )
+
+
+def reason(error: BaseException) -> str:
+    """GDAL's own words, where rasterio only says 'read failed, see the exception above'."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def on_grid(part: Part, grid: DatasetReader, resampling: str, stack: ExitStack) -> Part:
+    """A part as it is if it has the pixels of `grid`, else resampled to them; `stack` closes it.
+
+    Errors: ImageError if it is not known where one lies on the other.
+    """
+    from rasterio.enums import MaskFlags, Resampling
+    from rasterio.vrt import WarpedVRT
+
+    own = part.dataset
+    if own.shape == grid.shape and (own.crs, own.transform) == (grid.crs, grid.transform):
+        return part
+    if own.crs is None or grid.crs is None:
+        if own.shape == grid.shape:
+            return part
+        raise ImageError(
+            f"{part.asset.uri}: is {own.width} × {own.height} pixels and the scene {grid.width} × "
+            f"{grid.height}, and without georeference of both nobody knows what lies where"
+        )
+    # What the other does not reach is nodata, not black.
+    unmasked = all(MaskFlags.all_valid in flag for flag in own.mask_flag_enums)
+    try:
+        warped = stack.enter_context(
+            WarpedVRT(
+                own, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
+                resampling=Resampling[resampling], add_alpha=unmasked,
+            )
+        )  # fmt: skip
+    except gdal_errors() as error:
+        raise ImageError(f"{part.asset.uri}: does not fit its scene ({reason(error)})") from error
+    return Part(part.asset, warped, part.files)

@@ -1,0 +1,333 @@
+"""From a scene to the tiles that the encoder sees, one window at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import DataError, ImageError, UsageError
+from rsir.geo.footprint import Window, bounds, footprint
+from rsir.geo.georeference import gdal_errors
+from rsir.images.read import SUFFIXES, read_tile
+from rsir.scenes.datasets import Header, header
+from rsir.scenes.scene import Scene
+from rsir.scenes.stretch import Stretch
+from rsir.scenes.tiling import Grid, Tiling, grid
+from rsir.sources.find import source
+from rsir.sources.masks import beside
+from rsir.sources.source import Source, is_remote, kind_of, normal
+from rsir.types import Tile
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+WHOLE_PIXELS = 1024 * 1024
+"""Width × height up to which an image is kept whole. Our choice: the benchmark sets' images have up
+to 600 × 600."""
+
+_8_BIT_TIFF = ("GTiff", "uint8")
+_ID_BYTES = 12  # as rsir.images.read: 24 hex digits
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedTile:
+    """A window of which no tile was made, and why.
+
+    reason: "nodata": too little of it is valid; "cloud": too much of that is cloud; "damaged": it
+    cannot be read; "known": the caller has it already. share: of valid pixels, or of cloud among
+    them, in 0..1; None for the other reasons. detail: of "damaged", in words.
+    """
+
+    id: str
+    source: str
+    window: Window
+    reason: Literal["nodata", "cloud", "damaged", "known"]
+    share: float | None = None
+    detail: str = ""
+
+
+def tiles_of(
+    what: str | os.PathLike[str] | Source,
+    tiling: Tiling,
+    *,
+    known: Callable[[str], bool] | None = None,
+) -> Iterator[Tile | SkippedTile]:
+    """The tiles of one scene, opened and closed here; see `tiles`.
+
+    A local PNG, JPEG, WebP or 8-bit TIFF without a georeference that is no larger than a tile,
+    and of which no bands, stretch or resampling are asked, is read by
+    `rsir.images.read.read_tile`: the same tile, with the same id, as from a folder that is not
+    tiled.
+
+    Errors: those of `Scene.open` and `tiles`.
+    """
+    where = what if isinstance(what, Source) else source(what)
+    if not is_chip(where, tiling):
+        with Scene.open(where, tiling.bands) as scene:
+            yield from tiles(scene, tiling, known=known)
+        return
+    tile = read_tile(where.uri)
+    if known is not None and known(tile.id):
+        height, width = tile.pixels.shape[1:]
+        yield SkippedTile(tile.id, tile.source, (0, 0, width, height), "known")
+    else:
+        yield tile
+
+
+def is_chip(source: Source, tiling: Tiling) -> bool:
+    """Whether `tiles_of` takes a source as it is, as one tile, by `rsir.images.read.read_tile`.
+
+    Errors: those of `rsir.scenes.datasets.header`.
+    """
+    if (
+        tiling.unit != "pixels"
+        or tiling.edges != "shift"
+        or tiling.stretch.kind not in ("auto", "none")
+        or (tiling.bands, tiling.gsd, tiling.cloud_mask) != (None, None, None)
+        or is_remote(source.uri)
+        or [asset.uri for asset in source.assets] != [source.uri]
+    ):
+        return False
+    said = header(source.uri)
+    fits = max(said.width, said.height) <= tiling.size
+    return fits and not said.has_crs and (_is_picture(said) or _is_plain_tiff(said))
+
+
+def is_whole(source: Source) -> bool:
+    """Whether a source is one tile where nobody has said how to cut: small, and a plain image.
+
+    A local JPEG, PNG, WebP, or 8-bit TIFF with one band or three and without nodata, of up to
+    WHOLE_PIXELS pixels, is taken by `rsir.images.read.read_tile`; so is what GDAL cannot open, and
+    everything where it is not installed, for that function to say what is wrong. A TIFF whose place
+    is told by ground control points alone is a scene.
+    """
+    if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
+        return False
+    try:
+        said = header(source.uri)
+    except (DataError, ImportError):
+        return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
+    small = said.width * said.height <= WHOLE_PIXELS
+    return small and (_is_picture(said) or (_is_plain_tiff(said) and said.bands in (1, 3)))
+
+
+def _is_picture(said: Header) -> bool:
+    return said.driver in ("PNG", "JPEG", "WEBP")
+
+
+def _is_plain_tiff(said: Header) -> bool:
+    """Whether `rsir.images.read.read_tile` sees in a TIFF all that a scene would."""
+    # Of a palette a scene sees nothing, so it is taken as it is, nodata or not.
+    plain = said.palette or (said.opaque and not said.has_points)
+    return (said.driver, said.dtype) == _8_BIT_TIFF and plain
+
+
+def usual_tiling(scene: Scene) -> Tiling:
+    """How a scene is cut where nobody has said: not at all if it has up to WHOLE_PIXELS pixels."""
+    if scene.width * scene.height <= WHOLE_PIXELS:
+        return Tiling(size=max(scene.width, scene.height))
+    return Tiling()
+
+
+def tiles(
+    scene: Scene, tiling: Tiling, *, known: Callable[[str], bool] | None = None
+) -> Iterator[Tile | SkippedTile]:
+    """The tiles of an open scene, row by row; each window is read when its turn comes.
+
+    Every window of `rsir.scenes.tiling.grid` comes out once, as a Tile or as a SkippedTile. Of a
+    Tile:
+    pixels are (C, h, w) uint8 after the stretch, nodata 0; `id` is that of `tile_ids`; bounds,
+    crs, footprint and window are its own; content and datetime the scene's. Properties, beside
+    those of the source: `bands`, for `thumbnail`; `stretch`, settled, as text; `gsd`, metres in a
+    pixel of the tile across and down, if known; `valid` and `cloud`, shares of its pixels, where
+    below 1 and where there is a mask.
+
+    known: says of an id whether the caller has it; such windows are not read.
+
+    Errors: those of `grid`; UsageError for a stretch that does not fit; ImageError if the cloud
+    mask cannot be opened, or if the scene is damaged all over. A window that cannot be read is a
+    SkippedTile, "damaged".
+    """
+    windows = grid(scene, tiling)
+    with ExitStack() as stack:
+        mask = _cloud_mask(scene, tiling, stack)
+        stretch: Stretch | None = None
+        for name, window in zip(_ids(scene, windows, tiling), windows, strict=True):
+            if known is not None and known(name):
+                yield SkippedTile(name, scene.uri, window, "known")
+                continue
+            # Not before the first window: a scene that is known needs none.
+            stretch = stretch or _settled(scene, tiling.stretch)
+            try:
+                yield _tile(scene, tiling, windows.size, window, name, stretch, mask)
+            except ImageError as error:
+                detail = str(error).removeprefix(f"{scene.uri}: ")
+                yield SkippedTile(name, scene.uri, window, "damaged", detail=detail)
+
+
+def tile_ids(scene: Scene, tiling: Tiling) -> Iterator[tuple[str, Window]]:
+    """The ids and windows that `tiles` gives, in its order, without reading a pixel.
+
+    An id is a digest of the source's uri and content, the window, and all that changes what the
+    pixels become: bands, size, resampling, stretch. Thresholds and masks do not change it.
+    """
+    windows = grid(scene, tiling)
+    return zip(_ids(scene, windows, tiling), windows, strict=True)
+
+
+def thumbnail(
+    uri: str | os.PathLike[str],
+    window: Window | None = None,
+    *,
+    bands: Sequence[str] | None = None,
+    stretch: str | Stretch = "auto",
+    size: int = 256,
+) -> NDArray[np.uint8]:
+    """A window of a scene to look at, (C, h, w) uint8, its longer side at most `size` pixels.
+
+    uri: a tile's `source`; window, bands, stretch: its `window` and its properties of that name;
+    with them the thumbnail looks as the tile did. Never larger than the window itself. A tile
+    without a window is a picture of its own: `rsir.images.read.read_pixels`.
+
+    Errors: those of `Scene.open`; ImageError if it cannot be read; UsageError for a window that
+    is not in the scene.
+    """
+    if size < 1:
+        raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
+    wanted = Stretch.parse(stretch) if isinstance(stretch, str) else stretch
+    with Scene.open(uri, bands) as scene:
+        column, row, width, height = window or (0, 0, scene.width, scene.height)
+        if not (0 <= column < scene.width and 0 <= row < scene.height and width > 0 < height):
+            raise UsageError(
+                f"{scene.uri}: window {window} is not in its {scene.width} × {scene.height} pixels"
+            )
+        scale = min(1.0, size / max(width, height))
+        shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+        pixels, valid = scene.read((column, row, width, height), shape, "average")
+        return stretched(scene, pixels, valid, wanted)
+
+
+def stretched(
+    scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
+) -> NDArray[np.uint8]:
+    """(C, h, w) uint8 of what `Scene.read` gave, by a stretch that is settled here; nodata 0.
+
+    Errors: UsageError for a stretch that does not fit the scene.
+    """
+    return _uint8(pixels, valid, _settled(scene, stretch))
+
+
+def _tile(
+    scene: Scene,
+    tiling: Tiling,
+    size: tuple[int, int],
+    window: Window,
+    name: str,
+    stretch: Stretch,
+    mask: DatasetReader | None,
+) -> Tile | SkippedTile:
+    pixels, valid = scene.read(window, size, tiling.resampling)
+    share = np.count_nonzero(valid) / valid.size
+    if share == 0 or share < tiling.min_valid:
+        return SkippedTile(name, scene.uri, window, "nodata", share)
+    properties = dict(scene.source.properties)
+    if share < 1:
+        properties["valid"] = share
+    if mask is not None:
+        cloud = _cloud_share(mask, window, valid, tiling.cloud_classes, scene)
+        if cloud > tiling.max_cloud:
+            return SkippedTile(name, scene.uri, window, "cloud", cloud)
+        properties["cloud"] = cloud
+    properties |= {"bands": list(scene.refs), "stretch": str(stretch)}
+    if scene.gsd is not None:
+        across, down = scene.gsd
+        properties["gsd"] = [across * window[2] / size[1], down * window[3] / size[0]]
+    tile = Tile(
+        id=name,
+        pixels=_uint8(pixels, valid, stretch),
+        source=scene.uri,
+        content=scene.content,
+        bands=scene.bands,
+        datetime=scene.datetime,
+        properties=properties,
+        window=window,
+    )
+    if scene.transform is None or scene.crs is None:
+        return tile
+    # Padding has no place on the ground.
+    column, row, width, height = window
+    real = (column, row, min(width, scene.width - column), min(height, scene.height - row))
+    return replace(
+        tile,
+        bounds=bounds(scene.transform, real),
+        crs=scene.crs,
+        footprint=footprint(scene.transform, scene.crs, real),
+    )
+
+
+def _uint8(pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> NDArray[np.uint8]:
+    stretched = stretch(pixels)
+    return stretched if valid.all() else np.where(valid, stretched, np.uint8(0))
+
+
+def _settled(scene: Scene, stretch: Stretch) -> Stretch:
+    # Bands that a stretch needs no look at are still counted.
+    looked = stretch.needs_samples(scene.dtype)
+    samples = scene.samples() if looked else [np.empty(0, scene.dtype)] * len(scene.bands)
+    return stretch.for_samples(samples, scene.dtype)
+
+
+def _ids(scene: Scene, windows: Grid, tiling: Tiling) -> Iterator[str]:
+    pixels = [scene.refs, windows.size, tiling.resampling, str(tiling.stretch)]
+    for window in windows:
+        said = json.dumps([scene.uri, scene.content, window, *pixels])
+        yield hashlib.blake2b(said.encode(), digest_size=_ID_BYTES).hexdigest()
+
+
+def _cloud_mask(scene: Scene, tiling: Tiling, stack: ExitStack) -> DatasetReader | None:
+    wanted = tiling.cloud_mask
+    if wanted is None:
+        return None
+    assets = {asset.key.lower(): asset for asset in scene.source.assets if asset.key}
+    if wanted.lower() in assets:
+        return scene.beside(assets[wanted.lower()].uri, stack)
+    uri = normal(beside(scene.uri, wanted))
+    is_key = not re.search(r"[{/]", wanted)
+    if assets and is_key and not is_remote(uri) and kind_of(uri) != "File":
+        known = ", ".join(asset.key for asset in assets.values())
+        raise ImageError(f"{scene.uri}: has no asset '{wanted}' for a cloud mask; it has {known}")
+    return scene.beside(uri, stack)
+
+
+def _cloud_share(
+    mask: DatasetReader,
+    window: Window,
+    valid: NDArray[np.bool_],
+    classes: Sequence[int] | None,
+    scene: Scene,
+) -> float:
+    """The share of cloud among the valid pixels of a tile; masks are read to its size, nearest."""
+    from rasterio.windows import Window as RasterWindow
+
+    column, row, width, height = window
+    inner = RasterWindow(
+        column, row, min(width, scene.width - column), min(height, scene.height - row)
+    )
+    h = max(1, round(valid.shape[0] * inner.height / height))
+    w = max(1, round(valid.shape[1] * inner.width / width))
+    try:
+        values = mask.read(1, window=inner, out_shape=(h, w))
+    except gdal_errors() as error:
+        raise ImageError(f"{scene.uri}: its cloud mask cannot be read ({error})") from error
+    cloudy = values != 0 if classes is None else np.isin(values, classes)
+    return float(cloudy[valid[:h, :w]].mean())

@@ -1,0 +1,146 @@
+"""A part of a scene that somebody points at: in degrees, around a point, or in pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import UsageError
+from rsir.geo.footprint import Affine, Points, Window, from_wgs84, to_wgs84
+from rsir.scenes.scene import Scene
+from rsir.scenes.stretch import Stretch
+from rsir.scenes.tiles import stretched
+from rsir.types import Bounds
+
+_MOST_SIDE = 2048
+"""Pixels of the longer side of what is read; our choice: encoders look at a few hundred."""
+_TRUE_TO = 0.01
+"""Around a point a pixel has as many metres as in the scene's middle where that is true to 1 %; our
+choice, as in `rsir.scenes.scene`."""
+_POINTS_PER_EDGE = 20
+"""Of a box in degrees, whose edges are bent in the scene's CRS. Our choice."""
+
+
+def read_window(
+    uri: str,
+    properties: Mapping[str, Any],
+    bbox: Bounds | None = None,
+    point: tuple[float, float] | None = None,
+    size: float | None = None,
+    window: Window | None = None,
+) -> NDArray[np.uint8]:
+    """The pixels (C, h, w) uint8 of a part of a scene, as its tiles were read; nodata is 0.
+
+    uri: a tile's `source`, properties: those of one of its tiles: `bands`, `stretch` and `gsd`.
+    bbox, point and size, window: as in `rsir.archive.search.query_vectors.ByWindow`. A part of
+    more than 2048
+    pixels a side is read smaller.
+
+    Errors: those of `Scene.open`; UsageError if the part is not in the scene, or is given in
+    degrees and the scene has no georeference.
+    """
+    with Scene.open(uri, properties.get("bands")) as scene:
+        part = _inside(scene, window or _window(scene, bbox, point, size))
+        scale = np.ones(2)
+        if scene.gsd is not None and properties.get("gsd"):
+            scale = np.array(scene.gsd) / np.array(properties["gsd"], np.float64)
+        width, height = np.array(part[2:]) * scale
+        fit = min(1.0, _MOST_SIDE / max(width, height))
+        shape = (max(1, round(height * fit)), max(1, round(width * fit)))
+        pixels, valid = scene.read(part, shape, "bilinear" if fit == 1 else "average")
+        return stretched(scene, pixels, valid, Stretch.parse(properties.get("stretch", "auto")))
+
+
+def _window(
+    scene: Scene, bbox: Bounds | None, point: tuple[float, float] | None, size: float | None
+) -> Window:
+    if scene.crs is None or scene.transform is None or scene.gsd is None:
+        raise UsageError(f"{scene.uri} has no georeference: give the window in its pixels")
+    if bbox is not None:
+        west, south, east, north = bbox
+        if not (south <= north and all(map(math.isfinite, bbox))):
+            raise UsageError(f"the box {bbox} is not (west, south, east, north) in degrees")
+        east += 360 if east < west else 0
+        steps = np.linspace(0, 1, _POINTS_PER_EDGE + 1)
+        xs, ys = west + (east - west) * steps, south + (north - south) * steps
+        degrees = np.concatenate(
+            [np.column_stack([xs, np.full_like(xs, y)]) for y in (south, north)]
+            + [np.column_stack([np.full_like(ys, x), ys]) for x in (west, east)]
+        )
+    else:
+        if point is None or size is None or not (math.isfinite(size) and size > 0):
+            raise UsageError(f"a point needs a size in metres above 0, not {size}")
+        degrees = np.array([point], np.float64)
+    pixels = _near(scene, scene.transform, scene.crs, degrees)
+    if pixels is None:
+        raise UsageError(f"{scene.uri}: its CRS does not reach where the window is")
+    if size is not None:
+        gsd = _gsd(scene.transform, scene.crs, pixels[0], np.array(scene.gsd))
+        sides = np.maximum(np.rint(size / gsd), 1)
+        first = np.rint(pixels[0] - sides / 2)
+        last = first + sides
+    else:
+        # A hair inwards: what ends on the edge of a pixel does not reach into the next.
+        first = np.floor(pixels.min(axis=0) + 1e-6)
+        last = np.maximum(np.ceil(pixels.max(axis=0) - 1e-6), first + 1)
+    column, row, width, height = (int(n) for n in (*first, *(last - first)))
+    return column, row, width, height
+
+
+def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points | None:
+    """(column, row) of longitude and latitude, at the turn of the globe where the scene is.
+
+    On cylindrical maps, where a scene may go on beyond ±180° or from 0 to 360°, a longitude is in
+    many columns, and neighbours stay neighbours. None if the CRS does not reach there.
+    """
+    turns = np.floor((degrees[:, :1] + 180) / 360)
+    pixels = from_wgs84(transform, crs, degrees - turns * (360, 0))
+    # One turn in pixels, the same at all latitudes; elsewhere ±180° is one place, or two that
+    # have nothing to do with each other.
+    ends = from_wgs84(transform, crs, np.array([(180.0, y) for y in (0, 45)]))
+    starts = from_wgs84(transform, crs, np.array([(-180.0, y) for y in (0, 45)]))
+    if pixels is None or ends is None or starts is None:
+        return pixels
+    turn, other = ends - starts
+    length = float(turn @ turn)
+    if length < 1 or not np.allclose(turn, other):
+        return pixels
+    pixels = pixels + turns * turn
+    middle = (pixels.min(axis=0) + pixels.max(axis=0)) / 2
+    away = np.array([scene.width / 2, scene.height / 2]) - middle
+    near: Points = pixels + np.rint(away @ turn / length) * turn
+    return near
+
+
+def _gsd(
+    transform: Affine, crs: str, place: NDArray[np.float64], usual: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Metres of ground in a pixel at `place`, (across, down); `usual` where that is as good."""
+    from pyproj import Geod
+
+    steps = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
+    degrees = to_wgs84(transform, crs, place + steps)
+    if degrees is None:
+        return usual
+    west, east, north, south = degrees
+    geod = Geod(ellps="WGS84")
+    true = np.array([geod.inv(*west, *east)[2], geod.inv(*north, *south)[2]])
+    if (true <= 0).any() or (np.abs(usual / true - 1) <= _TRUE_TO).all():
+        return usual
+    return true
+
+
+def _inside(scene: Scene, window: Window) -> Window:
+    column, row, width, height = window
+    left, top = max(column, 0), max(row, 0)
+    right, bottom = min(column + width, scene.width), min(row + height, scene.height)
+    if right <= left or bottom <= top:
+        raise UsageError(
+            f"the window is not in {scene.uri}: it would be at column {column}, row {row} of its "
+            f"{scene.width} × {scene.height} pixels"
+        )
+    return left, top, right - left, bottom - top

@@ -1,0 +1,1 @@
+"""What a user names, to files, STAC items and objects."""

@@ -1,0 +1,223 @@
+"""Scenes of STAC: items, and the catalogues and collections that lead to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin
+
+from rsir.errors import DataError, MissingExtraError
+from rsir.sources.masks import BANDS
+from rsir.sources.remote import file_system, get, is_web
+from rsir.sources.source import (
+    SCENE_SUFFIXES,
+    Asset,
+    NoStacError,
+    Source,
+    UnfitError,
+    Unusable,
+    check_file,
+    is_remote,
+    normal,
+    suffix_of,
+)
+
+if TYPE_CHECKING:
+    import pystac
+
+STAC_PROPERTIES = ("stac_id", "collection", "platform", "constellation", "eo:cloud_cover")
+"""What is taken over of a STAC item, where it says it: its id and collection, and three more."""
+
+# Roles of STAC's best practices ('Asset Roles'), and what some write for "cloud"; and keys.
+_NO_PIXELS = {"thumbnail", "overview", "metadata", "cloud", "cloud-mask", "cloud-shadow", "date"}
+_NO_PIXELS |= {"data-mask", "land-water", "saturation", "snow-ice", "water-mask"}
+_NO_PIXELS_KEYS = {"thumbnail", "preview", "overview", *BANDS}
+_RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpeg", "image/webp")
+# What pystac raises, beside its own, for JSON that is not as it should be.
+_UNSOUND = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_NOT_SOUND = "not sound STAC"
+
+
+def scenes_of(uri: str) -> Iterator[Source | Unusable]:
+    """The items of a STAC document and of all that it links to, depth first, each once."""
+    try:
+        import pystac
+    except ImportError:
+        type_of(uri, loaded(uri))  # what is no STAC needs no pystac
+        raise MissingExtraError("reading STAC", "geo") from None
+    waiting, seen = [uri], set()
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        try:
+            document = loaded(here)
+            kind = type_of(here, document)
+            if kind == "FeatureCollection":
+                yield from _of_collection(here, document)
+            elif kind == "Feature":
+                yield _of_item(here, here, pystac.Item.from_dict(document, href=here))
+            else:
+                links = list(_links(here, document, ("child", "item")))
+                yield from (link for link in links if isinstance(link, Unusable))
+                waiting += [link for link in reversed(links) if isinstance(link, str)]
+        except (DataError, *_UNSOUND, pystac.STACError, pystac.STACTypeError) as error:
+            if here == uri:
+                if isinstance(error, DataError):
+                    raise
+                raise UnfitError(f"{here}: {_NOT_SOUND} ({error!r})") from error
+            yield Unusable.of(here, error)
+
+
+def type_of(uri: str, document: Mapping[str, Any]) -> str:
+    """The type of a STAC document, or a NoStacError if it is none."""
+    kind, features = document.get("type"), document.get("features")
+    if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
+        raise NoStacError(f"{uri}: no STAC: its type is {kind!r}")
+    if kind == "Feature":
+        features = [document]
+    if isinstance(features, list) and features and not any(map(_could_be_item, features)):
+        raise NoStacError(f"{uri}: no STAC, but GeoJSON of another kind")
+    return str(kind)
+
+
+def _could_be_item(feature: Any) -> bool:
+    return isinstance(feature, dict) and ("stac_version" in feature or "assets" in feature)
+
+
+def _links(
+    here: str, document: Mapping[str, Any], kinds: Collection[str]
+) -> Iterator[str | Unusable]:
+    """Where the links of some kinds (their `rel`) in the document `here` lead."""
+    links = document.get("links") or []
+    for number, link in enumerate(links if isinstance(links, list) else [links]):
+        rel, href = (link.get("rel"), link.get("href")) if isinstance(link, dict) else (None, None)
+        if isinstance(link, dict) and rel not in kinds:
+            continue
+        if not isinstance(href, str) or not href:
+            yield Unusable(here, f"its link {number} ({rel}) has no href; mend it")
+            continue
+        try:
+            where = _joined(here, href)
+        except ValueError as error:
+            yield Unusable(here, f"its link {number} ({rel}) is no address ({error}); mend it")
+            continue
+        if _escapes(here, where):
+            yield Unusable(where, f"{here} is on a server and names a file of this one")
+        else:
+            yield where
+
+
+def loaded(uri: str) -> dict[str, Any]:
+    """The JSON object at a path or uri.
+
+    Errors: NoStacError if it is none; DataError if it cannot be read.
+    """
+    check_file(uri)
+    try:
+        if not is_remote(uri):
+            text = Path(uri).read_bytes()
+        elif is_web(uri):
+            text = get(uri)[0]
+        else:
+            system, path = file_system(uri)
+            text = system.open_input_stream(path).read()
+        # Some write NaN for what is not known, which is no JSON.
+        document = json.loads(text, parse_constant=lambda name: None)
+    except OSError as error:
+        raise DataError(f"{uri}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise NoStacError(f"{uri}: not JSON ({error}); is it a STAC document?") from error
+    except RecursionError:
+        raise NoStacError(
+            f"{uri}: JSON that is nested too deeply; is it a STAC document?"
+        ) from None
+    if not isinstance(document, dict):
+        raise NoStacError(f"{uri}: JSON, but no STAC document")
+    return document
+
+
+def _joined(here: str, href: str) -> str:
+    """A link in the document `here` as a uri or an absolute path."""
+    if "://" in href:
+        return normal(href)
+    if not is_remote(here):
+        # Relative references are written with %20 and the like, by some as they are.
+        names = [normal(Path(here).parent / name) for name in dict.fromkeys((href, unquote(href)))]
+        return next((name for name in names if os.path.exists(name)), names[0])  # noqa: PTH110 – never raises
+    if is_web(here):
+        return urljoin(here, href)
+    # urljoin does not know object stores, where a '#' is a letter like any other.
+    scheme, _, rest = here.replace("#", "\0").partition("://")
+    joined = urljoin(f"http://{rest}", href.replace("#", "\0"))
+    return f"{scheme}://{joined.removeprefix('http://')}".replace("\0", "#")
+
+
+def _escapes(here: str, href: str) -> bool:
+    """Whether a document of another machine points to a file of this one."""
+    return is_remote(here) and not is_remote(href)
+
+
+def _of_collection(uri: str, document: dict[str, Any]) -> Iterator[Source | Unusable]:
+    import pystac
+
+    for number, feature in enumerate(document.get("features", [])):
+        try:
+            item = pystac.Item.from_dict(feature, href=uri)
+            yield _of_item(f"{uri}#{item.id}", uri, item)
+        except (*_UNSOUND, pystac.STACError, pystac.STACTypeError) as error:
+            name = feature.get("id", number) if isinstance(feature, dict) else number
+            yield Unusable(f"{uri}#{name}", f"{_NOT_SOUND} ({error!r})")
+    if any(isinstance(link, str) for link in _links(uri, document, ("next",))):
+        yield Unusable(uri, "has further pages (a link 'next'); only this one was read")
+
+
+def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
+    """The item called `uri` in the document `here`."""
+    assets = []
+    for key, asset in item.assets.items():
+        href = _joined(here, asset.href)
+        if not _is_raster(href, asset.media_type):
+            continue
+        if _escapes(here, href):
+            return Unusable(uri, f"asset '{key}' is on a server and names a file of this machine")
+        roles = set(asset.roles or ())
+        visual = "visual" in roles or key == "visual"
+        pixels = not (roles & _NO_PIXELS) or visual
+        pixels = pixels and key.lower() not in _NO_PIXELS_KEYS
+        assets.append(Asset(href, key, _band_names(asset), visual, pixels))
+    if not any(asset.pixels for asset in assets):
+        return Unusable(uri, "has no asset with imagery (GeoTIFF, JPEG 2000, PNG, JPEG, WebP)")
+    when = item.datetime or item.common_metadata.start_datetime
+    if when is not None and when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    said = item.properties | {"stac_id": item.id, "collection": item.collection_id}
+    plain = {name: said.get(name) for name in STAC_PROPERTIES}
+    properties = {k: value for k, value in plain.items() if isinstance(value, str | int | float)}
+    try:
+        json.dumps(properties, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Unusable(uri, "says something that is not valid Unicode; mend the item")
+    return Source(uri, tuple(assets), when, properties)
+
+
+def _is_raster(href: str, media_type: str | None) -> bool:
+    if media_type:
+        return media_type.lower().startswith(_RASTER_TYPES)
+    return suffix_of(href) in SCENE_SUFFIXES
+
+
+def _band_names(asset: pystac.Asset) -> tuple[tuple[str, ...], ...]:
+    """STAC 1.1 `bands`, or `eo:bands` of 1.0: the common name first, then the producer's."""
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    return tuple(
+        tuple(
+            str(band[name]) for name in ("eo:common_name", "common_name", "name") if band.get(name)
+        )
+        for band in bands
+    )

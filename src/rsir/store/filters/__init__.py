@@ -1,0 +1,1 @@
+"""Conditions on records: which ones a search may find."""

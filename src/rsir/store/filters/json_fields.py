@@ -1,0 +1,60 @@
+"""One property of many JSON objects, as a column that filters compare."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from rsir.store.filters.fields import (
+    BOOLEAN,
+    NULL,
+    NUMBER,
+    TEXT,
+    Column,
+    column_of_values,
+    kind_of,
+)
+
+_TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
+
+
+def parsed(texts: list[str], name: str, likely: int) -> Column:
+    """The property `name` of JSON objects.
+
+    Arrow reads a column of one kind quickly, and refuses any other; Python reads the rest.
+    """
+    first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
+    if first is None:
+        return Column(np.zeros(len(texts), np.uint8))
+    value = json.loads(first).get(name)
+    kind = kind_of(value) if value is not None else likely
+    if kind in _TYPES and _plain(name):
+        options = pa.json.ParseOptions(
+            explicit_schema=pa.schema([(name, _TYPES[kind])]), unexpected_field_behavior="ignore"
+        )
+        data = "\n".join(texts).encode()
+        read = pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        try:
+            table = pa.json.read_json(pa.BufferReader(data), read, options)
+        except pa.ArrowInvalid:
+            pass
+        else:
+            return _column(table[name].combine_chunks(), kind)
+    return column_of_values([json.loads(text).get(name) for text in texts])
+
+
+def _plain(name: str) -> bool:
+    return name.isidentifier() and name.isascii()
+
+
+def _column(values: Any, kind: int) -> Column:
+    if kind == TEXT:
+        return Column.of_texts(values)
+    known = values.is_valid().to_numpy(zero_copy_only=False)
+    number = pc.fill_null(values.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
+    return Column(np.where(known, kind, NULL).astype(np.uint8), number)

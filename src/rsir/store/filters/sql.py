@@ -1,0 +1,427 @@
+"""Conditions in SQL, of a few kinds only: parsed, translated, and evaluated in two ways.
+
+A condition is parsed by sqlglot and translated into the few nodes below; whatever they cannot say
+is refused. Every node is evaluated on one record (the reference) and on whole columns. Truth is
+three-valued as in SQL, and NOT, AND, OR are 2 - a, the least and the greatest of
+FALSE < UNKNOWN < TRUE.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rsir.errors import UsageError
+from rsir.geo.geometry import bounds_of
+from rsir.store.filters.fields import (
+    BOOLEAN,
+    NULL,
+    NUMBER,
+    OTHER,
+    RECORD_FIELDS,
+    TEXT,
+    Column,
+    Columns,
+    Field,
+    as_float,
+    kind_of,
+    microseconds,
+)
+
+if TYPE_CHECKING:
+    from rsir.store.base import Record
+
+ALLOWED = (
+    "a condition compares fields with literals: =, <>, <, <=, >, >=, IN (...), BETWEEN, LIKE, "
+    "IS NULL, joined by AND, OR, NOT and parentheses; text stands in 'single quotes', an unusual "
+    "field name in \"double quotes\"; e.g. cloud < 10 AND folder = 'Harbor'"
+)
+
+FOOTPRINT = "footprint"
+NO_FIELDS = {
+    FOOTPRINT: "compared by a bbox or a polygon; a condition asks footprint IS NULL",
+    "geometry": "a hit's, and called footprint here",
+    "score": "of a hit and not of a record",
+    "distance": "of a hit and not of a record",
+}
+"""Names that results show, and that would otherwise be taken for properties that nothing has."""
+
+_LONGEST = 100_000
+_DEEPEST = 100
+"""Characters and nesting of a condition, at most: our choice, far beyond what is written by hand
+(a list of a few thousand names fits) and well within Python's recursion."""
+
+Truth = int
+FALSE, UNKNOWN, TRUE = 0, 1, 2
+Truths = NDArray[np.uint8]
+"""(N,) of FALSE, UNKNOWN, TRUE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """None, a bool, a float or a str."""
+
+    content: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content, str):
+            _check_unicode(self.content)
+
+    def value(self, _record: Record) -> Any:
+        """The same for every record."""
+        return self.content
+
+
+Operand = Field | Literal
+_Test = Callable[[Any, Any], Any]
+_TESTS: dict[str, tuple[_Test, _Test]] = {
+    "=": (operator.eq, pc.equal),
+    "<>": (operator.ne, pc.not_equal),
+    "<": (operator.lt, pc.less),
+    "<=": (operator.le, pc.less_equal),
+    ">": (operator.gt, pc.greater),
+    ">=": (operator.ge, pc.greater_equal),
+}
+"""By operator: for Python values and NumPy arrays, and for Arrow arrays of text."""
+
+
+class Node(Protocol):
+    """A condition, or a part of one."""
+
+    def one(self, record: Record) -> Truth:
+        """What it says of one record."""
+
+    def all(self, columns: Columns) -> Truths:
+        """What it says of N records, (N,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """left <operator> right."""
+
+    name: str
+    left: Operand
+    right: Operand
+
+    def one(self, record: Record) -> Truth:
+        """UNKNOWN unless both are numbers, texts or booleans."""
+        left, right = self.left.value(record), self.right.value(record)
+        kind = kind_of(left)
+        if kind != kind_of(right) or kind in (NULL, OTHER):
+            return UNKNOWN
+        if kind == NUMBER:
+            left, right = as_float(left), as_float(right)
+        return TRUE if _TESTS[self.name][0](left, right) else FALSE
+
+    def all(self, columns: Columns) -> Truths:
+        """UNKNOWN unless both are numbers, texts or booleans."""
+        left, right = (_column(side, columns) for side in (self.left, self.right))
+        truths = np.full(len(columns), UNKNOWN, np.uint8)
+        test, test_texts = _TESTS[self.name]
+        same = left.kind == right.kind
+        if left.number is not None and right.number is not None:
+            numeric = same & ((left.kind == NUMBER) | (left.kind == BOOLEAN))
+            truths[numeric] = 2 * test(left.number, right.number)[numeric]
+        if left.codes is not None and right.codes is not None:
+            textual = same & (left.kind == TEXT)
+            if isinstance(self.right, Literal):  # each distinct text is compared once
+                by_code = 2 * _booleans(test_texts(left.texts, self.right.content))
+                truths[textual] = by_code[left.codes[textual]]
+            elif textual.any():
+                ours = left.texts.take(pa.array(left.codes[textual]))
+                theirs = right.texts.take(pa.array(right.codes[textual]))
+                truths[textual] = 2 * _booleans(test_texts(ours, theirs))
+        return truths
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """operand = one OR operand = another ..."""
+
+    operand: Operand
+    items: tuple[Literal, ...]
+
+    def one(self, record: Record) -> Truth:
+        """The greatest of the comparisons; FALSE with no items."""
+        return max((c.one(record) for c in self._comparisons()), default=FALSE)
+
+    def all(self, columns: Columns) -> Truths:
+        """The greatest of the comparisons; FALSE with no items."""
+        truths = np.full(len(columns), FALSE, np.uint8)
+        for comparison in self._comparisons():
+            np.maximum(truths, comparison.all(columns), out=truths)
+        return truths
+
+    def _comparisons(self) -> list[Compare]:
+        return [Compare("=", self.operand, item) for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """operand LIKE pattern: % is any text, _ any one character."""
+
+    operand: Operand
+    pattern: str
+
+    def one(self, record: Record) -> Truth:
+        """UNKNOWN unless the operand is a text."""
+        value = self.operand.value(record)
+        if not isinstance(value, str):
+            return UNKNOWN
+        return TRUE if re.fullmatch(self._regex(), value, re.DOTALL) else FALSE
+
+    def all(self, columns: Columns) -> Truths:
+        """UNKNOWN unless the operand is a text."""
+        column = _column(self.operand, columns)
+        truths = np.full(len(columns), UNKNOWN, np.uint8)
+        if column.codes is not None:
+            regex = rf"(?s)\A(?:{self._regex()})\z"
+            by_code = 2 * _booleans(pc.match_substring_regex(column.texts, regex))
+            textual = column.kind == TEXT
+            truths[textual] = by_code[column.codes[textual]]
+        return truths
+
+    def _regex(self) -> str:
+        wild = {"%": ".*", "_": "."}
+        return "".join(wild.get(sign) or re.escape(sign) for sign in self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """operand IS NULL: the record lacks it, or it is null."""
+
+    operand: Operand
+
+    def one(self, record: Record) -> Truth:
+        """Never UNKNOWN."""
+        return TRUE if self.operand.value(record) is None else FALSE
+
+    def all(self, columns: Columns) -> Truths:
+        """Never UNKNOWN."""
+        null = _column(self.operand, columns).kind == NULL
+        return np.where(null, TRUE, FALSE).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Placeless:
+    """Footprint IS NULL: there is none, or an empty one."""
+
+    def one(self, record: Record) -> Truth:
+        """Never UNKNOWN."""
+        return TRUE if bounds_of(record.footprint) is None else FALSE
+
+    def all(self, columns: Columns) -> Truths:
+        """Never UNKNOWN."""
+        return np.where(np.isnan(columns.bounds()[0]), TRUE, FALSE).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """NOT node."""
+
+    node: Node
+
+    def one(self, record: Record) -> Truth:
+        """UNKNOWN stays UNKNOWN."""
+        return TRUE - self.node.one(record)
+
+    def all(self, columns: Columns) -> Truths:
+        """UNKNOWN stays UNKNOWN."""
+        return np.uint8(TRUE) - self.node.all(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Node AND node ..."""
+
+    nodes: tuple[Node, ...]
+
+    def one(self, record: Record) -> Truth:
+        """The least."""
+        return min(node.one(record) for node in self.nodes)
+
+    def all(self, columns: Columns) -> Truths:
+        """The least."""
+        return functools.reduce(np.minimum, (node.all(columns) for node in self.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Node OR node ..."""
+
+    nodes: tuple[Node, ...]
+
+    def one(self, record: Record) -> Truth:
+        """The greatest."""
+        return max(node.one(record) for node in self.nodes)
+
+    def all(self, columns: Columns) -> Truths:
+        """The greatest."""
+        return functools.reduce(np.maximum, (node.all(columns) for node in self.nodes))
+
+
+@functools.lru_cache(maxsize=256)
+def condition(where: str) -> Node:
+    """The condition that `where` spells; UsageError, saying what is allowed, if it is none."""
+    # Heavy beside most of what imports this module, and needed for conditions only.
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    if len(where) > _LONGEST:
+        raise UsageError(f"the condition has {len(where)} characters; {_LONGEST} are allowed")
+    _check_unicode(where)
+    try:
+        parsed = sqlglot.parse_one(where, into=exp.Condition)
+        return _translated(parsed, 0)
+    except SqlglotError as error:
+        raise UsageError(f"{where!r} is not a condition: {ALLOWED}") from error
+    except RecursionError as error:
+        raise UsageError("the condition is nested too deeply; write it flatter") from error
+
+
+def properties_in(part: object) -> set[str]:
+    """The names of the properties that a condition looks at."""
+    if isinstance(part, Field):
+        return {part.name} if part.is_property else set()
+    if is_dataclass(part):
+        part = tuple(getattr(part, field.name) for field in fields(part))
+    return set().union(*map(properties_in, part)) if isinstance(part, tuple) else set()
+
+
+def _translated(node: Any, depth: int) -> Node:
+    from sqlglot import exp
+
+    if depth > _DEEPEST:
+        raise UsageError(f"the condition is nested more than {_DEEPEST} deep; write it flatter")
+    comparisons = {
+        exp.EQ: "=",
+        exp.NEQ: "<>",
+        exp.LT: "<",
+        exp.LTE: "<=",
+        exp.GT: ">",
+        exp.GTE: ">=",
+    }
+    kind = type(node)
+    if kind in (exp.And, exp.Or):
+        parts = tuple(_translated(part, depth + 1) for part in node.flatten(unnest=False))
+        return And(parts) if kind is exp.And else Or(parts)
+    if kind in (exp.Not, exp.Paren):
+        inner = _translated(node.this, depth + 1)
+        return Not(inner) if kind is exp.Not else inner
+    if kind in comparisons:
+        return _comparison(comparisons[kind], _operand(node.this), _operand(node.expression))
+    if kind is exp.Between and not node.args.get("symmetric"):
+        value, low, high = (_operand(node.args[name]) for name in ("this", "low", "high"))
+        return And((_comparison(">=", value, low), _comparison("<=", value, high)))
+    if kind is exp.In and node.expressions and set(_given(node)) == {"this", "expressions"}:
+        value = _operand(node.this)
+        items = [_operand(item) for item in node.expressions]
+        literals = [item for item in items if isinstance(item, Literal)]
+        if len(literals) == len(items):
+            return In(value, tuple(_fitting(item, value) for item in literals))
+    if kind is exp.Like and set(_given(node)) <= {"this", "expression", "negate"}:
+        pattern = node.expression
+        if isinstance(pattern, exp.Literal) and pattern.is_string:
+            like = Like(_operand(node.this), pattern.this)
+            return Not(like) if node.args.get("negate") else like
+    if kind is exp.Is and isinstance(node.expression, exp.Null):
+        asked = node.this
+        if type(asked) is exp.Column and asked.name == FOOTPRINT and not asked.args.get("table"):
+            return Placeless()
+        return IsNull(_operand(node.this))
+    if kind in (exp.Column, exp.Boolean, exp.Null):
+        return Compare("=", _operand(node), Literal(True))
+    raise _refused(node)
+
+
+def _operand(node: Any) -> Operand:
+    from sqlglot import exp
+
+    kind = type(node)
+    if kind is exp.Paren:
+        return _operand(node.this)
+    if kind is exp.Column and set(_given(node)) <= {"this", "table"}:
+        table = node.args.get("table")
+        if isinstance(node.this, exp.Identifier) and (table is None or table.name == "properties"):
+            name = node.this.name
+            if table is None and name in NO_FIELDS:
+                raise UsageError(
+                    f"{name} is {NO_FIELDS[name]}; a property of that name is properties.{name}"
+                )
+            return Field(name, table is not None or name not in RECORD_FIELDS)
+    if kind is exp.Literal:
+        return Literal(node.this if node.is_string else float(node.this))
+    if kind is exp.Neg and type(node.this) is exp.Literal and not node.this.is_string:
+        return Literal(-float(node.this.this))
+    if kind is exp.Boolean:
+        return Literal(bool(node.this))
+    if kind is exp.Null:
+        return Literal(None)
+    raise _refused(node)
+
+
+def _given(node: Any) -> list[str]:
+    return [name for name, value in node.args.items() if value not in (None, False, [])]
+
+
+def _refused(node: Any) -> UsageError:
+    return UsageError(f"{node.sql()!r} is not allowed: {ALLOWED}")
+
+
+def _comparison(name: str, left: Operand, right: Operand) -> Node:
+    return Compare(name, _fitting(left, right), _fitting(right, left))
+
+
+@overload
+def _fitting(side: Literal, other: Operand) -> Literal: ...
+@overload
+def _fitting(side: Operand, other: Operand) -> Operand: ...
+def _fitting(side: Operand, other: Operand) -> Operand:
+    """`side`; if it is a text beside `datetime`, the time that it spells."""
+    if other != Field("datetime", False) or not isinstance(side, Literal):
+        return side
+    if not isinstance(side.content, str):
+        return side
+    try:
+        return Literal(float(microseconds(datetime.fromisoformat(side.content))))
+    except ValueError as error:
+        raise UsageError(
+            f"{side.content!r} is no time in ISO 8601, e.g. '2024-05-01' or '2024-05-01T10:00:00Z'"
+        ) from error
+    except OverflowError as error:
+        raise UsageError(f"{side.content!r} is, in UTC, not in the years 1 to 9999") from error
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!a} is not valid Unicode, and no record has such text") from error
+
+
+def _column(operand: Operand, columns: Columns) -> Column:
+    if isinstance(operand, Field):
+        return columns.field(operand)
+    count, value = len(columns), operand.content
+    kind = np.broadcast_to(np.uint8(kind_of(value)), count)
+    if isinstance(value, str):
+        codes = np.broadcast_to(np.int32(0), count)
+        return Column(kind, None, codes, pa.array([value], pa.string()))
+    number = np.nan if value is None else as_float(value)
+    return Column(kind, np.broadcast_to(np.float64(number), count))
+
+
+def _booleans(array: Any) -> NDArray[np.uint8]:
+    values: NDArray[np.uint8] = array.to_numpy(zero_copy_only=False).astype(np.uint8)
+    return values

@@ -1,0 +1,1 @@
+"""The nearest neighbours of a vector, exactly or approximately."""

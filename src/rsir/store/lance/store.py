@@ -1,0 +1,496 @@
+"""The embedded default store: a LanceDB table of record, searched exactly by FAISS in memory.
+
+The table holds everything and all its versions; what is searched is one version in memory
+(`rsir.store.lance.snapshot`). FAISS proposes candidates with float32 arithmetic, `rsir.ranking`
+computes their distances, and a bound on the float32 rounding shows that no other row can be among
+the nearest.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rsir.errors import ArchiveError, UnknownIdError, UsageError
+from rsir.ranking import metric_named
+from rsir.store.base import (
+    KEPT_DAYS,
+    Neighbour,
+    Record,
+    State,
+    Vector,
+    check_identity,
+    checked_records,
+    checked_vectors,
+    recall_of,
+    searched,
+)
+from rsir.store.filters.filter import Filter
+from rsir.store.knn.ivf_build import find, make
+from rsir.store.knn.ivf_search import APPROXIMATE, RANKINGS, Index
+from rsir.store.lance.location import Location
+from rsir.store.lance.rows import (
+    STATE_COLUMNS,
+    matrix,
+    records_of,
+    schema_of,
+    states_of,
+    to_arrow,
+)
+from rsir.store.lance.snapshot import SCAN_ROWS, Snapshot
+from rsir.store.records.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
+
+FORMAT = "rsir-store/2"
+
+_KEY = b"rsir"
+_FIRST_RECORDS = 100
+"""Records read in the first go of many; the next ones are twice as many each. Our choice."""
+_IDS_AT_ONCE = 10_000
+"""Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
+the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
+and 0.5 s, and six times the ids 1.4 GB."""
+
+_NAMES_IN_SQL = 1_000
+"""Sources that LanceDB is told of, so that of other rows it reads no more than the source. Our
+choice: of more it plans longer than it saves."""
+
+_INDEXED_FROM = 100_000
+"""Tables of so many rows get an index when they are optimised. Our choice: below, exact search
+takes a few milliseconds."""
+
+_BESIDE = 50_000
+"""So many rows that an index lacks are searched beside it in any case. Our choice."""
+
+_SETTLED_NS = 1_000_000_000
+_TRUSTED_SECONDS = 5.0
+"""The folder of versions that has its old time of change holds no new version, if that time is so
+long past that the clock of a file system (2 s at the coarsest in use today is FAT's; others tick
+within 10 ms) has gone on since. A network file system may show an old time: after so many seconds
+the table itself is asked in any case. Our choice."""
+
+
+class Version(NamedTuple):
+    """One state of a store: its number, when it was committed (UTC), and how many records."""
+
+    version: int
+    time: datetime
+    rows: int
+
+
+class LanceStore:
+    """A `Store` on disk: a LanceDB table, committed atomically, read by many processes.
+
+    `path` ends in ".lance"; the folder above it is the LanceDB database, the name is the table. It
+    may be a uri on an object store, such as s3://bucket/prefix/items.lance (`Location.database`
+    says where its credentials come from). What another process has committed is seen by the next
+    call (on an object store, or a network file system that keeps times of change to itself for a
+    while: within five seconds). Searches may run in several threads.
+
+    Float vectors are searched by "two-stage" and "approximate" too, with vectors that stay on disk
+    (`rsir.store.knn.ivf_build`), in an index beside the table, "items.index". `optimize` builds it
+    for large tables, and else the first such search. Rows that it does not know are searched
+    exactly beside it, and what is deleted does not come out. It is built anew by a search, too,
+    once it lacks more than a quarter of what it has. On an object store it is temporary.
+    """
+
+    def __init__(
+        self, location: Location, table: Any, pinned: int | None = None, identity: str = ""
+    ) -> None:
+        """Use `create`, `open` or `at`."""
+        about = _about(location, table)
+        self.path: str | Path = location.folder or str(location)
+        self.metric: str = about["metric"]
+        self.dimension: int = about["dimension"]
+        self._location = location
+        self.identity: str = about["id"]
+        self._wanted = identity
+        check_identity(self.path, self.identity, identity)
+        self._table = table
+        self._pinned = pinned
+        self._opened = (location.state(), time.monotonic())
+        self._snapshot: Snapshot | None = None
+        self._seen: tuple[tuple[int, int] | None, float] | None = None
+        self._lock = threading.Lock()
+        self._index: Index | None = None
+        self._indexing = threading.Lock()
+
+    @classmethod
+    def create(
+        cls, path: str | Path, metric: str, dimension: int, identity: str | None = None
+    ) -> LanceStore:
+        """An empty store at `path`; ArchiveError if something is there already.
+
+        identity: None to draw one. Given, the store notices if it is exchanged, as by `open`.
+        Raises UsageError for an unknown metric or a dimension that it cannot have.
+        """
+        location = Location.of(path)
+        about = {
+            "format": FORMAT,
+            "metric": metric,
+            "dimension": dimension,
+            "id": identity or uuid.uuid4().hex,
+        }
+        schema = schema_of(metric, dimension, {_KEY: json.dumps(about).encode()})
+        if location.folder is not None:
+            if location.folder.exists():
+                raise ArchiveError(f"{path} exists already; open it, or choose another path")
+            location.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            table: Any = location.database().create_table(location.name, schema=schema)
+        except ValueError as error:
+            if "already exists" in str(error):
+                text = f"{path} exists already; open it, or choose another path"
+            else:
+                text = f"{path} cannot be made ({error}); check the uri and the credentials"
+            raise ArchiveError(text) from error
+        return cls(location, table, identity=identity or "")
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Whether there is anything at `path`; ArchiveError if that cannot be told."""
+        location = Location.of(path)
+        if location.folder is not None:
+            return location.folder.exists()
+        try:
+            location.database().open_table(location.name)
+        except (ValueError, RuntimeError, OSError) as error:
+            if "was not found" in str(error):
+                return False
+            raise ArchiveError(
+                f"{path} cannot be asked for ({error}); check the uri and the credentials"
+            ) from error
+        return True
+
+    @classmethod
+    def open(cls, path: str | Path, identity: str = "") -> LanceStore:
+        """The store at `path`; ArchiveError if there is none, or if it is not ours or damaged.
+
+        identity: of another one, also one that takes its place later, all calls are refused by
+        ArchiveError; "" takes any.
+        """
+        location = Location.of(path)
+        if location.folder is not None and not location.folder.is_dir():
+            raise ArchiveError(f"{path} does not exist; check the path, or create an archive")
+        return cls(location, _opened(location), identity=identity)
+
+    def __len__(self) -> int:
+        snapshot = self._snapshot
+        if snapshot is not None and self._is_current():
+            return len(snapshot)
+        self._refresh()
+        count: int = self._table.count_rows()
+        return count
+
+    @property
+    def version(self) -> int:
+        """The number of the last commit; it grows with every change."""
+        self._refresh()
+        version: int = self._table.version
+        return version
+
+    def versions(self) -> list[Version]:
+        """The versions that are kept, oldest first; the last one is what a search sees."""
+        return [
+            Version(
+                known["version"],
+                known["timestamp"].astimezone(UTC),
+                int(known["metadata"]["total_rows"]),
+            )
+            for known in sorted(self._table.list_versions(), key=lambda known: known["version"])
+        ]
+
+    def at(self, version: int) -> LanceStore:
+        """The store as it was at `version`, to be read only; ArchiveError if it is not kept."""
+        if version not in {known.version for known in self.versions()}:
+            kept = ", ".join(str(known.version) for known in self.versions()[-20:])
+            raise ArchiveError(f"{self.path} does not keep a version {version}; the latest: {kept}")
+        table = self._location.database().open_table(self._location.name, version=version)
+        return LanceStore(self._location, table, version, self._wanted)
+
+    def restore(self, version: int) -> None:
+        """Make `version` the latest again, as a new commit; ArchiveError if it is not kept."""
+        self._check_writable()
+        self.at(version)
+        self._table.restore(version)
+        self._table.checkout_latest()
+        self._seen = None
+
+    def add(self, records: Sequence[Record], vectors: Vector) -> None:
+        """Keep `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
+        self._check_writable()
+        kept = checked_records(records)
+        rows = checked_vectors(self.metric, self.dimension, vectors)
+        if len(kept) != len(rows):
+            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
+        if not kept:
+            return
+        self._refresh()
+        self._seen = None
+        (
+            self._table.merge_insert("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute(to_arrow(kept, rows, self._table.schema))
+        )
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget `ids`, ten thousand in one commit; returns how many there were."""
+        self._check_writable()
+        known = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        self._refresh()
+        self._seen = None
+        return sum(
+            self._table.delete(_any_of(known[start : start + _IDS_AT_ONCE])).num_deleted_rows
+            for start in range(0, len(known), _IDS_AT_ONCE)
+        )
+
+    def search(
+        self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
+
+        metric: also "two-stage" or "approximate", of float vectors; `recall` says what they miss.
+        Their distances are the store's own.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        if metric not in RANKINGS:
+            kind, rows = searched(self, metric, queries)
+            return self._latest().nearest(rows, k, filter, kind)
+        self._check_floats(metric)
+        _, rows = searched(self, None, queries)
+        snapshot = self._latest()
+        if not len(snapshot):
+            return [[] for _ in rows]
+        self._attach(snapshot)
+        return snapshot.nearest_of_candidates(metric, rows, k, filter)
+
+    def recall(
+        self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
+    ) -> float:
+        """Recall@k of "approximate" or "two-stage" search (`rsir.store.base.recall_of`).
+
+        The exact search reads all vectors into memory.
+        """
+        both = (self.search(queries, k, filter=filter, metric=name) for name in (None, metric))
+        exact, found = ([[hit.distance for hit in near] for near in some] for some in both)
+        return recall_of(exact, found)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Number of records that meet `filter`; of all, if it is not given."""
+        return len(self) if filter is None else len(self._latest().places(filter))
+
+    def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
+        """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
+        self._refresh()
+        found: dict[str, tuple[Record, Vector]] = {}
+        wanted = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        for start in range(0, len(wanted), _IDS_AT_ONCE):
+            some = wanted[start : start + _IDS_AT_ONCE]
+            rows = self._table.search().where(_any_of(some)).to_arrow()
+            vectors = matrix(rows["vector"])
+            for record, vector in zip(records_of(rows), vectors, strict=True):
+                found[record.id] = (record, vector)
+        for id in ids:
+            if id not in found:
+                raise UnknownIdError(f"the archive has no record {id!r}")
+        return [(found[id][0], found[id][1].copy()) for id in ids]
+
+    def sample(self, count: int, seed: int = 0) -> Vector:
+        """Up to `count` vectors, picked at random, (M, width)."""
+        return self._latest().sample(count, seed)
+
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id; ten thousand in memory."""
+        snapshot = self._latest()
+        places = np.arange(len(snapshot)) if filter is None else snapshot.places(filter)
+        # Growing parts: whoever wants a page of records does not read thousands.
+        start, size = 0, _FIRST_RECORDS
+        while start < len(places):
+            yield from snapshot.records(places[start : start + size])
+            start, size = start + size, min(2 * size, _IDS_AT_ONCE)
+
+    def sources(self) -> list[SourceSummary]:
+        """The sources of all records, ordered by name, column by column."""
+        self._refresh()
+        rows = self._table.search().select(SUMMARY_COLUMNS)
+        return summaries_of_columns(rows.to_batches(SCAN_ROWS))
+
+    def states(self, names: Collection[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`, in any order."""
+        self._refresh()
+        rows = self._table.search().select(STATE_COLUMNS)
+        known = None if names is None else [name for name in names if _is_unicode(name)]
+        if known and len(known) <= _NAMES_IN_SQL:
+            rows = rows.where(_any_of(known, "source"))
+        return iter(()) if known == [] else states_of(rows.to_batches(SCAN_ROWS), known)
+
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Merge the small files that many commits leave, so that opening is quick again.
+
+        Versions older than `keep_days` are forgotten and their files deleted; the latest version
+        always stays. With a few minutes or less, whoever reads or writes meanwhile may fail.
+        UsageError for a negative number.
+        """
+        self._check_writable()
+        if not keep_days >= 0:
+            raise UsageError(f"keep_days must be at least 0, not {keep_days}")
+        self._refresh()
+        # At least what LanceDB counts in: of 0 it warns, which is said above.
+        kept = max(timedelta(days=keep_days), timedelta(milliseconds=1))
+        self._table.optimize(cleanup_older_than=kept)
+        self._seen = None
+        beside = self._location.index
+        if beside is None or metric_named(self.metric).kind != "float":
+            return
+        snapshot = self._latest()
+        if len(snapshot) and (len(snapshot) >= _INDEXED_FROM or beside.is_dir()):
+            self._attach(snapshot, whole=True)
+
+    def _check_floats(self, metric: str) -> None:
+        if metric_named(self.metric).kind != "float":
+            raise UsageError(
+                f"'{metric}' ranks float vectors, and this store keeps codes, compared by "
+                f"'{self.metric}', which is exact and fast; leave the ranking out"
+            )
+
+    def _attach(self, snapshot: Snapshot, *, whole: bool = False) -> None:
+        """Give `snapshot` an index of what it has, built now if there is none that is good enough.
+
+        whole: good enough is only an index of just this version's rows.
+        """
+        with self._indexing:
+            if snapshot.attached is not None and not whole:
+                return
+            beside = self._location.index
+            index = self._index
+            if index is None or not _is_good(index, snapshot, whole):
+                index = None if beside is None else find(beside, self.identity)
+            if index is None or not _is_good(index, snapshot, whole):
+                rows, blocks = snapshot.by_address()
+                index = make(
+                    beside if self._pinned is None else None,
+                    rows,
+                    blocks,
+                    metric=self.metric,
+                    dimension=self.dimension,
+                    table=self.identity,
+                    version=snapshot.version,
+                )
+            self._index = index
+            snapshot.attach(index)
+
+    def _check_writable(self) -> None:
+        if self._pinned is not None:
+            raise ArchiveError(
+                f"this is version {self._pinned} of {self.path}, which cannot be changed; open the "
+                "archive itself, and restore that version first if it is to be the latest"
+            )
+
+    def _refresh(self) -> None:
+        """Bring the handle to the latest version.
+
+        Where the folder has changed the table is opened anew: of one that was deleted and made
+        again, LanceDB's handle goes on showing what it remembers of the old one.
+        """
+        if self._pinned is not None:
+            return
+        state, now = self._location.state(), time.monotonic()
+        if state == self._opened[0] and (state or now - self._opened[1] < _TRUSTED_SECONDS):
+            self._table.checkout_latest()
+            return
+        table = _opened(self._location)
+        about = _about(self._location, table)
+        if (about["metric"], about["dimension"]) != (self.metric, self.dimension):
+            raise ArchiveError(f"{self.path} is another store than it was; open it anew")
+        check_identity(self.path, about["id"], self._wanted)
+        self._table, self.identity, self._opened = table, about["id"], (state, now)
+
+    def _is_current(self) -> bool:
+        """Whether the snapshot is surely the latest version, without asking the table."""
+        if self._pinned is not None:
+            return True
+        seen = self._seen
+        return (
+            seen is not None
+            and time.monotonic() - seen[1] < _TRUSTED_SECONDS
+            and self._location.state() == seen[0]
+        )
+
+    def _latest(self) -> Snapshot:
+        with self._lock:
+            if self._snapshot is not None and self._is_current():
+                return self._snapshot
+            # Taken before the table is asked: what is committed in between changes it again.
+            state, now = self._location.state(), time.time_ns()
+            self._refresh()
+            version = self._table.version
+            known = self._snapshot
+            if known is None or (known.table, known.version) != (self.identity, version):
+                # The old vectors go before the new ones come: memory holds them once.
+                self._snapshot = known = None
+                table = self._location.database().open_table(self._location.name, version=version)
+                known = Snapshot(table, self.identity, version, self.metric, self.dimension)
+                self._snapshot = known
+            settled = state is None or now - state[1] > _SETTLED_NS
+            self._seen = (state, time.monotonic()) if settled else None
+            return known
+
+
+def _is_good(index: Index, snapshot: Snapshot, whole: bool) -> bool:
+    covered = snapshot.rows_of(index)
+    if whole:
+        return covered == len(index) == len(snapshot)
+    missing = len(snapshot) - covered
+    return covered > 0 and missing <= max(_BESIDE, covered // 4)
+
+
+def _opened(location: Location) -> Any:
+    try:
+        return location.database().open_table(location.name)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise _damaged(location, error) from error
+
+
+def _about(location: Location, table: Any) -> dict[str, Any]:
+    """What a table says of itself: metric, dimension, and an id of its own."""
+    try:
+        about = json.loads((table.schema.metadata or {})[_KEY])
+        if about["format"] != FORMAT:
+            raise ArchiveError(
+                f"{location} has format {about['format']!r}, this rsir reads {FORMAT!r}; "
+                "use the rsir that made it, or index into a new archive"
+            )
+        metric_named(about["metric"]).width(about["dimension"])
+        return {"id": "", **about}
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, UsageError) as error:
+        raise _damaged(location, error) from error
+
+
+def _damaged(location: Location, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{location} is not a store of rsir, or it is damaged ({error}); "
+        "restore it from a copy, or delete the archive and index again"
+    )
+
+
+def _any_of(texts: Iterable[str], column: str = "id") -> str:
+    # In SQL a quote inside a string literal is doubled, and nothing else is special.
+    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
+    return f"{column} IN ({', '.join(quoted)})"
+
+
+def _is_unicode(id: str) -> bool:
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

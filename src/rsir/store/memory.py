@@ -1,0 +1,104 @@
+"""Brute force in NumPy, in memory: the reference that every store is tested against."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import UnknownIdError, UsageError
+from rsir.ranking import metric_named, nearest
+from rsir.store.base import (
+    KEPT_DAYS,
+    Neighbour,
+    Record,
+    State,
+    Vector,
+    checked_records,
+    checked_vectors,
+    searched,
+)
+from rsir.store.filters.filter import Filter
+
+
+class ExactStore:
+    """A `Store` in memory that compares a query with every vector."""
+
+    def __init__(self, metric: str, dimension: int) -> None:
+        self._width = metric_named(metric).width(dimension)
+        self.metric = metric
+        self.dimension = dimension
+        self.identity = uuid.uuid4().hex
+        self._items: dict[str, tuple[Record, NDArray[Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, records: Sequence[Record], vectors: Vector) -> None:
+        """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
+        kept = checked_records(records)
+        rows = checked_vectors(self.metric, self.dimension, vectors)
+        if len(kept) != len(rows):
+            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
+        for record, row in zip(kept, rows, strict=True):
+            self._items[record.id] = (record, row.copy())
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget `ids`; returns how many there were."""
+        return sum(self._items.pop(id, None) is not None for id in ids)
+
+    def search(
+        self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest records of each query (Q, ...) that meet `filter`, ties by id."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        kind, rows = searched(self, metric, queries)
+        items = [self._items[record.id] for record in self.records(filter)]
+        if not items:
+            return [[] for _ in rows]
+        records = [record for record, _ in items]
+        gallery = np.stack([vector for _, vector in items])
+        if kind.kind == "bits":
+            gallery = gallery[:, : kind.width(self.dimension)]
+        order, distances = nearest(kind, rows, gallery, [record.id for record in records], k)
+        return [
+            [Neighbour(records[row], float(d)) for row, d in zip(found, far, strict=True)]
+            for found, far in zip(order, distances, strict=True)
+        ]
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Number of records that meet `filter`; of all, if it is not given."""
+        return sum(1 for _ in self.records(filter))
+
+    def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
+        """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
+        for id in ids:
+            if id not in self._items:
+                raise UnknownIdError(f"the archive has no record {id!r}")
+        return [(self._items[id][0], self._items[id][1].copy()) for id in ids]
+
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
+        records = [self._items[id][0] for id in sorted(self._items)]
+        return iter([r for r in records if filter is None or filter.matches(r)])
+
+    def states(self, names: Collection[str] | None = None) -> Iterator[State]:
+        """The states of all records, or of those whose source is one of `names`."""
+        return iter([State.of(r) for r in self.records() if names is None or r.source in names])
+
+    def sample(self, count: int, seed: int = 0) -> Vector:
+        """The vectors (M, width) of min(count, N) different records, picked at random."""
+        random = np.random.default_rng(seed)
+        ids = random.permutation(sorted(self._items))[:count]
+        dtype = np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
+        vectors: NDArray[Any] = np.empty((len(ids), self._width), dtype)
+        for place, id in enumerate(ids):
+            vectors[place] = self._items[id][1]
+        return vectors
+
+    def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
+        """Nothing to do: there is one version, and it lies in memory as it is."""

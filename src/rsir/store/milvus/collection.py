@@ -1,0 +1,204 @@
+"""A Milvus collection read whole: in parts that each fit into one answer of the server."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsir.errors import ArchiveError
+from rsir.store.milvus.connection import Connection, TooMuchError
+from rsir.store.milvus.rows import KEY, SLOTS, VECTOR, Layout, Row, all_of, slots
+
+VALUE = "value"
+"""Of a row that was found: Milvus' distance (for "IP" 1 - the inner product), to be small."""
+
+_ROWS = 16_384
+"""Rows of one answer, at most (Milvus' quotaAndLimits.limits.topK and maxQueryResultWindow)."""
+
+_ANSWER_BYTES = 16 << 20
+"""Of one answer, about. Our choice: a quarter of what Milvus' proxy may send (proxy.grpc)."""
+
+_REQUEST_BYTES = 4 << 20
+"""Of one addition, about. Our choice: below a message of Pulsar (5 MiB), so that Milvus writes it
+to its log in one piece."""
+
+_KEYS_AT_ONCE = 1_000
+"""Keys named in one expression. Our choice."""
+
+EVENTUALLY = "Eventually"
+
+
+class Collection:
+    """Reading, writing and searching the rows of `connection`'s collection.
+
+    Several calls make up one reading: what is changed in between may be seen or not.
+    """
+
+    def __init__(self, connection: Connection, layout: Layout) -> None:
+        self.connection = connection
+        self.layout = layout
+        self._level = connection.address.consistency.capitalize()
+
+    def most(self, fields: Sequence[str]) -> int:
+        """Rows with `fields` that one answer can hold."""
+        return max(1, min(_ROWS, _ANSWER_BYTES // self.layout.row_bytes(fields)))
+
+    def count(self, where: str = "") -> int:
+        """Number of rows that meet an expression."""
+        found = self._query(where, ["count(*)"])
+        return int(found[0]["count(*)"])
+
+    def pages(self, where: str, fields: Sequence[str]) -> Iterator[list[Row]]:
+        """All rows that meet an expression, with `fields`, in no order."""
+        most = self.most(fields)
+
+        def read(part: str) -> list[Row]:
+            return self._query(part, fields, limit=most)
+
+        return self._parts(where, most, read, lambda: math.ceil(1.25 * self.count(where) / most))
+
+    def by_keys(
+        self, keys: Sequence[str], fields: Sequence[str], level: str | None = None
+    ) -> dict[str, Row]:
+        """The rows of `keys`, by key, as far as there are any."""
+        found: dict[str, Row] = {}
+        step = min(_KEYS_AT_ONCE, self.most(fields))
+        waiting = [keys[start : start + step] for start in range(0, len(keys), step)]
+        while waiting:
+            some = waiting.pop()
+            named = ", ".join(f'"{key}"' for key in some)
+            try:
+                rows = self._query(f"{KEY} in [{named}]", [KEY, *fields], level)
+            except TooMuchError:
+                waiting += _halves(some)
+                continue
+            found |= {row[KEY]: row for row in rows}
+        return found
+
+    def top(
+        self, queries: NDArray[Any], count: int, where: str, fields: Sequence[str]
+    ) -> list[list[Row] | None]:
+        """The `count` rows nearest to each compared query by Milvus' reckoning, nearest first.
+
+        None where they do not fit into an answer. `count` is at most `most(fields)`.
+        """
+        step = max(1, self.most(fields) // count)
+        found: list[list[Row] | None] = []
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            try:
+                found += self._search(some, count, where, fields, {})
+            except TooMuchError:
+                if len(some) == 1:
+                    found.append(None)
+                else:
+                    found += [self.top(query[None], count, where, fields)[0] for query in some]
+        return found
+
+    def ball(
+        self, query: NDArray[Any], bounds: dict[str, float], where: str, fields: Sequence[str]
+    ) -> list[Row]:
+        """All rows within `bounds`, Milvus' parameters of a range search, of a compared query."""
+        most = self.most(fields)
+
+        def read(part: str) -> list[Row]:
+            return self._search(query[None], most, part, fields, bounds)[0]
+
+        return [row for part in self._parts(where, most, read, lambda: 2) for row in part]
+
+    def upsert(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows, whole requests one after the other."""
+        size = self.layout.row_bytes([VECTOR])
+        start = 0
+        while start < len(rows):
+            end, total = start, 0
+            while end < len(rows) and (end == start or total < _REQUEST_BYTES):
+                total += size + sum(len(v) for v in rows[end].values() if isinstance(v, str))
+                end += 1
+            self.connection.call("upsert", data=rows[start:end])
+            start = end
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Forget rows."""
+        for start in range(0, len(keys), _ROWS):
+            self.connection.call("delete", ids=list(keys[start : start + _ROWS]))
+
+    def _parts(
+        self,
+        where: str,
+        most: int,
+        read: Callable[[str], list[Row]],
+        pieces: Callable[[], int],
+    ) -> Iterator[list[Row]]:
+        """What `read` gives of all slots: in parts, where it gives `most` rows or too much."""
+        waiting = [(0, SLOTS)]
+        while waiting:
+            first, end = waiting.pop()
+            try:
+                rows = read(all_of(where, slots(first, end)))
+                if len(rows) < most:
+                    yield rows
+                    continue
+            except TooMuchError:
+                pass
+            if end - first < 2:
+                raise ArchiveError(f"{self.connection.address}: the rows do not fit into an answer")
+            count = max(2, pieces()) if (first, end) == (0, SLOTS) else 2
+            edges = [first + (end - first) * n // count for n in range(count + 1)]
+            waiting += itertools.pairwise(edges)
+
+    def _query(
+        self, where: str, fields: Sequence[str], level: str | None = None, **more: Any
+    ) -> list[Row]:
+        rows: list[Row] = self.connection.call(
+            "query",
+            filter=where,
+            output_fields=list(fields),
+            consistency_level=level or self._level,
+            **more,
+        )
+        return rows
+
+    def _search(
+        self,
+        queries: NDArray[Any],
+        count: int,
+        where: str,
+        fields: Sequence[str],
+        bounds: dict[str, float],
+    ) -> list[list[Row]]:
+        found = self.connection.call(
+            "search",
+            data=self.layout.sent(queries),
+            anns_field=VECTOR,
+            limit=count,
+            filter=where,
+            output_fields=[KEY, *fields],
+            search_params={"metric_type": self.layout.compared_by, "params": bounds},
+            consistency_level=self._level,
+        )
+        similar = self.layout.compared_by == "IP"
+        return [
+            [
+                {**hit["entity"], VALUE: 1.0 - hit["distance"] if similar else hit["distance"]}
+                for hit in hits
+            ]
+            for hits in found
+        ]
+
+
+def _halves(keys: Sequence[str]) -> list[Sequence[str]]:
+    if len(keys) < 2:
+        raise ArchiveError("a record of the collection does not fit into an answer of the server")
+    middle = len(keys) // 2
+    return [keys[:middle], keys[middle:]]
+
+
+def by_value(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Milvus' distances of found rows, (N,)."""
+    return np.array([row[VALUE] for row in rows], np.float64)

@@ -1,0 +1,94 @@
+"""Which store keeps an archive's records: a folder, an object store, or a Milvus cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsir.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsir.store.base import Store
+
+MILVUS = "milvus://"
+OBJECTS = ("s3://", "gs://", "az://")
+
+
+def create_store(
+    where: str | Path, metric: str, dimension: int, identity: str | None = None
+) -> Store:
+    """A new, empty store at a path or uri; errors as those of the store's own `create`.
+
+    milvus://host:port/collection is a Milvus cluster; s3://, gs:// and az://bucket/name.lance are
+    Lance tables on an object store; anything else is a folder for one. identity: of the store
+    (`rsir.store.base.Store`), by default one that is drawn.
+    """
+    name = str(where)
+    _check(name)
+    if name.startswith(MILVUS):
+        from rsir.store.milvus.store import MilvusStore
+
+        return MilvusStore.create(name, metric, dimension, identity)
+    from rsir.store.lance.store import LanceStore
+
+    return LanceStore.create(where, metric, dimension, identity)
+
+
+def open_store(where: str | Path, identity: str = "") -> Store:
+    """The store at a path or uri, as in `create_store`; errors as those of its own `open`.
+
+    Raises ArchiveError if it is not the one of that identity, if one is given.
+    """
+    name = str(where)
+    _check(name)
+    if name.startswith(MILVUS):
+        from rsir.store.milvus.store import MilvusStore
+
+        return MilvusStore.open(name, identity)
+    from rsir.store.lance.store import LanceStore
+
+    return LanceStore.open(where, identity)
+
+
+def exists(where: str) -> bool:
+    """Whether there is a store, or anything of that name, at a uri; errors as in `open_store`."""
+    _check(where)
+    if where.startswith(MILVUS):
+        from rsir.store.milvus.connection import PATIENCE, Address, Connection
+
+        connection = Connection(Address.parse(where), PATIENCE)
+        try:
+            return bool(connection.call("has_collection"))
+        finally:
+            connection.close()
+    from rsir.store.lance.store import LanceStore
+
+    return LanceStore.exists(where)
+
+
+def without_secrets(where: str) -> str:
+    """The same address as it may be written down: no user, password or token of a cluster."""
+    _check(where)
+    if not where.startswith(MILVUS):
+        return where
+    from rsir.store.milvus.connection import Address
+
+    return str(Address.parse(where))
+
+
+def _check(name: str) -> None:
+    scheme, separator, rest = name.partition("://")
+    if not separator or name.startswith(MILVUS):
+        return
+    # Nothing else of the uri is shown: there may be a password in it.
+    shown = f"{scheme}://" if scheme.isalnum() else "the uri"
+    if f"{scheme}://" not in OBJECTS:
+        known = ", ".join((MILVUS, *OBJECTS))
+        raise UsageError(f"{shown}: no store is known for it; give a folder, or one of {known}")
+    # A secret key may have a slash, so that the @ comes later.
+    if set(rest.partition("/")[0]) & set("@:"):
+        raise UsageError(
+            f"the uri of an object store takes no user and no secret: write {shown}bucket/"
+            "name.lance, and say who asks by the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or as the tools of your object store have it)"
+        )

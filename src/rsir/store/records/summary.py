@@ -1,0 +1,119 @@
+"""What an archive holds, source by source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rsir.geo.geometry import bounds_of
+from rsir.store.base import Record
+from rsir.types import Bounds
+
+WINDOW = "window"
+"""The property of a tile that says which part of its scene it is."""
+
+SUMMARY_COLUMNS = ["source", "west", "south", "east", "north", "properties"]
+
+_WINDOW_KEY = r'[{,]\s*"window"\s*:'
+"""Where JSON has the name; in a string each quote follows a backslash. It may be of an inner object
+too, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """A file or scene that was indexed.
+
+    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84;
+    these are cut at the antimeridian, so that of what crosses it they are (-180, south, 180,
+    north); None without any. tiled: whether a tile of it is a window of it.
+    """
+
+    source: str
+    tiles: int
+    bounds: Bounds | None
+    tiled: bool
+
+
+def summaries(records: Iterable[Record]) -> list[SourceSummary]:
+    """The sources of `records`, ordered by name."""
+    found: dict[str, SourceSummary] = {}
+    for record in records:
+        known = found.get(record.source)
+        box = bounds_of(record.footprint)
+        found[record.source] = SourceSummary(
+            record.source,
+            1 + (known.tiles if known else 0),
+            _around(known.bounds if known else None, box),
+            WINDOW in record.properties or (known is not None and known.tiled),
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def summaries_of_columns(batches: Iterable[Any]) -> list[SourceSummary]:
+    """As `summaries`, of record batches with `SUMMARY_COLUMNS`; bounds null without a footprint.
+
+    A million rows of a thousand sources never become objects; memory holds one batch.
+    """
+    parts = []
+    for batch in batches:
+        columns = {name: batch[name] for name in SUMMARY_COLUMNS[:-1]}
+        columns["tiles"] = pa.array(np.ones(len(batch), np.int64))
+        columns["tiled"] = pa.array(_have_window(batch["properties"]))
+        parts.append(_by_source(pa.table(columns)))
+    if not parts:
+        return []
+    found = _by_source(pa.concat_tables(parts)).sort_by("source")
+    names = ("source", "tiles", "west", "south", "east", "north", "tiled")
+    return [
+        SourceSummary(source, tiles, None if bounds[0] is None else tuple(bounds), tiled)
+        for source, tiles, *bounds, tiled in zip(
+            *(found[name].to_pylist() for name in names), strict=True
+        )
+    ]
+
+
+def _by_source(table: Any) -> Any:
+    how = {"tiles": "sum", "tiled": "any"}
+    how |= {"west": "min", "south": "min", "east": "max", "north": "max"}
+    found = table.group_by("source").aggregate(list(how.items()))
+    return found.select(
+        ["source", *(f"{name}_{kind}" for name, kind in how.items())]
+    ).rename_columns(["source", *how])
+
+
+def _have_window(properties: Any) -> NDArray[np.bool_]:
+    """Which of N texts, JSON objects, have the property `WINDOW`."""
+    have: NDArray[np.bool_] = pc.match_substring_regex(properties, _WINDOW_KEY).to_numpy(
+        zero_copy_only=False
+    )
+    nested = pc.count_substring(properties, "{").to_numpy(zero_copy_only=False) > 1
+    have = have.copy()
+    for row in np.flatnonzero(have & nested).tolist():
+        have[row] = WINDOW in json.loads(properties[row].as_py())
+    return have
+
+
+def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
+    """The box around two boxes in degrees."""
+    if one is None or other is None:
+        return one or other
+    wests, souths, easts, norths = zip(one, other, strict=True)
+    return min(wests), min(souths), max(easts), max(norths)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in a folder, where others may be adding and deleting some."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

@@ -1,0 +1,176 @@
+"""The one trainer for all methods: a run's folder, taken up where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsir.data.splits import Split
+from rsir.errors import DataError, UsageError
+from rsir.methods import method_type
+from rsir.models import model as models
+from rsir.models.adapt import adapt
+from rsir.models.encoder import Encoder
+from rsir.training import loop as fitting
+from rsir.training.settings import TrainingSettings
+
+log = logging.getLogger("rsir")
+
+CHECKPOINTS = "checkpoints"
+
+
+def train(
+    method: str,
+    split: Split,
+    root: str | Path,
+    out: str | Path,
+    *,
+    backbone: str,
+    weights: str | Path,
+    options: Mapping[str, Any] | None = None,
+    settings: TrainingSettings | None = None,
+    on_epoch: Callable[[str], None] | None = None,
+    progress: bool = False,
+) -> Path:
+    """Train `method` on the split's training part and save the best epoch; returns `out`.
+
+    split: what to train on; its "val" part, if it has one, chooses the best epoch by whole-ranking
+    mAP (leave-one-out); its "test" part is never read. root: folder of the images.
+    out: the run's folder: model.safetensors, model.json, split.csv, log.csv (a row per epoch),
+    run.json, and, until it is complete, checkpoints/. If it holds an interrupted run of the same
+    configuration, that run is taken up where its last whole epoch ended; if the run is complete,
+    nothing is done; if the configuration differs, UsageError says in what.
+    on_epoch: called with a line of text after each epoch. progress: show a bar.
+
+    On a CPU the same arguments give the same weights, also with other `workers`, and, up to
+    floating point, after an interruption.
+
+    Raises DataError if files of the split are missing or changed, or there is too little to
+    train on; UsageError for options that do not fit, or several labels an image where the method
+    learns one class; ModelError if the loss is not finite, or what it leads to cannot be ranked.
+    """
+    settings = settings or TrainingSettings()
+    out = Path(out)
+    on_epoch = on_epoch or log.info
+    split.verify(root, "train", "val")
+    train_set, val_set = split.labelled(root, "train"), split.labelled(root, "val")
+    if len(train_set) == 0:
+        raise DataError("the split has no training images")
+    if train_set.multi_label and not method_type(method).multi_label:
+        raise UsageError(f"{method} learns one class per image; this set has several labels")
+    config = {
+        "method": method,
+        "backbone": backbone,
+        "weights": _named(weights),
+        "options": dict(options or {}),
+        "settings": dataclasses.asdict(settings),
+        "data": Path(root).name,
+        "split_hash": split.hash,
+    }
+    if _is_complete(out, config):
+        on_epoch(f"{out} holds this run already, complete")
+        return out
+
+    torch.manual_seed(settings.seed)
+    model = models.build(
+        method,
+        backbone=backbone,
+        spec=settings.image_size,
+        classes=train_set.classes,
+        options=options,
+        weights=weights,
+    )
+    chosen: dict[str, Any] = {"chosen": "the starting weights", "seconds": 0.0}
+    if settings.epochs:
+        chosen = fitting.fit(
+            model,
+            train_set,
+            val_set,
+            settings,
+            out / CHECKPOINTS,
+            out / "log.csv",
+            start=lambda: _write_run(out, split, config, complete=False),
+            say=on_epoch,
+            progress=progress,
+        )
+    if model.module.learner() is not None:
+        chosen |= {"fitted_on": adapt(Encoder(model), train_set.files).to_dict()}
+    trained = dataclasses.replace(
+        model,
+        training={
+            **config,
+            "train_images": len(train_set),
+            "val_images": len(val_set),
+            **chosen,
+            "torch": torch.__version__,
+        },
+    )
+    trained.save(out)
+    _write_run(out, split, config, complete=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out
+
+
+def _write_run(out: Path, split: Split, config: Mapping[str, Any], *, complete: bool) -> None:
+    """Mark `out` as the folder of this run; what appears first makes it one."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / ".run.json.partial"
+    partial.write_text(json.dumps({**config, "complete": complete}, indent=2) + "\n", "utf-8")
+    partial.replace(out / "run.json")
+    split.write(out / "split.csv")
+
+
+def _named(weights: str | Path) -> str:
+    """The weights by what is in them: the same file elsewhere is the same, another is not."""
+    file = Path(weights)
+    if str(weights) in ("none", "pretrained") or not file.is_file():
+        return str(weights)
+    return f"{file.name} (sha256 {models.file_sha256(file)[:16]}…)"
+
+
+def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
+    """Whether `out` holds this very run, complete; UsageError if it holds anything else.
+
+    A run of another configuration that has not saved an epoch yet is no loss, and is replaced.
+    """
+    file = out / "run.json"
+    if not file.exists():
+        if out.exists() and (not out.is_dir() or not _is_empty(out)):
+            raise UsageError(f"{out} is not empty and holds no run; choose another folder")
+        return False
+    try:
+        earlier = json.loads(file.read_text("utf-8"))
+        complete = bool(earlier.pop("complete"))
+        # What an older rsir could not set was as the default has it.
+        earlier["settings"] = {**dataclasses.asdict(TrainingSettings()), **earlier["settings"]}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UsageError(f"{file} is damaged ({error}); choose another folder") from error
+    saved = (out / CHECKPOINTS / fitting.LAST).exists() or (out / models.WEIGHTS).exists()
+    differing = sorted(_differences(earlier, json.loads(json.dumps(config))))
+    if differing and saved:
+        raise UsageError(
+            f"{out} holds a run of another configuration (it differs in "
+            f"{', '.join(differing)}); choose another folder, or delete it"
+        )
+    return complete and (out / models.WEIGHTS).exists() and (out / models.CARD).exists()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing is in it but what a killed process may leave of a file."""
+    return all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    for key in one.keys() | other.keys():
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from (f"{key}.{name}" for name in _differences(a, b))
+        elif a != b and key != "workers":
+            yield key

@@ -1,0 +1,88 @@
+"""Blocking work in a few threads, with a short queue: what does not fit is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from rsir.web.problems import OverloadedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LONGEST_RETRY = 60
+_WEIGHT = 0.1
+"""Of the last job in the running mean of their durations; our choice."""
+
+
+class BoundedPool:
+    """Calls of one kind: `workers` run, `waiting` wait, further ones raise OverloadedError.
+
+    What has waited longer than `patience` seconds raises it too, so that nobody gets an answer
+    that they have given up on.
+    """
+
+    def __init__(self, name: str, workers: int, waiting: int, patience: float) -> None:
+        self.name = name
+        self.workers = workers
+        self._most = workers + waiting
+        self._patience = patience
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"rsir-{name}")
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._mean = 0.0
+
+    @property
+    def inside(self) -> int:
+        """Calls that run or wait."""
+        return self._inside
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(...)` in one of the threads; OverloadedError if it does not get there."""
+        with self._lock:
+            if self._inside >= self._most:
+                raise self._overloaded()
+            self._inside += 1
+        future = self._threads.submit(self._timed, partial(function, *args, **kwargs))
+        future.add_done_callback(self._left)
+        waiting = asyncio.wrap_future(future)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=self._patience)
+            # A call that has begun cannot be taken back: its answer is waited for.
+            if not done and future.cancel():
+                raise self._overloaded()
+            return await waiting
+        except asyncio.CancelledError:
+            future.cancel()
+            # Whatever still comes of it, nobody asks any more.
+            waiting.add_done_callback(lambda over: over.cancelled() or over.exception())
+            raise
+
+    def close(self) -> None:
+        """Let what runs finish; what waits is dropped."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        start = time.monotonic()
+        try:
+            return call()
+        finally:
+            took = time.monotonic() - start
+            self._mean += _WEIGHT * (took - self._mean) if self._mean else took
+
+    def _left(self, _future: Future[Any]) -> None:
+        with self._lock:
+            self._inside -= 1
+
+    def _overloaded(self) -> OverloadedError:
+        seconds = math.ceil(self._mean * self._inside / self.workers)
+        return OverloadedError(
+            f"too many requests at once ({self.name}); try again later",
+            retry_after=min(max(seconds, 1), _LONGEST_RETRY),
+        )

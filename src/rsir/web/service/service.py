@@ -1,0 +1,360 @@
+"""The archives that are served, and what is asked of them: the object that API and page share.
+
+Archives block (disk, CPU), so everything here runs in a few threads, with short queues: images are
+encoded one at a time, searches by vectors run a few at once, and pictures have threads of their
+own. What does not fit raises OverloadedError.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from rsir.errors import DataError, ImageError, UsageError
+from rsir.store.filters.filter import Filter
+from rsir.web.problems import ForbiddenError, GoneError, NotFoundError, TooLargeError
+from rsir.web.prometheus import Metrics
+from rsir.web.service.additions import Additions
+from rsir.web.service.pool import BoundedPool
+from rsir.web.service.scenes import Look, Scenes
+from rsir.web.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from rsir.archive.archive import Archive
+    from rsir.archive.search.hits import Hits
+    from rsir.archive.search.query_vectors import Query
+    from rsir.store.base import Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger("rsir.web")
+
+THUMBNAIL_SIDES = (16, 1024)
+"""Pixels of a thumbnail's longer side, least and most."""
+_QUALITY = 85  # of JPEG, as in rsir.archive.pictures.cards
+
+
+class Service:
+    """Opened archives by name.
+
+    archives: name → Archive. scenes: name → its sources by id, whose calls block: use `run`.
+    settings: see `ServiceSettings`. metrics: counters for Prometheus. unready: names of archives
+    that are
+    not ready, and why. Coroutines are for one event loop.
+    """
+
+    def __init__(
+        self, archives: Mapping[str, Archive], settings: ServiceSettings | None = None
+    ) -> None:
+        self.archives = dict(archives)
+        self.settings = settings or ServiceSettings()
+        self.metrics = Metrics(self)
+        s = self.settings
+        self.encoding = BoundedPool("encoding", 1, s.waiting, s.patience)
+        self.searching = BoundedPool("searching", s.searches, s.waiting, s.patience)
+        self.pictures = BoundedPool("pictures", 2, 4 * s.waiting, s.patience)
+        self.unready = dict.fromkeys(self.archives, "is being opened")
+        self._thumbnails: LRUCache[tuple[str, str, int], bytes] = LRUCache(
+            s.thumbnail_bytes, getsizeof=len
+        )
+        self.additions = Additions(s)
+        self.scenes = {name: Scenes(archive) for name, archive in self.archives.items()}
+        self._lock = threading.Lock()
+
+    def archive(self, name: str) -> Archive:
+        """The archive of that name; NotFoundError if there is none."""
+        try:
+            return self.archives[name]
+        except KeyError:
+            raise NotFoundError(
+                f"there is no archive {name!r} here, but {', '.join(sorted(self.archives))}"
+            ) from None
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call that encodes nothing (records, counts …) in one of the search threads."""
+        return await self.searching.run(function, *args, **kwargs)
+
+    async def search(
+        self,
+        name: str,
+        query: Query,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ranking: str | None = None,
+        diverse: bool = False,
+        at_least: float | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> Hits:
+        """What `Archive.search` gives; the records of `limit` hits from `offset` on are read.
+
+        Looking at others reads them then and there. query: as in `Archive.search`, but no file
+        name, which would be one of the service's machine; images come through `read`.
+
+        Raises what `Archive.search` does, NotFoundError for an unknown archive, UsageError for
+        more than the settings allow, ForbiddenError for a window of a source on another machine.
+        """
+        archive = self.archive(name)
+        if not 1 <= k <= self.settings.max_hits:
+            raise UsageError(f"k is 1 to {self.settings.max_hits} here, not {k}")
+        if diverse and k > self.settings.max_diverse:
+            raise UsageError(f"diverse hits are {self.settings.max_diverse} at most here, not {k}")
+        self._check_query(query)
+        pool = self.encoding if encodes(query) else self.searching
+        start = time.monotonic()
+
+        def searched() -> Hits:
+            self._check_sources(query)
+            hits = archive.search(
+                query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+            )
+            _ = hits[offset : None if limit is None else offset + limit]
+            return hits
+
+        hits = await pool.run(searched)
+        seconds = time.monotonic() - start
+        self.metrics.searched(name, pool.name, seconds)
+        log.info(
+            "search",
+            extra={
+                "archive": name,
+                "query": kind_of_query(query),
+                "k": k,
+                "hits": len(hits),
+                "searched": hits.searched,
+                "seconds": round(seconds, 4),
+                "work_seconds": round(hits.seconds, 4),
+            },
+        )
+        return hits
+
+    async def read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
+        """The pixels (3, H, W) of an uploaded image; ImageError, TooLargeError if it is unfit."""
+        return await self.encoding.run(self._read, file)
+
+    async def thumbnail(self, name: str, id: str, size: int = 256) -> bytes:
+        """The item as a JPEG whose longer side is at most `size`; made once, kept in memory.
+
+        NotFoundError for an unknown archive or id, GoneError if its file is gone or unreadable,
+        ForbiddenError for a file on another machine, unless the service may read those.
+        """
+        low, high = THUMBNAIL_SIDES
+        if not low <= size <= high:
+            raise UsageError(f"the size of a thumbnail is {low} to {high} pixels, not {size}")
+        archive = self.archive(name)
+        key = (name, id, size)
+        with self._lock:
+            kept = self._thumbnails.get(key)
+        if kept is not None:
+            self.metrics.thumbnails.labels("kept").inc()
+            return kept
+        made = await self.pictures.run(self._thumbnail, archive, id, size)
+        self.metrics.thumbnails.labels("made").inc()
+        with self._lock:
+            if len(made) <= self._thumbnails.maxsize:
+                self._thumbnails[key] = made
+        return made
+
+    async def look(self, name: str, scene: str) -> Look:
+        """How a scene is shown; NotFoundError, or ForbiddenError as for `thumbnail`."""
+        self.archive(name)
+
+        def checked() -> Look:
+            look = self.scenes[name].look(scene)
+            self.check_source(look.source)
+            return look
+
+        return await self.pictures.run(checked)
+
+    async def delete(self, name: str, ids: Sequence[str]) -> int:
+        """Forget items; returns how many there were."""
+        deleted = await self.run(self.archive(name).delete, ids)
+        self.forget(name)
+        log.info("deleted", extra={"archive": name, "items": deleted})
+        return deleted
+
+    def forget(self, name: str) -> None:
+        """Drop the pictures of an archive, after something in it was deleted."""
+        with self._lock:
+            for key in [key for key in self._thumbnails if key[0] == name]:
+                del self._thumbnails[key]
+
+    def check_source(self, source: str) -> None:
+        """ForbiddenError for a source on another machine, unless the service may read those.
+
+        So is one that is here and names files there (`rsir.sources.reach`), for which it is read:
+        this
+        blocks.
+        """
+        from rsir.sources.reach import references_remote
+
+        if self.settings.allow_remote:
+            return
+        try:
+            asks = references_remote(source)
+        except DataError:  # there is nothing to read, which whoever reads it says
+            asks = False
+        if asks:
+            raise ForbiddenError(
+                "its source is on another machine, or names files there, which this service does "
+                "not read; start it with --allow-remote if it may"
+            )
+
+    async def warm_up(self) -> None:
+        """Load models and vectors of all archives; then `unready` is empty, or says why not."""
+        for name, archive in self.archives.items():
+            try:
+                await self.encoding.run(_warm, archive)
+            except Exception as error:
+                log.exception("archive is not ready", extra={"archive": name})
+                self.unready[name] = str(error)
+            else:
+                del self.unready[name]
+
+    def close(self) -> None:
+        """Let running calls finish."""
+        self.additions.close()
+        for pool in (self.encoding, self.searching, self.pictures):
+            pool.close()
+
+    def _check_query(self, query: Any) -> None:
+        """What an archive takes of its owner but not of a stranger is refused here."""
+        from rsir.archive.search.query_vectors import ByFile, Examples
+
+        if isinstance(query, Examples):
+            if max(len(query.like), len(query.unlike)) > self.settings.max_examples:
+                raise UsageError(f"at most {self.settings.max_examples} examples of a kind")
+            for part in query.parts():
+                self._check_query(part)
+        elif isinstance(query, str | Path | ByFile):
+            raise UsageError("files of the service's machine are no queries; upload the image")
+
+    def _check_sources(self, query: Any) -> None:
+        """ForbiddenError for a window of a source that the service does not read."""
+        from rsir.archive.search.query_vectors import ByWindow, Examples
+
+        if isinstance(query, Examples):
+            for part in query.parts():
+                self._check_sources(part)
+        elif isinstance(query, ByWindow):
+            self.check_source(query.source)
+
+    def _read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
+        from rsir.images.read import read_pixels
+
+        data = file if isinstance(file, bytes) else file.read()
+        if len(data) > self.settings.max_body:
+            raise TooLargeError(f"the image has more than {self.settings.max_body} bytes")
+        with tempfile.NamedTemporaryFile(prefix="rsir-") as copy:
+            copy.write(data)
+            copy.flush()
+            try:
+                return read_pixels(copy.name, max_pixels=self.settings.max_pixels)
+            except ImageError as error:
+                # The name of the copy means nothing to whoever sent it.
+                reason = str(error).replace(f"{copy.name}: ", "")
+                raise ImageError(f"the uploaded image: {reason}") from error
+
+    def _thumbnail(self, archive: Archive, id: str, size: int) -> bytes:
+        (record,) = archive.get([id])
+        self.check_source(record.source)
+        try:
+            return as_jpeg(archive.thumbnail(id, size))
+        except ImageError as error:
+            raise GoneError(str(error)) from error
+
+
+def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels (C, H, W) as a JPEG: three bands in colour, of any other number the first in grey."""
+    from PIL import Image
+
+    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def encodes(query: Any) -> bool:
+    """Whether a query has an image that the model must encode first."""
+    from rsir.archive.search.query_vectors import ByWindow, Examples
+
+    if isinstance(query, Examples):
+        return any(map(encodes, query.parts()))
+    return isinstance(query, ByWindow | str | Path) or (
+        isinstance(query, np.ndarray) and query.ndim == 3
+    )
+
+
+def kind_of_query(query: Any) -> str:
+    """One word for logs."""
+    from rsir.archive.search.query_vectors import ById, ByWindow, Examples
+
+    for kind, word in ((ById, "id"), (ByWindow, "window"), (Examples, "examples")):
+        if isinstance(query, kind):
+            return word
+    return "image" if np.ndim(query) == 3 else "vector"
+
+
+def page_of(
+    archive: Archive, filter: Filter | None, offset: int, limit: int, after: str | None = None
+) -> list[Record]:
+    """`limit` records that meet `filter`, ordered by id, but the first `offset`.
+
+    after: only those with greater ids; quick however many there are before.
+    """
+    # The empty filter is met by all, and goes by the columns in memory.
+    chosen = filter or Filter()
+    if after is not None:
+        quoted = after.replace("'", "''")
+        beyond = f"id > '{quoted}'"
+        where = beyond if chosen.where is None else f"({chosen.where}) AND {beyond}"
+        chosen = replace(chosen, where=where)
+    return list(islice(archive.records(chosen), offset, offset + limit))
+
+
+def opened(paths: Sequence[str | Path]) -> dict[str, Archive]:
+    """Archives by name: that of their folder, or NAME of "NAME=PATH".
+
+    Raises UsageError for a name that stands twice or that does not fit into an address;
+    ArchiveError for what is no archive.
+    """
+    from rsir.archive.archive import Archive
+
+    found: dict[str, Archive] = {}
+    for path in map(str, paths):
+        name, equals, rest = path.partition("=")
+        if not equals or "/" in name:
+            name, rest = Path(path).resolve().name, path
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+            raise UsageError(
+                f"{path}: an archive's name in addresses is of letters, digits, '-', '_' and '.'; "
+                "name it with NAME=PATH"
+            )
+        if name in found:
+            raise UsageError(f"two archives are named {name!r}; name them with NAME=PATH")
+        found[name] = Archive.open(rest)
+    return found
+
+
+def _warm(archive: Archive) -> None:
+    """Load what the first search would wait for."""
+    from rsir.archive.search.query_vectors import ById
+
+    first = next(archive.records(Filter()), None)
+    if first is not None:
+        _ = archive.search(ById(first.id), 1)[:]
+    _ = archive.encoder

@@ -1,0 +1,41 @@
+"""What the processes of `test_creation` do: few imports, so that they start quickly."""
+
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from rsir.archive import Archive
+from rsir.store.lance.store import LanceStore
+from tests.support.colour_encoder import ColourEncoder
+
+PROCESSES = 4
+
+
+class SlowEncoder(ColourEncoder):
+    """Takes its time to be saved, so that creations overlap."""
+
+    def save(self, folder: Path) -> None:
+        time.sleep(0.2)
+        super().save(folder)
+
+
+def share(connection: Connection, images: Path, number: int) -> None:
+    """Add a shard to each archive that is named, from the moment that is told."""
+    connection.send(None)
+    while path := connection.recv():
+        archive = Archive.open_or_create(path, SlowEncoder())
+        connection.send(archive.add(images, shard=(number, PROCESSES)).added)
+
+
+def make(connection: Connection, path: Path, step: str) -> None:
+    """Begin to make an archive, and say when it is at `step`; then nothing more happens."""
+
+    def stop(*_: object) -> None:
+        connection.send(step)
+        time.sleep(600)
+
+    if step == "save":
+        ColourEncoder.save = stop  # type: ignore[method-assign]
+    else:
+        LanceStore.create = stop  # type: ignore[method-assign, assignment]
+    Archive.create(path, ColourEncoder())

@@ -1,0 +1,309 @@
+"""Indexing on a real Ray cluster of this machine, beside `Archive.add`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsir.archive import Archive
+from rsir.archive.indexing import run as indexing
+from rsir.archive.ray import _Deaths, _Todo, _Worker, index_on_ray
+from rsir.errors import ArchiveError, DataError, MissingExtraError, UsageError
+from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.scenes.tiling import Tiling
+from rsir.sources.find import find_sources
+from tests.support.colour_encoder import ColourEncoder
+
+pytestmark = [
+    # Ray Data warns of its own settings when it makes them.
+    pytest.mark.filterwarnings(r"ignore:`use_\w+` is dep:DeprecationWarning:ray.data.context"),
+    # And starts its processes beside LanceDB of other tests by a fork that executes them at once.
+    pytest.mark.filterwarnings("ignore:lancedb fork:RuntimeWarning"),
+]
+
+CPUS = 2
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_installed: None) -> Iterator[None]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Else a busy machine lets Ray's workers wait.
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(
+            "local",
+            num_cpus=CPUS,
+            object_store_memory=100 << 20,
+            include_dashboard=False,
+            logging_level="error",
+            log_to_driver=False,
+        )
+        # The workers have the installed rsir, but not this file.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        ray.shutdown()
+
+
+class Mortal(ColourEncoder):
+    """Dies, and its process with it: of a red image always, of a blue one while there are lives."""
+
+    def __init__(self, lives: Path) -> None:
+        super().__init__()
+        # So that something is committed before.
+        indexing.COMMIT_TILES = 1
+        self.lives = lives
+
+    def encode(self, images):
+        means = [image.mean(axis=(1, 2)).tolist() for image in images]
+        if [0, 0, 255] in means:
+            for life in self.lives.iterdir():
+                life.unlink()
+                os._exit(1)
+        if [255, 0, 0] in means:
+            os._exit(1)
+        return super().encode(images)
+
+
+def paint(path: Path, seed: int) -> Path:
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.integers(0, 256, (9, 7, 3), np.uint8)).save(path)
+    return path
+
+
+def contents(archive: Archive) -> dict[str, tuple[object, bytes]]:
+    """All that is kept."""
+    records = list(archive.records())
+    vectors = archive.vectors([r.id for r in records])
+    assert len({r.id for r in records}) == len(records)
+    return {r.id: (r, v.tobytes()) for r, v in zip(records, vectors, strict=True)}
+
+
+def counts(report: object) -> dict[str, object]:
+    return {name: value for name, value in report.to_dict().items() if name != "seconds"}
+
+
+def last(archive: Archive) -> dict[str, object]:
+    return json.loads((archive.path / "last-index.json").read_text())
+
+
+@pytest.fixture
+def archive(tmp_path) -> Archive:
+    return Archive.create(tmp_path / "archive", ColourEncoder())
+
+
+@pytest.fixture
+def plain(tmp_path) -> Archive:
+    return Archive.create(tmp_path / "plain", ColourEncoder())
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """40 images of two classes, two that cannot be read, two other files."""
+    folder = tmp_path / "images"
+    for n in range(40):
+        paint(folder / ("forest" if n % 3 else "river") / f"{n:02d}.png", n)
+    (folder / "river" / "cut.png").write_bytes((folder / "river" / "00.png").read_bytes()[:60])
+    (folder / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("none")
+    (folder / "forest" / "Thumbs.db").write_text("none")
+    return folder
+
+
+def test_images_are_indexed_as_by_one_process_and_only_what_is_new_again(
+    cluster, archive, plain, images, monkeypatch
+):
+    told = []
+    # A relative path means something else where the workers run.
+    monkeypatch.chdir(images.parent)
+    report = index_on_ray(
+        archive, "images", load=ColourEncoder, on_progress=lambda *done: told.append(done)
+    )
+    assert counts(report) == counts(plain.add(images))
+    assert (report.added, len(report.skipped)) == (40, 2)
+    assert report.ignored == {".db": 1, ".txt": 1}
+    assert contents(archive) == contents(plain)
+    assert last(archive) == json.loads(json.dumps(report.to_dict()))
+    # More than one worker, and several shares for each.
+    assert len(told) == 8 * CPUS
+    assert told == sorted(told)
+    assert told[-1] == (42, 42)
+
+    paint(images / "river" / "00.png", 100)
+    (images / "forest" / "01.png").unlink()
+    paint(images / "sand" / "new.png", 101)
+    os.utime(images / "forest" / "02.png", ns=(1, 1))
+    again = index_on_ray(archive, images, load=ColourEncoder, workers=1)
+    assert counts(again) == counts(plain.add(images))
+    assert (again.added, again.replaced, again.unchanged, again.tiles) == (1, 1, 38, 2)
+    assert contents(archive) == contents(plain)
+
+
+def test_scenes_are_cut_as_by_one_process(cluster, archive, plain, tmp_path):
+    import rasterio
+    from rasterio.transform import Affine
+
+    quiet_about_plain_images()
+    random = np.random.default_rng(0)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for n in range(5):
+        with rasterio.open(
+            folder / f"{n}.tif", "w", driver="GTiff", count=3, width=160, height=96, dtype="uint8",
+            photometric="rgb", crs="EPSG:32633", transform=Affine(10, 0, 6e5, 0, -10, 5e6 + n),
+        ) as dataset:  # fmt: skip
+            dataset.write(random.integers(1, 256, (3, 96, 160), np.uint8))
+    tiling = Tiling(size=32, stride=24)
+    report = index_on_ray(archive, folder, tiling=tiling, load=ColourEncoder, workers=1)
+    assert counts(report) == counts(plain.add(folder, tiling=tiling))
+    assert report.tiles == len(archive) == 5 * 7 * 4
+    assert contents(archive) == contents(plain)
+    # As one process would go on.
+    assert plain.add(folder).replaced == archive.add(folder).replaced == 5
+    assert contents(archive) == contents(plain)
+
+
+def test_what_a_worker_had_when_it_died_is_done_anew_and_what_kills_them_skipped(
+    cluster, archive, plain, images, tmp_path
+):
+    # With eight shares these are in one, and another image before them.
+    once, always = sorted(images.rglob("*.png"))[12:21:8]
+    Image.new("RGB", (7, 9), (0, 0, 255)).save(once)
+    Image.new("RGB", (7, 9), (255, 0, 0)).save(always)
+    lives = tmp_path / "lives"
+    lives.mkdir()
+    (lives / "one").touch()
+    report = index_on_ray(archive, images, load=lambda: Mortal(lives), workers=1, batch_size=1)
+    assert not list(lives.iterdir()), "no worker has died"
+    wanted = plain.add(images)
+    kept = contents(plain)
+    assert contents(archive) == {i: row for i, row in kept.items() if row[0].source != str(always)}
+    skipped = {skipped.path: skipped.reason for skipped in report.skipped}
+    assert skipped.pop(str(always)) == "2 workers died over it; see Ray's logs"
+    assert skipped == {skipped.path: skipped.reason for skipped in wanted.skipped}
+    # What the dead ones had committed is known.
+    assert report.added + report.unchanged == wanted.added - 1
+    assert 0 < report.unchanged <= 3
+    assert (report.ignored, report.complete) == (wanted.ignored, True)
+
+
+def test_workers_that_die_again_and_again_end_the_run(cluster, archive, images):
+    import ray
+
+    deaths = ray.remote(num_cpus=0)(_Deaths).remote()
+    todo = _Todo(
+        archive.path,
+        (str(images),),
+        None,
+        batch_size=1,
+        threads=1,
+        device="cpu",
+        load=ColourEncoder,
+    )
+    worker = _Worker(todo, deaths, most=2)
+    share = find_sources([images]).shard(3, 8)
+    for _ in range(2):
+        ray.get(deaths.begin.remote(f"{len(share.sources)} ['{share.sources[0].uri}']"))
+    said = worker({"share": pickle.dumps(share)})
+    assert f"2 workers died over the same {len(share.sources)} files, such as ['/" in said["error"]
+    assert pickle.loads(said["report"]).complete is False
+    assert len(archive) == 0
+
+
+def test_interrupted_it_keeps_what_is_committed(cluster, archive, plain, images):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_on_ray(archive, images, load=ColourEncoder, workers=1, on_progress=interrupt)
+    said = last(archive)
+    assert said["complete"] is False
+    plain.add(images)
+    time.sleep(0.5)
+    kept = contents(archive)
+    assert 0 < said["added"] <= len(kept) < 40
+    assert kept.items() <= contents(plain).items()
+    report = archive.add(images)
+    assert (report.unchanged, report.added) == (len(kept), 40 - len(kept))
+    assert contents(archive) == contents(plain)
+
+
+def test_what_stops_a_worker_is_told(cluster, archive, images):
+    with pytest.raises(ArchiveError, match=r"belongs to the model .* \(on \S+\)"):
+        index_on_ray(archive, images, load=lambda: ColourEncoder(seed=1), workers=1)
+    assert last(archive)["complete"] is False
+    assert len(archive) == 0
+
+
+def test_a_cluster_without_room_is_told(cluster, archive, images):
+    with pytest.raises(UsageError, match="no room in a cluster of 2 CPUs, 0 GPUs"):
+        index_on_ray(archive, images, gpus=1)
+    with pytest.raises(UsageError, match="no room"):
+        index_on_ray(archive, images, cpus=2.5)
+
+
+class Telling(ColourEncoder):
+    """An encoder that says of which ground its images were, and how many it takes at once."""
+
+    gsd = 20.0
+    batch_size = 3
+
+    def encode(self, images):
+        assert len(images) <= self.batch_size
+        return super().encode(images)
+
+
+def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
+    import rasterio
+    from rasterio.transform import Affine
+
+    quiet_about_plain_images()
+    random = np.random.default_rng(0)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("a", "a_clouds", "b", "b_clouds"):
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", count=3, width=64, height=64,
+            dtype="uint8", photometric="rgb", crs="EPSG:32633",
+            transform=Affine(10, 0, 6e5, 0, -10, 5e6),
+        ) as dataset:  # fmt: skip
+            dataset.write(random.integers(1, 256, (3, 64, 64), np.uint8))
+    tiling = Tiling(size=16, gsd="model", cloud_mask="{folder}/{stem}_clouds.tif", max_cloud=1)
+    archive = Archive.create(tmp_path / "told", Telling())
+    report = index_on_ray(archive, folder, tiling=tiling, load=Telling, workers=1)
+    assert (report.added, report.tiles, len(report.masks)) == (2, 8, 2)
+    assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_a_gsd_that_the_model_does_not_say(archive, images):
+    with pytest.raises(UsageError, match="does not say"):
+        index_on_ray(archive, images, tiling=Tiling(gsd="model"))
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_arguments_are_checked_before_any_work(archive, images, monkeypatch):
+    for wrong in ({"workers": 0}, {"batch_size": 0}, {"threads": 0}, {"cpus": -1}, {"cpus": 0}):
+        with pytest.raises(UsageError, match="at least"):
+            index_on_ray(archive, images, **wrong)
+    with pytest.raises(DataError, match="no such file"):
+        index_on_ray(archive, images / "absent")
+    assert not (archive.path / "last-index.json").exists()
+
+
+def test_without_ray_the_extra_is_named(archive, images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rsir\[ray\]'"):
+        index_on_ray(archive, images)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsir.data import folder, splits
+from rsir.evaluation.leakage import check
+from rsir.models.encoder import Encoder, load
+from rsir.training import train as training
+from rsir.training.settings import TrainingSettings
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, coloured_classes: Path) -> Path:
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("leakage") / "run"
+    images = folder.load(coloured_classes)
+    split = splits.make(images, train=0.5, val=0.25, seed=3)
+    training.train(
+        "pooled",
+        split,
+        images.root,
+        out,
+        backbone="resnet10t",
+        weights="none",
+        options={},
+        settings=TrainingSettings(epochs=1, image_size=32, workers=0, validation=0.25),
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def encoder(run: Path) -> Encoder:
+    return load(run, device="cpu")
+
+
+def test_queries_that_the_model_learnt_from_are_named(
+    encoder: Encoder, run: Path, coloured_classes: Path
+) -> None:
+    split = splits.read(run / "split.csv")
+    test, every = split.labelled(coloured_classes, "test"), folder.load(coloured_classes)
+    clean = check(encoder, test)
+    assert clean.split_hash == split.hash
+    assert clean.known
+    assert (clean.trained_on, clean.copies, clean.lines) == ((), (), [])
+    found = check(encoder, every)
+    learnt = {row.path for row in split.rows if row.part != "test"}
+    assert set(found.trained_on) == learnt
+    assert f"trained on {len(learnt)} of the queries" in found.lines[0]
+    assert found.to_dict()["queries_trained_on"] == list(found.trained_on)
+
+
+def test_a_trained_image_is_known_by_its_content(
+    encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    split = splits.read(run / "split.csv")
+    learnt = next(row.path for row in split.rows if row.part == "train")
+    fresh = next(row.path for row in split.rows if row.part == "test")
+    (tmp_path / "other").mkdir()
+    shutil.copy(coloured_classes / learnt, tmp_path / "other" / "renamed.png")
+    shutil.copy(coloured_classes / fresh, tmp_path / "other" / "new.png")
+    assert check(encoder, folder.load(tmp_path)).trained_on == ("other/renamed.png",)
+
+
+def test_equal_files_are_paired_once(
+    encoder: Encoder, coloured_classes: Path, tmp_path: Path
+) -> None:
+    one, other = coloured_classes / "lake" / "lake00.png", coloured_classes / "sand" / "sand00.png"
+    for place in ("a/1.png", "a/2.png", "a/3.png", "b/4.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        shutil.copy(one if place != "a/2.png" else other, tmp_path / place)
+    images = folder.load(tmp_path)
+    within = check(encoder, images)
+    assert set(within.copies) == {
+        ("a/3.png", "a/1.png"),
+        ("b/4.png", "a/1.png"),
+        ("b/4.png", "a/3.png"),
+    }
+    across = check(encoder, images.subset([0, 1]), images.subset([2, 3]))
+    assert set(across.copies) == {("a/1.png", "a/3.png"), ("a/1.png", "b/4.png")}
+    assert "2 pairs" in across.lines[-1]
+
+
+def test_a_model_without_its_split_says_so(
+    encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "split.csv").unlink()
+    found = check(load(tmp_path / "run", device="cpu"), folder.load(coloured_classes))
+    assert (found.known, found.trained_on) == (False, ())
+    assert found.split_hash == check(encoder, folder.load(coloured_classes)).split_hash
+    assert "not known" in found.lines[0]
+
+
+def test_another_split_in_its_place_is_noticed(
+    encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = folder.load(coloured_classes)
+    shutil.copytree(run, tmp_path / "run")
+    splits.make(images, train=0.5, val=0.25, seed=4).write(tmp_path / "run" / "split.csv")
+    moved = load(tmp_path / "run", device="cpu")
+    found = check(moved, images)
+    assert (found.known, found.trained_on) == (False, ())
+    # The split that is handed in may be the one it remembers.
+    own = splits.read(run / "split.csv")
+    assert check(moved, images, split=own) == check(encoder, images)

@@ -1,0 +1,437 @@
+"""Rankings of candidates: what they miss is measured; what they say of what they find is exact."""
+
+import json
+import logging
+import shutil
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsir.errors import ArchiveError, UsageError
+from rsir.ranking import pairwise
+from rsir.store.base import Record
+from rsir.store.filters.filter import Filter
+from rsir.store.knn import ivf_build as approximate
+from rsir.store.knn.ivf_search import RANKINGS
+from rsir.store.knn.rotation import Space, signs
+from rsir.store.lance.store import LanceStore
+
+FLOATS = ("euclidean", "cosine", "ncc")
+
+
+def clustered(count: int, dimension: int = 24, seed: int = 0) -> np.ndarray:
+    """Ten groups, each spread in four directions of its own, as trained embeddings are."""
+    rng = np.random.default_rng(seed)
+    fixed = np.random.default_rng(99)
+    centres = fixed.standard_normal((10, dimension))
+    spread = fixed.standard_normal((10, 4, dimension)) / 2
+    group = rng.integers(10, size=count)
+    inside = np.einsum("nf,nfd->nd", rng.standard_normal((count, 4)), spread[group])
+    noise = 0.05 * rng.standard_normal((count, dimension))
+    return (centres[group] + inside + noise).astype(np.float32)
+
+
+def fill(store: LanceStore, vectors: np.ndarray, start: int = 0) -> None:
+    numbers = range(start, start + len(vectors))
+    store.add([record(n) for n in numbers], vectors)
+
+
+def record(number: int) -> Record:
+    name = f"{number:05d}"
+    return Record(
+        name, f"/{name}.png", name, size=number, datetime=datetime(2024, 1, 1, tzinfo=UTC)
+    )
+
+
+def filled(folder: Path, vectors: np.ndarray, metric: str = "cosine") -> LanceStore:
+    store = LanceStore.create(folder / "items.lance", metric, vectors.shape[1])
+    fill(store, vectors)
+    return store
+
+
+def indexes(folder: Path) -> list[Path]:
+    return sorted((folder / "items.index").glob("[!.]*"))
+
+
+def are_true(store: LanceStore, kept: dict[str, np.ndarray], queries: np.ndarray, found) -> None:
+    """Rising true distances, equal ones by id, of records that the store has, each once."""
+    for query, near in zip(queries, found, strict=True):
+        ids = [n.record.id for n in near]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) <= set(kept)
+        if ids:
+            far = pairwise(store.metric, query[None], np.stack([kept[id] for id in ids]))[0]
+            assert [n.distance for n in near] == far.tolist()
+            assert sorted(zip(far.tolist(), ids, strict=True)) == list(
+                zip(far.tolist(), ids, strict=True)
+            )
+
+
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, metric, ranking):
+    vectors = clustered(3000)
+    store = filled(tmp_path, vectors, metric)
+    queries = clustered(20, seed=1)
+    found = store.search(queries, 100, metric=ranking)
+    assert [len(near) for near in found] == [100] * 20
+    are_true(store, {f"{n:05d}": v for n, v in enumerate(vectors)}, queries, found)
+    recall = store.recall(queries, 100, ranking)
+    exact = store.search(queries, 100)
+    ids = [
+        ({n.record.id for n in a}, {n.record.id for n in b})
+        for a, b in zip(exact, found, strict=True)
+    ]
+    assert recall == pytest.approx(np.mean([len(a & b) / 100 for a, b in ids]))
+    assert recall >= 0.95
+    assert store.recall(queries, 7, ranking) >= 0.95
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_the_candidates_of_a_filter_meet_it_at_any_share(tmp_path_factory, data):
+    store, vectors = _shared(tmp_path_factory)
+    ranking = data.draw(st.sampled_from(RANKINGS))
+    low = data.draw(st.integers(0, 4000))
+    high = data.draw(st.integers(low, 4000))
+    k = data.draw(st.sampled_from([1, 10, 150]))
+    chosen = Filter(where=f"size >= {low} AND size < {high}")
+    queries = clustered(3, seed=data.draw(st.integers(0, 50)))
+    found = store.search(queries, k, filter=chosen, metric=ranking)
+    kept = {f"{n:05d}": vectors[n] for n in range(low, high)}
+    are_true(store, kept, queries, found)
+    assert all(len(near) == min(k, high - low) for near in found)
+    if high - low <= 200:  # no more than are compared in any case
+        assert found == store.search(queries, k, filter=chosen)
+    assert store.recall(queries, k, ranking, chosen) >= 0.8
+
+
+_known: list = []
+
+
+def _shared(factory) -> tuple[LanceStore, np.ndarray]:
+    if not _known:
+        vectors = clustered(4000, seed=3)
+        _known.extend((filled(factory.mktemp("shared"), vectors), vectors))
+    return _known[0], _known[1]
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_a_filter_that_leaves_out_all_that_is_near(tmp_path, ranking):
+    vectors = clustered(4000, seed=4)
+    store = filled(tmp_path, vectors, "euclidean")
+    query = vectors[:1]
+    order = np.argsort(pairwise("euclidean", query, vectors)[0])
+    for near in (300, 3700):
+        rest = np.sort(order[near:])
+        # The place of a record is its number, its class whether it is near.
+        store.add(
+            [
+                Record(r.id, r.source, r.content, size=int(n in set(rest.tolist())))
+                for n, r in enumerate(map(record, range(4000)))
+            ],
+            vectors,
+        )
+        far = Filter(where="size = 1")
+        assert store.count(far) == 4000 - near
+        found = store.search(query, 50, filter=far, metric=ranking)[0]
+        assert len(found) == 50
+        # What is left is about equally far, so that others than the nearest are nearly as good.
+        exact = store.search(query, 50, filter=far)[0]
+        assert found[-1].distance <= 1.05 * exact[-1].distance
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_later_rows_come_out_and_deleted_ones_never(tmp_path, ranking):
+    vectors = clustered(3000, seed=5)
+    store = filled(tmp_path, vectors)
+    queries = clustered(5, seed=6)
+    assert store.recall(queries, 20, ranking) >= 0.95
+    (built,) = indexes(tmp_path)
+    kept = {f"{n:05d}": v for n, v in enumerate(vectors)}
+
+    new = clustered(50, seed=7)
+    fill(store, np.concatenate([queries, new]), 3000)  # the queries themselves: nearest of all
+    kept |= {f"{3000 + n:05d}": v for n, v in enumerate(np.concatenate([queries, new]))}
+    found = store.search(queries, 20, metric=ranking)
+    assert [near[0].record.id for near in found] == [f"{3000 + n:05d}" for n in range(5)]
+    are_true(store, kept, queries, found)
+
+    best = [n.record.id for near in found for n in near[:10]]
+    assert store.delete(best) == len(set(best))
+    for id in best:
+        kept.pop(id, None)
+    found = store.search(queries, 20, metric=ranking)
+    are_true(store, kept, queries, found)
+    assert store.recall(queries, 20, ranking) >= 0.9
+
+    moved = found[0][0].record  # under the same id, another vector
+    store.add([moved], -queries[:1])
+    kept[moved.id] = -queries[0]
+    found = store.search(queries, 20, metric=ranking)
+    are_true(store, kept, queries, found)
+    assert moved.id not in [n.record.id for n in found[0]]
+    some = Filter(where="size >= 3000")
+    found = store.search(queries, 100, filter=some, metric=ranking)
+    assert found == store.search(queries, 100, filter=some)
+    assert indexes(tmp_path) == [built]
+
+    # Another process, and one that looks at an old version, use the same.
+    other = LanceStore.open(tmp_path / "items.lance")
+    assert other.search(queries, 20, metric=ranking) == store.search(queries, 20, metric=ranking)
+    old = store.at(store.versions()[1].version)
+    assert len(old.search(queries, 20, metric=ranking)[0]) == min(20, len(old))
+    assert indexes(tmp_path) == [built]
+
+    store.optimize()
+    (again,) = indexes(tmp_path)
+    assert again != built
+    are_true(store, kept, queries, store.search(queries, 20, metric=ranking))
+    store.optimize()
+    assert indexes(tmp_path) == [again]  # nothing has changed
+
+
+def test_an_index_that_lacks_too_much_is_built_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsir.store.lance.store._BESIDE", 100)
+    store = filled(tmp_path, clustered(1000))
+    queries = clustered(2, seed=8)
+    store.search(queries, 5, metric="approximate")
+    (built,) = indexes(tmp_path)
+    fill(store, clustered(250, seed=9), 1000)
+    store.search(queries, 5, metric="approximate")
+    assert indexes(tmp_path) == [built]
+    fill(store, clustered(10, seed=10), 1250)
+    store.search(queries, 5, metric="approximate")
+    (again,) = indexes(tmp_path)
+    assert again != built
+
+
+def test_large_tables_get_an_index_when_they_are_optimised(tmp_path, monkeypatch):
+    store = filled(tmp_path, clustered(500))
+    store.optimize()
+    assert not (tmp_path / "items.index").exists()
+    monkeypatch.setattr("rsir.store.lance.store._INDEXED_FROM", 500)
+    store.optimize()
+    assert len(indexes(tmp_path)) == 1
+    monkeypatch.setattr("rsir.store.lance.store.make", None)
+    assert store.recall(clustered(3), 10) >= 0.9
+    assert LanceStore.open(tmp_path / "items.lance").recall(clustered(3), 10) >= 0.9
+    codes = LanceStore.create(tmp_path / "codes.lance", "hamming", 8)
+    codes.add([record(n) for n in range(600)], np.arange(600)[:, None].astype(np.uint8))
+    codes.optimize()
+    assert not (tmp_path / "codes.index").exists()
+
+
+def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
+    tmp_path, monkeypatch, caplog
+):
+    vectors = clustered(800)
+    store = filled(tmp_path, vectors)
+    queries = clustered(4, seed=11)
+    wanted = store.search(queries, 10, metric="approximate")
+    (built,) = indexes(tmp_path)
+    made = []
+    real = approximate.make
+    monkeypatch.setattr(
+        "rsir.store.lance.store.make", lambda *a, **b: made.append(1) or real(*a, **b)
+    )
+
+    def searched() -> bool:
+        """Whether an index was built for the answer, which is right."""
+        made.clear()
+        again = LanceStore.open(tmp_path / "items.lance")
+        assert again.search(queries, 10, metric="approximate") == wanted
+        return bool(made)
+
+    assert not searched()
+    for name in ("about.json", "lists.faiss", "vectors.npy", "rows.npy"):
+        (built,) = indexes(tmp_path)
+        (built / name).unlink()
+        assert searched()
+        assert not searched()
+        (built,) = indexes(tmp_path)
+        data = (built / name).read_bytes()
+        (built / name).write_bytes(data[: len(data) // 2])  # as a full disk leaves it
+        assert searched()
+    assert "left aside" in caplog.text
+    (built,) = indexes(tmp_path)
+    for key, value in (("format", "rsir-approximate/0"), ("table", "another")):
+        about = json.loads((built / "about.json").read_text())
+        (built / "about.json").write_text(json.dumps(about | {key: value}))
+        assert searched()
+        (built,) = indexes(tmp_path)
+
+    # The same path and version, other vectors: the old index would answer with them.
+    shutil.rmtree(tmp_path / "items.lance")
+    other = filled(tmp_path, -vectors)
+    assert other.search(-queries, 10, metric="approximate")[0][0].distance == pytest.approx(
+        wanted[0][0].distance
+    )
+
+
+def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
+    store = filled(tmp_path, clustered(500))
+    with monkeypatch.context() as patch:
+        patch.setattr(approximate, "_measured", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.search(clustered(1), 5, metric="approximate")
+    assert list((tmp_path / "items.index").iterdir()) == []
+    cut_off = tmp_path / "items.index" / ".cut-off"
+    cut_off.mkdir()
+    assert len(store.search(clustered(1), 5, metric="approximate")[0]) == 5
+    assert cut_off.is_dir()  # perhaps another process builds there
+    monkeypatch.setattr(approximate, "_LEFTOVER_SECONDS", -1)
+    fill(store, clustered(1), 900)
+    store.optimize()
+    assert not cut_off.exists()
+
+
+def test_of_two_processes_that_build_an_index_at_once_both_search(tmp_path, monkeypatch):
+    store = filled(tmp_path, clustered(600))
+    forget = approximate._forget_others
+
+    def then_the_other_one(beside: Path, kept: Path) -> None:
+        forget(beside, kept)
+        other = shutil.copytree(kept, beside / "9-other")
+        forget(beside, other)
+
+    monkeypatch.setattr(approximate, "_forget_others", then_the_other_one)
+    assert store.recall(clustered(3), 10, "approximate") >= 0.9
+    assert [folder.name for folder in indexes(tmp_path)] == ["9-other"]
+
+
+def test_where_nothing_can_be_written_the_index_is_temporary(tmp_path, caplog):
+    store = filled(tmp_path, clustered(700))
+    (tmp_path / "items.index").write_text("in the way")
+    assert store.recall(clustered(3), 10, "two-stage") >= 0.9
+    assert "cannot be kept" in caplog.text
+    assert (tmp_path / "items.index").read_text() == "in the way"
+
+
+def test_an_old_version_is_searched_by_an_index_of_its_own(tmp_path):
+    store = filled(tmp_path, clustered(600))
+    version = store.version
+    store.delete([f"{n:05d}" for n in range(600)])
+    assert store.search(clustered(2), 5, metric="approximate") == [[], []]
+    old = store.at(version)
+    assert old.recall(clustered(2), 5) >= 0.9
+    assert not indexes(tmp_path)
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("count", [1, 2, 63, 200])
+def test_small_tables_are_searched_whole(tmp_path, metric, ranking, count):
+    store = filled(tmp_path, clustered(count, 3), metric)
+    queries = clustered(2, 3, seed=1)
+    for k in (1, 5, 300):
+        assert store.search(queries, k, metric=ranking) == store.search(queries, k)
+    assert store.search(queries[:0], 5, metric=ranking) == []
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_equal_vectors_are_ordered_by_id(tmp_path, ranking):
+    vectors = np.ones((3000, 4), np.float32)
+    vectors[::3, 0] = 2
+    store = filled(tmp_path, vectors, "euclidean")
+    found = store.search(vectors[:2], 50, metric=ranking)
+    for near in found:
+        ids = [n.record.id for n in near]
+        assert len(ids) == 50
+        assert ids == sorted(ids)
+        assert {n.distance for n in near} == {0.0}
+    # Of 1,000 equal ones any 50 are as good.
+    assert store.recall(vectors[:2], 50, ranking) == 1.0
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 3e37])
+def test_values_whose_squares_do_not_fit_float32(tmp_path, scale):
+    vectors = (clustered(500).astype(np.float64) / 10 * scale).astype(np.float32)
+    store = filled(tmp_path, vectors, "euclidean")
+    assert store.recall(vectors[:5], 10) >= 0.9
+
+
+def test_vectors_without_structure_are_reported(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(approximate, "_COUNTS", (20, 40))
+    rows = np.random.default_rng(12).standard_normal((3000, 64)).astype(np.float32)
+    store = filled(tmp_path, rows)
+    with caplog.at_level(logging.WARNING):
+        recall = store.recall(rows[:20] + rows[1:21], 100)
+    assert recall < 0.9
+    assert "approximate search finds 0." in caplog.text
+    assert "two-stage search finds 0." in caplog.text
+
+
+def test_relaxed_codes_are_compared_by_their_own_signs():
+    rng = np.random.default_rng(13)
+    relaxed = np.tanh(4 * rng.standard_normal((300, 40))).astype(np.float32)
+    relaxed[0, 0] = 0  # a stored bit is 1 above 0
+    for metric in FLOATS[:2]:
+        space = Space.of(metric, relaxed, 1.0)
+        assert space.rotation is None
+        assert signs(space(relaxed)).tolist() == np.packbits(relaxed > 0, axis=1).tolist()
+    assert Space.of("euclidean", relaxed * 2, 2.0).rotation is not None
+    unit = relaxed / np.linalg.norm(relaxed, axis=1, keepdims=True)
+    assert Space.of("cosine", unit, float(np.abs(unit).max())).rotation is not None
+
+
+@pytest.mark.parametrize("metric", FLOATS)
+@pytest.mark.parametrize("dimension", [3, 40, 300])
+def test_turned_vectors_keep_the_order_of_the_metric(metric, dimension):
+    vectors = clustered(60, dimension)
+    space = Space.of(metric, vectors, float(np.abs(vectors).max()))
+    turned = space(vectors).astype(np.float64)
+    assert turned.shape == (60, space.width)
+    far = pairwise(metric, vectors[:3], vectors)
+    squared = ((turned[:3, None] - turned[None]) ** 2).sum(axis=2)
+    for row, other in zip(far, squared, strict=True):
+        scale = 2 if metric != "euclidean" else space.scale**2
+        wanted = scale * (row if metric != "euclidean" else row**2)
+        np.testing.assert_allclose(other, wanted, atol=2e-6 * max(1.0, wanted.max()))
+
+
+def test_codes_and_wrong_queries_are_refused(tmp_path):
+    codes = LanceStore.create(tmp_path / "codes.lance", "hamming", 8)
+    for ranking in RANKINGS:
+        with pytest.raises(UsageError, match=f"'{ranking}' ranks float vectors"):
+            codes.search(np.zeros((1, 1), np.uint8), 1, metric=ranking)
+    store = filled(tmp_path, clustered(10))
+    with pytest.raises(UsageError, match="24 columns"):
+        store.search(np.ones((1, 3), np.float32), 1, metric="approximate")
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        store.search(clustered(1), 0, metric="approximate")
+    with pytest.raises(UsageError, match="not by 'nearly'"):
+        store.search(clustered(1), 1, metric="nearly")
+    assert store.recall(clustered(0), 3) == 1.0
+
+
+def test_many_threads_build_one_index(tmp_path):
+    store = filled(tmp_path, clustered(2000))
+    queries = clustered(2, seed=14)
+    answers = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(store.search(queries, 5, metric="approximate"))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4
+    assert all(answer == answers[0] for answer in answers)
+    assert len(indexes(tmp_path)) == 1
+
+
+def test_a_store_made_anew_with_another_metric_is_not_taken_for_the_old_one(tmp_path):
+    store = filled(tmp_path, clustered(20))
+    shutil.rmtree(tmp_path / "items.lance")
+    LanceStore.create(tmp_path / "items.lance", "hamming", 8)
+    with pytest.raises(ArchiveError, match="another store"):
+        store.search(clustered(1), 1)
