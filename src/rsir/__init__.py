@@ -38,8 +38,7 @@ def open(archive: str | Path) -> Archive:
 def connect(
     url: str, archive: str | None = None, *, key: str | None = None, timeout: float = 60.0
 ) -> RemoteArchive:
-    """An archive of the service at `url`, searched like one of here. See
-    `rsir.web.client.connect`."""
+    """An archive of a service, searched like a local one (`rsir.web.client.connect`)."""
     from rsir.web import client
 
     return client.connect(url, archive, key=key, timeout=timeout)

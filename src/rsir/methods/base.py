@@ -98,6 +98,5 @@ class Method(nn.Module, ABC):
         return None
 
     def learner(self) -> GalleryLearner | None:
-        """What of it learns from a gallery without labels (`rsir.models.adapt`); None if nothing
-        does."""
+        """What learns from a gallery without labels (`rsir.models.adapt`), or None."""
         return None

@@ -144,8 +144,7 @@ class Pictured(Protocol):
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Of a tile: `window`, `bands` and `stretch`, as `rsir.scenes.tiles.thumbnail` takes
-        them."""
+        """Of a tile: `window`, `bands`, `stretch`; see `rsir.scenes.tiles.thumbnail`."""
 
 
 _What = Path | Pictured | NDArray[np.uint8]

@@ -90,8 +90,9 @@ class ByWindow:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What looks like the ones and not like the others, after Rocchio
-    (`rsir.archive.search.feedback`).
+    """What looks like the ones and not like the others.
+
+    After Rocchio (`rsir.archive.search.feedback`).
 
     like, unlike: any number; query: what was asked first, if anything was. Each is a query of its
     own, but not Examples again. Raises UsageError where one stands instead of several.

@@ -42,7 +42,7 @@ from rsir.web.rest.parameters import (
     Name,
     Offset,
     SceneName,
-    SearchState,
+    ServiceDep,
     check_image,
     first_of,
     interval,
@@ -68,14 +68,14 @@ api = APIRouter(prefix="/api", tags=["archives"], responses=problems(*ALWAYS))
 
 
 @api.get("/archives")
-async def archives(service: SearchState) -> ArchivesOut:
+async def archives(service: ServiceDep) -> ArchivesOut:
     """The archives that are served."""
     found = [await service.run(_about, service, name) for name in sorted(service.archives)]
     return ArchivesOut(archives=found)
 
 
 @api.get("/archives/{name}")
-async def archive(service: SearchState, name: Name) -> ArchiveOut:
+async def archive(service: ServiceDep, name: Name) -> ArchiveOut:
     """What one archive is: how many items, which model, which metric, which version."""
     service.archive(name)
     return await service.run(_about, service, name)
@@ -87,7 +87,7 @@ async def archive(service: SearchState, name: Name) -> ArchiveOut:
     dependencies=[Depends(json_only)],
     responses=ALSO_GEOJSON | problems(415),
 )
-async def search(service: SearchState, name: Name, body: SearchIn, format: As = "json") -> Response:
+async def search(service: ServiceDep, name: Name, body: SearchIn, format: As = "json") -> Response:
     """Search by an item, a vector, a window of a scene, or by examples and counterexamples."""
     archive = service.archive(name)
     query = await service.run(body.asked, archive, _sources(service, name))
@@ -101,7 +101,7 @@ async def search(service: SearchState, name: Name, body: SearchIn, format: As = 
     responses=ALSO_GEOJSON | problems(415),
 )
 async def search_images(
-    service: SearchState,
+    service: ServiceDep,
     name: Name,
     image: Annotated[UploadFile | None, File(description="What to look for.")] = None,
     like: Annotated[list[UploadFile], File(description="Examples of what is wanted.")] = [],  # noqa: B006
@@ -132,7 +132,7 @@ async def search_images(
 
 @api.get("/archives/{name}/items", response_model=ItemsOut | FeaturesOut, responses=ALSO_GEOJSON)
 async def items(
-    service: SearchState,
+    service: ServiceDep,
     name: Name,
     bbox: Annotated[
         str | None, Query(description="West,south,east,north in degrees.", max_length=200)
@@ -176,7 +176,7 @@ async def items(
 
 
 @api.post("/archives/{name}/items/get", dependencies=[Depends(json_only)], responses=problems(415))
-async def items_by_id(service: SearchState, name: Name, body: GetIn) -> ItemsOut:
+async def items_by_id(service: ServiceDep, name: Name, body: GetIn) -> ItemsOut:
     """The items of these ids, in their order, with their vectors if wanted."""
     archive = service.archive(name)
 
@@ -197,7 +197,7 @@ async def items_by_id(service: SearchState, name: Name, body: GetIn) -> ItemsOut
     dependencies=[Depends(owner), Depends(json_only)],
     responses=problems(401, 415),
 )
-async def delete_items(service: SearchState, name: Name, body: IdsIn) -> DeletedOut:
+async def delete_items(service: ServiceDep, name: Name, body: IdsIn) -> DeletedOut:
     """Forget items; their files are left alone. Needs the API key."""
     return DeletedOut(deleted=await service.delete(name, body.ids))
 
@@ -208,7 +208,7 @@ async def delete_items(service: SearchState, name: Name, body: IdsIn) -> Deleted
     responses={200: {"content": {"image/jpeg": {}}}, **problems(410)},
 )
 async def thumbnail(
-    service: SearchState,
+    service: ServiceDep,
     name: Name,
     id: ItemId,
     size: Annotated[int, Query(ge=THUMBNAIL_SIDES[0], le=THUMBNAIL_SIDES[1])] = 256,
@@ -219,7 +219,7 @@ async def thumbnail(
 
 
 @api.get("/archives/{name}/items/{id:path}")
-async def item(service: SearchState, name: Name, id: ItemId) -> ItemOut:
+async def item(service: ServiceDep, name: Name, id: ItemId) -> ItemOut:
     """One item."""
     archive = service.archive(name)
     (record,) = await service.run(archive.get, [id])
@@ -232,7 +232,7 @@ async def item(service: SearchState, name: Name, id: ItemId) -> ItemOut:
     status_code=204,
     responses=problems(401),
 )
-async def delete_item(service: SearchState, name: Name, id: ItemId) -> None:
+async def delete_item(service: ServiceDep, name: Name, id: ItemId) -> None:
     """Forget one item; its file is left alone. Needs the API key."""
     if not await service.delete(name, [id]):
         raise UnknownIdError(f"the archive has no item {id!r}")
@@ -240,7 +240,7 @@ async def delete_item(service: SearchState, name: Name, id: ItemId) -> None:
 
 @api.get("/archives/{name}/scenes")
 async def sources(
-    service: SearchState, name: Name, offset: Offset = 0, limit: Limit = 100
+    service: ServiceDep, name: Name, offset: Offset = 0, limit: Limit = 100
 ) -> ScenesOut:
     """The files that the items were cut from."""
     service.archive(name)
@@ -252,7 +252,7 @@ async def sources(
 
 
 @api.get("/archives/{name}/scenes/{scene}", responses=problems(410, 501))
-async def scene(service: SearchState, request: Request, name: Name, scene: SceneName) -> TileJson:
+async def scene(service: ServiceDep, request: Request, name: Name, scene: SceneName) -> TileJson:
     """Where a scene's map tiles are, and which there are (TileJSON)."""
     look = await service.look(name, scene)
     bounds, low, high = await service.pictures.run(scenes.place, look)
@@ -270,7 +270,7 @@ async def scene(service: SearchState, request: Request, name: Name, scene: Scene
     responses={200: {"content": {"image/png": {}, "image/webp": {}}}, **problems(410, 501)},
 )
 async def scene_tile(
-    service: SearchState,
+    service: ServiceDep,
     name: Name,
     scene: SceneName,
     z: Annotated[int, Path(ge=0, le=24)],
@@ -292,7 +292,7 @@ async def scene_tile(
     responses=problems(401, 409, 415),
 )
 async def add(
-    service: SearchState, request: Request, response: Response, name: Name, body: AdditionIn
+    service: ServiceDep, request: Request, response: Response, name: Name, body: AdditionIn
 ) -> AdditionOut:
     """Begin to add files and folders of the service's machine. Needs the API key."""
     addition = service.additions.start(
@@ -307,14 +307,14 @@ async def add(
 
 
 @api.get("/archives/{name}/additions", dependencies=[Depends(owner)], responses=problems(401))
-async def additions(service: SearchState, name: Name) -> AdditionsOut:
+async def additions(service: ServiceDep, name: Name) -> AdditionsOut:
     """The last additions, newest first. Needs the API key."""
     service.archive(name)
     return AdditionsOut(additions=[_addition_out(a) for a in service.additions.of(name)])
 
 
 @api.get("/archives/{name}/additions/{id}", dependencies=[Depends(owner)], responses=problems(401))
-async def addition(service: SearchState, name: Name, id: ItemId) -> AdditionOut:
+async def addition(service: ServiceDep, name: Name, id: ItemId) -> AdditionOut:
     """How far an addition is. Needs the API key."""
     service.archive(name)
     return _addition_out(service.additions.get(name, id))

@@ -195,8 +195,7 @@ class GetIn(IdsIn):
 
 
 class TilingIn(_Model):
-    """How scenes are cut, as `rsir.scenes.tiling.Tiling` has it; stretch as text:
-    "range:0,3000"."""
+    """How scenes are cut (`rsir.scenes.tiling.Tiling`); stretch as text: "range:0,3000"."""
 
     size: Annotated[Finite, Field(gt=0)] = 256
     stride: Annotated[Finite, Field(gt=0)] | None = None

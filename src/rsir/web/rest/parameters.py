@@ -30,7 +30,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-SearchState = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="key", description="The API key of the service's owner."
@@ -38,7 +38,7 @@ _bearer = HTTPBearer(
 
 
 def owner(
-    service: SearchState, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    service: ServiceDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
     """Lets nobody pass who does not have the API key."""
     key = service.settings.api_key

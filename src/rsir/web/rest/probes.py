@@ -12,7 +12,7 @@ from rsir.web import prometheus as metrics
 from rsir.web.problems import KINDS, NotFoundError
 from rsir.web.rest import responses as answers
 from rsir.web.rest.models import HealthOut, ReadyOut
-from rsir.web.rest.parameters import SearchState
+from rsir.web.rest.parameters import ServiceDep
 
 probes = APIRouter(tags=["service"])
 
@@ -24,7 +24,7 @@ async def health() -> HealthOut:
 
 
 @probes.get("/ready", responses={503: {"model": ReadyOut, "description": "Not yet."}})
-async def ready(service: SearchState, response: Response) -> ReadyOut:
+async def ready(service: ServiceDep, response: Response) -> ReadyOut:
     """Whether every archive's model and vectors are loaded: 200, or 503 until then."""
     waiting = dict(service.unready)
     response.status_code = 503 if waiting else 200
@@ -32,7 +32,7 @@ async def ready(service: SearchState, response: Response) -> ReadyOut:
 
 
 @probes.get("/metrics", response_class=PlainTextResponse)
-async def prometheus(service: SearchState) -> Response:
+async def prometheus(service: ServiceDep) -> Response:
     """Counters and durations for Prometheus."""
     return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
