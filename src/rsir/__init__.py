@@ -9,16 +9,17 @@ Importing rsir is quick: what is heavy loads when it is used.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rsir.version import VERSION
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.models.encoder import Encoder
     from rsir.web.client import RemoteArchive
 
-__version__ = version("rsir")
+__version__ = VERSION
 
 
 def load(model: str | Path, *, device: str = "auto") -> Encoder:

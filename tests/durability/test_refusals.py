@@ -55,9 +55,11 @@ def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
 # The shell itself; only the model is the small one of these tests.
 SHELL = """
 import sys
-import rsir
+import types
 from tests.support.colour_encoder import ColourEncoder
-rsir.load = lambda model, device: ColourEncoder()
+encoders = types.ModuleType("rsir.models.encoder")
+encoders.load = lambda model, device: ColourEncoder()
+sys.modules["rsir.models.encoder"] = encoders
 from rsir.cli import main
 main()
 """

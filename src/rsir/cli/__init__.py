@@ -35,9 +35,9 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        import rsir
+        from rsir.version import VERSION
 
-        typer.echo(rsir.__version__)
+        typer.echo(VERSION)
         raise typer.Exit
 
 

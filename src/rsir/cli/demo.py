@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import rsir
 from rsir.archive import Archive
 from rsir.archive.pictures import cards as gallery
 from rsir.data import folder, splits
@@ -16,6 +15,7 @@ from rsir.data.synthetic import scenes
 from rsir.errors import DataError, MissingExtraError
 from rsir.evaluation import evaluate
 from rsir.images.read import find_images
+from rsir.models.encoder import load
 from rsir.scenes.tiling import Tiling
 from rsir.training import train as training
 from rsir.training.settings import TrainingSettings
@@ -81,7 +81,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
         settings=replace(SETTINGS, epochs=epochs),
         on_epoch=lambda line: say(f"  {line}"),
     )
-    encoder = rsir.load(model)
+    encoder = load(model)
     test = split.labelled(labelled.root, "test")
     report = evaluate.evaluate(encoder, test)
     say(

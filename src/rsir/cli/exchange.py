@@ -176,12 +176,12 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Put all images of one archive into another; of one image the newer file stays."""
-    import rsir
+    from rsir.archive import Archive
     from rsir.archive.exchange.merge import merge
 
-    target = rsir.open(into)
+    target = Archive.open(into)
     with progress("merging") as tick:
-        report = merge(target, rsir.open(other), on_progress=tick)
+        report = merge(target, Archive.open(other), on_progress=tick)
     if as_json:
         print_json(report.to_dict())
         return

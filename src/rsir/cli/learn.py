@@ -136,13 +136,13 @@ def fit(
 
     Training fits it to the training images; this makes a model for another gallery.
     """
-    import rsir
     from rsir.images.read import find_images
     from rsir.models.adapt import fit_on
+    from rsir.models.encoder import load
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:
-        _, adapted = fit_on(rsir.load(model, device=device), files, out, on_progress=tick)
+        _, adapted = fit_on(load(model, device=device), files, out, on_progress=tick)
     for path, reason in adapted.skipped:
         say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
     typer.echo(

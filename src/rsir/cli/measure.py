@@ -100,16 +100,16 @@ def evaluate(
     """Measure a model on a labelled set: mAP, ANMRR, R@k, P@k, overall and per class."""
     import dataclasses
 
-    import rsir
     from rsir.data import splits
     from rsir.data.near_duplicates import split_near_duplicates
     from rsir.evaluation.evaluate import evaluate as run
+    from rsir.models.encoder import load
 
     if figures is not None:
         from rsir.figures.report import check_folder
 
         check_folder(figures)
-    encoder = rsir.load(model, device=device)
+    encoder = load(model, device=device)
     own = (encoder.folder or Path()) / "split.csv"
     manifest = split or (own if own.is_file() and part is not PartChoice.all else None)
     gallery = None

@@ -37,9 +37,9 @@ def print_json(value: Any) -> None:
 
 def opened(archive: Path, version: int | None) -> Archive:
     """The archive at a path, as it was at `version` if that is given."""
-    import rsir
+    from rsir.archive import Archive
 
-    found = rsir.open(archive)
+    found = Archive.open(archive)
     return found if version is None else found.at(version)
 
 

@@ -34,9 +34,9 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say what an archive holds, and which model it belongs to."""
-    import rsir
+    from rsir.archive import Archive
 
-    opened = rsir.open(archive)
+    opened = Archive.open(archive)
     found = opened.info()
     if versions:
         found["versions"] = [
@@ -75,9 +75,9 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Forget images, by their ids or by what they have in common. Files are left alone."""
-    import rsir
+    from rsir.archive import Archive
 
-    opened = rsir.open(archive)
+    opened = Archive.open(archive)
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if bool(ids) == (filter is not None):
         raise UsageError("say what to delete: either ids, or options such as --source or --where")
@@ -112,11 +112,11 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Forget the images whose files are gone."""
-    import rsir
+    from rsir.archive import Archive
     from rsir.archive.indexing.pruning import AllGoneError
 
     try:
-        gone = rsir.open(archive).prune(everything=everything)
+        gone = Archive.open(archive).prune(everything=everything)
     except AllGoneError as error:
         advice = f"To forget them all: rsir prune {archive} --everything"
         raise ArchiveError(f"{error.finding} {advice}") from error
@@ -134,9 +134,9 @@ def optimize(
     ] = 7.0,
 ) -> None:
     """Merge the small files that many additions leave, and forget old versions."""
-    import rsir
+    from rsir.archive import Archive
 
-    opened = rsir.open(archive)
+    opened = Archive.open(archive)
     before = opened.info()["bytes"]
     opened.optimize(keep_days=keep_days)
     about = opened.info()
@@ -152,9 +152,9 @@ def restore(
     version: Annotated[int, typer.Argument(help="A version, see `rsir info --versions`.")],
 ) -> None:
     """Make an earlier version the latest again; those in between are kept."""
-    import rsir
+    from rsir.archive import Archive
 
-    opened = rsir.open(archive)
+    opened = Archive.open(archive)
     opened.restore(version)
     typer.echo(f"{archive} is as it was at version {version}: {len(opened)} images")
 

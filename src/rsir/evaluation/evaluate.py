@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import rsir
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import read_ahead
 from rsir.data.near_duplicates import NearDuplicates
@@ -38,6 +37,7 @@ from rsir.evaluation.statistics import bootstrap_intervals, write_per_query
 from rsir.models.encoder import Encoder, joined
 from rsir.ranking import ADAPTIVE, name_with_classes
 from rsir.types import Encoding
+from rsir.version import VERSION
 
 PROTOCOLS = {
     "leave-one-out": "each image queries all others; a query is removed from its own ranking",
@@ -148,7 +148,7 @@ class Report:
         """The report as plain JSON values, with the definition of every measure."""
         return {
             "format": "rsir-report/2",
-            "rsir": rsir.__version__,
+            "rsir": VERSION,
             "torch": torch.__version__,
             "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
             "model": dict(self.model),

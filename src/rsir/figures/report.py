@@ -112,8 +112,8 @@ def _view(picture: Picture, file: Path) -> dict[str, Any]:
 def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
     from jinja2 import Environment
 
-    import rsir
     from rsir.evaluation.evaluate import DEFINITIONS, PROTOCOLS
+    from rsir.version import VERSION
 
     method = str(report.model.get("method", "a model"))
     columns = [name for name in _CLASS_COLUMNS if name in report.metrics]
@@ -134,7 +134,7 @@ def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
         ],
         skipped=report.skipped[:MOST_SKIPPED],
         facts={"Model": dict(_flat(report.model)), "Data": dict(_flat(report.data))},
-        version=rsir.__version__,
+        version=VERSION,
     )
 
 

@@ -15,13 +15,13 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import rsir
 from rsir.data.transforms import InputSpec
 from rsir.errors import ModelError, UsageError
 from rsir.methods import method_type
 from rsir.methods.base import Method
 from rsir.nn.backbone import Backbone
 from rsir.training.settings import check_types, defaults_of
+from rsir.version import VERSION
 
 FORMAT = "rsir-model/1"
 WEIGHTS = "model.safetensors"
@@ -68,7 +68,7 @@ class Model:
         weights = file_sha256(folder / WEIGHTS)
         card = {
             "format": FORMAT,
-            "rsir": rsir.__version__,
+            "rsir": VERSION,
             **self._identity(weights),
             "dimension": self.dimension,
             "ranking": self.ranking,

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-import rsir
 from rsir.models.model import file_sha256
+from rsir.version import VERSION
 
 KNOWN = ("rsir", "torch", "commit", "cpu", "cores", "gpu")
 """What is said of where something was made."""
@@ -24,7 +24,7 @@ def provenance() -> dict[str, Any]:
     from rsir.cost.timing import cpu_name
 
     return {
-        "rsir": rsir.__version__,
+        "rsir": VERSION,
         "torch": torch.__version__,
         "commit": commit(),
         "cpu": cpu_name(),
@@ -52,7 +52,7 @@ def version(made: Mapping[str, Any]) -> str:
 def is_old(made: Mapping[str, Any]) -> bool:
     """Whether another rsir made it: another version or commit, what was changed since aside."""
     then, now = (str(one).removesuffix("-dirty") for one in (made["commit"], commit()))
-    return (made["rsir"], then) != (rsir.__version__, now)
+    return (made["rsir"], then) != (VERSION, now)
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def commit() -> str | None:
     here = Path(__file__).resolve()
     # An installed rsir may lie inside another project's checkout, whose commit says nothing.
     for command in (
-        ["ls-files", "--error-unmatch", rsir.__file__],
+        ["ls-files", "--error-unmatch", __file__],
         ["describe", "--always", "--dirty"],
     ):
         try:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import rsir
 from rsir.cost.count import cost
 from rsir.data import folder, splits
 from rsir.data.catalog import entries as catalog
@@ -31,6 +30,7 @@ from rsir.methods import method_type
 from rsir.models import model as models
 from rsir.models.adapt import fit_on
 from rsir.models.encoder import Encoder
+from rsir.models.encoder import load as load_encoder
 from rsir.models.model import Model
 from rsir.nn.backbone import Backbone
 from rsir.reproduce.conditions import QUICK, QUICK_CLASSES, QUICK_IMAGES, Conditions, described
@@ -456,7 +456,7 @@ class Experiment:
 
     def _evaluate(self, question: Question, run: Path) -> dict[str, Any]:
         """The result of one evaluation of a complete run, as plain JSON values."""
-        encoder = rsir.load(run)
+        encoder = load_encoder(run)
         queries, gallery = self._searched(question)
         with tempfile.TemporaryDirectory() as place:
             if question.unseen is not None and encoder.module.learner() is not None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rsir
 from rsir.evaluation.statistics import SMALLER_IS_BETTER
 from rsir.reproduce.table import Column, PaperTable
+from rsir.version import VERSION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -231,7 +231,7 @@ class Comparison:
         """The comparison as plain JSON values."""
         return {
             "format": "rsir-comparison/1",
-            "rsir": rsir.__version__,
+            "rsir": VERSION,
             "table": self.name,
             "title": self.table.title,
             "source": self.table.source,

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-import rsir
 from rsir.errors import RsirError, UsageError
+from rsir.version import VERSION
 from rsir.web.logs import request_id
 from rsir.web.middleware import DOCUMENT_POLICY, Guard, problem_response
 from rsir.web.problems import PROBLEM_JSON
@@ -55,7 +55,7 @@ def create_app(
     app = FastAPI(
         title="rsir",
         summary="Search archives of remote sensing images by example.",
-        version=rsir.__version__,
+        version=VERSION,
         lifespan=life,
         # FastAPI's own pages load scripts from other machines; ours needs none.
         docs_url=None,

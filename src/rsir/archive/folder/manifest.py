@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rsir
 from rsir.errors import ArchiveError
+from rsir.version import VERSION
 
 if TYPE_CHECKING:
     from rsir.archive.folder.encoder import Encoder
@@ -42,7 +42,7 @@ def about(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
     """
     said = {
         "format": FORMAT,
-        "rsir": rsir.__version__,
+        "rsir": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": encoder.ranking,
         "dimension": encoder.dimension,

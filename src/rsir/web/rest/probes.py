@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-import rsir
+from rsir.version import VERSION
 from rsir.web import prometheus as metrics
 from rsir.web.problems import KINDS, NotFoundError
 from rsir.web.rest import responses as answers
@@ -20,7 +20,7 @@ probes = APIRouter(tags=["service"])
 @probes.get("/health")
 async def health() -> HealthOut:
     """Whether the service runs."""
-    return HealthOut(version=rsir.__version__)
+    return HealthOut(version=VERSION)
 
 
 @probes.get("/ready", responses={503: {"model": ReadyOut, "description": "Not yet."}})
