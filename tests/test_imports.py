@@ -1,69 +1,174 @@
-"""Imports only point down, and what is not needed is not imported."""
+"""Imports point down, form no circle, and load nothing that is not needed.
+
+The layers stand in docs/architecture.md, once; these tests read them from there.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "rsir"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "rsir"
+FLOOR = re.compile(r"^\| (\d+) \| (`[^|]*`) \|", re.MULTILINE)
 
-LAYERS = [
-    {"types", "errors"},
-    {"geo", "data", "nn", "losses", "metrics", "ranking", "distances", "statistics"},
-    {"methods", "gallery", "settings"},
-    {"model"},
-    {"training", "fitting", "encode", "scoring", "evaluate", "leakage", "adapt", "cost", "explain"},
-    {"archive", "figures"},
-    {"timing"},
-    {"reproduce", "web", "client"},
-    {"demo", "terminal"},
-    {"cli"},
-]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+Graph = Mapping[str, set[str]]
+"""The modules that each module imports, by dotted names."""
 
 
-def modules() -> list[Path]:
-    return sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")
+@cache
+def floors() -> dict[str, int]:
+    """The floor of each room, from the table in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    return {
+        room: int(floor)
+        for floor, rooms in FLOOR.findall(text)
+        for room in re.findall(r"`([^`]+)`", rooms)
+    }
 
 
-def part_of(module: Path) -> str:
-    return module.relative_to(SOURCE).parts[0].removesuffix(".py")
+def module_name(file: Path, source: Path) -> str:
+    parts = file.relative_to(source.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_parts(module: Path) -> set[str]:
-    """The parts of rsir that a module names in any import, also in functions and for types."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("rsir.")}
-    return found & LEVEL.keys()
+def imports_of(source: Path) -> dict[str, set[str]]:
+    """The graph of all imports between the files of a package, wherever they stand in a file."""
+    files = {module_name(file, source): file for file in source.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for module, file in files.items():
+        graph[module] = set()
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+                for _ in range(node.level - 1):
+                    package = package.rpartition(".")[0]
+                base = ".".join(filter(None, [package if node.level else "", node.module]))
+                names = [
+                    full if (full := f"{base}.{alias.name}") in files else base
+                    for alias in node.names
+                ]
+            else:
+                continue
+            graph[module] |= {name for name in names if name in files}
+    return graph
 
 
-def test_every_part_has_its_place() -> None:
-    assert {part_of(module) for module in modules()} <= LEVEL.keys()
+@cache
+def graph() -> dict[str, set[str]]:
+    return imports_of(SOURCE)
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda m: str(m.relative_to(SOURCE)))
-def test_imports_point_down(module: Path) -> None:
-    own = part_of(module)
-    upward = {part for part in imported_parts(module) if LEVEL[part] > LEVEL[own]}
-    assert not upward, f"{own} imports {upward}"
+def room_of(module: str, rooms: Iterable[str]) -> str | None:
+    """The innermost room that a module lies in; None for the package's root."""
+    inside = module.partition(".")[2]
+    found = [room for room in rooms if inside == room or inside.startswith(f"{room}.")]
+    return max(found, key=len, default=None)
+
+
+def upward(graph: Graph, floors: Mapping[str, int]) -> list[str]:
+    """The imports that do not point down, as sentences."""
+    found = []
+    for module, imported in graph.items():
+        room = room_of(module, floors)
+        for other in sorted(imported):
+            target = room_of(other, floors)
+            if room is None or target is None or room == target:
+                continue
+            if floors[room] <= floors[target]:
+                found.append(f"{module} (floor {floors[room]}) imports {other} ({floors[target]})")
+    return found
+
+
+def circle(graph: Graph) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; [] if none do."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_file_lies_in_a_room_of_the_table_and_every_room_exists() -> None:
+    rooms = floors()
+    assert len(rooms) > 20
+    assert [
+        module for module in graph() if module != "rsir" and room_of(module, rooms) is None
+    ] == []
+    for room in rooms:
+        path = SOURCE / room.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), room
+
+
+def test_imports_point_down() -> None:
+    assert upward(graph(), floors()) == []
+
+
+def test_no_circle_between_files() -> None:
+    assert circle(graph()) == []
+
+
+def test_nothing_inside_imports_the_root() -> None:
+    assert [module for module, imported in graph().items() if "rsir" in imported] == []
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
+    package = write(
+        tmp_path / "pack",
+        {
+            "__init__.py": "",
+            "low/__init__.py": "",
+            "low/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pack.top",
+            "low/b.py": "def f():\n    from pack.low import a\n",
+            "low/c.py": "from . import b\nfrom .. import top\nfrom ..top import x\nimport os",
+            "top.py": "from pack.low.c import y\n",
+        },
+    )
+    assert imports_of(package) == {
+        "pack": set(),
+        "pack.low": set(),
+        "pack.low.a": {"pack.top"},
+        "pack.low.b": {"pack.low.a"},
+        "pack.low.c": {"pack.low.b", "pack.top"},
+        "pack.top": {"pack.low.c"},
+    }
+    found = circle(imports_of(package))
+    assert set(found) >= {"pack.top", "pack.low.c"}
+    assert upward(imports_of(package), {"low": 1, "top": 2}) == [
+        "pack.low.a (floor 1) imports pack.top (2)",
+        "pack.low.c (floor 1) imports pack.top (2)",
+    ]
+
+
+def test_rooms_on_one_floor_do_not_import_each_other() -> None:
+    assert upward({"p.a": {"p.b"}, "p.b": set()}, {"a": 1, "b": 1})
+    assert not upward({"p.a.x": {"p.a.y"}, "p.a.y": set()}, {"a": 1})
+    assert upward({"p.a.x.m": {"p.a.y"}, "p.a.y": set()}, {"a": 1, "a.x": 1, "a.y": 2})
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules in a fresh interpreter after `statement`."""
-    code = f"{statement}\nimport sys\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    """The top-level modules, and those of rsir, in a fresh interpreter after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    names = done.stdout.split()
+    return {name.partition(".")[0] for name in names} | {n for n in names if n.startswith("rsir.")}
 
 
 HEAVY = {"torch", "torchvision", "timm", "lightning", "faiss", "lancedb", "pyarrow", "rasterio"}
@@ -78,13 +183,30 @@ def test_importing_rsir_loads_almost_nothing() -> None:
     assert not loaded_by("import rsir") & (HEAVY | {"typer", "rich"})
 
 
-def test_stores_never_import_torch() -> None:
-    stores = [m.stem for m in (SOURCE / "archive").glob("*.py") if m.stem != "__init__"]
-    assert {"exact", "lance", "store"} <= set(stores)
-    statement = "import " + ", ".join(f"rsir.archive.{name}" for name in stores)
-    assert "torch" not in loaded_by(statement)
+STORE_FORBIDS = {"images", "scenes", "sources", "models", "methods", "nn", "archive", "data"}
+
+
+def test_a_store_knows_nothing_of_images_models_scenes_or_torch() -> None:
+    modules = [name for name in graph() if name.startswith("rsir.store")]
+    assert {"rsir.store.lance.store", "rsir.store.milvus.store"} <= set(modules)
+    reached = set(modules)
+    while more := {other for module in reached for other in graph()[module]} - reached:
+        reached |= more
+    assert not [name for name in reached if name.split(".")[1] in STORE_FORBIDS]
+    loaded = loaded_by("import " + ", ".join(modules))
+    assert not loaded & {"torch", "torchvision", "timm", "PIL", "rasterio"}
+    assert not {name.split(".")[1] for name in loaded if "." in name} & STORE_FORBIDS
 
 
 def test_training_needs_neither_faiss_nor_lancedb() -> None:
     loaded = loaded_by("import rsir.training.train, rsir.methods.dual_attention")
     assert not loaded & {"faiss", "lancedb", "pyarrow", "rasterio"}
+
+
+@pytest.mark.parametrize(
+    "folder",
+    sorted({p.parent for p in SOURCE.rglob("*.py")}),
+    ids=lambda f: str(f.relative_to(SOURCE)),
+)
+def test_a_folder_has_few_enough_files_to_look_through(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= 16, "a folder with more files wants rooms"
