@@ -16,7 +16,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from rsir.errors import DataError, ImageError
-from rsir.images.read import SUFFIXES, find_images, read_pixels, read_tile, tile_id
+from rsir.images.read import read_pixels, read_tile, tile_id
+from rsir.sources.folders import SUFFIXES, find_images
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)

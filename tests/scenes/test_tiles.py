@@ -18,9 +18,10 @@ from shapely.geometry import shape
 
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.images.read import read_tile
+from rsir.scenes.chips import is_chip, is_whole
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
-from rsir.scenes.tiles import SkippedTile, is_chip, is_whole, thumbnail, tile_ids, tiles, tiles_of
+from rsir.scenes.tiles import SkippedTile, thumbnail, tile_ids, tiles, tiles_of
 from rsir.scenes.tiling import SCL_CLOUDS, Tiling
 from rsir.sources.find import Asset, Source, source
 from rsir.types import Tile

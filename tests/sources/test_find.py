@@ -14,10 +14,10 @@ import pyarrow.fs
 import pytest
 
 from rsir.errors import DataError, UsageError
-from rsir.images.read import find_images
 from rsir.scenes.scene import Scene
 from rsir.sources import remote
 from rsir.sources.find import document_of, find_sources, is_remote, normal, source
+from rsir.sources.folders import find_images
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -14,9 +14,9 @@ from rsir.data.loading import readable
 from rsir.data.synthetic import scenes
 from rsir.errors import DataError, MissingExtraError
 from rsir.evaluation import evaluate
-from rsir.images.read import find_images
 from rsir.models.encoder import load
 from rsir.scenes.tiling import Tiling
+from rsir.sources.folders import find_images
 from rsir.training import train as training
 from rsir.training.settings import TrainingSettings
 

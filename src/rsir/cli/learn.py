@@ -136,9 +136,9 @@ def fit(
 
     Training fits it to the training images; this makes a model for another gallery.
     """
-    from rsir.images.read import find_images
     from rsir.models.adapt import fit_on
     from rsir.models.encoder import load
+    from rsir.sources.folders import find_images
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:

@@ -165,7 +165,7 @@ def scan(root: Path) -> Listing:
     Raises DataError if `root` is missing or no folder, for folders that cannot be read, broken
     links to images, links that lead back up, and names that are not valid unicode.
     """
-    from rsir.images.read import SUFFIXES
+    from rsir.sources.folders import SUFFIXES
 
     if not root.exists():
         raise DataError(f"{root}: no such folder; check the path")
@@ -213,7 +213,7 @@ def _unicode(name: str, folder: Path) -> str:
 
 
 def _suffix_hint() -> str:
-    from rsir.images.read import SUFFIXES
+    from rsir.sources.folders import SUFFIXES
 
     return "image files end in " + " ".join(sorted(SUFFIXES))
 

@@ -1,4 +1,4 @@
-"""Places: the bounds of a footprint, and which footprints a region touches."""
+"""GeoJSON geometries: their bounds, their shapes, and which of them a region intersects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError, UsageError
-from rsir.store.filters.fields import NUMBER, Columns, kind_of
 from rsir.types import Bounds, Geometry
 
 
@@ -72,7 +71,8 @@ def _walk(values: Any, depth: int, closed: bool, fewest: int, positions: list[An
         raise TypeError("coordinates that are no array")
     if depth == 0:
         if len(values) < 2 or not all(
-            kind_of(value) == NUMBER and math.isfinite(value) for value in values
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            for value in values
         ):
             raise ValueError(f"{values!r} is no position")
         positions.append(values)
@@ -186,32 +186,4 @@ def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:
     if crossed.any():
         shapes[crossed] = shapely.make_valid(shapes[crossed])
     found: NDArray[np.bool_] = shapely.intersects(region, shapes)
-    return found
-
-
-def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which footprints `region` intersects; `among`: those that are asked about, (N,).
-
-    Most are decided by their bounds: outside the region's, or a box that lies within the region.
-    """
-    shapely = _shapely()
-    west, south, east, north = columns.bounds()
-    left, bottom, right, top = region.bounds
-    # Comparisons with NaN, of those without a footprint, are false.
-    near = among & (west <= right) & (east >= left) & (south <= top) & (north >= bottom)
-    found = np.zeros(len(columns), np.bool_)
-    if region.equals(shapely.box(left, bottom, right, top)):
-        inside = (west >= left) & (east <= right) & (south >= bottom) & (north <= top)
-        found |= near & inside
-        rest = np.flatnonzero(near & ~inside)
-    else:
-        places = np.flatnonzero(near)
-        boxes = shapely.box(west[places], south[places], east[places], north[places])
-        # The box of a point or an upright line is no polygon: such footprints are looked at.
-        proper = (west[places] < east[places]) & (south[places] < north[places])
-        inside = proper & shapely.covers(region, boxes)
-        found[places[inside]] = True
-        rest = places[~inside & ~(proper & ~shapely.intersects(region, boxes))]
-    if len(rest):
-        found[rest] = intersects(region, columns.footprints(rest))
     return found

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import DataError, ImageError
+from rsir.errors import ImageError
 from rsir.images.formats import jpeg, png, tiff, webp
 from rsir.images.formats.raster import Raster
-from rsir.sources.folders import NO_FILE, files_below
+from rsir.sources.folders import source_name
 from rsir.types import Tile
 
 if TYPE_CHECKING:
     from rsir.geo.georeference import Georeference
-
-SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-"""Lower-case suffixes of the files that `find_images` takes; what is inside decides how it is
-read."""
 
 MAX_PIXELS = 89_478_485
 """Width × height above which a file is a scene, not a chip: Pillow's own limit against
@@ -94,52 +89,6 @@ def tile_id(source: str, content: str) -> str:
     """The stable id of what `source` holds while its bytes hash to `content`: 24 hex digits."""
     both = f"{source}\0{content}".encode()
     return hashlib.blake2b(both, digest_size=_ID_BYTES).hexdigest()
-
-
-def find_images(
-    paths: Iterable[str | os.PathLike[str]], *, exclude: Path | None = None
-) -> tuple[list[Path], Counter[str]]:
-    """The image files among files and folders, sorted and each once, and what was passed over.
-
-    Folders are searched to the bottom; names that begin with a dot are ignored, links are
-    followed, a folder reached twice is searched once, under its own name rather than a link's. A
-    file named outright is taken whatever its suffix. The Counter has the lower-case suffixes (""
-    for none) of the other files in the folders. What is neither a file nor a folder is not looked
-    at.
-    exclude: a folder in which nothing is looked at, under whatever name it is reached.
-
-    Errors: DataError if a path is missing or a folder cannot be listed.
-    """
-    found: set[Path] = set()
-    others: Counter[str] = Counter()
-    folders: list[Path] = []
-    closed = None if exclude is None else exclude.resolve()
-    for start in map(Path, paths):
-        if start.is_dir():
-            folders.append(start)
-        elif start.is_file():
-            if closed is None or not start.parent.resolve().is_relative_to(closed):
-                found.add(start)
-        else:
-            reason = NO_FILE if start.exists() else "no such file or folder; check the path"
-            raise DataError(f"{start}: {reason}")
-
-    def passed_over(path: Path, reason: str, error: OSError | None) -> None:
-        if error is not None:
-            raise DataError(f"{path}: {reason}") from error
-
-    for file in files_below(folders, closed, passed_over):
-        if file.suffix.lower() in SUFFIXES:
-            found.add(file)
-        else:
-            others[file.suffix.lower()] += 1
-    return sorted(found), others
-
-
-def source_name(path: str | os.PathLike[str]) -> str:
-    """The name under which a file is known as a source: its absolute path, posix, as text."""
-    # abspath, not resolve: a link keeps the name its owner gave it, and 'a/../b' is still 'b'.
-    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100
 
 
 def _source(path: str | os.PathLike[str]) -> str:

@@ -75,51 +75,11 @@ def environment(uri: str) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of itself before a pixel is read.
-
-    driver: GDAL's name of its format. has_points: its place is told by ground control points.
-    bands: how many, without alpha. palette: of colours, or of the two values of a bit.
-    opaque: no pixel can be nodata: there is no such value, mask or alpha.
-    """
-
-    width: int
-    height: int
-    dtype: str
-    driver: str
-    has_crs: bool
-    has_points: bool
-    bands: int
-    palette: bool
-    opaque: bool
-
-
-def header(uri: str) -> Header:
-    """The header of one file.
+def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
+    """The open dataset of one file, which `stack` closes.
 
     Errors: DataError if there is no such file; ImageError if GDAL cannot open it.
     """
-    from rasterio.enums import ColorInterp, MaskFlags
-
-    with ExitStack() as stack:
-        dataset = _dataset(uri, stack)
-        colours = dataset.colorinterp
-        found = Header(
-            width=dataset.width,
-            height=dataset.height,
-            dtype=dataset.dtypes[0],
-            driver=dataset.driver,
-            has_crs=bool(dataset.crs),
-            has_points=bool(dataset.gcps[0]),
-            bands=sum(colour is not ColorInterp.alpha for colour in colours),
-            palette=ColorInterp.palette in colours,
-            opaque=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
-        )
-    return found
-
-
-def _dataset(uri: str, stack: ExitStack) -> DatasetReader:
     import rasterio
 
     quiet_about_plain_images()
@@ -146,7 +106,7 @@ def opened(asset: Asset, stack: ExitStack, *, mask: bool = False) -> Part:
     from rasterio.vrt import WarpedVRT
 
     uri = asset.uri
-    dataset = _dataset(uri, stack)
+    dataset = open_dataset(uri, stack)
     _refuse_unread(uri, dataset)
     if not mask:
         _refuse_unfaithful(uri, dataset)

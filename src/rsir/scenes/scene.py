@@ -19,6 +19,7 @@ from rsir.geo.footprint import Window, is_flat, to_wgs84
 from rsir.geo.georeference import crs_name, gdal_errors, tiff_datetime
 from rsir.scenes.bands import Band, assets_of, bands_of, chosen
 from rsir.scenes.datasets import Part, environment, on_grid, opened, reason
+from rsir.scenes.stretch import Stretch
 from rsir.sources.file_state import digest, stamp
 from rsir.sources.find import source
 from rsir.sources.source import Asset, Source
@@ -309,6 +310,33 @@ class Scene:
         """
         other = opened(Asset(uri), stack, mask=True)
         return on_grid(other, self._parts[0].dataset, "nearest", stack).dataset
+
+
+def stretched(
+    scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
+) -> NDArray[np.uint8]:
+    """(C, h, w) uint8 of what `Scene.read` gave, by a stretch that is settled here; nodata 0.
+
+    Errors: UsageError for a stretch that does not fit the scene.
+    """
+    return to_uint8(pixels, valid, settled(scene, stretch))
+
+
+def to_uint8(pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> NDArray[np.uint8]:
+    """(C, h, w) uint8 of what `Scene.read` gave, by a settled stretch; nodata is 0."""
+    stretched = stretch(pixels)
+    return stretched if valid.all() else np.where(valid, stretched, np.uint8(0))
+
+
+def settled(scene: Scene, stretch: Stretch) -> Stretch:
+    """The stretch with its numbers; they come from samples of the scene where it needs any.
+
+    Errors: UsageError for a stretch that does not fit the scene.
+    """
+    # Without samples, `for_samples` still needs the number of bands.
+    looked = stretch.needs_samples(scene.dtype)
+    samples = scene.samples() if looked else [np.empty(0, scene.dtype)] * len(scene.bands)
+    return stretch.for_samples(samples, scene.dtype)
 
 
 def _georeference(

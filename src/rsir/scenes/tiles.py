@@ -9,18 +9,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import DataError, ImageError, UsageError
+from rsir.errors import ImageError, UsageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
-from rsir.images.read import SUFFIXES, read_tile
-from rsir.scenes.datasets import Header, header
-from rsir.scenes.scene import Scene
+from rsir.images.read import read_tile
+from rsir.scenes.chips import is_chip
+from rsir.scenes.scene import Scene, settled, stretched, to_uint8
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Grid, Tiling, grid
 from rsir.sources.find import source
@@ -31,11 +30,6 @@ from rsir.types import Tile
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-WHOLE_PIXELS = 1024 * 1024
-"""Width × height up to which an image is kept whole. Our choice: the benchmark sets' images have up
-to 600 × 600."""
-
-_8_BIT_TIFF = ("GTiff", "uint8")
 _ID_BYTES = 12  # as rsir.images.read: 24 hex digits
 
 
@@ -84,61 +78,6 @@ def tiles_of(
         yield tile
 
 
-def is_chip(source: Source, tiling: Tiling) -> bool:
-    """Whether `tiles_of` takes a source as it is, as one tile, by `rsir.images.read.read_tile`.
-
-    Errors: those of `rsir.scenes.datasets.header`.
-    """
-    if (
-        tiling.unit != "pixels"
-        or tiling.edges != "shift"
-        or tiling.stretch.kind not in ("auto", "none")
-        or (tiling.bands, tiling.gsd, tiling.cloud_mask) != (None, None, None)
-        or is_remote(source.uri)
-        or [asset.uri for asset in source.assets] != [source.uri]
-    ):
-        return False
-    said = header(source.uri)
-    fits = max(said.width, said.height) <= tiling.size
-    return fits and not said.has_crs and (_is_picture(said) or _is_plain_tiff(said))
-
-
-def is_whole(source: Source) -> bool:
-    """Whether a source is one tile where nobody has said how to cut: small, and a plain image.
-
-    A local JPEG, PNG, WebP, or 8-bit TIFF with one band or three and without nodata, of up to
-    WHOLE_PIXELS pixels, is taken by `rsir.images.read.read_tile`; so is what GDAL cannot open, and
-    everything where it is not installed, for that function to say what is wrong. A TIFF whose place
-    is told by ground control points alone is a scene.
-    """
-    if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
-        return False
-    try:
-        said = header(source.uri)
-    except (DataError, ImportError):
-        return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
-    small = said.width * said.height <= WHOLE_PIXELS
-    return small and (_is_picture(said) or (_is_plain_tiff(said) and said.bands in (1, 3)))
-
-
-def _is_picture(said: Header) -> bool:
-    return said.driver in ("PNG", "JPEG", "WEBP")
-
-
-def _is_plain_tiff(said: Header) -> bool:
-    """Whether `rsir.images.read.read_tile` sees in a TIFF all that a scene would."""
-    # Of a palette a scene sees nothing, so it is taken as it is, nodata or not.
-    plain = said.palette or (said.opaque and not said.has_points)
-    return (said.driver, said.dtype) == _8_BIT_TIFF and plain
-
-
-def usual_tiling(scene: Scene) -> Tiling:
-    """How a scene is cut where nobody has said: not at all if it has up to WHOLE_PIXELS pixels."""
-    if scene.width * scene.height <= WHOLE_PIXELS:
-        return Tiling(size=max(scene.width, scene.height))
-    return Tiling()
-
-
 def tiles(
     scene: Scene, tiling: Tiling, *, known: Callable[[str], bool] | None = None
 ) -> Iterator[Tile | SkippedTile]:
@@ -167,7 +106,7 @@ def tiles(
                 yield SkippedTile(name, scene.uri, window, "known")
                 continue
             # Not before the first window: a scene that is known needs none.
-            stretch = stretch or _settled(scene, tiling.stretch)
+            stretch = stretch or settled(scene, tiling.stretch)
             try:
                 yield _tile(scene, tiling, windows.size, window, name, stretch, mask)
             except ImageError as error:
@@ -217,16 +156,6 @@ def thumbnail(
         return stretched(scene, pixels, valid, wanted)
 
 
-def stretched(
-    scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
-) -> NDArray[np.uint8]:
-    """(C, h, w) uint8 of what `Scene.read` gave, by a stretch that is settled here; nodata 0.
-
-    Errors: UsageError for a stretch that does not fit the scene.
-    """
-    return _uint8(pixels, valid, _settled(scene, stretch))
-
-
 def _tile(
     scene: Scene,
     tiling: Tiling,
@@ -254,7 +183,7 @@ def _tile(
         properties["gsd"] = [across * window[2] / size[1], down * window[3] / size[0]]
     tile = Tile(
         id=name,
-        pixels=_uint8(pixels, valid, stretch),
+        pixels=to_uint8(pixels, valid, stretch),
         source=scene.uri,
         content=scene.content,
         bands=scene.bands,
@@ -273,18 +202,6 @@ def _tile(
         crs=scene.crs,
         footprint=footprint(scene.transform, scene.crs, real),
     )
-
-
-def _uint8(pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> NDArray[np.uint8]:
-    stretched = stretch(pixels)
-    return stretched if valid.all() else np.where(valid, stretched, np.uint8(0))
-
-
-def _settled(scene: Scene, stretch: Stretch) -> Stretch:
-    # Bands that a stretch needs no look at are still counted.
-    looked = stretch.needs_samples(scene.dtype)
-    samples = scene.samples() if looked else [np.empty(0, scene.dtype)] * len(scene.bands)
-    return stretch.for_samples(samples, scene.dtype)
 
 
 def _ids(scene: Scene, windows: Grid, tiling: Tiling) -> Iterator[str]:

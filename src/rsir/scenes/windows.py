@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from rsir.errors import UsageError
 from rsir.geo.footprint import Affine, Points, Window, from_wgs84, to_wgs84
-from rsir.scenes.scene import Scene
+from rsir.scenes.scene import Scene, stretched
 from rsir.scenes.stretch import Stretch
-from rsir.scenes.tiles import stretched
 from rsir.types import Bounds
 
 _MOST_SIDE = 2048

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rsir.errors import DataError, UsageError
-from rsir.images.read import source_name
-from rsir.sources.folders import BROKEN_LINK, NO_FILE, files_below
+from rsir.sources.folders import BROKEN_LINK, NO_FILE, files_below, source_name
 from rsir.sources.masks import beside, masks_by_name, sidecars
 from rsir.sources.remote import is_glob, is_web, objects
 from rsir.sources.source import (
@@ -100,7 +99,7 @@ def find_sources(
     """The scenes among what the user names.
 
     A name is a file (taken whatever its suffix); a folder, searched to the bottom as
-    `rsir.images.read.find_images` does; a glob ("scenes/**/*_B04.jp2"), local or on an object
+    `rsir.sources.folders.find_images` does; a glob ("scenes/**/*_B04.jp2"), local or on an object
     store; a STAC item, collection, catalogue or collection of items (.json, .geojson), whose links
     are followed; a uri of one object, or of a prefix that ends in "/" on s3, gs or az.
     exclude: a folder in which nothing is looked at.

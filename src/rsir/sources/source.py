@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from rsir.errors import DataError
-from rsir.images.read import SUFFIXES, source_name
-from rsir.sources.folders import NO_FILE
+from rsir.sources.folders import NO_FILE, SUFFIXES, source_name
 from rsir.sources.remote import info, is_web
 
 SCENE_SUFFIXES: frozenset[str] = SUFFIXES | {".jp2", ".j2k"}

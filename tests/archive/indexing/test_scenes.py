@@ -17,7 +17,7 @@ from shapely.geometry import shape
 from rsir.archive import Archive, Skipped
 from rsir.archive.indexing import reading
 from rsir.errors import ArchiveError, ImageError, UsageError
-from rsir.scenes import tiles as geo_tiles
+from rsir.scenes import chips
 from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
@@ -215,7 +215,7 @@ def test_16_bit_scenes_are_stretched_as_stated(archive, tmp_path, stretch):
 
 @pytest.mark.parametrize("kind", ["grey", "float", "png", "jp2", "four bands"])
 def test_scenes_of_all_kinds_without_being_told_how(archive, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(geo_tiles, "WHOLE_PIXELS", 100 * 100)
+    monkeypatch.setattr(chips, "WHOLE_PIXELS", 100 * 100)
     pixels = {
         "grey": land(1, 300, 300),
         "float": land(3, 300, 300, dtype=np.float32),
@@ -237,7 +237,7 @@ def test_scenes_of_all_kinds_without_being_told_how(archive, tmp_path, monkeypat
 
 
 def test_small_images_stay_whole_and_large_ones_do_not(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(geo_tiles, "WHOLE_PIXELS", 300 * 200)
+    monkeypatch.setattr(chips, "WHOLE_PIXELS", 300 * 200)
     folder = tmp_path / "mixed"
     write(folder / "small.tif", land(3, 200, 300))
     write(folder / "deep.tif", land(3, 200, 300, dtype=np.uint16, most=4000))

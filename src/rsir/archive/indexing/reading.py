@@ -187,7 +187,7 @@ class Reader:
     """Reads sources for an archive of some bands.
 
     known: what the archive has of each source, by id. tiling: how scenes are cut; None: as
-    `rsir.scenes.tiles.usual_tiling` says. check: raises DataError for a tile that is not for this
+    `rsir.scenes.chips.usual_tiling` says. check: raises DataError for a tile that is not for this
     archive.
     """
 
@@ -243,21 +243,21 @@ class Reader:
     def _is_whole(self, source: Source, progress: Progress) -> bool:
         """Whether the source is one tile; that of what is known and not tiled anew is known.
 
-        Errors: ImageError for a file that is gone; those of `rsir.scenes.tiles.is_chip`.
+        Errors: ImageError for a file that is gone; those of `rsir.scenes.chips.is_chip`.
         """
         own = [asset.uri for asset in source.assets] == [source.uri]
         if own and not is_remote(source.uri):
             progress.stamp = stamp(source.uri)
         if self._tiling is not None:
             try:
-                from rsir.scenes.tiles import is_chip
+                from rsir.scenes.chips import is_chip
 
                 return is_chip(source, self._tiling)
             except ImportError:
                 raise MissingExtraError("cutting scenes into tiles", "geo") from None
         if self._same_whole(progress):
             return True
-        from rsir.scenes.tiles import is_whole
+        from rsir.scenes.chips import is_whole
 
         return is_whole(source)
 
@@ -291,8 +291,9 @@ class Reader:
 
     def _scene(self, source: Source, progress: Progress) -> Iterator[Item]:
         """The tiles of a scene; an error ends it, and what came out before stays."""
+        from rsir.scenes.chips import usual_tiling
         from rsir.scenes.scene import Scene
-        from rsir.scenes.tiles import tiles, usual_tiling
+        from rsir.scenes.tiles import tiles
         from rsir.scenes.tiling import grid
 
         known = progress.known

@@ -102,7 +102,7 @@ def _rank(entry: Entry, path: Path) -> tuple[float, int] | None:
         return None
     if entry.folders is None:
         return (1.0, named) if 2 * len(names) >= entry.class_count else None
-    from rsir.images.read import SUFFIXES
+    from rsir.sources.folders import SUFFIXES
 
     with os.scandir(path) as entries:
         has_image = any(PurePosixPath(e.name).suffix.lower() in SUFFIXES for e in entries)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of, touching
+from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
 from rsir.store.filters.fields import Columns, Field, in_utc, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
 from rsir.types import Bounds, Geometry
@@ -135,3 +135,32 @@ def _utc(time: datetime | None) -> datetime | None:
     if time is not None and not isinstance(time, datetime):
         raise UsageError(f"start and end are datetimes, not {time!r}")
     return None if time is None else in_utc(time)
+
+
+def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which footprints `region` intersects; `among`: those that are asked about, (N,).
+
+    Most are decided by their bounds: outside the region's, or a box that lies within the region.
+    """
+    import shapely
+
+    west, south, east, north = columns.bounds()
+    left, bottom, right, top = region.bounds
+    # Comparisons with NaN, of those without a footprint, are false.
+    near = among & (west <= right) & (east >= left) & (south <= top) & (north >= bottom)
+    found = np.zeros(len(columns), np.bool_)
+    if region.equals(shapely.box(left, bottom, right, top)):
+        inside = (west >= left) & (east <= right) & (south >= bottom) & (north <= top)
+        found |= near & inside
+        rest = np.flatnonzero(near & ~inside)
+    else:
+        places = np.flatnonzero(near)
+        boxes = shapely.box(west[places], south[places], east[places], north[places])
+        # The box of a point or an upright line is no polygon: such footprints are looked at.
+        proper = (west[places] < east[places]) & (south[places] < north[places])
+        inside = proper & shapely.covers(region, boxes)
+        found[places[inside]] = True
+        rest = places[~inside & ~(proper & ~shapely.intersects(region, boxes))]
+    if len(rest):
+        found[rest] = intersects(region, columns.footprints(rest))
+    return found
