@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsir.store.base import Record
 from rsir.store.milvus.rows import Layout
+from rsir.store.records.record import Record
 
 RESULTS = Path(__file__).parent / "results"
 TILES = [10**n for n in range(4, 10)]

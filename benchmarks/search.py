@@ -42,9 +42,9 @@ from rsir.archive import Archive
 from rsir.archive.folder.external import ExternalEncoder
 from rsir.cost.timing import cpu_name
 from rsir.ranking import packed, pairwise
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.lance.store import LanceStore
+from rsir.store.records.record import Record
 
 K = 100
 FLOATS = 512

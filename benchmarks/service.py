@@ -34,7 +34,7 @@ from rsir.archive import Archive
 from rsir.archive.folder.external import ExternalEncoder
 from rsir.cost.timing import cpu_name
 from rsir.ranking import packed
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 
 BITS, CLASSES, K, FLIPPED = 64, 30, 20, 0.25
 CHUNK = 100_000

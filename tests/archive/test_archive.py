@@ -20,7 +20,7 @@ from rsir.archive.indexing import run as indexing
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
 from rsir.images.read import read_tile
 from rsir.ranking import packed, pairwise, score
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 
 
@@ -463,7 +463,8 @@ def test_an_interrupted_run_keeps_its_work_and_resumes(
 INDEXER = """
 import sys
 from tests.support.colour_encoder import ColourEncoder
-from rsir.archive import Archive, indexing
+from rsir.archive.archive import Archive
+from rsir.archive.indexing import run as indexing
 indexing.COMMIT_TILES = 3
 archive = Archive.open(sys.argv[1], ColourEncoder())
 print("ready", flush=True)

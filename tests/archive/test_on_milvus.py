@@ -357,7 +357,8 @@ import sys
 import time
 from pathlib import Path
 from tests.support.colour_encoder import ColourEncoder
-from rsir.archive import Archive, indexing
+from rsir.archive.archive import Archive
+from rsir.archive.indexing import run as indexing
 indexing.COMMIT_TILES = 2
 class Slow(ColourEncoder):
     def encode(self, images):

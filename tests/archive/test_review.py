@@ -24,9 +24,9 @@ from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
 from rsir.sources import file_state as files
 from rsir.sources import remote
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.memory import ExactStore
+from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 
 

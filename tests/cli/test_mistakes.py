@@ -12,7 +12,7 @@ from affine import Affine
 from PIL import Image
 
 import rsir
-from rsir.cli.filters import filter_of, interval, polygons
+from rsir.cli.filters import filter_of, polygons
 from rsir.errors import UsageError
 from tests.cli.running import Shell
 
@@ -179,12 +179,6 @@ def test_deep_geojson_in_the_shell(shell: Shell, images: Path, query: Path, tmp_
     done = shell("search", images, query, "--within", tmp_path / "deep.geojson")
     assert done.status == 2
     assert "deep.geojson" in done.err
-
-
-@pytest.mark.parametrize("text", ["../..", "/", "../", "/.."])
-def test_an_interval_without_ends(text: str) -> None:
-    with pytest.raises(UsageError, match="open at both ends; leave it out"):
-        interval(text)
 
 
 def test_hits_go_into_a_folder_that_is_made(shell: Shell, images: Path, tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from rsir.errors import ArchiveError, MissingExtraError, UsageError
 from rsir.ranking import packed, pairwise
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.collection import Collection
 from rsir.store.milvus.connection import Address, pymilvus
 from rsir.store.milvus.rows import SLOTS, key_of
 from rsir.store.milvus.search import AdaptedCodes
 from rsir.store.milvus.store import MilvusStore
+from rsir.store.records.record import Record
 from tests.support.milvus_server import Server, UnavailableError
 
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import METRICS, packed, pairwise, unpacked
-from rsir.store.base import Record, State, Store, recall_of
+from rsir.store.base import Store, recall_of
 from rsir.store.filters.filter import Filter
 from rsir.store.knn.flat import FlatAdaptive, FlatCodes, FlatFloats
 from rsir.store.lance import rows as lance_rows
 from rsir.store.lance import store as lance_module
 from rsir.store.lance.store import LanceStore
 from rsir.store.memory import ExactStore
+from rsir.store.records.record import Record, State
 
 FLOATS = ("euclidean", "cosine", "ncc")
 ADAPTIVE = "adaptive-hamming:3"
@@ -864,7 +865,7 @@ WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from rsir.store.lance.store import LanceStore
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 store = LanceStore.open(Path(sys.argv[1]))
 for start in range(0, 200, 20):
     ids = [f"{n:03d}" for n in range(start, start + 20)]

@@ -16,7 +16,7 @@ import numpy as np
 from rsir.archive import Archive
 from rsir.archive.indexing import run as indexing
 from rsir.errors import RsirError
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 
 COMMIT_TILES = 4

@@ -101,7 +101,7 @@ from pathlib import Path
 import numpy as np
 from rsir.archive import Archive
 from rsir.archive.folder.external import ExternalEncoder
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.errors import ArchiveError
 
 vectors = np.random.default_rng(0).standard_normal((5000, 512)).astype(np.float32)

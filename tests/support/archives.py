@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rsir.archive import Archive
 from rsir.archive.folder.external import ExternalEncoder
 from rsir.ranking import metric_named, packed
-from rsir.store.base import Record
 from rsir.store.memory import ExactStore
+from rsir.store.records.record import Record
 
 ADAPTIVE = "adaptive-hamming:3"
 METRICS = ("cosine", "euclidean", "hamming", ADAPTIVE)

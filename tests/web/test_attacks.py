@@ -22,7 +22,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from rsir.archive import Archive
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.web.app import create_app
 from rsir.web.logs import JsonLines
 from rsir.web.service.scenes import scene_id

@@ -46,9 +46,10 @@ from rsir.archive.search.search import Search
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import metric_named
 from rsir.sources.find import find_sources
-from rsir.store.base import KEPT_DAYS, Record, Store, recall_of
+from rsir.store.base import KEPT_DAYS, Store, recall_of
 from rsir.store.filters.filter import Filter
 from rsir.store.open import open_store, without_secrets
+from rsir.store.records.record import Record
 from rsir.store.records.summary import SourceSummary, bytes_of, summaries
 
 if TYPE_CHECKING:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import math
-import re
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +89,7 @@ def filter_of(
     Raises UsageError for what does not make sense, DataError for a file that cannot be read.
     """
     from rsir.store.filters.filter import Filter
+    from rsir.store.filters.interval import interval
 
     given = {
         "--bbox": bbox,
@@ -107,7 +105,7 @@ def filter_of(
             raise UsageError(f"{option} is empty; leave it out")
     if all(value is None or value == [] for value in given.values()):
         return None
-    start, end = (None, None) if taken is None else interval(taken)
+    start, end = (None, None) if taken is None else interval(taken, "--datetime")
     asked = Filter(
         bbox=None if bbox is None else box(bbox, "--bbox"),
         geometry=None if within is None else polygons(within),
@@ -176,43 +174,6 @@ def box(text: str, option: str) -> tuple[float, float, float, float]:
     """(west, south, east, north) of "W,S,E,N"."""
     west, south, east, north = numbers(text, 4, option, "W,S,E,N")
     return west, south, east, north
-
-
-def interval(text: str) -> tuple[datetime | None, datetime | None]:
-    """The first and the last moment of "A/B", "A/..", "../B" or "A"; None is an open end.
-
-    A year, a month or a day stands for all of it. Raises UsageError for anything else.
-    """
-    first, slash, last = text.partition("/")
-    if not slash:
-        last = first
-    ends = [None if end in ("", "..") and slash else end for end in (first, last)]
-    try:
-        start = None if ends[0] is None else _span(ends[0])[0]
-        end = None if ends[1] is None else _span(ends[1])[1]
-    except ValueError:
-        start = end = None
-    if ends == [None, None]:
-        raise UsageError(f"--datetime {text} is open at both ends; leave it out")
-    if start is None and end is None:
-        raise UsageError(
-            f"--datetime {text}: write it as A/B, A/.. or ../B, times in ISO 8601, e.g. "
-            "2024-05-01/2024-05-31 or 2024-05-01T10:00:00Z/.."
-        )
-    return start, end
-
-
-def _span(text: str) -> tuple[datetime, datetime]:
-    """From the first to the last microsecond of a year, a month, a day or a moment."""
-    if not re.fullmatch(r"\d{4}(-\d\d){0,2}", text):
-        moment = datetime.fromisoformat(text)
-        return moment, moment
-    year, *rest = map(int, text.split("-"))
-    month, day = (*rest, 0, 0)[:2]
-    last_month = month or 12
-    last_day = day or calendar.monthrange(year, last_month)[1]
-    last = datetime(year, last_month, last_day, 23, 59, 59, 999_999)
-    return datetime(year, month or 1, day or 1), last
 
 
 def polygons(file: Path) -> Geometry:

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsir.archive.indexing.run import COMMIT_TILES
 from rsir.cost.count import ready
 from rsir.errors import UsageError
 from rsir.models.encoder import Encoder
 from rsir.ranking import Metric, metric_named, packed
-from rsir.store.base import Record
+from rsir.store.base import COMMIT_TILES
 from rsir.store.knn.flat import flat_index
 from rsir.store.lance.store import LanceStore
+from rsir.store.records.record import Record
 
 GALLERY = 10_000
 """Images searched: as many as AID has (paper B, table 8). Our choice."""

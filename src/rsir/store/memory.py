@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 
 from rsir.errors import UnknownIdError, UsageError
 from rsir.ranking import metric_named, nearest
-from rsir.store.base import (
-    KEPT_DAYS,
-    Neighbour,
-    Record,
-    State,
-    Vector,
-    checked_records,
-    checked_vectors,
-    searched,
-)
+from rsir.store.base import KEPT_DAYS, Neighbour, Vector, checked_vectors, searched
 from rsir.store.filters.filter import Filter
+from rsir.store.records.record import Record, State, checked_records
 
 
 class ExactStore:

@@ -34,8 +34,9 @@ from rsir.archive.search.query_vectors import (
 )
 from rsir.errors import ArchiveError, ImageError, MissingExtraError, UsageError
 from rsir.ranking import metric_named
-from rsir.store.base import Neighbour, Record
+from rsir.store.base import Neighbour
 from rsir.store.filters.filter import Filter
+from rsir.store.records.record import Record
 from rsir.types import Hit
 from rsir.web.problems import OverloadedError, error_of
 from rsir.web.service.scenes import scene_id

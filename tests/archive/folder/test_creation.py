@@ -21,9 +21,9 @@ from PIL import Image
 from rsir.archive import Archive
 from rsir.archive.folder import creation
 from rsir.errors import ArchiveError, UsageError
-from rsir.store.base import Record
 from rsir.store.lance.store import LanceStore
 from rsir.store.open import without_secrets
+from rsir.store.records.record import Record
 from tests.archive.folder.creation_worker import PROCESSES, SlowEncoder, make, share
 from tests.support.colour_encoder import ColourEncoder
 

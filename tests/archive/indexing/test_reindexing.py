@@ -25,7 +25,7 @@ from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import source
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 
 UTM = Affine(10, 0, 600_000, 0, -10, 5_000_000)

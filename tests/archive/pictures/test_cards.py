@@ -16,7 +16,7 @@ from PIL import Image
 
 from rsir.archive.pictures.cards import Section, cards, contact_sheet, page
 from rsir.scenes.datasets import quiet_about_plain_images
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.types import Hit
 
 SQUARE = {"type": "Polygon", "coordinates": [[[9, 48], [11, 48], [11, 50], [9, 50], [9, 48]]]}

@@ -22,10 +22,10 @@ from rsir.errors import ArchiveError, ImageError, UsageError
 from rsir.images.read import read_tile
 from rsir.ranking import metric_named, pairwise
 from rsir.scenes.tiling import Tiling
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.knn import flat
 from rsir.store.open import without_secrets
+from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
-from rsir.store.base import Record
 from rsir.store.filters.fields import Column, Field, column_of_values, microseconds
 from rsir.store.filters.filter import Filter, select
 from rsir.store.filters.sql import condition, properties_in
+from rsir.store.records.record import Record
 
 # From here on, names that other tests of stores use too.
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import pairwise
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.knn import ivf_build as approximate
 from rsir.store.knn.ivf_search import RANKINGS
 from rsir.store.knn.rotation import Space, signs
 from rsir.store.lance.store import LanceStore
+from rsir.store.records.record import Record
 
 FLOATS = ("euclidean", "cosine", "ncc")
 

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir.errors import ArchiveError, UsageError
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.lance.id_order import order_of
 from rsir.store.lance.location import Location
 from rsir.store.lance.snapshot import Snapshot
 from rsir.store.lance.store import LanceStore
 from rsir.store.open import create_store, open_store
+from rsir.store.records.record import Record
 
 
 def record(number: int, **more) -> Record:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir.store.base import Record
 from rsir.store.lance.store import LanceStore
 from rsir.store.memory import ExactStore
 from rsir.store.records import summary
+from rsir.store.records.record import Record
 from rsir.store.records.summary import SourceSummary, summaries, summaries_of_columns
 
 WINDOW = {"window": [0, 0, 8, 8]}

@@ -19,8 +19,8 @@ pytest.importorskip("nicegui", reason="the page needs the extra 'web'")
 
 from rsir.archive import Archive
 from rsir.errors import UsageError
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
+from rsir.store.records.record import Record
 from rsir.types import Hit
 from rsir.web.page import cards, overview
 from rsir.web.page.overview import Overview, Overviews

@@ -30,7 +30,7 @@ from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter, Summary
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive

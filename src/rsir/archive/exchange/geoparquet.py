@@ -22,7 +22,7 @@ from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter
 from rsir.errors import MissingExtraError, UsageError
 from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named, unpacked
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.types import Geometry
 
 KEY = "rsir"

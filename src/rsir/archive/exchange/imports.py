@@ -35,7 +35,7 @@ from rsir.archive.folder.external import is_foreign
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named, packed
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.types import Geometry
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import ArchiveError
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive

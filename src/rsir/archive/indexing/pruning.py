@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsir.errors import ArchiveError, DataError
 from rsir.sources.find import document_of
-from rsir.store.base import Record, State
+from rsir.store.records.record import Record, State
 
 _KNOWN = 1 << 16
 """Files whose state is remembered, for the tiles of a scene ask the same. Our choice."""

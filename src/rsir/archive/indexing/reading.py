@@ -24,7 +24,7 @@ from rsir.images.read import read_tile
 from rsir.scenes.tiling import Tiling
 from rsir.sources.file_state import stamp
 from rsir.sources.find import STAC_PROPERTIES, Source, Sources, is_remote, normal
-from rsir.store.base import Record, State
+from rsir.store.records.record import Record, State
 from rsir.types import Tile
 
 if TYPE_CHECKING:

@@ -30,14 +30,14 @@ from rsir.errors import ArchiveError, DataError
 from rsir.ranking import metric_named
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import Sources
-from rsir.store.base import Record, Store
+from rsir.store.base import COMMIT_TILES, Store
+from rsir.store.records.record import Record
 from rsir.store.records.summary import WINDOW
 from rsir.types import Tile
 
-COMMIT_TILES = 1024
 COMMIT_SECONDS = 30.0
-"""What is encoded is committed after so many tiles or so many seconds, whichever comes first. Our
-choice: a commit costs some 10 ms, and this is what a crash can lose."""
+"""A run commits after `COMMIT_TILES` tiles or so many seconds, whichever comes first; a crash loses
+at most what it has encoded since. Our choice."""
 
 _BATCH_ITEMS = 8
 """Of those that need no encoding a batch has at most so many times its size. Our choice."""

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.search.query_vectors import is_tiled
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.images.read import read_pixels
-from rsir.store.base import Record
+from rsir.store.records.record import Record, is_tiled
 
 
 def thumbnail(record: Record, size: int) -> NDArray[np.uint8]:

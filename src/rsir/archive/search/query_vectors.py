@@ -18,11 +18,11 @@ from rsir.images.read import read_tile
 from rsir.ranking import metric_named
 from rsir.scenes.bands import RGB
 from rsir.store.filters.filter import Filter
+from rsir.store.records.record import Record, is_tiled
 from rsir.types import Bounds, Tile
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.store.base import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +200,6 @@ def _other_bands(tile: Tile, bands: tuple[str, ...]) -> ImageError:
         f"{tile.source}: has the bands {', '.join(tile.bands)}, the archive's model takes "
         f"{', '.join(bands)}"
     )
-
-
-def is_tiled(record: Record) -> bool:
-    """Whether a record is a window of a scene that rsir has read (`rsir.scenes.tiles.tiles`)."""
-    window = record.properties.get("window")
-    said = (record.properties.get(name) for name in ("bands", "stretch"))
-    return isinstance(window, list) and len(window) == 4 and all(said)
 
 
 def image_pixels(query: ByFile | str | Path, bands: tuple[str, ...]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
 
 RECORD_FIELDS = ("id", "source", "content", "size", "mtime_ns", "datetime")
 """Names that mean a field of the record; any other name, and properties.NAME, is a property."""

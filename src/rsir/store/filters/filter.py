@@ -22,7 +22,7 @@ from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
 from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
 
 CLASS = "class"
 """The property that `Filter.classes` asks for."""

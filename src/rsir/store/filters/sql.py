@@ -39,7 +39,7 @@ from rsir.store.filters.fields import (
 )
 
 if TYPE_CHECKING:
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
 
 ALLOWED = (
     "a condition compares fields with literals: =, <>, <, <=, >, >=, IN (...), BETWEEN, LIKE, "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named
-from rsir.store.base import Record, State
+from rsir.store.records.record import Record, State
 
 RECORD_COLUMNS = [
     "id",

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsir.ranking import Metric, metric_named
-from rsir.store.base import Neighbour, Record
+from rsir.store.base import Neighbour
 from rsir.store.filters.fields import BOOLEAN, NULL, NUMBER, TEXT, Column, Field
 from rsir.store.filters.filter import Filter, select
 from rsir.store.filters.json_fields import parsed
@@ -34,6 +34,7 @@ from rsir.store.knn.ivf_search import Index, IndexView, Searched
 from rsir.store.lance.id_order import order_of
 from rsir.store.lance.record_cache import RecordCache
 from rsir.store.lance.rows import BOUND_COLUMNS, RECORD_COLUMNS, matrix, records_of
+from rsir.store.records.record import Record
 
 _log = logging.getLogger(__name__)
 

@@ -24,11 +24,8 @@ from rsir.ranking import metric_named
 from rsir.store.base import (
     KEPT_DAYS,
     Neighbour,
-    Record,
-    State,
     Vector,
     check_identity,
-    checked_records,
     checked_vectors,
     recall_of,
     searched,
@@ -46,6 +43,7 @@ from rsir.store.lance.rows import (
     to_arrow,
 )
 from rsir.store.lance.snapshot import SCAN_ROWS, Snapshot
+from rsir.store.records.record import Record, State, checked_records
 from rsir.store.records.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
 
 FORMAT = "rsir-store/2"

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named, packed, unpacked
-from rsir.store.base import Record, State
 from rsir.store.filters.fields import microseconds
 from rsir.store.filters.filter import CLASS, Filter
 from rsir.store.milvus.connection import pymilvus
+from rsir.store.records.record import Record, State
 
 Row = Mapping[str, Any]
 

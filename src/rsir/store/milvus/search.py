@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from rsir.errors import ArchiveError
 from rsir.ranking import Metric, adapted, pairwise, unpacked
-from rsir.store.base import Record
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.collection import Collection, by_value
 from rsir.store.milvus.rows import (
@@ -34,6 +33,7 @@ from rsir.store.milvus.rows import (
     expression,
     record_of,
 )
+from rsir.store.records.record import Record
 
 _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need a second search.

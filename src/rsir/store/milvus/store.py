@@ -14,17 +14,7 @@ from typing import Any
 import numpy as np
 
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
-from rsir.store.base import (
-    KEPT_DAYS,
-    Neighbour,
-    Record,
-    State,
-    Vector,
-    check_identity,
-    checked_records,
-    checked_vectors,
-    searched,
-)
+from rsir.store.base import KEPT_DAYS, Neighbour, Vector, check_identity, checked_vectors, searched
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.collection import EVENTUALLY, Collection
 from rsir.store.milvus.connection import PATIENCE, Address, Connection, pymilvus
@@ -44,6 +34,7 @@ from rsir.store.milvus.rows import (
     state_of,
 )
 from rsir.store.milvus.search import Found, Search
+from rsir.store.records.record import Record, State, checked_records
 
 FORMAT = "rsir-milvus/1"
 

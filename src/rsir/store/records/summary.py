@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsir.geo.geometry import bounds_of
-from rsir.store.base import Record
+from rsir.store.records.record import Record
 from rsir.types import Bounds
 
 WINDOW = "window"

@@ -15,7 +15,7 @@ from rsir.types import Bounds
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
     from rsir.web.service.scenes import Scenes
     from rsir.web.service.service import Service
 

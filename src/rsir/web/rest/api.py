@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rsir.archive.search.query_vectors import Query as ArchiveQuery
 from rsir.archive.search.query_vectors import Single
 from rsir.errors import UnknownIdError, UsageError
+from rsir.store.filters.interval import interval
 from rsir.store.records.summary import SourceSummary
 from rsir.web.rest.models import (
     AdditionIn,
@@ -45,7 +46,6 @@ from rsir.web.rest.parameters import (
     ServiceDep,
     check_image,
     first_of,
-    interval,
     json_of,
     json_only,
     multipart_only,
@@ -139,7 +139,11 @@ async def items(
     ] = None,
     datetime: Annotated[
         str | None,
-        Query(description="A time, or START/END with '..' for an open end.", max_length=200),
+        Query(
+            description="A year, month, day or time in ISO 8601, or START/END with '..' for an "
+            "open end.",
+            max_length=200,
+        ),
     ] = None,
     classes: Annotated[list[str] | None, Query(description="Names of classes.")] = None,
     where: Annotated[str | None, Query(description="A condition in SQL.")] = None,
@@ -157,7 +161,7 @@ async def items(
     """
     archive = service.archive(name)
     limit = min(limit, service.settings.max_page)
-    start, end = interval(datetime)
+    start, end = (None, None) if datetime is None else interval(datetime, "datetime")
     chosen = valid_filter(
         bbox=None if bbox is None else bbox.split(","),
         start=start, end=end, classes=classes, where=where, geometry=json_of(geometry),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.archive.indexing.run import IndexReport
     from rsir.scenes.tiling import Tiling
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
     from rsir.types import Hit
 
 _LONGEST_ID = 4096

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, UploadFile
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from rsir.errors import UsageError
 from rsir.web.problems import ForbiddenError, KeyMissingError, WrongTypeError
@@ -94,23 +93,3 @@ def json_of(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"geometry: it is not JSON ({error})") from error
-
-
-_TIME = TypeAdapter(datetime)
-
-
-def interval(text: str | None) -> tuple[datetime | None, datetime | None]:
-    """Both ends of "A/B", "../B", "A/..", or "A" for that moment; as OGC API – Features has it."""
-    if text is None:
-        return None, None
-    if not text.strip():
-        raise UsageError("datetime is empty; leave it out")
-    first, slash, last = text.partition("/")
-    ends = (first, last if slash else first)
-    try:
-        start, end = (None if e in ("", "..") else _TIME.validate_python(e) for e in ends)
-    except ValidationError as error:
-        raise UsageError(f"datetime {text!r}: {first_of(error)}") from error
-    if start is None and end is None:
-        raise UsageError(f"datetime {text!r} is open at both ends; leave it out")
-    return start, end

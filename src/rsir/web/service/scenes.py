@@ -21,7 +21,7 @@ from rsir.web.problems import GoneError, NotFoundError
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
     from rsir.store.records.summary import SourceSummary
 
 Format = Literal["png", "webp"]

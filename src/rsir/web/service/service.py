@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.archive.search.hits import Hits
     from rsir.archive.search.query_vectors import Query
-    from rsir.store.base import Record
+    from rsir.store.records.record import Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
