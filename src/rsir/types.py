@@ -71,8 +71,8 @@ class Hit:
     distance: smaller is better, in the archive's metric.
     score: larger is better; made from the distance in one place, `rsir.ranking.score`.
     footprint: GeoJSON geometry in WGS 84, or None.
-    calibrated: the share of random pairs of the archive that are farther apart, in [0, 1); None
-    if it was not asked for (`rsir.archive.search.calibration`).
+    percentile: nearer than so many per cent of random pairs of the archive, in [0, 100); None if
+    unknown (`rsir.archive.search.calibration`).
     """
 
     id: str
@@ -82,14 +82,14 @@ class Hit:
     footprint: Geometry | None = None
     datetime: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
-    calibrated: float | None = None
+    percentile: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The hit as plain JSON values; times in ISO 8601."""
         return {
             "id": self.id,
             "score": self.score,
-            "calibrated": self.calibrated,
+            "percentile": self.percentile,
             "distance": self.distance,
             "source": self.source,
             "footprint": None if self.footprint is None else dict(self.footprint),

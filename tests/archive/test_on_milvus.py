@@ -202,8 +202,8 @@ def test_searches_give_the_hits_of_the_folder(made, world, kind):
         assert found.searched == there.count(chosen)
     for more in (
         {"diverse": True},
-        {"at_least": 0.5},
-        {"diverse": True, "at_least": 0.3, "filter": Filter(where="width = 48")},
+        {"min_percentile": 50},
+        {"diverse": True, "min_percentile": 30, "filter": Filter(where="width = 48")},
     ):
         for query in queries[::3]:
             assert hits_of(there, query, 6, **more) == hits_of(here, query, 6, **more)

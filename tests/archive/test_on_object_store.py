@@ -54,7 +54,7 @@ def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
         ById(tile.id),
         ByWindow(str(scene), point=middle, size=300),
     )
-    options = ({}, {"diverse": True}, {"at_least": 0.2})
+    options = ({}, {"diverse": True}, {"min_percentile": 20})
     for chosen in (
         None,
         Filter(bbox=(west, south, middle[0], north)),

@@ -116,9 +116,9 @@ def test_a_model_that_does_not_know_its_gsd(
 
 def test_numbers_are_told_as_they_were_given(shell: Shell, tiles: Path, tmp_path: Path) -> None:
     first = next(rsir.open(tiles).records()).id
-    done = shell("search", tiles, "--id", first, "--at-least", 0.99999999)
+    done = shell("search", tiles, "--id", first, "--min-percentile", 99.999999)
     assert done.status == 2
-    assert "0.99999999" in done.err
+    assert "99.999999" in done.err
     classes = shell(
         "index", tiles, tiles, "--cloud-mask", "x", "--cloud-classes", "x", "--model", tmp_path
     )

@@ -52,7 +52,7 @@ def test_it_shows_what_the_folder_shows(
         (query,),
         (query, "-k", 99, "--bbox", "16,44,17,46"),
         ("--id", id, "--datetime", "2024-05-02/..", "--diverse"),
-        ("--scene", scenes / "west.tif", "--window", "10,20,50,40", "--at-least", "0.3"),
+        ("--scene", scenes / "west.tif", "--window", "10,20,50,40", "--min-percentile", "30"),
         ("--like", query, "--unlike", f"id:{id}", "--where", "width = 32", "-k", 5),
         (query, "--source", scenes / "east.tif"),
     ):

@@ -114,9 +114,9 @@ def test_classes_are_the_folders(shell: Shell, images: Path, query: Path) -> Non
 def test_other_ways_to_look(shell: Shell, images: Path, query: Path) -> None:
     archive = rsir.open(images)
     everything = archive.search(query, 48)
-    cut = everything[20].calibrated
-    hits = found(shell, images, query, "-k", 48, "--at-least", cut)
-    assert [h["id"] for h in hits] == [h.id for h in everything if h.calibrated >= cut]
+    cut = everything[20].percentile
+    hits = found(shell, images, query, "-k", 48, "--min-percentile", cut)
+    assert [h["id"] for h in hits] == [h.id for h in everything if h.percentile >= cut]
     assert 20 < len(hits) < 48
     diverse = found(shell, images, query, "-k", 48, "--diverse")
     assert diverse == as_json(archive.search(query, 48, diverse=True))
@@ -155,10 +155,10 @@ def test_nothing_looks_like_it(shell: Shell, tiles: Path, tmp_path: Path) -> Non
     np.save(tmp_path / "far.npy", -archive.vectors(records).mean(axis=0))
     far = ("search", tiles, "--vector", tmp_path / "far.npy", "--format", "json")
     assert len(json.loads(shell(*far).out)) == 10
-    done = shell(*far, "--at-least", "0.9")
+    done = shell(*far, "--min-percentile", "90")
     assert (done.status, json.loads(done.out)) == (0, [])
     assert "nothing here looks like it" in done.err
-    done = shell(*far, "--at-least", "0.9999999")
+    done = shell(*far, "--min-percentile", "99.99999")
     assert (done.status, done.out) == (2, "")
     assert "too small to tell" in done.err
     done = shell("search", tiles, "--id", some, "--where", "1 = 2", "--format", "json")
@@ -187,7 +187,7 @@ def test_a_table(shell: Shell, tiles: Path, images: Path, query: Path, tmp_path:
     done = shell("search", images, query, "-k", 3)
     assert done.status == 0
     lines = done.out.splitlines()
-    assert lines[0].split() == ["rank", "score", "distance", "calibrated", "id", "image"]
+    assert lines[0].split() == ["rank", "score", "distance", "percentile", "id", "image"]
     for line, hit in zip(lines[2:], rsir.open(images).search(query, 3), strict=True):
         assert line.split()[4:] == [hit.id, hit.source]  # whole, however long
         assert line.split()[1] == f"{hit.score:.4f}"
@@ -222,7 +222,7 @@ def test_geojson_opens_in_gis(shell: Shell, tiles: Path, tmp_path: Path) -> None
     assert rows.crs == "EPSG:4326"
     assert list(rows["id"]) == [hit["id"] for hit in hits]
     assert list(rows["rank"]) == list(range(1, 11))
-    for name in ("score", "distance", "calibrated", "source"):
+    for name in ("score", "distance", "percentile", "source"):
         assert list(rows[name]) == [hit[name] for hit in hits]
     for (_, row), hit in zip(rows.iterrows(), hits, strict=True):
         assert row.geometry.equals_exact(shape(hit["footprint"]), 1e-9)
@@ -256,7 +256,7 @@ def test_odd_hits_as_features_and_rows() -> None:
     hits = [Hit("1", 0.5, 0.5, odd, None, None, properties), Hit("2", 0.25, 0.75, "s3://b/k")]
     first, second = collection(hits)["features"]
     assert first["properties"] == {
-        "rank": 1, "score": 0.5, "distance": 0.5, "calibrated": None, "source": odd,
+        "rank": 1, "score": 0.5, "distance": 0.5, "percentile": None, "source": odd,
         "datetime": None, "properties.rank": 7, "properties.properties.rank": 8,
         "properties.source": None, odd: {"x": [1, "é"]},
     }  # fmt: skip
@@ -294,7 +294,7 @@ def test_a_page_shows_the_query_and_every_hit(
 
 def test_defaults_are_those_of_python() -> None:
     shown, meant = inspect.signature(search).parameters, inspect.signature(Archive.search)
-    for name in ("k", "ranking", "diverse", "at_least"):
+    for name in ("k", "ranking", "diverse", "min_percentile"):
         assert shown[name].default == meant.parameters[name].default
 
 
@@ -328,8 +328,8 @@ def test_defaults_are_those_of_python() -> None:
         (("A", "Q", "--where", "id = (SELECT 1)"), 2, "allowed"),
         (("A", "Q", "--ranking", "magic"), 2, "magic"),
         (("A", "Q", "--recall"), 2, "--ranking"),
-        (("A", "Q", "--at-least", "1"), 2, "[0, 1)"),
-        (("A", "Q", "--at-least", "nan"), 2, "[0, 1)"),
+        (("A", "Q", "--min-percentile", "100"), 2, "[0, 100)"),
+        (("A", "Q", "--min-percentile", "nan"), 2, "[0, 100)"),
         (("A", "Q", "--version", "x"), 2, "--version"),
         (("A", "Q", "--version", "-1"), 1, "-1"),
         (("A", "--window", "0,0,9,9"), 2, "--scene"),

@@ -249,7 +249,7 @@ def test_who_sends_slowly_does_not_hold_the_service(world: World) -> None:
         b'{"query": {"vector": [1]}, "k": 1e30}',
         b'{"query": {"vector": [1]}, "k": true}',
         b'{"query": {"vector": [1]}, "offset": -1}',
-        b'{"query": {"vector": [1]}, "at_least": 1}',
+        b'{"query": {"vector": [1]}, "min_percentile": 100}',
         b'{"query": {"vector": [1]}, "ranking": "' + b"a" * 1000 + b'"}',
         b'{"query": {"vector": [1]}, "filter": {"bbox": [0, 0, 1e999, 1]}}',
         b'{"query": {"vector": [1]}, "filter": {"bbox": [0, 91, 1, 92]}}',

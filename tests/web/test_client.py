@@ -96,7 +96,7 @@ def test_options(codes: RemoteArchive, world: World) -> None:
     for options in (
         {"ranking": "hamming"},
         {"diverse": True},
-        {"at_least": 0.4},
+        {"min_percentile": 40},
         {"filter": Filter(where="folder <> 'forest'", start=datetime(2020, 1, 1, tzinfo=UTC))},
     ):
         same(codes.search(query, 10, **options), world.codes.search(query, 10, **options))
@@ -147,7 +147,7 @@ def test_the_errors_are_those_of_a_local_archive(
         lambda archive: archive.search(np.zeros((2, 9, 9), np.uint8)),
         lambda archive: archive.search(np.ones(16, np.float32), 0),
         lambda archive: archive.search(np.ones(16, np.float32), ranking="nonsense"),
-        lambda archive: archive.search(np.ones(16, np.float32), at_least=1.5),
+        lambda archive: archive.search(np.ones(16, np.float32), min_percentile=150),
         lambda archive: archive.search(broken),
         lambda archive: archive.search(tmp_path / "none.png"),
         lambda archive: archive.search(ByWindow("/nowhere.tif", window=(0, 0, 9, 9))),

@@ -262,7 +262,7 @@ class Archive:
         filter: Filter | None = None,
         ranking: str | None = None,
         diverse: bool = False,
-        at_least: float | None = None,
+        min_percentile: float | None = None,
     ) -> Hits:
         """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
 
@@ -274,16 +274,21 @@ class Archive:
         diverse: of hits that overlap or are nearly the same only the best
         (`rsir.archive.search.diverse`);
         there can be fewer than k, for it is looked no further down than the first 10,000.
-        at_least: only hits of this calibrated score (`Hit.calibrated`) or a higher one, in [0, 1):
-        with 0.999 there are none where nothing looks like the query more than one random pair in a
-        thousand does.
+        min_percentile: only hits that are nearer than this percentage of random pairs of the
+        archive (`Hit.percentile`), in [0, 100): 99.9 leaves no hit if nothing is nearer to the
+        query than one random pair in a thousand.
 
         Raises UsageError for k < 1, an array that is no query of this archive, a ranking that it
-        has not, or a cut-off out of range, or higher than so small an archive can tell; ImageError
+        has not, a percentile out of range, or higher than so small an archive can tell; ImageError
         for a file that cannot be read; UnknownIdError for an unknown id.
         """
         return self.search_many(
-            [query], k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+            [query],
+            k,
+            filter=filter,
+            ranking=ranking,
+            diverse=diverse,
+            min_percentile=min_percentile,
         )[0]
 
     def search_many(
@@ -294,10 +299,10 @@ class Archive:
         filter: Filter | None = None,
         ranking: str | None = None,
         diverse: bool = False,
-        at_least: float | None = None,
+        min_percentile: float | None = None,
     ) -> list[Hits]:
         """`search` for several queries, encoded and searched together; `seconds` is the mean."""
-        search = Search(k, filter, ranking, diverse, at_least)
+        search = Search(k, filter, ranking, diverse, min_percentile)
         return search.run(self, self._store, queries)
 
     def recall(
@@ -361,7 +366,7 @@ class Archive:
         return thumbnail(self.get([id])[0], size)
 
     def calibration(self, ranking: str | None = None) -> Calibration:
-        """The distances of random pairs of the archive, by which `Hit.calibrated` is told."""
+        """The distances of random pairs of the archive, which `Hit.percentile` is computed from."""
         name = self._distance(ranking)
         count, now = len(self), time.monotonic()
         known = self._calibrations.get(name)

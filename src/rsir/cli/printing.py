@@ -215,16 +215,16 @@ def hits_table(hits: Hits, *, fold: bool) -> str:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD)
-    for column in ("rank", "score", "distance", "calibrated"):
+    for column in ("rank", "score", "distance", "percentile"):
         table.add_column(column, justify="right")
     for column in ("id", "image"):
         table.add_column(column, overflow="fold")
     for rank, hit in enumerate(hits, start=1):
-        calibrated = "" if hit.calibrated is None else f"{hit.calibrated:.4f}"
+        percentile = "" if hit.percentile is None else f"{hit.percentile:.3f}"
         window = hit.properties.get("window")
         place = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
         table.add_row(
-            *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", calibrated),
+            *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", percentile),
             # Text, because a path may hold what rich takes for markup: [red].
             *(Text(hit.id), Text(hit.source + place)),
         )

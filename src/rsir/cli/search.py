@@ -169,11 +169,11 @@ def search(
             rich_help_panel=_HOW,
         ),
     ] = False,
-    at_least: Annotated[
+    min_percentile: Annotated[
         float | None,
         typer.Option(
-            help="Only hits that are nearer than this share of random pairs of the archive "
-            "(their calibrated score), e.g. 0.999.",
+            help="Only hits that are nearer than this percentage of random pairs of the archive, "
+            "e.g. 99.9.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -198,7 +198,7 @@ def search(
         _ = searched.encoder  # loaded now, so that the time shown is that of the search
     say_unknown(searched, filter)
     hits = searched.search(
-        query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+        query, k, filter=filter, ranking=ranking, diverse=diverse, min_percentile=min_percentile
     )
     text = _shown(searched, hits, format, fold=out is None and sys.stdout.isatty())
     if out is None:
@@ -210,8 +210,8 @@ def search(
             file.write(text if text.endswith("\n") else text + "\n")
         say(f"wrote {out}")
     say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
-    if not hits and hits.searched and at_least is not None:
-        say(f"nothing here looks like it: no image has a calibrated score of {at_least}")
+    if not hits and hits.searched and min_percentile is not None:
+        say(f"nothing here looks like it: no image reaches the percentile {min_percentile}")
     if recall:
         found = searched.recall([query], k, str(ranking), filter=filter)
         say(f"recall@{k} of {ranking}: {found:.4f}")

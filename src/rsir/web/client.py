@@ -124,7 +124,7 @@ class RemoteArchive:
         filter: Filter | None = None,
         ranking: str | None = None,
         diverse: bool = False,
-        at_least: float | None = None,
+        min_percentile: float | None = None,
     ) -> Hits:
         """The k nearest images to `query`, as `Archive.search`; its errors, too.
 
@@ -136,7 +136,7 @@ class RemoteArchive:
             "filter": {} if filter is None else _filter_body(filter),
             "ranking": ranking,
             "diverse": diverse,
-            "at_least": at_least,
+            "min_percentile": min_percentile,
         }
         files: list[tuple[str, tuple[str, bytes, str]]] = []
 
@@ -168,12 +168,17 @@ class RemoteArchive:
         filter: Filter | None = None,
         ranking: str | None = None,
         diverse: bool = False,
-        at_least: float | None = None,
+        min_percentile: float | None = None,
     ) -> list[Hits]:
         """`search` for several queries, one after the other."""
         return [
             self.search(
-                query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+                query,
+                k,
+                filter=filter,
+                ranking=ranking,
+                diverse=diverse,
+                min_percentile=min_percentile,
             )
             for query in queries
         ]
@@ -450,7 +455,7 @@ def _hits(answer: Mapping[str, Any], query: Query) -> Hits:
             footprint=item["footprint"],
             datetime=_time(item["datetime"]),
             properties=item["properties"],
-            calibrated=item["calibrated"],
+            percentile=item["percentile"],
         )
         for item in answer["hits"]
     }

@@ -187,7 +187,7 @@ def scene(tmp_path):
 def tile(source, window, bands=("red=1", "green=2", "blue=3"), stretch=None, **more):
     stretch = stretch or "range:" + ",".join(["1000,3000"] * len(bands))
     said = {"window": list(window), "bands": list(bands), "stretch": stretch, **more}
-    return Hit(f"{window}", 0.9, 0.1, source, None, None, said, 0.99995)
+    return Hit(f"{window}", 0.9, 0.1, source, None, None, said, 99.995)
 
 
 def colours(html):

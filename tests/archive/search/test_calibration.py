@@ -16,9 +16,9 @@ def test_the_chance_is_the_share_of_random_pairs_that_are_as_near() -> None:
         distance = np.quantile(every, share)
         # Pairs that share a query hang together: a few times the plain standard error.
         assert found.chance(np.array([distance]))[0] == pytest.approx(share, abs=0.03)
-    scores = found.score(np.array([0.0, 1.0, 1e9]))
-    assert scores[0] == pytest.approx(1 - 1 / (PAIRS + 1))
-    assert scores[0] >= scores[1] >= scores[2] == pytest.approx(0)
+    percentiles = found.percentile(np.array([0.0, 1.0, 1e9]))
+    assert percentiles[0] == found.highest == pytest.approx(100 - 100 / (PAIRS + 1))
+    assert percentiles[0] >= percentiles[1] >= percentiles[2] == pytest.approx(0)
 
 
 def test_small_archives_are_compared_whole() -> None:
@@ -32,10 +32,10 @@ def test_small_archives_are_compared_whole() -> None:
 def test_without_pairs_nothing_is_remarkable(count: int) -> None:
     found = Calibration.of("euclidean", np.zeros((count, 2), np.float32))
     assert found.chance(np.array([0.0, 5.0])).tolist() == [1, 1]
-    assert found.score(np.array([0.0])).tolist() == [0]
+    assert found.percentile(np.array([0.0])).tolist() == [0]
 
 
-def test_the_same_archive_gives_the_same_scores() -> None:
+def test_the_same_archive_gives_the_same_percentiles() -> None:
     vectors = np.random.default_rng(1).normal(size=(300, 4)).astype(np.float32)
     one, other = (Calibration.of("cosine", vectors).distances for _ in range(2))
     assert one.tolist() == other.tolist()

@@ -209,24 +209,25 @@ def _touches(record, area):
     return record.footprint is not None and shape(record.footprint).intersects(area)
 
 
-def test_the_calibrated_score_and_the_cut_off(archive):
+def test_percentiles_and_the_lowest_of_them(archive):
     records, vectors = everything(archive)
     # Of fewer vectors than the sample all are in it.
     own = Calibration.of("euclidean", vectors)
     hits = archive.search(vectors[0], 100)
     for hit in hits:
-        assert hit.calibrated == own.score(np.array([hit.distance]))[0]
-    scores = [hit.calibrated for hit in hits]
-    assert scores == sorted(scores, reverse=True)
-    for cut in (0.0, 0.5, 0.9):
-        kept = archive.search(vectors[0], 100, at_least=cut)
-        assert found(kept) == [f for f, s in zip(found(hits), scores, strict=True) if s >= cut]
-    nothing = archive.search(vectors[0] + 100, 10, at_least=0.5)
+        assert hit.percentile == own.percentile(np.array([hit.distance]))[0]
+    percentiles = [hit.percentile for hit in hits]
+    assert percentiles == sorted(percentiles, reverse=True)
+    assert percentiles[0] > 90
+    for cut in (0, 50, 90):
+        kept = archive.search(vectors[0], 100, min_percentile=cut)
+        assert found(kept) == [f for f, p in zip(found(hits), percentiles, strict=True) if p >= cut]
+    nothing = archive.search(vectors[0] + 100, 10, min_percentile=50)
     assert len(nothing) == 0
     assert nothing.searched == len(records)
-    for wrong in (-0.1, 1.0, 2, float("nan")):
-        with pytest.raises(UsageError, match="cut-off"):
-            archive.search(vectors[0], at_least=wrong)
+    for wrong in (-0.1, 100, 101, float("nan")):
+        with pytest.raises(UsageError, match="min_percentile"):
+            archive.search(vectors[0], min_percentile=wrong)
 
 
 def test_diverse_hits_show_no_place_twice(folder, tmp_path):
@@ -284,7 +285,7 @@ def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path, m
     for query in vectors[:3]:
         hits = archive.search(query, 12, ranking="hamming")
         assert found(hits) == ranked(archive, query, metric="hamming", bits=13)[:12]
-        assert all(0 <= hit.calibrated < 1 for hit in hits)
+        assert all(0 <= hit.percentile < 100 for hit in hits)
         assert found(archive.search(query, 12)) == ranked(archive, query)[:12]
     for apart in (10**6, 1):  # one after the other, and side by side
         monkeypatch.setattr(flat, "_CODES_APART", apart)
@@ -375,12 +376,12 @@ def test_a_16_bit_query_is_read_as_scenes_are(archive, tmp_path):
         archive.search(tmp_path / "text.tif")
 
 
-def test_a_cut_off_that_so_few_images_cannot_tell_is_refused(archive):
+def test_a_percentile_that_so_few_images_cannot_tell_is_refused(archive):
     _, vectors = everything(archive)
     highest = archive.calibration().highest
-    assert len(archive.search(vectors[0], 3, at_least=highest)) <= 3
-    with pytest.raises(UsageError, match="too small to tell a score"):
-        archive.search(vectors[0], at_least=0.9999)
+    assert len(archive.search(vectors[0], 3, min_percentile=highest)) <= 3
+    with pytest.raises(UsageError, match="too small to tell a percentile"):
+        archive.search(vectors[0], min_percentile=99.99)
 
 
 def test_prune_knows_the_collection_of_an_item(archive, folder, tmp_path):

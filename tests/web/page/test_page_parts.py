@@ -296,7 +296,7 @@ def test_a_card_says_what_a_hit_is():
     hit = Hit(
         "a/b?c", 0.51234, 0.9, "/images/<b>.tif", square(9, -49),
         datetime(2024, 5, 1, 12, tzinfo=UTC),
-        {"class": "water", "cloud": 3, "bands": ["4", "8"]}, 0.993,
+        {"class": "water", "cloud": 3, "bands": ["4", "8"]}, 99.3,
     )  # fmt: skip
     card = cards.card("my archive", hit)
     assert card["picture"] == "api/archives/my%20archive/items/a%2Fb%3Fc/thumbnail?size=256"

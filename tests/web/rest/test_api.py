@@ -174,8 +174,8 @@ def test_rankings_diversity_and_cut_off(http: TestClient, world: World) -> None:
     for options in (
         {"ranking": "hamming"},
         {"diverse": True},
-        {"at_least": 0.5},
-        {"ranking": "hamming", "diverse": True, "at_least": 0.2},
+        {"min_percentile": 50},
+        {"ranking": "hamming", "diverse": True, "min_percentile": 20},
     ):
         answer = search(http, "codes", query=query, k=12, **options)
         same(answer, world.codes.search(asked, 12, **options))

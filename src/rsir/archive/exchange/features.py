@@ -15,7 +15,7 @@ CSV_COLUMNS: tuple[str, ...] = (
     "id",
     "score",
     "distance",
-    "calibrated",
+    "percentile",
     "source",
     "datetime",
     "footprint",
@@ -53,7 +53,7 @@ def free(name: str, taken: Container[str], prefix: str) -> str:
 def collection(hits: Iterable[Hit]) -> dict[str, Any]:
     """Hits as a GeoJSON FeatureCollection, best first; geometry null where there is no footprint.
 
-    Properties are rank (from 1), score, distance, calibrated, source, datetime, and those of the
+    Properties are rank (from 1), score, distance, percentile, source, datetime, and those of the
     image.
     """
     features = []

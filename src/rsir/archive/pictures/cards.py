@@ -65,7 +65,7 @@ _CARD = """
 <p class="rsir-name">{{ view.rank }}. {{ view.name }}</p>
 <p class="rsir-small">{{ view.folder }}</p>
 <p>score {{ view.score }} · distance {{ view.distance }}</p>
-{%- if view.calibrated %}<p>nearer than {{ view.calibrated }} % of random pairs</p>{% endif %}
+{%- if view.percentile %}<p>nearer than {{ view.percentile }} % of random pairs</p>{% endif %}
 {%- if view.place %}<p>{{ view.place }}</p>{% endif %}
 {%- if view.date %}<p><time datetime="{{ view.date }}">{{ view.date }}</time></p>{% endif %}
 {%- if view.properties %}
@@ -226,7 +226,7 @@ def _views(hits: Sequence[Hit]) -> list[dict[str, Any]]:
             "rank": rank,
             "score": f"{hit.score:.4g}",
             "distance": f"{hit.distance:.4g}",
-            "calibrated": None if hit.calibrated is None else f"{100 * hit.calibrated:.5g}",
+            "percentile": None if hit.percentile is None else f"{hit.percentile:.5g}",
             "place": _place(hit.footprint),
             "date": None if hit.datetime is None else hit.datetime.isoformat(),
             "properties": {_clean(str(k)): _clean(str(v)) for k, v in hit.properties.items()},

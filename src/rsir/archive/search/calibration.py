@@ -1,8 +1,8 @@
 """How remarkable a distance is in an archive: compared with that of images picked at random.
 
 Distances of one model mean nothing beside those of another, and a score of 0.8 may be a twin or
-the usual. The calibrated score says how rarely two images of the archive, picked at random, are
-as near as this, which is comparable between models and archives.
+the usual. The percentile says how many per cent of random pairs of the archive's images are farther
+apart, which is comparable between models and archives.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Calibration:
 
     @property
     def highest(self) -> float:
-        """The best score that can be told apart: of what is nearer than all pairs seen."""
-        return 1 - 1 / (len(self.distances) + 1)
+        """The highest percentile that this many pairs can tell: nearer than all of them."""
+        return 100 * (1 - 1 / (len(self.distances) + 1))
 
     def chance(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
         """The chance that a random pair is as near: (N,) in (0, 1].
@@ -54,6 +54,6 @@ class Calibration:
         nearer = np.searchsorted(self.distances, distances, side="right")
         return (nearer + 1) / (len(self.distances) + 1)
 
-    def score(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """1 - chance: 0.99 is nearer than 99 of 100 random pairs; in [0, 1)."""
-        return 1 - self.chance(distances)
+    def percentile(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) in [0, 100): nearer than so many per cent of random pairs."""
+        return 100 * (1 - self.chance(distances))

@@ -39,20 +39,20 @@ choice: where thousands of tiles are the same, of open water or without data, th
 class Search:
     """How to search; see `rsir.archive.Archive.search`.
 
-    Raises UsageError for k < 1 and a cut-off out of range.
+    Raises UsageError for k < 1 and a percentile out of range.
     """
 
     k: int
     filter: Filter | None
     ranking: str | None
     diverse: bool
-    at_least: float | None
+    min_percentile: float | None
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UsageError(f"k must be at least 1, not {self.k}")
-        if self.at_least is not None and not 0 <= self.at_least < 1:
-            raise UsageError(f"the cut-off must be in [0, 1), not {self.at_least}")
+        if self.min_percentile is not None and not 0 <= self.min_percentile < 100:
+            raise UsageError(f"min_percentile must be in [0, 100), not {self.min_percentile}")
 
     def run(self, archive: Archive, store: Store, queries: Sequence[Query]) -> list[Hits]:
         """The hits of each query, encoded and searched together; `seconds` is the mean."""
@@ -94,17 +94,17 @@ class Search:
     def _remarkable(
         self, near: list[Neighbour], calibration: Callable[[], Calibration]
     ) -> list[Neighbour]:
-        if self.at_least is None:
+        if self.min_percentile is None:
             return near
         highest = calibration().highest
-        if near and self.at_least > highest:
+        if near and self.min_percentile > highest:
             raise UsageError(
-                f"this archive is too small to tell a score of {self.at_least} from chance; give "
-                f"at most {math.floor(highest * 1e6) / 1e6:g}"
+                f"this archive is too small to tell a percentile of {self.min_percentile} from "
+                f"chance; give at most {math.floor(highest * 1e4) / 1e4:g}"
             )
         distances = np.array([neighbour.distance for neighbour in near], np.float64)
-        scores = calibration().score(distances)
-        return [n for n, score in zip(near, scores, strict=True) if score >= self.at_least]
+        percentiles = calibration().percentile(distances)
+        return [n for n, p in zip(near, percentiles, strict=True) if p >= self.min_percentile]
 
     def _diverse(
         self,
@@ -158,7 +158,7 @@ class Search:
             footprint=record.footprint,
             datetime=record.datetime,
             properties=record.properties,
-            calibrated=float(told_by.score(distance)[0]),
+            percentile=float(told_by.percentile(distance)[0]),
         )
 
 

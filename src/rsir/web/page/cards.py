@@ -54,8 +54,8 @@ def facts(hit: Hit, bands: Sequence[str]) -> list[tuple[str, str]]:
         ("Score", f"{hit.score:.4f}"),
         ("Distance", f"{hit.distance:.4g}"),
     ]
-    if hit.calibrated is not None:
-        shown.append(("Nearer than", f"{100 * hit.calibrated:.1f} % of random pairs"))
+    if hit.percentile is not None:
+        shown.append(("Nearer than", f"{hit.percentile:.1f} % of random pairs"))
     shown += [
         ("Place", place(hit.footprint)),
         ("Extent", extent(hit.footprint)),

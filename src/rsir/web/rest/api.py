@@ -330,7 +330,7 @@ async def _search(
     limit = min(how.limit or how.k, service.settings.max_page)
     hits = await service.search(
         name, query, how.k, filter=await service.run(how.filter.filter), ranking=how.ranking,
-        diverse=how.diverse, at_least=how.at_least, offset=how.offset, limit=limit,
+        diverse=how.diverse, min_percentile=how.min_percentile, offset=how.offset, limit=limit,
     )  # fmt: skip
     some = hits[how.offset : how.offset + limit]
     found = [hit_out(h, n, scene_id(h.source)) for n, h in enumerate(some, how.offset + 1)]

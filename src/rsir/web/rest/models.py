@@ -144,7 +144,8 @@ class SearchIn(_Model):
     or an uploaded image. like, unlike: examples of what is wanted and of what is not.
     k: hits at most. offset, limit: which of them are answered (all, if not given). filter: which
     may be found. ranking: another than the archive's own, e.g. "hamming". diverse: leave out hits
-    that show what a better one shows. at_least: leave out hits whose calibrated score is below.
+    that show what a better one shows. min_percentile: only hits that are nearer than this
+    percentage of random pairs of the archive.
     """
 
     query: One | None = None
@@ -156,7 +157,7 @@ class SearchIn(_Model):
     filter: FilterIn = FilterIn()
     ranking: Annotated[str, Field(max_length=100)] | None = None
     diverse: bool = False
-    at_least: Annotated[Finite, Field(ge=0, lt=1)] | None = None
+    min_percentile: Annotated[Finite, Field(ge=0, lt=100)] | None = None
 
     def asked(
         self,
@@ -263,8 +264,8 @@ class HitOut(TileOut):
     rank: int = Field(description="From 1.")
     score: float
     distance: float
-    calibrated: float | None = Field(
-        description="The share of random pairs of the archive that are farther apart."
+    percentile: float | None = Field(
+        description="Nearer than so many per cent of random pairs of the archive."
     )
 
 
@@ -444,7 +445,7 @@ def hit_out(hit: Hit, rank: int, scene: str) -> HitOut:
         rank=rank,
         score=hit.score,
         distance=hit.distance,
-        calibrated=hit.calibrated,
+        percentile=hit.percentile,
     )
 
 

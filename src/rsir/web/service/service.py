@@ -96,7 +96,7 @@ class Service:
         filter: Filter | None = None,
         ranking: str | None = None,
         diverse: bool = False,
-        at_least: float | None = None,
+        min_percentile: float | None = None,
         offset: int = 0,
         limit: int | None = None,
     ) -> Hits:
@@ -120,7 +120,12 @@ class Service:
         def searched() -> Hits:
             self._check_sources(query)
             hits = archive.search(
-                query, k, filter=filter, ranking=ranking, diverse=diverse, at_least=at_least
+                query,
+                k,
+                filter=filter,
+                ranking=ranking,
+                diverse=diverse,
+                min_percentile=min_percentile,
             )
             _ = hits[offset : None if limit is None else offset + limit]
             return hits
