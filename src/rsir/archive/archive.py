@@ -24,17 +24,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.folder.creation import MadeAlreadyError, make
-from rsir.archive.folder.encoder import Encoder, default_batch_size, loaded, vectors_for_metric
+from rsir.archive.folder.creation import ArchiveExistsError, create_folder
+from rsir.archive.folder.encoder import (
+    Encoder,
+    default_batch_size,
+    load_encoder,
+    vectors_for_metric,
+)
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import (
-    ABOUT,
     ITEMS,
     LAST_INDEX,
+    MANIFEST,
     MODEL,
     model_names,
-    read_about,
-    write_json,
+    read_manifest,
 )
 from rsir.archive.indexing.pruning import without_file
 from rsir.archive.indexing.run import Indexing, IndexReport
@@ -43,6 +47,7 @@ from rsir.archive.search.calibration import Calibration
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query_vectors import Query, check_bands
 from rsir.archive.search.search import Search
+from rsir.atomic import write_json
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import metric_named
 from rsir.sources.find import find_sources
@@ -98,8 +103,8 @@ class Archive:
         at the same time, which is waited for, ten minutes at most.
         """
         path = Path(path)
-        said, kept = make(path, encoder, store)
-        return cls(path, said, kept, encoder)
+        manifest, created = create_folder(path, encoder, store)
+        return cls(path, manifest, created, encoder)
 
     @classmethod
     def open(
@@ -113,7 +118,7 @@ class Archive:
         store of another archive, or if `encoder` is another model.
         """
         path = Path(path)
-        said = read_about(path)
+        said = read_manifest(path)
         written = said.get("store")
         if store is not None and without_secrets(store) != written:
             raise ArchiveError(
@@ -122,7 +127,7 @@ class Archive:
         kept = open_store(store or written or path / ITEMS, said.get("identity", ""))
         if (kept.metric, kept.dimension) != (said["metric"], said["dimension"]):
             raise ArchiveError(
-                f"{path / ABOUT} says {said['metric']}, {said['dimension']}, but "
+                f"{path / MANIFEST} says {said['metric']}, {said['dimension']}, but "
                 f"{written or ITEMS} holds {kept.metric}, {kept.dimension}; restore one "
                 "of them from a copy"
             )
@@ -140,8 +145,8 @@ class Archive:
         Of several processes that ask for it at once one makes it, and the others wait for that.
         Raises ArchiveError also if there is one whose records are not in `store`, if that is given.
         """
-        if not (Path(path) / ABOUT).exists():
-            with suppress(MadeAlreadyError):  # by another, since the line above
+        if not (Path(path) / MANIFEST).exists():
+            with suppress(ArchiveExistsError):  # by another, since the line above
                 return cls.create(path, encoder, store=store)
         return cls.open(path, encoder, store=store)
 
@@ -169,7 +174,7 @@ class Archive:
     def encoder(self) -> Encoder:
         """The archive's model, loaded when first used; ArchiveError if its copy is not it."""
         if self._encoder is None:
-            self._encoder = self._checked(loaded(self.path / MODEL))
+            self._encoder = self._checked(load_encoder(self.path / MODEL))
         return self._encoder
 
     def __len__(self) -> int:

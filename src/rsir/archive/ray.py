@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 from rsir.archive.archive import Archive
 from rsir.archive.folder.encoder import Encoder, default_batch_size
 from rsir.archive.folder.failures import translate_store_errors
-from rsir.archive.folder.manifest import LAST_INDEX, MODEL, write_json
+from rsir.archive.folder.manifest import LAST_INDEX, MODEL
 from rsir.archive.indexing.run import Indexing, IndexReport, Skipped
 from rsir.archive.search.query_vectors import check_bands
+from rsir.atomic import write_json
 from rsir.errors import ArchiveError, MissingExtraError, RsirError, UsageError
 from rsir.sources.find import Sources, find_sources, normal
 

@@ -203,7 +203,7 @@ def _target(
     """The archive that is there, or a new one; and whether it was made here and now."""
     from rsir.archive.archive import Archive
     from rsir.archive.exchange.imports import dimension_of
-    from rsir.archive.folder.creation import MadeAlreadyError
+    from rsir.archive.folder.creation import ArchiveExistsError
     from rsir.archive.folder.external import ExternalEncoder
 
     if name is None:
@@ -217,7 +217,7 @@ def _target(
         dimension = dimension_of(files[0], columns)
     encoder = ExternalEncoder(name, ranking, dimension)
     if not archive.exists():
-        with suppress(MadeAlreadyError):  # by another, since the line above
+        with suppress(ArchiveExistsError):  # by another, since the line above
             return Archive.create(archive, encoder, store=store), True
     return Archive.open_or_create(archive, encoder, store=store), False
 

@@ -20,7 +20,7 @@ from rsir.archive import Archive
 from rsir.archive.exchange import imports as module
 from rsir.archive.exchange.export import export
 from rsir.archive.exchange.imports import Columns, dimension_of, import_parquet
-from rsir.archive.folder.external import ExternalEncoder, is_foreign
+from rsir.archive.folder.external import ExternalEncoder, is_external
 from rsir.errors import DataError, ModelError, UsageError
 from tests.support.archives import (
     ACROSS,
@@ -170,7 +170,7 @@ def test_an_archive_of_embeddings_made_elsewhere(tmp_path):
     archive = Archive.create(tmp_path / "archive", encoder)
     import_parquet(archive, tmp_path / "theirs.parquet")
     archive = Archive.open(tmp_path / "archive")
-    assert is_foreign(archive.fingerprint)
+    assert is_external(archive.fingerprint)
     assert archive.info()["model"]["backbone"] == "clay 1.5/ü"
     loaded = ExternalEncoder.load(tmp_path / "archive" / "model")
     assert loaded.fingerprint == archive.fingerprint
@@ -190,7 +190,7 @@ def test_a_foreign_model_is_told_from_others(tmp_path):
     one = ExternalEncoder("a", "cosine", 4)
     others = [("b", "cosine", 4), ("a", "euclidean", 4), ("a", "cosine", 5)]
     assert one.fingerprint not in {ExternalEncoder(*other).fingerprint for other in others}
-    assert not is_foreign("0123abcd")
+    assert not is_external("0123abcd")
     for wrong in ((" ", "cosine", 4), ("a", "nearest", 4), ("a", "cosine", 0)):
         with pytest.raises(UsageError):
             ExternalEncoder(*wrong)

@@ -335,7 +335,7 @@ def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, 
         )
         assert len(Archive.open(path)) == 0
         (path / "archive.json").write_text(json.dumps(written | {"identity": 5}))
-        with pytest.raises(ArchiveError, match="'identity' is of the wrong kind"):
+        with pytest.raises(ArchiveError, match="'identity' is of the wrong type"):
             Archive.open(path)
 
 

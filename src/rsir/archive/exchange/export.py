@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
 from itertools import islice
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 from rsir.archive.exchange.features import feature, free
 from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter, Summary
 from rsir.archive.folder.failures import translate_store_errors
+from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named
 from rsir.store.records.record import Record
@@ -127,18 +126,12 @@ def export(
         raise UsageError(f"{path} exists already; choose another name, or overwrite it")
     start = time.monotonic()
     run = _Export(on_progress)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(archive, archive.records() if records is None else records, partial, run)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as draft:
+            write(archive, archive.records() if records is None else records, draft, run)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # mostly it is not there, and then its folder may be none
-            partial.unlink()
     return ExportReport(
         path=str(path),
         format=_format(path, format),

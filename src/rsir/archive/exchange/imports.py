@@ -31,7 +31,7 @@ from rsir.archive.exchange.arrow_columns import (
 )
 from rsir.archive.exchange.reproject import FootprintReader
 from rsir.archive.exchange.skipped import SkipCounter, Summary
-from rsir.archive.folder.external import is_foreign
+from rsir.archive.folder.external import is_external
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named, packed
@@ -399,7 +399,7 @@ def _check_model(
                 f"{path} holds embeddings of the model {theirs}, {archive.path} those of "
                 f"{archive.fingerprint}: import them into an archive of their own model"
             )
-    if not said and not is_foreign(archive.fingerprint):
+    if not said and not is_external(archive.fingerprint):
         raise UsageError(
             f"{path} does not say which model made its embeddings. If it was that of "
             f"{archive.path}, give its fingerprint, {archive.fingerprint}; else import them into "

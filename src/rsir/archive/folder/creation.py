@@ -1,13 +1,12 @@
-"""How an archive comes to be: once, whoever else makes it at the same time, and after a kill.
+"""Create an archive's folder once, also if several processes try at once or one is killed.
 
-Steps: the folder; archive.json.new in it; the model; the store; archive.json.new becomes
-archive.json. What a kill leaves of them, the next creation takes up. A lock that the system gives
-up with its process keeps others waiting meanwhile. Where it has none (some network file systems),
-two that create at the same time are not kept apart.
+Steps: create the folder; write archive.json.new into it; write the model; create the store; rename
+archive.json.new to archive.json. After a kill the next creation continues. A lock file makes other
+processes wait; the operating system releases it when its process ends. Some network file systems
+have no locks: there, two simultaneous creations are not kept apart.
 
-A store that is not in the folder stays after a kill, and is the archive's own only if
-archive.json.new names it: that is written when there is none of that name yet, just before it is
-made.
+A store outside the folder survives a kill. It belongs to the archive only if archive.json.new names
+it: that entry is written just before the store is created, and only if the store does not exist.
 """
 
 from __future__ import annotations
@@ -19,99 +18,104 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rsir.archive.folder.encoder import Encoder
 from rsir.archive.folder.failures import translate_store_errors
-from rsir.archive.folder.manifest import ABOUT, ITEMS, MODEL, NEW, about, write_json
+from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, NEW_MANIFEST, new_manifest
+from rsir.atomic import write_json
 from rsir.errors import ArchiveError
 from rsir.ranking import metric_named
+from rsir.store.base import Store
 from rsir.store.open import create_store, exists, open_store, without_secrets
 
-if TYPE_CHECKING:
-    from rsir.archive.folder.encoder import Encoder
-    from rsir.store.base import Store
-
-LOCK = f".{NEW}.lock"
-"""In the folder of the archive, while it is made."""
+LOCK = f".{NEW_MANIFEST}.lock"
+"""The lock file in the archive's folder, there while the archive is being created."""
 
 PATIENCE = 600.0
-"""Seconds that one waits for another process that makes the same archive. Our choice: longer than
-writing any model takes; of a process that is gone the lock is, too."""
+"""Seconds to wait for another process that creates the same archive. Our choice: longer than it
+takes to write any model; the lock of a process that ended does not count."""
 
 _POLL_SECONDS = 0.1
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-class MadeAlreadyError(ArchiveError):
-    """There is an archive, maybe since a moment ago."""
+class ArchiveExistsError(ArchiveError):
+    """There is an archive already, perhaps created a moment ago by another process."""
 
 
-def make(path: Path, encoder: Encoder, store: str | None) -> tuple[dict[str, Any], Store]:
-    """Make the archive at `path`: what archive.json says, and the empty store.
+def create_folder(
+    path: Path, encoder: Encoder, store_uri: str | None
+) -> tuple[dict[str, Any], Store]:
+    """Create the archive at `path`; returns its manifest and its empty store.
 
-    See `rsir.archive.Archive.create`. Raises MadeAlreadyError if there is one, also one that
-    another process has made meanwhile, and ArchiveError for anything else that is in the way.
+    The arguments are those of `rsir.archive.Archive.create`. Raises ArchiveExistsError if there is
+    an archive, also one that another process created in the meantime, and ArchiveError if anything
+    else is in the way.
     """
     metric_named(encoder.ranking).width(encoder.dimension)
-    uri = None if store is None else without_secrets(store)
+    public_uri = None if store_uri is None else without_secrets(store_uri)
     _check_free(path)
-    with _alone(path):
+    with _locked(path):
         _check_free(path)
-        mark = _mark(path)
-        claimed = uri is not None and uri == mark.get("store")
-        identity = str(mark.get("identity", "")) if claimed else ""
-        if store is not None and not claimed:
-            _check_absent(store, path)
-        said = about(encoder, uri, identity or uuid.uuid4().hex)
+        unfinished = _read_unfinished(path)
+        claimed = public_uri is not None and public_uri == unfinished.get("store")
+        identity = str(unfinished.get("identity", "")) if claimed else ""
+        if store_uri is not None and not claimed:
+            _check_absent(store_uri, path)
+        manifest = new_manifest(encoder, public_uri, identity or uuid.uuid4().hex)
         with translate_store_errors(path):
             if not claimed:
-                write_json(path / NEW, _unclaimed(said))
+                write_json(path / NEW_MANIFEST, _without_store(manifest))
             for leftover in (path / MODEL, path / ITEMS):
                 if leftover.exists():
                     shutil.rmtree(leftover)
         encoder.save(path / MODEL)
         with translate_store_errors(path):
-            if store is None:
-                kept = create_store(
-                    path / ITEMS, encoder.ranking, encoder.dimension, said["identity"]
+            if store_uri is None:
+                store = create_store(
+                    path / ITEMS, encoder.ranking, encoder.dimension, manifest["identity"]
                 )
-            elif claimed and exists(store):
-                kept = _left(store, encoder, identity)
-                # By now the model may be another one.
-                said["identity"] = kept.identity
-                write_json(path / NEW, said)
+            elif claimed and exists(store_uri):
+                store = _open_unfinished(store_uri, encoder, identity)
+                # The model may differ from the one of the unfinished creation.
+                manifest["identity"] = store.identity
+                write_json(path / NEW_MANIFEST, manifest)
             else:
-                kept = _claim(path, said, store, encoder)
-            (path / NEW).replace(path / ABOUT)
-    return said, kept
+                store = _claim(path, manifest, store_uri, encoder)
+            (path / NEW_MANIFEST).replace(path / MANIFEST)
+    return manifest, store
 
 
 def _check_free(path: Path) -> None:
-    """MadeAlreadyError, or ArchiveError if what is at `path` is not ours."""
+    """ArchiveExistsError if `path` is an archive; ArchiveError if it is anything else of value."""
     with translate_store_errors(path):
         if path.exists() and not path.is_dir():
             raise ArchiveError(f"{path} is a file; choose another path for the archive")
-        # A hidden file of this name is all that a kill within `write_json` can leave.
-        taken = path.exists() and any(not e.name.startswith(f".{NEW}.") for e in path.iterdir())
-        being_made = (path / NEW).exists()
-        # Last, for while another process makes it, one name becomes the other.
-        if (path / ABOUT).exists():
-            raise MadeAlreadyError(f"{path} is an archive already; open it, or choose another path")
-    if taken and not being_made:
+        # The lock and the drafts of `write_json` (.archive.json.new.<hex>.part) are ours.
+        ours = f".{NEW_MANIFEST}."
+        taken = path.exists() and any(not e.name.startswith(ours) for e in path.iterdir())
+        being_created = (path / NEW_MANIFEST).exists()
+        # Checked last: another process may rename the new manifest between the two checks.
+        if (path / MANIFEST).exists():
+            raise ArchiveExistsError(
+                f"{path} is an archive already; open it, or choose another path"
+            )
+    if taken and not being_created:
         raise ArchiveError(
             f"{path} is a folder with other files; choose a new or empty one for the archive"
         )
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """No other process, and no other thread, makes the archive meanwhile."""
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes and threads from creating the archive at `path`."""
     lock = FileLock(path / LOCK, timeout=PATIENCE, poll_interval=_POLL_SECONDS)
     with translate_store_errors(path):
-        new = not path.exists()
+        is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -127,61 +131,62 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Whoever waits for a lock that is deleted makes it anew, and looks what there is then.
+        # A process that waits for the deleted lock creates a new one and checks the folder again.
         with suppress(OSError):
             (path / LOCK).unlink()
         lock.release()
-        if new:
+        if is_new:
             with suppress(OSError):
-                path.rmdir()  # nothing came of it
+                path.rmdir()  # succeeds only if the creation left nothing
 
 
-def _mark(path: Path) -> dict[str, Any]:
-    """What a creation that was cut off has written: also the store that it may have made."""
+def _read_unfinished(path: Path) -> dict[str, Any]:
+    """The manifest of an unfinished creation; {} if there is none or it cannot be read."""
     try:
-        said = json.loads((path / NEW).read_text("utf-8"))
+        manifest = json.loads((path / NEW_MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
-def _unclaimed(said: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if name != "store"}
+def _without_store(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name != "store"}
 
 
-def _check_absent(store: str, path: Path) -> None:
+def _check_absent(store_uri: str, path: Path) -> None:
     with translate_store_errors(path):
-        if exists(store):
+        if exists(store_uri):
             raise ArchiveError(
-                f"{without_secrets(store)} exists already: choose another store for {path}; or "
-                "delete it first, if it is what is left of an archive that is not wanted any more"
+                f"{without_secrets(store_uri)} exists already: choose another store for {path}; "
+                "or, if it is left from an archive that nobody needs any more, delete it first"
             )
 
 
-def _claim(path: Path, said: dict[str, Any], store: str, encoder: Encoder) -> Store:
-    write_json(path / NEW, said)
+def _claim(path: Path, manifest: dict[str, Any], store_uri: str, encoder: Encoder) -> Store:
+    """Name the store in the new manifest, then create it."""
+    write_json(path / NEW_MANIFEST, manifest)
     try:
-        return create_store(store, encoder.ranking, encoder.dimension, said["identity"])
+        return create_store(store_uri, encoder.ranking, encoder.dimension, manifest["identity"])
     except Exception:
-        # Of another, perhaps, that was quicker.
-        write_json(path / NEW, _unclaimed(said))
+        # Another process may have created it first: do not claim that one.
+        write_json(path / NEW_MANIFEST, _without_store(manifest))
         raise
 
 
-def _left(store: str, encoder: Encoder, identity: str) -> Store:
-    """The store that a creation has made which was cut off; ArchiveError if it does not fit."""
-    kept = open_store(store)
-    uri = without_secrets(store)
+def _open_unfinished(store_uri: str, encoder: Encoder, identity: str) -> Store:
+    """The store that an unfinished creation made; ArchiveError if it does not fit."""
+    store = open_store(store_uri)
+    uri = without_secrets(store_uri)
     advice = f"delete {uri}, or choose another store"
-    if identity and kept.identity != identity:
+    if identity and store.identity != identity:
         raise ArchiveError(
             f"{uri} was made by somebody else since the creation here was cut off: {advice}"
         )
-    if count := len(kept):
+    if count := len(store):
         raise ArchiveError(f"{uri} holds {count} images although no archive was made: {advice}")
-    if (kept.metric, kept.dimension) != (encoder.ranking, encoder.dimension):
+    if (store.metric, store.dimension) != (encoder.ranking, encoder.dimension):
         raise ArchiveError(
-            f"{uri} is left of a creation that was cut off, for another model ({kept.metric}, "
-            f"{kept.dimension}): {advice}"
+            f"{uri} is left from a creation that was cut off, for another model ({store.metric}, "
+            f"{store.dimension}): {advice}"
         )
-    return kept
+    return store

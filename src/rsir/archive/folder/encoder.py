@@ -1,4 +1,4 @@
-"""What an archive needs of a model, and what it keeps of what the model says."""
+"""The interface between an archive and its model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rsir.archive.folder.external import ExternalEncoder
 from rsir.ranking import Metric, packed
 from rsir.types import Encoding
 
-_AT_ONCE = 64
-"""Images that are encoded at once by a model that does not say. Our choice."""
+_BATCH_SIZE = 64
+"""Images in a batch for a model without a `batch_size`. Our choice."""
 
 
 class Encoder(Protocol):
-    """What an archive needs of a model; `rsir.models.encoder.Encoder` is one.
+    """What an archive requires of a model; `rsir.models.encoder.Encoder` implements it.
 
-    It may also say its `batch_size`, how many images it takes at once, and its `gsd`, the metres of
-    ground in a pixel of the images that it learnt from, or None (`rsir.scenes.tiling.Tiling.told`).
+    Two more attributes are optional: `batch_size`, the number of images in a batch, and `gsd`, the
+    ground sampling distance in metres of the training images, or None.
     """
 
     @property
@@ -30,7 +30,7 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """D floats, or bits if `ranking` compares hash codes."""
+        """D floats, or the number of bits if `ranking` compares hash codes."""
 
     @property
     def ranking(self) -> str:
@@ -38,35 +38,35 @@ class Encoder(Protocol):
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """What the C channels of an image are, in order."""
+        """The names of the C channels of an image, in order."""
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
         """The Encoding of images (C, H, W) uint8, in order; their sizes may differ.
 
-        Raises DataError for an image that it cannot take.
+        Raises DataError for an image that it cannot encode.
         """
 
     def save(self, folder: Path) -> object:
         """Write the model into `folder`."""
 
 
-def loaded(model: Path) -> Encoder:
-    """The model in an archive's folder; ModelError if it cannot be used."""
-    foreign = ExternalEncoder.load(model)
-    if foreign is not None:
-        return foreign
-    from rsir.models.encoder import load  # torch, which embeddings made elsewhere do not need
+def load_encoder(model: Path) -> Encoder:
+    """The model in an archive's folder `model`; ModelError if it cannot be used."""
+    external = ExternalEncoder.load(model)
+    if external is not None:
+        return external
+    from rsir.models.encoder import load  # may import torch, which external embeddings do not need
 
     return load(model)
 
 
 def default_batch_size(encoder: Encoder) -> int:
-    """How many images it should be given at once."""
-    return int(getattr(encoder, "batch_size", _AT_ONCE))
+    """The number of images that `encoder` should get at a time."""
+    return int(getattr(encoder, "batch_size", _BATCH_SIZE))
 
 
 def vectors_for_metric(encoding: Encoding, metric: Metric) -> NDArray[Any] | None:
-    """What `metric` compares of `encoding`, (B, width); None if the model did not give it."""
+    """The part of `encoding` that `metric` compares, (B, width); None if it is missing."""
     if metric.kind == "float":
         return encoding.embedding
     if not metric.classes:

@@ -1,4 +1,4 @@
-"""The model of an archive whose embeddings were made elsewhere: a name, and no way to encode."""
+"""The model of an archive of external embeddings: a name, and nothing to encode with."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.atomic import write_json
 from rsir.errors import ModelError, UsageError
 from rsir.ranking import metric_named
 from rsir.types import Encoding
 
-FORMAT = "rsir-external/1"
-CARD = "model.json"
+_CARD = "model.json"
+_FORMAT = "rsir-external/1"
 _PREFIX = "external:"
 
 
 class ExternalEncoder:
-    """Stands for a model that rsir cannot run; `Archive.create` takes it as any other encoder.
+    """Stands for a model that rsir cannot run; `Archive.create` takes it like any encoder.
 
-    name: of the model, e.g. "clay-v1.5": archives of equal name, metric and dimension may be
-    merged, and whoever gives the name answers for it. ranking: a name for
-    `rsir.ranking.metric_named`. dimension: D floats, or bits.
+    name: of the model, e.g. "clay-v1.5". Archives with the same name, metric and dimension can be
+    merged, so the caller must give different models different names. ranking: a name for
+    `rsir.ranking.metric_named`. dimension: D floats, or the number of bits.
 
-    Raises UsageError for an empty name, an unknown metric or a dimension that it cannot have.
+    Raises UsageError for an empty name, an unknown metric or a dimension that the metric rejects.
     """
 
     bands: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class ExternalEncoder:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(f"{name!r} is not valid Unicode; name the model otherwise") from error
+            raise UsageError(f"{name!r} is not valid Unicode; choose another name") from error
         metric_named(ranking).width(dimension)
         self.name = name
         self.ranking = ranking
@@ -49,7 +50,7 @@ class ExternalEncoder:
         return f"{_PREFIX}{self.name}/{self.ranking}/{self.dimension}"
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
-        """Raises UsageError: the model is not here."""
+        """Raises UsageError: rsir cannot run the model."""
         raise UsageError(
             f"this archive holds embeddings made elsewhere, by {self.name}: search it by id or by "
             "vector, and add to it with `rsir import`"
@@ -59,34 +60,33 @@ class ExternalEncoder:
         """Write the card `model.json` into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         card = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "method": "external",
             "backbone": self.name,
             "ranking": self.ranking,
             "dimension": self.dimension,
             "fingerprint": self.fingerprint,
         }
-        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-        (folder / CARD).write_text(text, "utf-8")
+        write_json(folder / _CARD, card)
 
     @classmethod
     def load(cls, folder: Path) -> ExternalEncoder | None:
-        """What `save` wrote into `folder`; None if the model there is no foreign one.
+        """The model that `save` wrote into `folder`; None if the model there is another kind.
 
-        Raises ModelError for a card that says it is one and is damaged.
+        Raises ModelError for a damaged card.
         """
         try:
-            card: Any = json.loads((folder / CARD).read_text("utf-8"))
+            card: Any = json.loads((folder / _CARD).read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        if not isinstance(card, dict) or card.get("format") != FORMAT:
+        if not isinstance(card, dict) or card.get("format") != _FORMAT:
             return None
         try:
             return cls(str(card["backbone"]), str(card["ranking"]), int(card["dimension"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
-            raise ModelError(f"{folder / CARD} is damaged ({error}); restore it") from error
+            raise ModelError(f"{folder / _CARD} is damaged ({error}); restore it") from error
 
 
-def is_foreign(fingerprint: str) -> bool:
-    """Whether an archive of this fingerprint is for embeddings made elsewhere."""
+def is_external(fingerprint: str) -> bool:
+    """Whether a fingerprint belongs to an `ExternalEncoder`."""
     return fingerprint.startswith(_PREFIX)

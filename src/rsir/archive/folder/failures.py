@@ -1,4 +1,4 @@
-"""What a store's failure means for the person: disk full, read-only, gone, written by two."""
+"""Translate failures of a store: disk full, read-only, gone, concurrent writers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rsir.errors import ArchiveError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
-# LanceDB 0.40 raises a RuntimeError with the system's error number in its text, and where in its
-# own source code it was.
+# LanceDB 0.40 raises a RuntimeError whose text has the error number of the system and a line of
+# the source code of LanceDB.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _CODE = re.compile(r",? *\S+\.rs:\d+(:\d+)?")
 
 
 @contextmanager
 def translate_store_errors(path: Path) -> Iterator[None]:
-    """Calls of the store of the archive at `path`: what the system refuses is an ArchiveError.
+    """Translate the exceptions of the store of the archive at `path` into ArchiveError.
 
-    Only around calls of the store and of the file system: any RuntimeError is taken as theirs.
+    Put only calls of the store and of the file system inside: every RuntimeError counts as theirs.
     """
     try:
         yield
@@ -37,20 +37,20 @@ def _meaning(path: Path, error: OSError | RuntimeError) -> str:
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     if number in _FULL:
         return (
-            "the disk is full (or a quota or a limit on the size of files is reached); what was "
-            "committed is kept: make space and run the same again"
+            "the disk is full (or a quota or a limit on the size of files is reached); the "
+            "committed work is kept: make space and run the same again"
         )
     if number in _FORBIDDEN:
         return (
             f"cannot be written or read ({text}); change its permissions, mount it writable, or "
-            "use a copy. Searching needs to read only"
+            "use a copy. A search only needs to read"
         )
     if not path.is_dir():
         return "the folder is gone: deleted or moved while it was in use; open it where it is now"
     if "onflict" in text or "oo many concurrent" in text:
         return (
-            "other processes changed the archive again and again meanwhile; what was committed "
-            "is kept: run the same again"
+            "other processes kept changing the archive; the committed work is kept: run the same "
+            "again"
         )
     if number == errno.ENOENT or "ot found" in text:
         return f"a part of it is gone ({text}); restore it from a copy, or index into a new archive"

@@ -1,31 +1,25 @@
-"""archive.json: what an archive is, written once, checked whenever it is opened."""
+"""archive.json, the manifest: what an archive is. Written once, checked at every opening."""
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rsir.archive.folder.encoder import Encoder
 from rsir.errors import ArchiveError
 from rsir.version import VERSION
 
-if TYPE_CHECKING:
-    from rsir.archive.folder.encoder import Encoder
-
-FORMAT = "rsir-archive/1"
-ABOUT = "archive.json"
-NEW = ABOUT + ".new"
-"""Its name while the archive is made (`rsir.archive.folder.creation`)."""
+MANIFEST = "archive.json"
+NEW_MANIFEST = MANIFEST + ".new"
+"""Its name while the archive is being created (`rsir.archive.folder.creation`)."""
 MODEL = "model"
 ITEMS = "items.lance"
 LAST_INDEX = "last-index.json"
 
-_KINDS = {
+_FORMAT = "rsir-archive/1"
+_REQUIRED = {
     "rsir": str,
     "created": str,
     "metric": str,
@@ -35,13 +29,13 @@ _KINDS = {
 }
 
 
-def about(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
-    """What is written of a new archive.
+def new_manifest(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
+    """The manifest of a new archive, as JSON values.
 
-    store: the uri of its records, if not in its folder; identity: that of the store.
+    store: the URI of its records, or None if they are in its folder. identity: that of the store.
     """
-    said = {
-        "format": FORMAT,
+    manifest = {
+        "format": _FORMAT,
         "rsir": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": encoder.ranking,
@@ -50,48 +44,50 @@ def about(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
         "bands": list(encoder.bands),
         "identity": identity,
     }
-    return said if store is None else {**said, "store": store}
+    return manifest if store is None else {**manifest, "store": store}
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What is written of the archive at `path`; ArchiveError if it is none, or damaged."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the archive at `path`; ArchiveError if there is none or it is damaged."""
+    file = path / MANIFEST
     try:
-        text = (path / ABOUT).read_text("utf-8")
+        text = file.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
-        if (path / NEW).exists():
+        if (path / NEW_MANIFEST).exists():
             raise ArchiveError(
-                f"the creation of the archive {path} was cut off, or another process is at it; "
-                "create it again: what is there is taken up, or waited for"
+                f"the creation of the archive {path} was cut off, or another process is creating "
+                "it now: create it again, which continues or waits"
             ) from error
         raise ArchiveError(
-            f"{path} is not an archive (it has no {ABOUT}); check the path, or index into it first"
+            f"{path} is not an archive (it has no {MANIFEST}); check the path, or index into it "
+            "first"
         ) from error
-    except (OSError, ValueError) as error:  # a name that no file can have, bytes that are no text
+    except (OSError, ValueError) as error:  # an impossible file name, or bytes that are not UTF-8
         reason = getattr(error, "strerror", None) or error
-        raise ArchiveError(f"{path / ABOUT} cannot be read ({reason})") from error
-    damaged = f"{path / ABOUT} is damaged; restore it from a copy, or index into a new archive"
+        raise ArchiveError(f"{file} cannot be read ({reason})") from error
+    damaged = f"{file} is damaged; restore it from a copy, or index into a new archive"
     try:
-        said = json.loads(text)
+        manifest = json.loads(text)
     except ValueError as error:
         raise ArchiveError(f"{damaged} ({error})") from error
-    if not isinstance(said, dict):
+    if not isinstance(manifest, dict):
         raise ArchiveError(damaged)
-    if said.get("format") != FORMAT:
+    if manifest.get("format") != _FORMAT:
         raise ArchiveError(
-            f"{path / ABOUT} has the format {said.get('format')!r}, this rsir reads {FORMAT!r}; "
+            f"{file} has the format {manifest.get('format')!r}, this rsir reads {_FORMAT!r}; "
             "use the rsir that made it, or index into a new archive"
         )
-    for name, kind in _KINDS.items():
-        if not isinstance(said.get(name), kind):
-            raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong kind)")
+    for name, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong type)")
     for name in ("store", "identity"):
-        if not isinstance(said.get(name, ""), str):
-            raise ArchiveError(f"{damaged} ('{name}' is of the wrong kind)")
-    return said
+        if not isinstance(manifest.get(name, ""), str):
+            raise ArchiveError(f"{damaged} ('{name}' is of the wrong type)")
+    return manifest
 
 
 def model_names(folder: Path) -> dict[str, str]:
-    """The method and the backbone that the model's card names, as far as it has them."""
+    """The method and the backbone in the model card of `folder`, if they are there."""
     try:
         card = json.loads((folder / "model.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -99,19 +95,3 @@ def model_names(folder: Path) -> dict[str, str]:
     if not isinstance(card, dict):
         return {}
     return {name: card[name] for name in ("method", "backbone") if isinstance(card.get(name), str)}
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that `path` is either as before or whole, even after a power cut."""
-    # Others, on this machine and on others, may write the same.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
