@@ -29,7 +29,7 @@ from rsir.cost.count import Cost, cost
 from rsir.cost.timing import Duration, K, Measured, measure
 from rsir.methods import METHODS
 from rsir.models.encoder import Encoder
-from rsir.models.model import build
+from rsir.models.model import build_model
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 def _row(method: str, given: argparse.Namespace) -> tuple[Cost, Measured]:
     names = tuple(f"class {i}" for i in range(given.classes))
-    model = build(method, backbone=given.backbone, spec=given.size, classes=names)
+    model = build_model(method, backbone=given.backbone, spec=given.size, classes=names)
     encoder = Encoder(model, device=given.device, batch_size=given.batch)
     measured = measure(encoder, gallery=given.gallery, k=given.k, seconds=given.seconds)
     return cost(model), measured

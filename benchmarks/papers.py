@@ -186,11 +186,11 @@ class Table:
 
 def fitted(encoder: Encoder, gallery: LabelledSet, out: Path) -> Encoder:
     """The encoder with what it learns from a gallery without labels."""
-    from rsir.models.adapt import fit_on
+    from rsir.models.adapt import adapt_to
 
     if (out / "model.json").exists():
         shutil.rmtree(out)
-    return fit_on(encoder, gallery.files, out)[0]
+    return adapt_to(encoder, gallery.files, out)[0]
 
 
 def markdown(config: dict[str, Any], found: list[dict[str, Any]]) -> str:

@@ -88,13 +88,13 @@ def table(name: str) -> str:
 def search_picture(archive: Path, folder: Path) -> Image.Image:
     """One strip a land use: a fresh scene that is not in the archive, and its eight nearest."""
     import rsir
-    from rsir.archive.pictures import cards as gallery
+    from rsir.archive.pictures.cards import contact_sheet
     from rsir.data.synthetic import scenes
 
     fresh = scenes.write_scenes(folder / "fresh", per_class=1, seed=99)
     queries = [path for path in fresh if path.parent.name in SHOWN]
     found = rsir.open(archive).search_many(queries, k=8)
-    strips = [gallery.contact_sheet(q, hits) for q, hits in zip(queries, found, strict=True)]
+    strips = [contact_sheet(q, hits) for q, hits in zip(queries, found, strict=True)]
     sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
     top = 0
     for strip in strips:

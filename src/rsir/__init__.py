@@ -24,9 +24,9 @@ __version__ = VERSION
 
 def load(model: str | Path, *, device: str = "auto") -> Encoder:
     """The encoder of a run folder or of "hf:owner/name". See `rsir.models.encoder.load`."""
-    from rsir.models import encoder as encode
+    from rsir.models.encoder import load as load_encoder
 
-    return encode.load(model, device=device)
+    return load_encoder(model, device=device)
 
 
 def open(archive: str | Path) -> Archive:

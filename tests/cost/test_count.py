@@ -9,8 +9,7 @@ import torch
 
 from rsir import cli
 from rsir.cost.count import Cost, cost, ready
-from rsir.models import model as models
-from rsir.models.model import Model
+from rsir.models.model import Model, build_model
 
 CLASSES = 10
 
@@ -123,7 +122,7 @@ def head(method: str, options: Mapping[str, Any]) -> Work:
 
 def make(method: str, size: int = 224, backbone: str = "resnet50", **options: Any) -> Model:
     names = tuple(f"c{i}" for i in range(CLASSES))
-    return models.build(method, backbone=backbone, spec=size, classes=names, options=options)
+    return build_model(method, backbone=backbone, spec=size, classes=names, options=options)
 
 
 def test_resnet50_is_what_everybody_says() -> None:

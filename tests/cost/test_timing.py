@@ -17,7 +17,7 @@ from rsir.cost.timing import Duration, Measured, measure
 from rsir.data.transforms import InputSpec
 from rsir.errors import UsageError
 from rsir.models.encoder import Encoder
-from rsir.models.model import build
+from rsir.models.model import build_model
 from rsir.ranking import metric_named, pairwise, unpacked
 from rsir.store.base import Neighbour, checked_vectors
 from rsir.types import Encoding
@@ -27,7 +27,7 @@ DURATIONS = ("ms_per_image", "ms_per_image_batched", "ms_per_query", "ms_per_sea
 
 def make(method: str, classes: int = 30, spec: InputSpec | int = 32, **options: Any) -> Encoder:
     names = tuple(f"c{i}" for i in range(classes))
-    model = build(method, backbone="resnet10t", spec=spec, classes=names, options=options)
+    model = build_model(method, backbone="resnet10t", spec=spec, classes=names, options=options)
     return Encoder(model, device="cpu", batch_size=3)
 
 

@@ -18,8 +18,8 @@ from rsir.errors import DataError, UsageError
 from rsir.evaluation.evaluate import evaluate
 from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
 from rsir.evaluation.statistics import bootstrap_intervals
-from rsir.models import model as models
 from rsir.models.encoder import Encoder, load
+from rsir.models.model import build_model
 
 
 def loop_rankings(embeddings: np.ndarray, targets: np.ndarray) -> list[tuple[list[int], float]]:
@@ -48,7 +48,7 @@ def labelled(images: LabelledSet) -> LabelledSet:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     torch.manual_seed(0)
     spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-    made = models.build(
+    made = build_model(
         "pooled", backbone="resnet10t", spec=spec, classes=("a",), options={"pooling": "spoc"}
     )
     return load(made.save(tmp_path_factory.mktemp("model")), device="cpu", batch_size=16)
@@ -219,7 +219,7 @@ def hashing(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     options = {"bits": 12, "attention": "none"}
     classes = tuple("abc")
-    made = models.build("dah", backbone="resnet10t", spec=spec, classes=classes, options=options)
+    made = build_model("dah", backbone="resnet10t", spec=spec, classes=classes, options=options)
     return load(made.save(tmp_path_factory.mktemp("hashing")), device="cpu", batch_size=16)
 
 
@@ -256,7 +256,7 @@ def test_a_ranking_that_does_not_fit_is_refused_before_anything_is_encoded(
 ) -> None:
     images, done = folder.load(coloured_classes), []
     spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-    made = models.build("mlrsir-net", backbone="resnet10t", spec=spec, classes=tuple("abc"))
+    made = build_model("mlrsir-net", backbone="resnet10t", spec=spec, classes=tuple("abc"))
     unsure = load(made.save(tmp_path), device="cpu")
     for model, metric, message in (
         (unsure, "adaptive-hamming", "'adaptive-hamming' needs class probabilities"),

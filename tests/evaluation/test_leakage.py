@@ -9,8 +9,8 @@ import torch
 from rsir.data import folder, splits
 from rsir.evaluation.leakage import check
 from rsir.models.encoder import Encoder, load
-from rsir.training import train as training
 from rsir.training.settings import TrainingSettings
+from rsir.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, coloured_classes: Path) -> Pat
     out = tmp_path_factory.mktemp("leakage") / "run"
     images = folder.load(coloured_classes)
     split = splits.make(images, train=0.5, val=0.25, seed=3)
-    training.train(
+    train(
         "pooled",
         split,
         images.root,

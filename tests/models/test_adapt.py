@@ -15,20 +15,18 @@ from rsir.archive.archive import Archive
 from rsir.data import folder, splits
 from rsir.data.transforms import InputSpec
 from rsir.errors import ArchiveError, DataError, UsageError
-from rsir.models import model as models
-from rsir.models.adapt import adapt, fit_on
+from rsir.models.adapt import adapt, adapt_to
 from rsir.models.encoder import Encoder
+from rsir.models.model import Model, build_model
 from rsir.training.settings import TrainingSettings
 from rsir.training.train import train
 
 SPEC = InputSpec(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
-def make(method: str = "jsrt", **options: Any) -> models.Model:
+def make(method: str = "jsrt", **options: Any) -> Model:
     options = {"fc1": 24, "pca_length": 6, **options} if method == "jsrt" else options
-    return models.build(
-        method, backbone="resnet10t", spec=SPEC, classes=("a", "b"), options=options
-    )
+    return build_model(method, backbone="resnet10t", spec=SPEC, classes=("a", "b"), options=options)
 
 
 def gallery(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -62,7 +60,7 @@ def archive(run: Path, coloured_classes: Path, tmp_path_factory: pytest.TempPath
 
 
 def oracle(features: np.ndarray, images: np.ndarray, length: int) -> np.ndarray:
-    """`images` projected on the components of `features`, by NumPy's SVD."""
+    """`images` projected onto the principal components of `features`, by NumPy's SVD."""
     centred = features - features.mean(axis=0)
     components = np.linalg.svd(centred, full_matrices=False)[2][:length]
     for row in components:
@@ -71,7 +69,7 @@ def oracle(features: np.ndarray, images: np.ndarray, length: int) -> np.ndarray:
 
 
 def features_of(encoder: Encoder, images: list[np.ndarray]) -> np.ndarray:
-    """FC1's output, image by image."""
+    """(N, F) outputs of FC1, computed image by image."""
     rows = []
     with torch.no_grad():
         for image in images:
@@ -81,38 +79,38 @@ def features_of(encoder: Encoder, images: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_fitted_embedding_is_the_projection(tmp_path: Path, batch_size: int) -> None:
+def test_the_adapted_embedding_is_the_projection(tmp_path: Path, batch_size: int) -> None:
     images, others = gallery(30), gallery(4, seed=1)
     encoder = Encoder(make(), device="cpu", batch_size=batch_size)
     assert encoder.dimension == 24
     expected = oracle(features_of(encoder, images), features_of(encoder, others), length=6)
-    fitted, adapted = fit_on(encoder, images, tmp_path / "fitted")
+    fresh, adapted = adapt_to(encoder, images, tmp_path / "adapted")
     assert (adapted.images, adapted.skipped) == (30, ())
-    assert fitted.dimension == 6
-    embedding = fitted.encode(others).embedding
+    assert fresh.dimension == 6
+    embedding = fresh.encode(others).embedding
     np.testing.assert_allclose(embedding, expected, atol=1e-5 * float(np.abs(expected).max() + 1))
-    again = rsir.load(tmp_path / "fitted", device="cpu")
+    again = rsir.load(tmp_path / "adapted", device="cpu")
     np.testing.assert_allclose(again.encode(others).embedding, embedding, atol=1e-6)
     assert again.dimension == again.card["dimension"] == 6
-    assert again.model.training["fitted_on"]["images"] == 30
-    assert encoder.dimension == 24  # the given one is as it was
+    assert again.model.training["adapted_to"]["images"] == 30
+    assert encoder.dimension == 24  # the original is unchanged
 
 
-def test_a_trained_model_is_whole(run: Path, coloured_classes: Path) -> None:
+def test_training_adapts_the_model(run: Path, coloured_classes: Path) -> None:
     card = json.loads((run / "model.json").read_text())
     assert card["dimension"] == 6
-    assert card["training"]["fitted_on"]["images"] == card["training"]["train_images"]
+    assert card["training"]["adapted_to"]["images"] == card["training"]["train_images"]
     encoder = rsir.load(run, device="cpu")
     split = splits.read(run / "split.csv")
     files = split.labelled(coloured_classes, "train").files
     embedding = encoder.encode(files).embedding
-    # Fitted to these very images: centred, and without correlation.
+    # The PCA was fitted to these images: centred and uncorrelated.
     np.testing.assert_allclose(embedding.mean(axis=0), 0, atol=1e-3)
     covariance = np.cov(embedding.T.astype(np.float64))
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-3)
 
 
-def test_an_untrained_model_is_whole_too(coloured_classes: Path, tmp_path: Path) -> None:
+def test_zero_epochs_adapt_the_model_too(coloured_classes: Path, tmp_path: Path) -> None:
     split = splits.make(folder.load(coloured_classes), train=0.7, val=0.0, seed=0)
     out = train(
         "jsrt",
@@ -127,32 +125,32 @@ def test_an_untrained_model_is_whole_too(coloured_classes: Path, tmp_path: Path)
     assert rsir.load(out, device="cpu").dimension == 128
 
 
-def test_fitting_makes_another_model(run: Path, archive: Path, tmp_path: Path) -> None:
+def test_adapting_gives_another_fingerprint(run: Path, archive: Path, tmp_path: Path) -> None:
     trained = rsir.load(run, device="cpu")
-    fitted, _ = fit_on(trained, gallery(20), tmp_path / "fitted")
-    assert fitted.fingerprint != trained.fingerprint
+    adapted, _ = adapt_to(trained, gallery(20), tmp_path / "adapted")
+    assert adapted.fingerprint != trained.fingerprint
     assert rsir.load(run, device="cpu").fingerprint == trained.fingerprint
     with pytest.raises(ArchiveError, match="model"):
-        Archive.open(archive, fitted)
-    # What it was trained on stays known.
-    assert (tmp_path / "fitted" / "split.csv").read_bytes() == (run / "split.csv").read_bytes()
+        Archive.open(archive, adapted)
+    # The training split is copied along.
+    assert (tmp_path / "adapted" / "split.csv").read_bytes() == (run / "split.csv").read_bytes()
 
 
-def test_a_fit_replaces_the_one_before(run: Path, tmp_path: Path) -> None:
-    once, _ = fit_on(rsir.load(run, device="cpu"), gallery(20), tmp_path / "once")
-    other, _ = fit_on(once, gallery(15, seed=2), tmp_path / "other")
-    again, _ = fit_on(other, gallery(20), tmp_path / "again")
+def test_adapting_again_replaces_the_earlier_pca(run: Path, tmp_path: Path) -> None:
+    once, _ = adapt_to(rsir.load(run, device="cpu"), gallery(20), tmp_path / "once")
+    other, _ = adapt_to(once, gallery(15, seed=2), tmp_path / "other")
+    again, _ = adapt_to(other, gallery(20), tmp_path / "again")
     first, second, third = (e.encode(gallery(4)).embedding for e in (once, other, again))
     assert not np.allclose(first, second, atol=1e-3)
     np.testing.assert_allclose(first, third, atol=1e-4)
 
 
-def test_an_archive_is_searched_with_a_fitted_model(
+def test_an_archive_is_searched_with_an_adapted_model(
     run: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     files = sorted((coloured_classes / "sand").iterdir())
-    fitted, _ = fit_on(rsir.load(run, device="cpu"), files, tmp_path / "fitted")
-    opened = Archive.create(tmp_path / "archive", fitted)
+    adapted, _ = adapt_to(rsir.load(run, device="cpu"), files, tmp_path / "adapted")
+    opened = Archive.create(tmp_path / "archive", adapted)
     assert opened.add(files).added == len(files)
     hits = rsir.open(tmp_path / "archive").search(files[3], k=5)
     assert Path(hits[0].source) == files[3].resolve()
@@ -161,7 +159,7 @@ def test_an_archive_is_searched_with_a_fitted_model(
     assert opened.dimension == 6
 
 
-def test_unreadable_images_are_listed_not_fatal(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_listed(tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     four_bands = np.zeros((4, 8, 8), np.uint8)
@@ -178,25 +176,25 @@ def test_unreadable_images_are_listed_not_fatal(tmp_path: Path) -> None:
     assert adapted.to_dict()["skipped"] == 2
 
 
-def test_what_cannot_be_fitted_is_refused(tmp_path: Path) -> None:
+def test_impossible_adaptations_are_refused(tmp_path: Path) -> None:
     encoder = Encoder(make(), device="cpu")
     with pytest.raises(DataError, match="none of the 0 images"):
-        fit_on(encoder, [], tmp_path / "out")
+        adapt_to(encoder, [], tmp_path / "out")
     with pytest.raises(DataError, match=r"none of the 1 images can be read.*nowhere\.png"):
-        fit_on(encoder, [tmp_path / "nowhere.png"], tmp_path / "out")
+        adapt_to(encoder, [tmp_path / "nowhere.png"], tmp_path / "out")
     with pytest.raises(DataError, match="do not differ"):
-        fit_on(encoder, gallery(1), tmp_path / "out")
+        adapt_to(encoder, gallery(1), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     for model in (make("pooled"), make(features="fc")):
         with pytest.raises(UsageError, match=f"{model.method} .* learns nothing from a gallery"):
-            fit_on(Encoder(model, device="cpu"), gallery(3), tmp_path / "out")
+            adapt_to(Encoder(model, device="cpu"), gallery(3), tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
-        fit_on(encoder, gallery(3), tmp_path / "full")
+        adapt_to(encoder, gallery(3), tmp_path / "full")
 
 
-def test_the_order_of_the_gallery_changes_nothing_that_counts() -> None:
+def test_the_order_of_the_gallery_does_not_matter() -> None:
     images = gallery(12)
     one, other = (Encoder(make(), device="cpu") for _ in range(2))
     other.module.load_state_dict(one.module.state_dict())
@@ -216,7 +214,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
     return leaving.value.code or 0, *capsys.readouterr()
 
 
-def test_the_shell_fits(
+def test_rsir_adapt(
     run: Path,
     coloured_classes: Path,
     tmp_path: Path,
@@ -224,20 +222,20 @@ def test_the_shell_fits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    words = ("fit", run, coloured_classes, tmp_path, "--out", tmp_path / "fitted")
+    words = ("adapt", run, coloured_classes, tmp_path, "--out", tmp_path / "adapted")
     status, out, err = shell(capsys, monkeypatch, *words)
     assert status == 0
-    assert out.startswith("fitted to 48 images, 1 skipped (pca length 6, variance kept ")
-    assert out.strip().endswith(f"the model is in {tmp_path / 'fitted'}")
+    assert out.startswith("adapted to 48 images, 1 skipped (pca length 6, variance kept ")
+    assert out.strip().endswith(f"the model is in {tmp_path / 'adapted'}")
     assert f"skipped {tmp_path / 'bad.png'}: " in err
-    assert rsir.load(tmp_path / "fitted", device="cpu").dimension == 6
+    assert rsir.load(tmp_path / "adapted", device="cpu").dimension == 6
 
     status, _, err = shell(capsys, monkeypatch, *words)
     assert status == 2
     assert "is not empty" in err
     plain = make("pooled").save(tmp_path / "plain")
     status, _, err = shell(
-        capsys, monkeypatch, "fit", plain, coloured_classes, "--out", tmp_path / "no"
+        capsys, monkeypatch, "adapt", plain, coloured_classes, "--out", tmp_path / "no"
     )
     assert status == 2
     assert "a pooled model" in err

@@ -16,7 +16,7 @@ from rsir.methods import METHODS
 from rsir.methods.jsrt import JSRT
 from rsir.models.encoder import Encoder
 from rsir.models.explain import explain, grad_cam, seen_through
-from rsir.models.model import build
+from rsir.models.model import build_model
 from rsir.nn.warp import IDENTITY, spatial_transform
 
 SIZE = 64
@@ -30,7 +30,7 @@ def make(
     weights: Path | None = None,
     **o: Any,
 ) -> Encoder:
-    model = build(
+    model = build_model(
         method,
         backbone=backbone,
         spec=size,

@@ -14,15 +14,14 @@ import rsir
 from rsir.data.transforms import InputSpec
 from rsir.errors import DataError, ModelError, UsageError
 from rsir.methods import METHODS
-from rsir.models import model as models
-from rsir.models.model import Model
+from rsir.models.model import WEIGHTS, Model, build_model, file_sha256, load_model, resolve
 
 SPEC = InputSpec(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), resize="crop")
 
 
 def make(seed: int = 0, method: str = "dual-attention") -> Model:
     torch.manual_seed(seed)
-    return models.build(
+    return build_model(
         method,
         backbone="resnet10t",
         spec=SPEC,
@@ -38,7 +37,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_saved_model_comes_back_the_same(saved: Path) -> None:
-    loaded, original = models.load(saved), make()
+    loaded, original = load_model(saved), make()
     assert loaded.spec == SPEC
     assert loaded.classes == ("lake", "wood")
     assert loaded.options == original.options
@@ -53,8 +52,8 @@ def test_a_saved_model_comes_back_the_same(saved: Path) -> None:
 def test_a_model_can_start_from_another_models_backbone(
     method: str, saved: Path, tmp_path: Path
 ) -> None:
-    started = models.build(
-        method, backbone="resnet10t", spec=32, classes=("a",), weights=saved / models.WEIGHTS
+    started = build_model(
+        method, backbone="resnet10t", spec=32, classes=("a",), weights=saved / WEIGHTS
     )
     assert (started.spec.mean, started.spec.std) == (SPEC.mean, SPEC.std)
     expected = make().module.backbone.state_dict()
@@ -65,11 +64,11 @@ def test_a_model_can_start_from_another_models_backbone(
 
 def test_of_a_replicated_stage_the_first_copy_is_taken(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    eara = models.build("eara", backbone="resnet10t", spec=SPEC, classes=("a",))
+    eara = build_model("eara", backbone="resnet10t", spec=SPEC, classes=("a",))
     for parameter in eara.module.backbone.parameters():
         parameter.data.add_(torch.randn_like(parameter))
-    file = eara.save(tmp_path) / models.WEIGHTS
-    started = models.build("pooled", backbone="resnet10t", spec=32, classes=("a",), weights=file)
+    file = eara.save(tmp_path) / WEIGHTS
+    started = build_model("pooled", backbone="resnet10t", spec=32, classes=("a",), weights=file)
     images = torch.randn(2, 3, 32, 32)
     _, (first, second) = eara.module.backbone.eval()(images)
     found = started.module.backbone.eval()(images)
@@ -81,12 +80,12 @@ def test_of_a_replicated_stage_the_first_copy_is_taken(tmp_path: Path) -> None:
 def test_every_method_comes_back_the_same(method: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classes = tuple("abc")
-    original = models.build(method, backbone="resnet10t", spec=SPEC, classes=classes)
+    original = build_model(method, backbone="resnet10t", spec=SPEC, classes=classes)
     images = torch.randn(4, 3, 32, 32)
     original.module.train()
     original.module(images)  # moves the statistics of batch norms
     original.save(tmp_path)
-    loaded = models.load(tmp_path).module(images)
+    loaded = load_model(tmp_path).module(images)
     for one, other in zip(loaded, original.module.eval()(images), strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.equal(one, other)
@@ -150,20 +149,20 @@ def test_a_card_that_is_not_ours_is_refused(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        models.load(damage(make().save(tmp_path), **changes))
+        load_model(damage(make().save(tmp_path), **changes))
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model folder"):
-        models.load(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"no rsir model: it has no model\.json"):
-        models.load(tmp_path)
+        load_model(tmp_path)
     (tmp_path / "model.json").write_bytes(b"\xff\x00")
     with pytest.raises(ModelError, match="not readable as JSON"):
-        models.load(tmp_path)
+        load_model(tmp_path)
     (tmp_path / "model.json").write_text("[1]")
     with pytest.raises(ModelError, match="not the card"):
-        models.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_damaged_or_missing_weights_are_refused(tmp_path: Path) -> None:
@@ -172,15 +171,15 @@ def test_damaged_or_missing_weights_are_refused(tmp_path: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelError, match="damaged or was replaced"):
-        models.load(folder)
+        load_model(folder)
     weights.unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
-        models.load(folder)
+        load_model(folder)
 
 
 def test_unknown_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no option margins; it has: attention, pooling.*margin"):
-        models.build(
+        build_model(
             "dual-attention", backbone="resnet10t", spec=32, classes=(), options={"margins": 1}
         )
 
@@ -202,18 +201,18 @@ def test_options_that_cannot_be_are_refused(
     method: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        models.build(method, backbone="resnet10t", spec=32, classes=("a",), options=options)
+        build_model(method, backbone="resnet10t", spec=32, classes=("a",), options=options)
 
 
 def test_a_whole_number_will_do_for_a_float() -> None:
-    made = models.build(
+    made = build_model(
         "dah", backbone="resnet10t", spec=32, classes=("a",), options={"alpha": 1, "bits": 8}
     )
     assert made.options["alpha"] == 1
 
 
 def test_band_statistics_come_from_the_weights() -> None:
-    model = models.build("pooled", backbone="mobilenetv2_100", spec=32, classes=("a",))
+    model = build_model("pooled", backbone="mobilenetv2_100", spec=32, classes=("a",))
     assert model.spec.mean == (0.485, 0.456, 0.406)  # timm's, ImageNet's
 
 
@@ -267,7 +266,7 @@ def hub(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
 
 def test_a_model_on_the_hub_loads_by_name(hub: str, saved: Path) -> None:
-    folder = models.resolve("hf:owner/name")
+    folder = resolve("hf:owner/name")
     assert (folder / "model.json").read_bytes() == (saved / "model.json").read_bytes()
     fingerprint = json.loads((saved / "model.json").read_text())["fingerprint"]
     assert rsir.load("hf:owner/name", device="cpu").fingerprint == fingerprint
@@ -275,12 +274,12 @@ def test_a_model_on_the_hub_loads_by_name(hub: str, saved: Path) -> None:
 
 def test_a_hub_model_that_is_not_there_is_an_error(hub: str) -> None:
     with pytest.raises(ModelError, match="could not be fetched"):
-        models.resolve("hf:owner/other")
+        resolve("hf:owner/other")
     with pytest.raises(UsageError, match="hf:owner/name"):
-        models.resolve("hf:a/b/c/d")
+        resolve("hf:a/b/c/d")
 
 
 def test_the_same_model_is_always_the_same_file(tmp_path: Path) -> None:
     model = make()
-    files = [model.save(tmp_path / str(n)) / models.WEIGHTS for n in range(8)]
-    assert len({models.file_sha256(file) for file in files}) == 1
+    files = [model.save(tmp_path / str(n)) / WEIGHTS for n in range(8)]
+    assert len({file_sha256(file) for file in files}) == 1

@@ -17,7 +17,7 @@ from rsir.data import folder, splits
 from rsir.data.synthetic import scenes
 from rsir.errors import DataError, UsageError
 from rsir.evaluation.evaluate import evaluate
-from rsir.models.adapt import fit_on
+from rsir.models.adapt import adapt_to
 from rsir.reproduce import provenance, runs
 from rsir.reproduce.conditions import Conditions
 from rsir.reproduce.runs import few, reproduce
@@ -458,17 +458,17 @@ def test_out_must_be_a_folder(table: PaperTable, root: Path, tmp_path: Path) -> 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_unseen_is_fitted_and_searched_whole(root: Path, tmp_path: Path) -> None:
+def test_unseen_is_adapted_and_searched_whole(root: Path, tmp_path: Path) -> None:
     comparison = reproduce(parse("unseen", UNSEEN), root, tmp_path, quick=True)
     model = run_folder(tmp_path, "quick-jsrt-ucm-seed0-")
     split = splits.read(model / "split.csv")
     assert {row.part for row in split.rows} == {"train"}
     aid = few(folder.load(root / "AID"))
-    fitted, _ = fit_on(rsir.load(model), aid.files, tmp_path / "fitted")
-    expected = 100 * evaluate(fitted, aid).metrics["map_at_10_found"]
+    adapted, _ = adapt_to(rsir.load(model), aid.files, tmp_path / "adapted")
+    expected = 100 * evaluate(adapted, aid).metrics["map_at_10_found"]
     assert comparison.cells[0].ours == pytest.approx((expected,))
-    unfitted = 100 * evaluate(rsir.load(model), aid).metrics["map_at_10_found"]
-    assert comparison.cells[0].ours != pytest.approx((unfitted,))
+    unadapted = 100 * evaluate(rsir.load(model), aid).metrics["map_at_10_found"]
+    assert comparison.cells[0].ours != pytest.approx((unadapted,))
     assert "Searched unseen, aid" in dict(comparison.conditions)
 
 

@@ -22,8 +22,8 @@ from rsir.archive import Archive
 from rsir.cli import app as shell
 from rsir.cli.serve import _key
 from rsir.errors import RsirError, UsageError
-from rsir.models import model as models
 from rsir.models.encoder import load
+from rsir.models.model import build_model
 from rsir.web.service.service import opened
 
 KEY = "the-owner-has-this-key"
@@ -42,7 +42,7 @@ def images(data_root: Path) -> list[Path]:
 def archive(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a small net as it is before training: enough to find an image itself."""
     folder = tmp_path_factory.mktemp("serve")
-    model = models.build("pooled", backbone="resnet10t", spec=32, classes=("a", "b"))
+    model = build_model("pooled", backbone="resnet10t", spec=32, classes=("a", "b"))
     made = Archive.create(folder / "archive", load(model.save(folder / "model")))
     assert made.add(images).added == 12
     return folder / "archive"

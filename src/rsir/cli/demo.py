@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsir.archive import Archive
-from rsir.archive.pictures import cards as gallery
+from rsir.archive.pictures.cards import Section, page
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import readable
@@ -17,8 +17,8 @@ from rsir.evaluation import evaluate
 from rsir.models.encoder import load
 from rsir.scenes.tiling import Tiling
 from rsir.sources.folders import find_images
-from rsir.training import train as training
 from rsir.training.settings import TrainingSettings
+from rsir.training.train import train
 
 METHOD = "dual-attention"
 BACKBONE = "resnet10t"
@@ -71,7 +71,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
     training_images = len(split.part("train"))
     epochs = max(2, min(SETTINGS.epochs, VIEWS // training_images))
     say(f"training {METHOD} on {training_images} images, from random weights")
-    model = training.train(
+    model = train(
         METHOD,
         split,
         labelled.root,
@@ -155,6 +155,6 @@ def _page(archive: Archive, queries: list[Path], data: Path | None) -> str:
     sections = []
     for query, hits in zip(queries, archive.search_many(queries, k=HITS + 1), strict=True):
         others = [hit for hit in hits if Path(hit.source) != query.absolute()][:HITS]
-        sections.append(gallery.Section(others, query, hits.seconds, hits.searched))
+        sections.append(Section(others, query, hits.seconds, hits.searched))
     what = "generated scenes (synthetic)" if data is None else data.name
-    return gallery.page(*sections, title=f"rsir demo: {what}")
+    return page(*sections, title=f"rsir demo: {what}")

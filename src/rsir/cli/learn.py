@@ -1,4 +1,4 @@
-"""The verbs that make models: methods, train, fit, cost."""
+"""The verbs that make models: methods, train, adapt, cost."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def train(
 
     from rsir.data import splits
     from rsir.methods import method_type
-    from rsir.training import settings as trainer
-    from rsir.training import train as training
+    from rsir.training.settings import configure
+    from rsir.training.train import train as run
 
     kind = method_type(method)
     chosen = parse_assignments(set_ or [])
@@ -96,7 +96,7 @@ def train(
         if "bits" not in {field.name for field in dataclasses.fields(kind.options_type)}:
             raise UsageError(f"--bits is for methods that learn hash codes; {method} does not")
         chosen |= {"bits": bits}
-    options, settings = trainer.configure(kind, chosen)
+    options, settings = configure(kind, chosen)
     if split is None:
         images = readable_only(labelled_set(data, labels))
         share = 0.8 if train_share is None else train_share
@@ -110,7 +110,7 @@ def train(
         kept = readable_only(images)
         parts = parts.without(set(images.paths) - set(kept.paths))
         root = images.root
-    training.train(
+    run(
         method,
         parts,
         root,
@@ -126,27 +126,27 @@ def train(
 
 
 @app.command()
-def fit(
+def adapt(
     model: Annotated[str, typer.Argument(help="A run folder, or hf:owner/name.")],
     paths: Annotated[list[Path], typer.Argument(help="The gallery: images and folders of images.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the fitted model.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the adapted model.")],
     device: Device = "auto",
 ) -> None:
-    """Fit what a model learns from a gallery without labels: the PCA of jsrt.
+    """Adapt a model to a gallery, without labels: fit the PCA of jsrt.
 
-    Training fits it to the training images; this makes a model for another gallery.
+    Training adapts a model to the training images; this command saves one for another gallery.
     """
-    from rsir.models.adapt import fit_on
+    from rsir.models.adapt import adapt_to
     from rsir.models.encoder import load
     from rsir.sources.folders import find_images
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:
-        _, adapted = fit_on(load(model, device=device), files, out, on_progress=tick)
+        _, adapted = adapt_to(load(model, device=device), files, out, on_progress=tick)
     for path, reason in adapted.skipped:
         say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
     typer.echo(
-        f"fitted to {adapted.images} images, {len(adapted.skipped)} skipped ("
+        f"adapted to {adapted.images} images, {len(adapted.skipped)} skipped ("
         + ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in adapted.learnt.items())
         + f"); the model is in {out}"
     )
@@ -183,11 +183,11 @@ def cost(
 
     from rsir.cost.count import cost as count
     from rsir.models.encoder import Encoder
-    from rsir.models.model import build
+    from rsir.models.model import build_model
 
     names = tuple(f"class {i}" for i in range(classes))
     options = parse_assignments(set_ or [])
-    built = build(method, backbone=backbone, spec=size, classes=names, options=options)
+    built = build_model(method, backbone=backbone, spec=size, classes=names, options=options)
     found = count(built)
     timed = None
     if measure:

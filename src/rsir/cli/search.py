@@ -343,7 +343,7 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 
 def _page(archive: Archive, hits: Hits) -> str:
     """A page of the hits, with a picture of the query if it is one."""
-    from rsir.archive.pictures import cards as gallery
+    from rsir.archive.pictures.cards import Section, page, visible
     from rsir.archive.search.query_vectors import (
         ByFile,
         ById,
@@ -359,15 +359,15 @@ def _page(archive: Archive, hits: Hits) -> str:
     if isinstance(query, Path):
         seen, name = query, query.name
     elif isinstance(query, ByFile):
-        seen = gallery.visible(image_pixels(query, archive.bands), archive.bands)
+        seen = visible(image_pixels(query, archive.bands), archive.bands)
         name = Path(query.path).name
     elif isinstance(query, ById):
         (seen,), name = archive.get([query.id]), str(query)
     elif isinstance(query, ByWindow):
-        seen, name = gallery.visible(window_pixels(archive, query), archive.bands), str(query)
+        seen, name = visible(window_pixels(archive, query), archive.bands), str(query)
     elif query is not None:
         name = "a vector"
-    section = gallery.Section(
+    section = Section(
         hits, seen, took=hits.seconds, searched=hits.searched, name=None if seen is None else name
     )
-    return gallery.page(section, title=f"Images like {name}")
+    return page(section, title=f"Images like {name}")

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -20,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.atomic import replacing
 from rsir.data import folder
 from rsir.data.folder import SHOWN, LabelledSet, some
 from rsir.errors import DataError, LeakageError, UsageError
@@ -176,23 +176,16 @@ class Split:
         """
         self.check()
         path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("w", encoding="utf-8", newline="") as file:
-                    plain = csv.writer(file, lineterminator="\n")
-                    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-                    plain.writerow(HEADER)
-                    for row in self.rows:
-                        cells = (row.path, row.part, row.sha256, "|".join(row.labels))
-                        # Before Python 3.13 a bare carriage return is not quoted by itself.
-                        (quoted if "\r" in "".join(cells) else plain).writerow(cells)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+                plain = csv.writer(file, lineterminator="\n")
+                quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+                plain.writerow(HEADER)
+                for row in self.rows:
+                    cells = (row.path, row.part, row.sha256, "|".join(row.labels))
+                    # Before Python 3.13 a bare carriage return is not quoted by itself.
+                    (quoted if "\r" in "".join(cells) else plain).writerow(cells)
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 

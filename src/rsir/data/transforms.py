@@ -53,10 +53,14 @@ class InputSpec:
         return prepared
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """(B, bands, H, W) uint8 → float32, scaled to [0, 1], then (x - mean) / std per band."""
+        """(B, bands, H, W) uint8 → float32, scaled to [0, 1], then (x - mean) / std per band.
+
+        The memory format is channels_last, which convolutions run fastest in.
+        """
         mean = torch.tensor(self.mean, device=batch.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, -1, 1, 1)
-        return (batch.float() / 255 - mean) / std
+        normalised = (batch.float() / 255 - mean) / std
+        return normalised.contiguous(memory_format=torch.channels_last)
 
     def checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`pixels`, if they are (bands, H, W) uint8 with H, W ≥ 1; else DataError."""

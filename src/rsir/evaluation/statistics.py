@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
 
 Values = NDArray[np.float64]
@@ -253,20 +253,13 @@ def write_per_query(
     """
     table = PerQuery(tuple(paths), tuple(classes), values)
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     columns = [np.asarray(column, np.float64).tolist() for column in values.values()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with draft.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-                writer.writerow((*KEYS, *values))
-                writer.writerows(zip(table.paths, table.classes, *columns, strict=True))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            writer.writerow((*KEYS, *values))
+            writer.writerows(zip(table.paths, table.classes, *columns, strict=True))
     except UnicodeEncodeError as error:
         raise DataError(
             f"{path}: cannot hold a name that is not UTF-8: {error.object!r}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from rsir.errors import UsageError
+from rsir.methods.options import Options
 from rsir.nn.backbone import Backbone
 
 
@@ -21,20 +20,6 @@ class Output(NamedTuple):
 
     embedding: Tensor
     logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a method, each with the paper's name; every field has a default.
-
-    Every default is a bool, int, float or str, so that an option can be written in the shell
-    and in `model.json`. Values that cannot be are refused in `__post_init__`, with `require`.
-    """
-
-    def require(self, name: str, holds: bool, rule: str) -> None:
-        """UsageError "option `name` must be `rule`, not its value", unless `holds`."""
-        if not holds:
-            raise UsageError(f"option {name} must be {rule}, not {getattr(self, name)!r}")
 
 
 class GalleryLearner(Protocol):

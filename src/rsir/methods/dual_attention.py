@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsir.losses.contrastive import contrastive
-from rsir.methods.base import Method, Options, Output
+from rsir.methods.base import Method, Output
+from rsir.methods.options import Options
 from rsir.nn.attention import ChannelSelfAttention, SpatialSelfAttention
 from rsir.nn.backbone import Backbone
 from rsir.nn.pooling import POOLINGS, pooling

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsir.losses.metric_learning import LOSSES, MetricLearningLoss
-from rsir.methods.base import Method, Options, Output
+from rsir.methods.base import Method, Output
+from rsir.methods.options import Options
 from rsir.nn.backbone import Backbone
 from rsir.nn.pooling import MAC, GeM, SPoC
 from rsir.nn.residual_attention import ACTIVATIONS, ResidualAttention

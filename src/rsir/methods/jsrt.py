@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsir.errors import UsageError
-from rsir.methods.base import GalleryLearner, Method, Options, Output
+from rsir.methods.base import GalleryLearner, Method, Output
+from rsir.methods.options import Options
 from rsir.nn.backbone import Backbone
 from rsir.nn.pca import PCA
 from rsir.nn.pooling import SPoC
@@ -78,7 +79,7 @@ class JSRT(Method):
     Trained as a classifier. The paper gives no activation between FC1 and FC2, so there is none.
 
     The PCA is fitted after training, without labels: to the training images at first, to the
-    gallery that is searched with `rsir fit` (`rsir.models.adapt`), as the paper does. Until it is
+    gallery that is searched with `rsir adapt` (`rsir.models.adapt`), as the paper does. Until it is
     fitted, in training, the embedding is FC1's whole output.
     """
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from rsir.losses.hashing import pairwise_likelihood, quantisation
 from rsir.losses.pairs import jaccard, similar
-from rsir.methods.base import Method, Options, Output
+from rsir.methods.base import Method, Output
+from rsir.methods.options import Options
 from rsir.nn.attention import CBAM
 from rsir.nn.backbone import Backbone
 from rsir.nn.hashing import HashLayer

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rsir.losses.contrastive import contrastive
-from rsir.methods.base import Method, Options, Output
+from rsir.methods.base import Method, Output
+from rsir.methods.options import Options
 from rsir.nn.backbone import Backbone
 from rsir.nn.pooling import POOLINGS, pooling
 

@@ -1,7 +1,7 @@
-"""What a method learns from a gallery, without labels: the PCA of paper D, say.
+"""Adapt a model to a gallery without labels: fit the PCA of paper D, for example.
 
-Training ends with it, on the training images, so that every trained model is whole; `fit_on` does
-it again on the gallery that is to be searched.
+Training ends with this step, on the training images, so that every trained model is complete;
+`adapt_to` repeats it on the gallery that is to be searched.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from torch import Tensor
 
 from rsir.data.loading import read_ahead
 from rsir.errors import DataError, UsageError
-from rsir.models import encoder as encode
-from rsir.models.encoder import Encoder, Image
+from rsir.models.encoder import Encoder, Image, load
 
 SPLIT = "split.csv"
-"""In a run's folder: what the model was trained on, and so must not be measured on."""
+"""In a run's folder: the images the model was trained on, which must not be evaluated on."""
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """What was learnt from a gallery.
+    """The result of adapting a model to a gallery.
 
-    images: how many it was learnt from. skipped: (path, reason) of those that could not be read.
-    learnt: what the method says of it (`Method.adapt`).
+    images: number of images used. skipped: (path, reason) of each unreadable image.
+    learnt: what the method reports (`GalleryLearner.adapt`).
     """
 
     images: int
@@ -39,7 +38,7 @@ class Adapted:
     learnt: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain JSON values that a model keeps of it."""
+        """The JSON values that are stored in `model.json`."""
         return {"images": self.images, "skipped": len(self.skipped), **self.learnt}
 
 
@@ -49,36 +48,35 @@ def adapt(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Adapted:
-    """Fit the encoder's method to a gallery, in place: its embeddings are others afterwards.
+    """Adapt the encoder's method to a gallery, in place; its embeddings change.
 
-    images: files, or (bands, H, W) uint8. An unreadable one is skipped and listed. All features
-    are held in memory, 4·F bytes an image; of a very large gallery give a sample.
-    on_progress: called with (images done, images in all).
+    images: files, or (bands, H, W) uint8 arrays. An unreadable image is skipped and listed. All
+    features are held in memory, 4·F bytes per image; sample a very large gallery first.
+    on_progress: called with (images done, images in total).
 
-    Raises UsageError for a method with nothing to fit, DataError if no image can be read, or if
-    they are too few or too much alike.
+    Raises UsageError for a method that learns nothing from a gallery; DataError if no image can be
+    read, or if the images are too few or too similar.
     """
     module, spec = encoder.module, encoder.model.spec
     learner = module.learner()
     if learner is None:
         raise UsageError(
             f"a {encoder.model.method} model with these options learns nothing from a gallery: "
-            "it is used as it is"
+            "use it as it is"
         )
     features: list[Tensor] = []
     skipped: list[tuple[str, str]] = []
     with torch.no_grad():
         for start, batch in read_ahead(images, spec, encoder.batch_size):
-            ready = [prepared for prepared in batch if isinstance(prepared, Tensor)]
+            readable = [prepared for prepared in batch if isinstance(prepared, Tensor)]
             skipped += [
-                (_name(images[index], index), prepared)
-                for index, prepared in enumerate(batch, start)
-                if isinstance(prepared, str)
+                (_name(images[index], index), reason)
+                for index, reason in enumerate(batch, start)
+                if isinstance(reason, str)
             ]
-            if ready:
-                normalised = spec.normalise(torch.stack(ready).to(encoder.device))
-                stacked = normalised.contiguous(memory_format=torch.channels_last)
-                features.append(learner.features(stacked).float().cpu())
+            if readable:
+                normalised = spec.normalise(torch.stack(readable).to(encoder.device))
+                features.append(learner.features(normalised).float().cpu())
             if on_progress is not None:
                 on_progress(start + len(batch), len(images))
     if not features:
@@ -88,19 +86,19 @@ def adapt(
     return Adapted(sum(map(len, features)), tuple(skipped), learnt)
 
 
-def fit_on(
+def adapt_to(
     encoder: Encoder,
     images: Sequence[Image],
     out: str | Path,
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Encoder, Adapted]:
-    """A copy of the model, fitted to a gallery and saved in the folder `out`; and what it learnt.
+    """Save a copy of the model, adapted to a gallery, in the folder `out`; `encoder` is unchanged.
 
-    It gives other embeddings, so it has another fingerprint: an archive of the old model does not
-    take it. `encoder` stays as it is. The split that the model was trained on goes with it.
+    Returns the new encoder and what it learnt. Its embeddings differ, so its fingerprint does too:
+    an archive of the original model refuses it. The training split is copied along.
 
-    Raises UsageError if `out` is not empty, and what `adapt` raises.
+    Raises UsageError if `out` is not empty, and the errors of `adapt`.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -109,11 +107,11 @@ def fit_on(
     device = str(encoder.device)
     fresh = Encoder(copied, device=device, batch_size=encoder.batch_size)
     adapted = adapt(fresh, images, on_progress=on_progress)
-    training = {**copied.training, "fitted_on": adapted.to_dict()}
+    training = {**copied.training, "adapted_to": adapted.to_dict()}
     dataclasses.replace(copied, training=training).save(out)
     if encoder.folder is not None and (encoder.folder / SPLIT).is_file():
         shutil.copyfile(encoder.folder / SPLIT, out / SPLIT)
-    return encode.load(out, device=device, batch_size=encoder.batch_size), adapted
+    return load(out, device=device, batch_size=encoder.batch_size), adapted
 
 
 def _name(image: Image, index: int) -> str:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import DataError, ModelError, UsageError
 from rsir.images.read import read_pixels
-from rsir.models import model as models
-from rsir.models.model import Model
+from rsir.models.model import CARD, WEIGHTS, Model, load_model, read_card, resolve
 from rsir.ranking import metric_named, name_with_classes
 from rsir.types import Encoding
 
@@ -51,7 +50,7 @@ class Encoder:
         if self.folder is None:
             raise ModelError("the model was not saved yet; save it, then load it")
         if self._card is None:
-            self._card = models.read_card(self.folder)
+            self._card = read_card(self.folder)
         return self._card
 
     @property
@@ -107,8 +106,7 @@ class Encoder:
     @torch.inference_mode()
     def encode_batch(self, prepared: torch.Tensor) -> Encoding:
         """The Encoding of (B, bands, size, size) uint8 images from `InputSpec.prepare`."""
-        batch = self.model.spec.normalise(prepared.to(self.device))
-        output = self.module(batch.contiguous(memory_format=torch.channels_last))
+        output = self.module(self.model.spec.normalise(prepared.to(self.device)))
         embedding: NDArray[np.float32] = output.embedding.float().cpu().numpy()
         probabilities = None
         if output.logits is not None:
@@ -136,7 +134,7 @@ class Encoder:
         if self.folder is None:
             return self.model.save(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name in (models.WEIGHTS, models.CARD):
+        for name in (WEIGHTS, CARD):
             shutil.copyfile(self.folder / name, Path(folder) / name)
         return Path(folder)
 
@@ -153,8 +151,8 @@ def joined(parts: Sequence[Encoding]) -> Encoding:
 
 def load(name: str | Path, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
     """The encoder of a run folder, or of "hf:owner/name"; ModelError if there is none."""
-    folder = models.resolve(name)
-    return Encoder(models.load(folder), device=device, batch_size=batch_size, folder=folder)
+    folder = resolve(name)
+    return Encoder(load_model(folder), device=device, batch_size=batch_size, folder=folder)
 
 
 def usable_device(name: str) -> torch.device:

@@ -63,7 +63,6 @@ def explain(
     # Gradients cannot pass tensors made in inference mode, which the caller may be in.
     with torch.inference_mode(False), torch.no_grad():
         batch = encoder.model.spec.normalise(images.to(encoder.device))
-        batch = batch.contiguous(memory_format=torch.channels_last)
         with _gradients_from(module.pools) as maps, _ConstantNorms():
             embedding = module(batch).embedding.float()
             towards = embedding.detach() if wanted is None else wanted.to(embedding)

@@ -15,12 +15,13 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rsir.atomic import replacing, write_json
 from rsir.data.transforms import InputSpec
 from rsir.errors import ModelError, UsageError
 from rsir.methods import method_type
 from rsir.methods.base import Method
+from rsir.methods.options import check_types, defaults_of
 from rsir.nn.backbone import Backbone
-from rsir.training.settings import check_types, defaults_of
 from rsir.version import VERSION
 
 FORMAT = "rsir-model/1"
@@ -60,11 +61,10 @@ class Model:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-        partial = folder / f".{WEIGHTS}.partial"
         # One entry: safetensors writes several in any order, and the file's hash would change.
         statistics = ";".join(",".join(map(str, v)) for v in (self.spec.mean, self.spec.std))
-        save_file(state, partial, {"mean;std": statistics})
-        partial.replace(folder / WEIGHTS)
+        with replacing(folder / WEIGHTS) as draft:
+            save_file(state, draft, {"mean;std": statistics})
         weights = file_sha256(folder / WEIGHTS)
         card = {
             "format": FORMAT,
@@ -75,9 +75,7 @@ class Model:
             "fingerprint": fingerprint(self._identity(weights)),
             "training": dict(self.training),
         }
-        partial = folder / f".{CARD}.partial"
-        partial.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(folder / CARD)
+        write_json(folder / CARD, card)
         return folder
 
     def _identity(self, weights: str) -> dict[str, Any]:
@@ -92,7 +90,7 @@ class Model:
         }
 
 
-def build(
+def build_model(
     method: str,
     *,
     backbone: str,
@@ -133,7 +131,7 @@ def build(
     )
 
 
-def load(folder: str | Path) -> Model:
+def load_model(folder: str | Path) -> Model:
     """The model in `folder` (a run folder, or the copy in an archive), in evaluation mode.
 
     Raises ModelError if there is none, if it is not ours or of a newer format, or if it is
@@ -148,7 +146,7 @@ def load(folder: str | Path) -> Model:
         raise ModelError(f"{file} is damaged or was replaced: its hash is not the one in {CARD}")
     try:
         spec = InputSpec(**{k: _tuple(v) for k, v in card["input"].items()})
-        model = build(
+        model = build_model(
             card["method"],
             backbone=card["backbone"],
             spec=spec,

@@ -27,11 +27,10 @@ from rsir.errors import DataError, RsirError, UsageError
 from rsir.evaluation.evaluate import evaluate
 from rsir.figures.style import needed
 from rsir.methods import method_type
-from rsir.models import model as models
-from rsir.models.adapt import fit_on
+from rsir.models.adapt import adapt_to
 from rsir.models.encoder import Encoder
 from rsir.models.encoder import load as load_encoder
-from rsir.models.model import Model
+from rsir.models.model import Model, build_model
 from rsir.nn.backbone import Backbone
 from rsir.reproduce.conditions import QUICK, QUICK_CLASSES, QUICK_IMAGES, Conditions, described
 from rsir.reproduce.provenance import KNOWN, is_old, machine, named, provenance
@@ -460,7 +459,7 @@ class Experiment:
         queries, gallery = self._searched(question)
         with tempfile.TemporaryDirectory() as place:
             if question.unseen is not None and encoder.module.learner() is not None:
-                encoder = fit_on(encoder, queries.files, Path(place) / "fitted")[0]
+                encoder = adapt_to(encoder, queries.files, Path(place) / "adapted")[0]
             report = evaluate(encoder, queries, gallery, ranking=question.ranking)
         plain = report.to_dict()
         del plain["curves"], plain["definitions"]
@@ -501,7 +500,7 @@ class Experiment:
         file = self.runs / f"{self._name('cost-' + row.method, config)}.json"
         found = _read(file, (column.measure, *([] if counts else ["measured"])))
         if found is None:
-            model = models.build(
+            model = build_model(
                 row.method,
                 backbone=backbone,
                 spec=settings.image_size,

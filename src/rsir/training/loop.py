@@ -142,8 +142,7 @@ class TrainingModule(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Any:
         """The method's Output for (B, bands, H, W) uint8 images."""
-        batch = self.spec.normalise(images).contiguous(memory_format=torch.channels_last)
-        return self.module(batch)
+        return self.module(self.spec.normalise(images))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Tell the sampler where a resumed run is: Lightning asks for a batch before it does."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rsir.errors import UsageError
+from rsir.methods.options import check_types, defaults_of
 
 if TYPE_CHECKING:
-    from rsir.methods.base import Method, Options
+    from rsir.methods.base import Method
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
@@ -122,16 +122,3 @@ def configure(
         {name: value for name, value in values.items() if name in options},
         TrainingSettings(**{**kind.settings, **{k: v for k, v in values.items() if k in settings}}),
     )
-
-
-def defaults_of(kind: type[Options] | type[TrainingSettings]) -> dict[str, Any]:
-    """The default of each option or setting, by name."""
-    return {field.name: field.default for field in dataclasses.fields(kind)}
-
-
-def check_types(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """UsageError for a value that has not the type of its default; a float may be an int."""
-    for name, value in values.items():
-        wanted = (int, float) if type(defaults[name]) is float else (type(defaults[name]),)
-        if type(value) not in wanted:  # not isinstance: a bool is no number
-            raise UsageError(f"{name}={value!r}: it must be a {wanted[-1].__name__}")

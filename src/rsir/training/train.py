@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from rsir.atomic import write_json
 from rsir.data.splits import Split
 from rsir.errors import DataError, UsageError
 from rsir.methods import method_type
-from rsir.models import model as models
 from rsir.models.adapt import adapt
 from rsir.models.encoder import Encoder
-from rsir.training import loop as fitting
+from rsir.models.model import CARD, WEIGHTS, build_model, file_sha256
+from rsir.training.loop import LAST, fit
 from rsir.training.settings import TrainingSettings
 
 log = logging.getLogger("rsir")
@@ -79,7 +80,7 @@ def train(
         return out
 
     torch.manual_seed(settings.seed)
-    model = models.build(
+    model = build_model(
         method,
         backbone=backbone,
         spec=settings.image_size,
@@ -89,7 +90,7 @@ def train(
     )
     chosen: dict[str, Any] = {"chosen": "the starting weights", "seconds": 0.0}
     if settings.epochs:
-        chosen = fitting.fit(
+        chosen = fit(
             model,
             train_set,
             val_set,
@@ -101,7 +102,7 @@ def train(
             progress=progress,
         )
     if model.module.learner() is not None:
-        chosen |= {"fitted_on": adapt(Encoder(model), train_set.files).to_dict()}
+        chosen |= {"adapted_to": adapt(Encoder(model), train_set.files).to_dict()}
     trained = dataclasses.replace(
         model,
         training={
@@ -121,9 +122,7 @@ def train(
 def _write_run(out: Path, split: Split, config: Mapping[str, Any], *, complete: bool) -> None:
     """Mark `out` as the folder of this run; what appears first makes it one."""
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / ".run.json.partial"
-    partial.write_text(json.dumps({**config, "complete": complete}, indent=2) + "\n", "utf-8")
-    partial.replace(out / "run.json")
+    write_json(out / "run.json", {**config, "complete": complete})
     split.write(out / "split.csv")
 
 
@@ -132,7 +131,7 @@ def _named(weights: str | Path) -> str:
     file = Path(weights)
     if str(weights) in ("none", "pretrained") or not file.is_file():
         return str(weights)
-    return f"{file.name} (sha256 {models.file_sha256(file)[:16]}…)"
+    return f"{file.name} (sha256 {file_sha256(file)[:16]}…)"
 
 
 def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
@@ -152,14 +151,14 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
         earlier["settings"] = {**dataclasses.asdict(TrainingSettings()), **earlier["settings"]}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({error}); choose another folder") from error
-    saved = (out / CHECKPOINTS / fitting.LAST).exists() or (out / models.WEIGHTS).exists()
+    saved = (out / CHECKPOINTS / LAST).exists() or (out / WEIGHTS).exists()
     differing = sorted(_differences(earlier, json.loads(json.dumps(config))))
     if differing and saved:
         raise UsageError(
             f"{out} holds a run of another configuration (it differs in "
             f"{', '.join(differing)}); choose another folder, or delete it"
         )
-    return complete and (out / models.WEIGHTS).exists() and (out / models.CARD).exists()
+    return complete and (out / WEIGHTS).exists() and (out / CARD).exists()
 
 
 def _is_empty(folder: Path) -> bool:
