@@ -21,6 +21,7 @@ from rsir.ranking import metric_named, packed, pairwise
 from rsir.scenes import windows
 from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
+from rsir.scenes.tile_cut import TileCut
 from rsir.scenes.tiling import Tiling
 from rsir.sources import file_state as files
 from rsir.sources import remote
@@ -254,7 +255,7 @@ def test_a_box_finds_its_place_on_either_side_of_the_antimeridian(
         return real(self, window, *more)
 
     monkeypatch.setattr(Scene, "read", spy)
-    windows.read_window(str(path), {}, bbox=asked)
+    windows.read_window(str(path), TileCut(), bbox=asked)
     assert read == [pytest.approx(wanted, abs=1)]
 
 
@@ -270,7 +271,7 @@ def test_a_square_in_metres_is_square_far_from_the_scene_s_middle(tmp_path, monk
 
     monkeypatch.setattr(Scene, "read", spy)
     for latitude in (0, 60):
-        windows.read_window(str(path), {}, point=(0, latitude), size=1_000_000)
+        windows.read_window(str(path), TileCut(), point=(0, latitude), size=1_000_000)
     (_, _, width, height), (_, _, wide, high) = read
     assert (width, height) == (10, 10)
     assert (wide, high) == (20, 10)

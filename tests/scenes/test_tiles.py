@@ -21,8 +21,10 @@ from rsir.images.read import read_tile
 from rsir.scenes.chips import is_chip, is_whole
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
-from rsir.scenes.tiles import SkippedTile, thumbnail, tile_ids, tiles, tiles_of
+from rsir.scenes.tile_cut import TileCut
+from rsir.scenes.tiles import SkippedTile, tile_ids, tiles, tiles_of
 from rsir.scenes.tiling import SCL_CLOUDS, Tiling
+from rsir.scenes.windows import thumbnail
 from rsir.sources.find import Asset, Source, source
 from rsir.types import Tile
 
@@ -279,16 +281,16 @@ def test_thumbnail_looks_as_the_tile_did(write):
     path = write(noise(4, 100, 140, np.uint16))
     tiling = Tiling(size=48, bands=("red=3", "green=2", "blue=1"))
     tile = list(tiles_of(path, tiling))[4]
-    said = {"bands": tile.properties["bands"], "stretch": tile.properties["stretch"]}
-    assert (thumbnail(tile.source, tile.window, **said) == tile.pixels).all()
-    small = thumbnail(tile.source, tile.window, size=12, **said)
+    cut = TileCut.of({**tile.properties, "window": list(tile.window)})
+    assert (thumbnail(tile.source, cut) == tile.pixels).all()
+    small = thumbnail(tile.source, cut, size=12)
     means = tile.pixels.reshape(3, 12, 4, 12, 4).mean((2, 4))
     assert small.shape == (3, 12, 12)
     assert np.abs(small - means).mean() < 2  # the mean before the stretch, not after it
-    assert thumbnail(path, bands=["1"], size=70).shape == (1, 50, 70)
+    assert thumbnail(path, TileCut(bands=("1",)), size=70).shape == (1, 50, 70)
     assert thumbnail(write(noise()), size=1).shape == (3, 1, 1)
     with pytest.raises(UsageError, match="not in its 140 × 100"):
-        thumbnail(path, (140, 0, 10, 10), bands=["1"])
+        thumbnail(path, TileCut((140, 0, 10, 10), ("1",)))
     with pytest.raises(UsageError, match="size 0"):
         thumbnail(path, size=0)
     path.write_bytes(b"x")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import ImageError, UsageError
+from rsir.errors import ImageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
 from rsir.images.read import read_tile
 from rsir.scenes.chips import is_chip
-from rsir.scenes.scene import Scene, settled, stretched, to_uint8
+from rsir.scenes.scene import Scene, settled, to_uint8
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Grid, Tiling, grid
 from rsir.sources.find import source
@@ -84,12 +84,11 @@ def tiles(
     """The tiles of an open scene, row by row; each window is read when its turn comes.
 
     Every window of `rsir.scenes.tiling.grid` comes out once, as a Tile or as a SkippedTile. Of a
-    Tile:
-    pixels are (C, h, w) uint8 after the stretch, nodata 0; `id` is that of `tile_ids`; bounds,
-    crs, footprint and window are its own; content and datetime the scene's. Properties, beside
-    those of the source: `bands`, for `thumbnail`; `stretch`, settled, as text; `gsd`, metres in a
-    pixel of the tile across and down, if known; `valid` and `cloud`, shares of its pixels, where
-    below 1 and where there is a mask.
+    Tile: pixels are (C, h, w) uint8 after the stretch, nodata 0; `id` is that of `tile_ids`;
+    bounds, CRS, footprint and window are its own; content and datetime are the scene's. Its
+    properties are those of the source and: `bands` and `stretch` (settled, as text), which
+    `rsir.scenes.tile_cut.TileCut` reads; `gsd`, metres in a pixel of the tile, across and down, if
+    known; `valid` and `cloud`, shares of its pixels, where below 1 and where there is a mask.
 
     known: says of an id whether the caller has it; such windows are not read.
 
@@ -122,38 +121,6 @@ def tile_ids(scene: Scene, tiling: Tiling) -> Iterator[tuple[str, Window]]:
     """
     windows = grid(scene, tiling)
     return zip(_ids(scene, windows, tiling), windows, strict=True)
-
-
-def thumbnail(
-    uri: str | os.PathLike[str],
-    window: Window | None = None,
-    *,
-    bands: Sequence[str] | None = None,
-    stretch: str | Stretch = "auto",
-    size: int = 256,
-) -> NDArray[np.uint8]:
-    """A window of a scene to look at, (C, h, w) uint8, its longer side at most `size` pixels.
-
-    uri: a tile's `source`; window, bands, stretch: its `window` and its properties of that name;
-    with them the thumbnail looks as the tile did. Never larger than the window itself. A tile
-    without a window is a picture of its own: `rsir.images.read.read_pixels`.
-
-    Errors: those of `Scene.open`; ImageError if it cannot be read; UsageError for a window that
-    is not in the scene.
-    """
-    if size < 1:
-        raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
-    wanted = Stretch.parse(stretch) if isinstance(stretch, str) else stretch
-    with Scene.open(uri, bands) as scene:
-        column, row, width, height = window or (0, 0, scene.width, scene.height)
-        if not (0 <= column < scene.width and 0 <= row < scene.height and width > 0 < height):
-            raise UsageError(
-                f"{scene.uri}: window {window} is not in its {scene.width} × {scene.height} pixels"
-            )
-        scale = min(1.0, size / max(width, height))
-        shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels, valid = scene.read((column, row, width, height), shape, "average")
-        return stretched(scene, pixels, valid, wanted)
 
 
 def _tile(

@@ -1,10 +1,9 @@
-"""A part of a scene that somebody points at: in degrees, around a point, or in pixels."""
+"""One window of a scene as pixels: a thumbnail of a tile, or a part that somebody points at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,46 +11,76 @@ from numpy.typing import NDArray
 from rsir.errors import UsageError
 from rsir.geo.footprint import Affine, Points, Window, from_wgs84, to_wgs84
 from rsir.scenes.scene import Scene, stretched
-from rsir.scenes.stretch import Stretch
+from rsir.scenes.tile_cut import TileCut
 from rsir.types import Bounds
 
 _MOST_SIDE = 2048
 """Pixels of the longer side of what is read; our choice: encoders look at a few hundred."""
 _TRUE_TO = 0.01
-"""Around a point a pixel has as many metres as in the scene's middle where that is true to 1 %; our
+"""Around a point, the pixel size of the scene's centre is used where it is right to 1 %; our
 choice, as in `rsir.scenes.scene`."""
 _POINTS_PER_EDGE = 20
-"""Of a box in degrees, whose edges are bent in the scene's CRS. Our choice."""
+"""Of a box in degrees, whose edges are curves in the scene's CRS. Our choice."""
+
+
+def thumbnail(
+    uri: str | os.PathLike[str], cut: TileCut | None = None, size: int = 256
+) -> NDArray[np.uint8]:
+    """A tile of a scene, (C, h, w) uint8, its longer side at most `size` pixels.
+
+    uri: the tile's `source`. cut: which window to read, of which bands, with which stretch; None:
+    the whole scene. The thumbnail is never larger than the window. An image that is no tile of a
+    scene is read by `rsir.images.read.read_pixels`.
+
+    Errors: those of `Scene.open`; ImageError if the window cannot be read; UsageError if it is not
+    in the scene.
+    """
+    if size < 1:
+        raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
+    cut = cut or TileCut()
+    with Scene.open(uri, cut.bands) as scene:
+        column, row, width, height = cut.window or (0, 0, scene.width, scene.height)
+        if not (0 <= column < scene.width and 0 <= row < scene.height and width > 0 < height):
+            raise UsageError(
+                f"{scene.uri}: window {cut.window} is not in its {scene.width} × {scene.height} "
+                "pixels"
+            )
+        scale = min(1.0, size / max(width, height))
+        shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+        pixels, valid = scene.read((column, row, width, height), shape, "average")
+        return stretched(scene, pixels, valid, cut.stretch)
 
 
 def read_window(
     uri: str,
-    properties: Mapping[str, Any],
+    cut: TileCut,
+    *,
     bbox: Bounds | None = None,
     point: tuple[float, float] | None = None,
     size: float | None = None,
     window: Window | None = None,
 ) -> NDArray[np.uint8]:
-    """The pixels (C, h, w) uint8 of a part of a scene, as its tiles were read; nodata is 0.
+    """A part of a scene, (C, h, w) uint8, read as one of its tiles was; nodata is 0.
 
-    uri: a tile's `source`, properties: those of one of its tiles: `bands`, `stretch` and `gsd`.
-    bbox, point and size, window: as in `rsir.archive.search.query_vectors.ByWindow`. A part of
-    more than 2048
-    pixels a side is read smaller.
+    uri: the tile's `source`. cut: that of one of the scene's tiles; the part gets its bands, its
+    stretch and its scale. The part is one of: bbox, (west, south, east, north) in degrees, WGS 84;
+    point, (longitude, latitude), with size, the side in metres of a square around it; window,
+    (column, row, width, height) in pixels of the scene; or none of them: the whole scene. The
+    pixels of the part that are outside the scene are left out. A part of more than 2048 pixels a
+    side is reduced to that.
 
     Errors: those of `Scene.open`; UsageError if the part is not in the scene, or is given in
     degrees and the scene has no georeference.
     """
-    with Scene.open(uri, properties.get("bands")) as scene:
-        part = _inside(scene, window or _window(scene, bbox, point, size))
-        scale = np.ones(2)
-        if scene.gsd is not None and properties.get("gsd"):
-            scale = np.array(scene.gsd) / np.array(properties["gsd"], np.float64)
-        width, height = np.array(part[2:]) * scale
+    with Scene.open(uri, cut.bands) as scene:
+        if bbox is not None or point is not None:
+            window = _window(scene, bbox, point, size)
+        part = _inside(scene, window or (0, 0, scene.width, scene.height))
+        width, height = np.array(part[2:]) * cut.scale
         fit = min(1.0, _MOST_SIDE / max(width, height))
         shape = (max(1, round(height * fit)), max(1, round(width * fit)))
         pixels, valid = scene.read(part, shape, "bilinear" if fit == 1 else "average")
-        return stretched(scene, pixels, valid, Stretch.parse(properties.get("stretch", "auto")))
+        return stretched(scene, pixels, valid, cut.stretch)
 
 
 def _window(

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import ImageError, RsirError
+from rsir.scenes.tile_cut import TileCut
 from rsir.types import Geometry, Hit
 
 if TYPE_CHECKING:
@@ -260,30 +261,16 @@ def _called(what: _What) -> tuple[str, str]:
         return "pixels", ""
     path = PurePath(_source(what))
     name, cut = path.name or str(path), _cut(what)
-    return name if cut is None else f"{name} at {cut.window[0]}, {cut.window[1]}", str(path.parent)
+    if cut is not None and cut.window is not None:
+        name = f"{name} at {cut.window[0]}, {cut.window[1]}"
+    return name, str(path.parent)
 
 
 # ------------------------------------------------------------------------------------ what is seen
 
 
-class _Cut(NamedTuple):
-    """How a tile was cut from its scene: as `rsir.scenes.tiles.thumbnail` takes it."""
-
-    window: tuple[int, int, int, int]
-    bands: list[str]
-    stretch: str
-
-
-def _cut(what: Path | Pictured) -> _Cut | None:
-    """None of an image that is no tile, and where the properties are not as they should be."""
-    match None if isinstance(what, Path) else what.properties:
-        case {
-            "window": [int(column), int(row), int(width), int(height)],
-            "bands": [str(first), *others],
-            "stretch": str(stretch),
-        } if all(isinstance(band, str) for band in others):
-            return _Cut((column, row, width, height), [first, *others], stretch)
-    return None
+def _cut(what: Path | Pictured) -> TileCut | None:
+    return None if isinstance(what, Path) else TileCut.of(what.properties)
 
 
 def _source(what: Path | Pictured) -> str:
@@ -298,10 +285,9 @@ def _thumbnail(what: _What, side: int) -> Image.Image:
     if isinstance(what, np.ndarray):
         pixels = what
     elif (cut := _cut(what)) is not None:
-        from rsir.scenes.tiles import thumbnail
+        from rsir.scenes.windows import thumbnail
 
-        seen = thumbnail(_source(what), cut.window, bands=cut.bands, stretch=cut.stretch, size=side)
-        pixels = visible(seen, cut.bands)
+        pixels = visible(thumbnail(_source(what), cut, side), cut.bands or ())
     elif "://" in _source(what):
         raise ImageError(f"{_source(what)}: it is not on this machine; open it where it lies")
     else:

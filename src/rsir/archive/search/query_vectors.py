@@ -17,8 +17,10 @@ from rsir.errors import ImageError, RsirError, UsageError
 from rsir.images.read import read_tile
 from rsir.ranking import metric_named
 from rsir.scenes.bands import RGB
+from rsir.scenes.stretch import Stretch
+from rsir.scenes.tile_cut import TileCut
 from rsir.store.filters.filter import Filter
-from rsir.store.records.record import Record, is_tiled
+from rsir.store.records.record import Record
 from rsir.types import Bounds, Tile
 
 if TYPE_CHECKING:
@@ -123,9 +125,6 @@ embedding (D,) of floats; or, in an archive of hash codes, a row of bytes as it 
 (`rsir.store.base.Vector`)."""
 
 Query = Single | Examples
-
-_FAR = 2**31
-"""Pixels: beyond the edges of any raster."""
 
 
 def named(query: Query) -> set[str]:
@@ -234,9 +233,10 @@ def _scene_pixels(query: ByFile, bands: tuple[str, ...]) -> NDArray[np.uint8]:
     from rsir.scenes.windows import read_window
 
     usual = None if bands == RGB else bands
-    how = {"bands": query.bands or usual, "stretch": query.stretch}
+    wanted = tuple(query.bands) if query.bands else usual
     try:
-        pixels = read_window(str(Path(query.path).absolute()), how, window=(0, 0, _FAR, _FAR))
+        cut = TileCut(bands=wanted, stretch=Stretch.parse(query.stretch))
+        pixels = read_window(str(Path(query.path).absolute()), cut)
     except UsageError as error:
         if query.bands is not None:
             raise
@@ -254,13 +254,15 @@ def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
     record = next(archive.records(Filter(where=f"source = '{quoted}'")), None)
     if record is None:
         raise UsageError(f"the archive has nothing of {query.source}; see its list of sources")
-    if not is_tiled(record):
+    cut = TileCut.of(record.properties)
+    if cut is None:
         return _crop(query, record)
     from rsir.scenes.windows import read_window
 
     return read_window(
-        query.source, record.properties, query.bbox, query.point, query.size, query.window
-    )
+        query.source, cut, bbox=query.bbox, point=query.point, size=query.size,
+        window=query.window,
+    )  # fmt: skip
 
 
 def _crop(query: ByWindow, record: Record) -> NDArray[np.uint8]:

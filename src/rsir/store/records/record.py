@@ -58,13 +58,6 @@ class State(NamedTuple):
         )
 
 
-def is_tiled(record: Record) -> bool:
-    """Whether a record is a window of a scene that rsir has read (`rsir.scenes.tiles.tiles`)."""
-    window = record.properties.get("window")
-    said = (record.properties.get(name) for name in ("bands", "stretch"))
-    return isinstance(window, list) and len(window) == 4 and all(said)
-
-
 def checked_records(records: Sequence[Record]) -> list[Record]:
     """`records` as every store keeps them: times in UTC, footprint and properties plain JSON.
 

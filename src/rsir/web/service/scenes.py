@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rsir.errors import DataError, MissingExtraError, UsageError
+from rsir.scenes.stretch import Stretch
+from rsir.scenes.tile_cut import TileCut
 from rsir.store.filters.filter import Filter
 from rsir.web.problems import GoneError, NotFoundError
 
@@ -89,17 +91,15 @@ class Look:
 
     source: str
     bands: tuple[str, ...] | None
-    stretch: str
+    stretch: Stretch
 
     @classmethod
     def of(cls, record: Record) -> Look:
         """That of one of the scene's items; of a picture that is no scene, its own colours."""
-        bands, stretch = (record.properties.get(name) for name in ("bands", "stretch"))
-        return cls(
-            record.source,
-            tuple(str(band) for band in bands) if isinstance(bands, list) else None,
-            stretch if isinstance(stretch, str) else "none",
-        )
+        cut = TileCut.of(record.properties)
+        if cut is None:
+            return cls(record.source, None, Stretch("none"))
+        return cls(record.source, cut.bands, cut.stretch)
 
 
 def place(look: Look) -> tuple[tuple[float, float, float, float], int, int]:
@@ -123,7 +123,6 @@ def tile(look: Look, z: int, x: int, y: int, format: Format) -> bytes:
     from rio_tiler.errors import TileOutsideBounds
 
     from rsir.geo.georeference import gdal_errors
-    from rsir.scenes.stretch import Stretch
 
     if not (0 <= x < 2**z and 0 <= y < 2**z):
         raise NotFoundError(f"there is no map tile {z}/{x}/{y}")
@@ -139,7 +138,7 @@ def tile(look: Look, z: int, x: int, y: int, format: Format) -> bytes:
                 raise GoneError(f"{look.source}: is damaged there, or gone") from error
             parts.append(np.ma.getdata(seen.array))
             valid |= ~np.ma.getmaskarray(seen.array).all(axis=0)
-    pixels = Stretch.parse(look.stretch)(np.concatenate(parts))
+    pixels = look.stretch(np.concatenate(parts))
     if len(pixels) != 3:
         pixels = np.repeat(pixels[:1], 3, axis=0)
     alpha = np.where(valid, np.uint8(255), np.uint8(0))[None]
