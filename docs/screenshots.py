@@ -1,8 +1,8 @@
 """Regenerate pictures/page-*.png: the page on the archive of the demo, in a real browser.
 
-python docs/screenshots.py [FOLDER]   # FOLDER: of an earlier `rsir demo`, else one is made
+python docs/screenshots.py [FOLDER]   # FOLDER: of an earlier `rsir demo`; made if not given
 
-It needs Chromium (or RSIR_CHROMIUM, its path) and Playwright. All that is to be seen is generated.
+It needs Chromium (or RSIR_CHROMIUM, its path) and Playwright. All images on the page are generated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from PIL import Image
 PICTURES = Path(__file__).resolve().parent / "pictures"
 LAPTOP, PHONE = (1280, 800), (390, 844)
 COLOURS = 256
-"""Of a picture: small files, and what is drawn has few."""
+"""Colours of a picture: the files stay small, and drawings have few colours anyway."""
 
 
 def main() -> None:
     """Write them all."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # where the page keeps what is uploaded
+        os.environ["XDG_CACHE_HOME"] = folder  # where the page stores uploads
         out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "demo"
         from rsir.cli import demo
 
@@ -75,7 +75,7 @@ def take(chromium: Any, address: str, folder: Path) -> None:
     picture(page, "page-start", folder)
     page.get_by_role("button", name="Search with this example: residential").click()
     settled(page)
-    page.locator(".card[data-place='2']").hover()
+    page.locator(".card[data-index='2']").hover()
     picture(page, "page-results", folder)
 
     page = opened(chromium, address, LAPTOP, "dark")
@@ -91,7 +91,7 @@ def take(chromium: Any, address: str, folder: Path) -> None:
 
 
 def opened(chromium: Any, address: str, size: tuple[int, int], scheme: str) -> Any:
-    """A tab of its own with the page."""
+    """A new tab with the page."""
     width, height = size
     context = chromium.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme,
@@ -110,7 +110,7 @@ def settled(page: Any) -> None:
 
 
 def rectangle(page: Any) -> None:
-    """Draw one on the large scene, which is the only one that the map shows as tiles."""
+    """Draw a rectangle on the large scene, the only one that the map shows as tiles."""
     page.locator("img.leaflet-tile-loaded").first.wait_for()
     box = page.locator(".map-canvas").bounding_box()
     inside = page.evaluate(SCENE)
@@ -123,8 +123,8 @@ def rectangle(page: Any) -> None:
 
 
 SCENE = """() => {
-  const { map, places } = getElement(Number(document.querySelector(".map").id.slice(1)));
-  const largest = places.reduce((a, b) => (area(a) > area(b) ? a : b)).bounds;
+  const { map, sceneLayers } = getElement(Number(document.querySelector(".map").id.slice(1)));
+  const largest = sceneLayers.reduce((a, b) => (area(a) > area(b) ? a : b)).bounds;
   const a = map.latLngToContainerPoint(largest.getNorthWest());
   const b = map.latLngToContainerPoint(largest.getSouthEast());
   return { left: a.x, top: a.y, width: b.x - a.x, height: b.y - a.y };
@@ -132,13 +132,13 @@ SCENE = """() => {
     return (b.getEast() - b.getWest()) * (b.getNorth() - b.getSouth());
   }
 }"""
-"""Where the largest scene is on the map, in pixels."""
+"""JavaScript: the rectangle of the largest scene on the map, in pixels."""
 
 
 def picture(page: Any, name: str, folder: Path) -> None:
-    """Write what is to be seen as NAME.png, once all that shows is loaded."""
+    """Write a screenshot as NAME.png, once everything in view is loaded."""
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(500)  # what fades in has done so
+    page.wait_for_timeout(500)  # until animations end
     page.screenshot(path=folder / "page.png")
     PICTURES.mkdir(exist_ok=True)
     seen = Image.open(folder / "page.png").convert("RGB")
@@ -146,7 +146,7 @@ def picture(page: Any, name: str, folder: Path) -> None:
 
 
 def reduced(seen: Image.Image) -> Image.Image:
-    """The picture in COLOURS: the most frequent ones as they are, which are those of the page."""
+    """The picture in COLOURS colours: the most frequent ones, those of the page, stay exact."""
     found = sorted(seen.getcolors(seen.width * seen.height), reverse=True)
     exact = [value for _, colour in found[: COLOURS // 4] for value in colour]
     others = seen.quantize(COLOURS - COLOURS // 4).getpalette()[: 3 * COLOURS - len(exact)]

@@ -1,7 +1,7 @@
-"""A small generated world for the page, and its service as a process of its own.
+"""Generated archives for the browser tests, served by a process of their own.
 
-python page_world.py FOLDER [PORT]: make what is not there yet, then serve it; "ready PORT" is said
-on stdout when it can be called.
+python -m tests.web.page.page_world FOLDER [PORT]: make the archives that are missing, then serve
+them; the process prints "ready PORT" when it takes requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.colour_encoder import ColourEncoder
 CHIP = 128
 """Pixels of a chip, and of a tile of the large scene."""
 SIDE = 73
-"""Tiles in a row of the third archive's picture, and rows: more than a page of results may have."""
+"""Rows and columns of tiles in the archive `many`: more tiles than a page may have results."""
 
 
 def placed(folder: Path, encoder: object, per_class: int = 8) -> Archive:
@@ -37,15 +37,15 @@ def placed(folder: Path, encoder: object, per_class: int = 8) -> Archive:
 
 
 def plain(folder: Path, encoder: object) -> Archive:
-    """Images without place and date; their names would be HTML if a page took them for it."""
+    """Images without georeference and date; some names are HTML, to be shown as text."""
     archive = Archive.open_or_create(folder / "plain", encoder)
     if not len(archive):
         for i, use in enumerate(5 * scenes.LAND_USES):
-            place = folder / "plain-images" / ("<b>bold", "plain")[i % 2]
-            place.mkdir(parents=True, exist_ok=True)
+            class_folder = folder / "plain-images" / ("<b>bold", "plain")[i % 2]
+            class_folder.mkdir(parents=True, exist_ok=True)
             hostile = "<img src=x onerror=alert(1)>" if i == 0 else ""
             pixels = scenes.draw(use, size=64, seed=i).transpose(1, 2, 0)
-            Image.fromarray(pixels).save(place / f"image{i:04d}{hostile}.png")
+            Image.fromarray(pixels).save(class_folder / f"image{i:04d}{hostile}.png")
         archive.add(folder / "plain-images")
     return archive
 
@@ -73,7 +73,7 @@ def many(folder: Path, encoder: object) -> Archive:
 
 
 def serve(folder: Path, port: int) -> None:
-    """Serve the world in `folder` until the process is ended."""
+    """Serve the archives in `folder` until the process ends."""
     import uvicorn
 
     from rsir.web.app import create_app

@@ -1,7 +1,7 @@
 """The page in a real browser: Chromium, driven by Playwright, on a service of its own process.
 
-What it shows is compared with what the archive itself answers. Every request of every test is
-recorded: none may go to another host.
+The tests compare what the page shows with what the archive returns. They record every request:
+none may go to another host.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.web.page import page_world
 
 
 def browser_missing() -> str | None:
-    """Why there is no browser to test with; None if there is one."""
+    """Why the tests have no browser; None if they have one."""
     try:
         import axe_playwright_python  # noqa: F401
         import nicegui  # noqa: F401
@@ -58,10 +58,10 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, page_world.__file__, str(self.folder), str(self.port)]
+        command = [sys.executable, "-m", page_world.__name__, str(self.folder), str(self.port)]
         cache = {"XDG_CACHE_HOME": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=os.environ | cache
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | cache, cwd=ROOT
         )
         assert self._process.stdout is not None
         word, port = self._process.stdout.readline().split()
@@ -104,12 +104,14 @@ def browser(server):
         launched.close()
 
 
+ROOT = Path(__file__).parents[3]
+"""The repository's root, from which the package `tests` can be imported."""
 MAP = "getElement(Number(document.querySelector('.map').id.slice(1)))"
 RESULTS = "getElement(Number(document.querySelector('.results').id.slice(1)))"
 
 
 class Visit:
-    """A visitor's tab, and what the tests look for on it."""
+    """A visitor's tab, with what the tests need of it."""
 
     def __init__(self, browser, server: Server, **context) -> None:
         self.server = server
@@ -132,29 +134,30 @@ class Visit:
             self.wait_for_results()
         else:
             self.page.get_by_role("heading", name="Find places that look alike").wait_for()
-        self.until(f"() => !document.querySelector('.map') || {MAP}.places")
+        self.until(f"() => !document.querySelector('.map') || {MAP}.sceneLayers")
 
     def wait_for_results(self, text: str = " results among ") -> None:
-        """Until the results of a search are there that was not, when this was last called."""
+        """Wait for the results of a search that is newer than at the last call."""
         self.until(
-            f"(seen) => {{ const c = {RESULTS}; return c.total && c.run !== seen &&"
+            f"(seen) => {{ const c = {RESULTS}; return c.total && c.search !== seen &&"
             "c.items.length === c.total && document.querySelector('.card'); }",
             arg=self.seen,
         )
         self.page.locator(".status", has_text=text).wait_for()
-        self.seen = self.component(".results", "c.run")
+        self.seen = self.component(".results", "c.search")
 
     @property
     def ids(self) -> list[str]:
-        """The ids that the page has, in order; also of results that are not in view."""
+        """The ids of all results on the page, in order, also of those out of view."""
         return self.component(".results", "c.items.map((item) => item.id)")
 
     @property
-    def asked(self) -> dict[str, list[str]]:
+    def parameters(self) -> dict[str, list[str]]:
+        """The parameters of the page's link."""
         return parse_qs(urlsplit(self.page.url).query)
 
     def component(self, selector: str, expression: str):
-        """A JavaScript expression of the Vue component `c` at a selector."""
+        """The value of a JavaScript expression of `c`, the Vue component at a selector."""
         return self.page.evaluate(
             "([selector, expression]) => { const c = getElement(Number("
             "document.querySelector(selector).id.slice(1))); return eval(expression); }",
@@ -162,18 +165,18 @@ class Visit:
         )
 
     def until(self, expression: str, **arguments) -> None:
-        """Until a JavaScript expression is true; what it fails with meanwhile is no matter."""
+        """Wait until a JavaScript expression is true; it may fail meanwhile."""
         expression = f"(arg) => {{ try {{ return ({expression})(arg) }} catch {{ return false }} }}"
         self.page.wait_for_function(expression, **arguments)
 
-    def card(self, place: int):
-        return self.page.locator(f".card[data-place='{place}']")
+    def card(self, index: int):
+        return self.page.locator(f".card[data-index='{index}']")
 
-    def more_like(self, place: int) -> None:
-        """Search with a result; comes back when the results have changed."""
+    def more_like(self, index: int) -> None:
+        """Search with a result, and wait for the new results."""
         before = self.page.url
-        self.card(place).hover()
-        self.card(place).get_by_role("button", name="More like this").click()
+        self.card(index).hover()
+        self.card(index).get_by_role("button", name="More like this").click()
         self.page.wait_for_url(lambda url: url != before)
         self.wait_for_results()
 
@@ -182,7 +185,7 @@ class Visit:
         self.wait_for_results()
 
     def on_map(self, longitude: float, latitude: float) -> tuple[float, float]:
-        """Where a place is in the window, in pixels."""
+        """The pixel of the window that shows a point of the map."""
         point = f"c.map.latLngToContainerPoint([{latitude}, {longitude}])"
         x, y = self.component(".map", f"(() => {{ const p = {point}; return [p.x, p.y]; }})()")
         box = self.page.locator(".map-canvas").bounding_box()
@@ -215,7 +218,7 @@ def phone(browser, server) -> Iterator[Visit]:
 
 
 def check_clean(visitor: Visit) -> None:
-    """Nothing was asked of another host, and no script failed."""
+    """No request went to another host, and no script failed."""
     elsewhere = [url for url in visitor.requests if not_ours(url, visitor.server.host)]
     assert visitor.requests
     assert not elsewhere
@@ -252,13 +255,13 @@ def test_first_view_explains_itself_and_offers_examples(visit, archive):
     assert visit.page.locator(".examples img").count() == 8
     visit.page.get_by_text(f"{len(archive)} images").wait_for()
     visit.example("forest")
-    (tile,) = visit.asked["tile"]
+    (tile,) = visit.parameters["tile"]
     assert archive.get([tile])[0].properties["class"] == "forest"
     assert visit.ids == ids_of(archive.search(ById(tile), k=50))
     assert f"50 results among {len(archive)} images, in " in visit.page.inner_text(".status")
 
 
-def test_an_uploaded_image_is_searched_with_kept_and_deleted(visit, archive, tmp_path):
+def test_an_uploaded_image_is_searched_with_stored_and_deleted(visit, archive, tmp_path):
     chip = next(r for r in archive.records(Filter(classes=["water"])))
     picture = tmp_path / "query.png"
     pixels = read_pixels(chip.source)
@@ -268,9 +271,9 @@ def test_an_uploaded_image_is_searched_with_kept_and_deleted(visit, archive, tmp
     visit.wait_for_results()
     assert visit.ids == ids_of(archive.search(pixels, k=50))
     assert visit.ids[0] == chip.id
-    (token,) = visit.asked["image"]
-    kept = visit.server.folder / "cache" / "rsir" / "uploads" / token
-    assert kept.read_bytes() == picture.read_bytes()
+    (token,) = visit.parameters["image"]
+    stored = visit.server.folder / "cache" / "rsir" / "uploads" / token
+    assert stored.read_bytes() == picture.read_bytes()
 
     visit.page.reload()
     visit.wait_for_results()
@@ -279,9 +282,9 @@ def test_an_uploaded_image_is_searched_with_kept_and_deleted(visit, archive, tmp
     link = visit.page.url
     visit.page.get_by_role("button", name="Delete it here").click()
     visit.page.get_by_role("heading", name="Find places that look alike").wait_for()
-    assert not kept.exists()
+    assert not stored.exists()
     visit.page.goto(link)
-    visit.page.get_by_role("alert").get_by_text("not on the service any more").wait_for()
+    visit.page.get_by_role("alert").get_by_text("no longer on the service").wait_for()
 
 
 def test_an_image_can_be_dropped_anywhere(visit, archive):
@@ -299,15 +302,15 @@ def test_an_image_can_be_dropped_anywhere(visit, archive):
     assert visit.ids[0] == record.id
 
 
-def test_what_is_no_image_is_refused_in_words(visit, tmp_path):
+def test_a_file_that_is_no_image_is_refused_with_a_message(visit, tmp_path):
     (tmp_path / "notes.png").write_text("not a picture")
     visit.open()
     visit.page.set_input_files(".drop input", tmp_path / "notes.png")
     visit.page.get_by_role("alert").get_by_text("the uploaded image").wait_for()
-    assert "image" not in visit.asked
+    assert "image" not in visit.parameters
 
 
-def test_a_click_on_the_map_searches_with_the_tile_that_is_there(visit, archive, mosaic):
+def test_a_click_on_the_map_searches_with_the_tile_under_it(visit, archive, mosaic):
     source, _ = mosaic
     quoted = source.replace("'", "''")
     record = list(archive.records(Filter(where=f"source = '{quoted}'")))[7]
@@ -316,7 +319,7 @@ def test_a_click_on_the_map_searches_with_the_tile_that_is_there(visit, archive,
     visit.until("() => document.querySelectorAll('.leaflet-tile-loaded').length > 0")
     visit.page.mouse.click(*visit.on_map(*ring[:4].mean(axis=0)))
     visit.wait_for_results()
-    assert visit.asked["tile"] == [record.id]
+    assert visit.parameters["tile"] == [record.id]
     assert visit.ids == ids_of(archive.search(ById(record.id), k=50))
 
 
@@ -329,31 +332,31 @@ def test_a_rectangle_on_a_scene_is_searched_with(visit, archive, mosaic):
     end = visit.on_map(west + 0.45 * width, north - 0.5 * height)
     visit.drag(start, end)
     visit.wait_for_results()
-    window = tuple(map(float, visit.asked["window"][0].split(",")))
+    window = tuple(map(float, visit.parameters["window"][0].split(",")))
     np.testing.assert_allclose(
         window,
         [west + 0.1 * width, north - 0.5 * height, west + 0.45 * width, north - 0.1 * height],
         atol=0.03 * width,
     )
     assert visit.ids == ids_of(archive.search(ByWindow(source, bbox=window), k=50))
-    assert visit.page.get_by_alt_text("The image that is searched with").count() == 1
+    assert visit.page.get_by_alt_text("The query image").count() == 1
 
 
 def test_thumbs_refine_the_search(visit, archive):
     visit.open()
     visit.example("road")
-    tile = visit.asked["tile"][0]
+    tile = visit.parameters["tile"][0]
     like, unlike = visit.ids[4], visit.ids[1]
     visit.card(4).hover()
     visit.card(4).get_by_role("button", name="Like this, result 5", exact=True).click()
     visit.card(1).hover()
     visit.card(1).get_by_role("button", name="Not like this, result 2").click()
-    assert visit.page.locator(".card.liked").get_attribute("data-place") == "4"
+    assert visit.page.locator(".card.liked").get_attribute("data-index") == "4"
     visit.page.locator(".ratings img").nth(1).wait_for()
     visit.page.get_by_role("button", name="Refine the search").click()
     visit.page.wait_for_url("**like=**")
     visit.wait_for_results()
-    assert (visit.asked["like"], visit.asked["unlike"]) == ([like], [unlike])
+    assert (visit.parameters["like"], visit.parameters["unlike"]) == ([like], [unlike])
     query = Examples([ById(like)], [ById(unlike)], ById(tile))
     assert visit.ids == ids_of(archive.search(query, k=50))
 
@@ -361,7 +364,7 @@ def test_thumbs_refine_the_search(visit, archive):
 def test_filters_narrow_the_search(visit, archive):
     visit.open()
     visit.example("field")
-    tile = visit.asked["tile"][0]
+    tile = visit.parameters["tile"][0]
 
     visit.page.get_by_role("checkbox", name="forest").check()
     visit.page.get_by_role("checkbox", name="water").check()
@@ -394,8 +397,8 @@ def test_an_area_is_drawn_on_the_map(visit, archive, mosaic):
     visit.page.get_by_role("button", name="Only here").click()
     visit.drag(visit.on_map(west, north), visit.on_map((west + east) / 2, south))
     visit.page.wait_for_url("**area=**")
-    area = tuple(map(float, visit.asked["area"][0].split(",")))
-    expected = archive.search(ById(visit.asked["tile"][0]), k=50, filter=Filter(bbox=area))
+    area = tuple(map(float, visit.parameters["area"][0].split(",")))
+    expected = archive.search(ById(visit.parameters["tile"][0]), k=50, filter=Filter(bbox=area))
     visit.wait_for_results(f"{len(expected)} results among")
     assert visit.ids == ids_of(expected)
     assert 0 < len(expected) < 50
@@ -403,28 +406,28 @@ def test_an_area_is_drawn_on_the_map(visit, archive, mosaic):
     visit.wait_for_results("50 results among")
 
 
-def test_ranking_can_be_switched(visit, archive):
+def test_near_duplicates_can_be_left_out(visit, archive):
     visit.open()
     visit.example("carpark")
-    tile = visit.asked["tile"][0]
-    visit.page.get_by_role("checkbox", name="Only one of what looks alike").check()
-    visit.page.wait_for_url("**varied=1**")
+    tile = visit.parameters["tile"][0]
+    visit.page.get_by_role("checkbox", name="Leave out near-duplicates").check()
+    visit.page.wait_for_url("**diverse=1**")
     visit.wait_for_results()
     assert visit.ids == ids_of(archive.search(ById(tile), k=50, diverse=True))
 
 
 @pytest.mark.parametrize(("name", "ranking"), [("codes", "hamming"), ("placed", "two-stage")])
-def test_vectors_can_be_compared_in_another_way(visit, name, ranking):
+def test_another_ranking_can_be_chosen(visit, name, ranking):
     visit.open(f"?archive={name}")
     visit.page.locator(".examples button").first.click()
     visit.wait_for_results()
     own = visit.ids
     visit.page.get_by_label("Compare by").select_option(ranking)
     visit.wait_for_results()
-    (tile,) = visit.asked["tile"]
+    (tile,) = visit.parameters["tile"]
     archive = Archive.open(visit.server.folder / name)
     assert visit.ids == ids_of(archive.search(ById(tile), k=50, ranking=ranking))
-    assert set(visit.asked["ranking"]) == {ranking}
+    assert set(visit.parameters["ranking"]) == {ranking}
     visit.page.get_by_label("Compare by").select_option("")
     visit.wait_for_results()
     assert visit.ids == own
@@ -433,9 +436,9 @@ def test_vectors_can_be_compared_in_another_way(visit, name, ranking):
 def test_the_selection_is_exported(visit, archive, tmp_path):
     visit.open()
     visit.example("industry")
-    for place in (2, 0):
-        visit.card(place).hover()
-        visit.card(place).get_by_role("checkbox").check()
+    for index in (2, 0):
+        visit.card(index).hover()
+        visit.card(index).get_by_role("checkbox").check()
     visit.page.get_by_role("button", name="2 selected; select none").wait_for()
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download as GeoJSON").click()
@@ -477,13 +480,13 @@ def test_a_link_restores_the_search(visit, archive):
     tile, like, unlike = (next(archive.records(Filter(classes=[n]))).id for n in names)
     visit.open(
         f"?archive=placed&tile={tile}&like={like}&unlike={unlike}&class=forest&class=road"
-        "&from=2019-06-01&varied=1&count=200"
+        "&from=2019-06-01&diverse=1&count=200"
     )
     filter = Filter(classes=["forest", "road"], start=datetime(2019, 6, 1, tzinfo=UTC))
     query = Examples([ById(like)], [ById(unlike)], ById(tile))
     found = archive.search(query, k=100, filter=filter, diverse=True)
     assert visit.ids == ids_of(found)
-    for name in ("forest", "road", "Only one of what looks alike"):
+    for name in ("forest", "road", "Leave out near-duplicates"):
         assert visit.page.get_by_role("checkbox", name=name).is_checked()
     assert not visit.page.get_by_role("checkbox", name="water").is_checked()
     assert visit.page.get_by_label("From").input_value() == "2019-06-01"
@@ -506,7 +509,7 @@ def test_light_or_dark_is_remembered(visit):
     assert visit.page.evaluate(shade) == "dark"
 
 
-def test_what_has_no_picture_any_more_says_so(visit):
+def test_a_result_whose_picture_is_gone_says_so(visit):
     visit.page.route("**/thumbnail?size=256", lambda route: route.fulfill(status=410))
     visit.open()
     visit.example("forest")
@@ -517,11 +520,11 @@ def test_hovering_links_card_and_footprint(visit, archive):
     visit.open()
     visit.example("residential")
     visit.card(3).hover()
-    visit.until(f"(id) => {MAP}.lit === id", arg=visit.ids[3])
-    # A chip that stands alone: what is under the pointer is its footprint.
-    place, record = next(
-        (place, record)
-        for place, record in enumerate(archive.get(visit.ids))
+    visit.until(f"(id) => {MAP}.highlighted === id", arg=visit.ids[3])
+    # A chip that overlaps no other: its footprint is under the pointer.
+    index, record = next(
+        (index, record)
+        for index, record in enumerate(archive.get(visit.ids))
         if "window" not in record.properties
     )
     ring = np.array(record.footprint["coordinates"][0])
@@ -529,10 +532,10 @@ def test_hovering_links_card_and_footprint(visit, archive):
     visit.page.mouse.move(x - 2, y)
     visit.page.wait_for_timeout(60)  # Leaflet looks at the pointer every 32 ms
     visit.page.mouse.move(x, y)
-    visit.until(f"(id) => {RESULTS}.lit === id", arg=visit.ids[place])
+    visit.until(f"(id) => {RESULTS}.highlighted === id", arg=visit.ids[index])
 
 
-def test_details_say_all_that_is_known(visit, archive):
+def test_details_show_all_that_is_known(visit, archive):
     visit.open()
     visit.example("water")
     (record,) = archive.get([visit.ids[1]])
@@ -558,23 +561,23 @@ def test_the_keyboard_does_it_all(visit):
     visit.page.get_by_role("button", name="Search with this example: road").focus()
     visit.page.keyboard.press("Enter")
     visit.wait_for_results()
-    visit.until("() => document.activeElement.dataset.place === '0'")
+    visit.until("() => document.activeElement.dataset.index === '0'")
     visit.page.keyboard.press("ArrowRight")
     visit.page.keyboard.press("ArrowDown")
     columns = visit.component(".results", "c.columns")
-    visit.until("(place) => document.activeElement.dataset.place === place", arg=str(1 + columns))
+    visit.until("(index) => document.activeElement.dataset.index === index", arg=str(1 + columns))
     visit.page.keyboard.press("End")
-    visit.until("() => document.activeElement.dataset.place === '49'")
+    visit.until("() => document.activeElement.dataset.index === '49'")
     visit.page.keyboard.press("Home")
-    visit.until("() => document.activeElement.dataset.place === '0'")
+    visit.until("() => document.activeElement.dataset.index === '0'")
     visit.page.keyboard.press("Space")
     visit.page.keyboard.press("+")
-    visit.page.locator(".card.liked.picked[data-place='0']").wait_for()
+    visit.page.locator(".card.liked.selected[data-index='0']").wait_for()
     visit.page.keyboard.press("Enter")
     visit.page.get_by_role("dialog", name="Details of a result").wait_for()
     visit.page.keyboard.press("Escape")
     visit.page.get_by_role("dialog").wait_for(state="hidden")
-    visit.until("() => document.activeElement.dataset.place === '0'")
+    visit.until("() => document.activeElement.dataset.index === '0'")
     found = visit.ids
     visit.page.keyboard.press("m")
     visit.page.wait_for_url(f"**tile={found[0]}**")
@@ -596,14 +599,14 @@ def test_five_thousand_results_stay_quick(visit):
     visit.page.locator("label", has_text="Results").get_by_role("combobox").select_option("5000")
     visit.wait_for_results("5,000 results among 5,329 images")
     assert visit.ids == ids_of(
-        visit.server.archive("many").search(ById(visit.asked["tile"][0]), k=5000)
+        visit.server.archive("many").search(ById(visit.parameters["tile"][0]), k=5000)
     )
     assert visit.page.locator(".card").count() < 100
     assert visit.card(0).get_attribute("aria-setsize") == "5000"
     visit.page.locator(".card").first.focus()
     visit.page.keyboard.press("End")
     visit.card(4999).wait_for()
-    visit.until("() => document.activeElement.dataset.place === '4999'")
+    visit.until("() => document.activeElement.dataset.index === '4999'")
     assert visit.page.locator(".card").count() < 100
     visit.card(4999).locator("img").wait_for()
 
@@ -619,7 +622,7 @@ def test_a_restart_of_the_service_restores_the_search(visit, tmp_path):
     visit.server.stop()
     visit.page.get_by_text("Connection lost").wait_for()
     visit.server.start()
-    # The page notices by itself and loads itself anew.
+    # The page notices the restart and reloads itself.
     visit.until("() => !window.before && window.did_handshake")
     visit.seen = 0
     visit.wait_for_results()
@@ -627,7 +630,7 @@ def test_a_restart_of_the_service_restores_the_search(visit, tmp_path):
     visit.more_like(2)
 
 
-def test_without_places_there_is_no_map(visit):
+def test_without_georeference_there_is_no_map(visit):
     visit.open("?archive=plain")
     assert visit.page.locator(".map").count() == 0
     assert visit.page.get_by_label("From").count() == 0
@@ -642,9 +645,9 @@ def test_names_of_files_and_classes_are_text(visit):
     visit.wait_for_results()
     archive = visit.server.archive("plain")
     hostile = next(r for r in archive.records() if "onerror" in r.source)
-    place = visit.ids.index(hostile.id)
-    visit.component(".results", f"c.go({place})")
-    visit.card(place).locator(".class", has_text="<b>bold").wait_for()
+    index = visit.ids.index(hostile.id)
+    visit.component(".results", f"c.go({index})")
+    visit.card(index).locator(".class", has_text="<b>bold").wait_for()
     visit.page.keyboard.press("Enter")
     dialog = visit.page.get_by_role("dialog", name="Details of a result")
     dialog.get_by_role("heading", name="<img src=x onerror=alert(1)>.png").wait_for()
@@ -652,14 +655,14 @@ def test_names_of_files_and_classes_are_text(visit):
     assert visit.page.locator(".card b", has_text="bold").count() == 0
 
 
-def test_links_that_make_no_sense_are_told_of(visit):
+def test_links_that_make_no_sense_show_a_problem(visit):
     for link, words in (
         ("?archive=placed&count=-3", "count"),
         ("?archive=placed&window=1,2", "without a rectangle"),
         ("?archive=nowhere", "nowhere"),
         ("?archive=placed&tile=unknown", "unknown"),
         ("?archive=placed&from=2024-13-01&tile=a", "2024-13-01"),
-        ("?archive=placed&image=../../etc/passwd", "not the token of an image"),
+        ("?archive=placed&image=../../etc/passwd", "not the token of an uploaded image"),
     ):
         visit.page.goto(f"http://{visit.server.host}/{link}")
         visit.page.get_by_role("alert").get_by_text(words).wait_for()
@@ -676,7 +679,7 @@ def test_on_a_phone_one_panel_shows_at_a_time(phone):
     assert not phone.card(0).is_visible()
     phone.page.get_by_role("button", name="Query", exact=True).tap()
     phone.page.get_by_role("checkbox", name="forest").check()
-    # The panel stays, as one may want to set another filter.
+    # The panel stays, because the visitor may want to set another filter.
     phone.page.get_by_role("button", name="Clear the filters").wait_for()
     phone.page.get_by_role("button", name="Results", exact=True).tap()
     phone.wait_for_results("7 results among")
@@ -685,8 +688,8 @@ def test_on_a_phone_one_panel_shows_at_a_time(phone):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_stands_in_the_way_of_screen_readers(browser, server, scheme):
-    """By axe: names and roles of everything, contrast of 4.5, and so on (WCAG 2.2 AA)."""
+def test_the_page_is_accessible(browser, server, scheme):
+    """axe finds no violation of WCAG 2.2 AA: names and roles, contrast of 4.5, and so on."""
     visit = Visit(browser, server, color_scheme=scheme)
     visit.open()
     check_accessible(visit)
@@ -697,7 +700,7 @@ def test_nothing_stands_in_the_way_of_screen_readers(browser, server, scheme):
     check_accessible(visit)
     visit.card(2).locator(".picture").click()
     visit.page.get_by_role("dialog").get_by_role("heading").wait_for()
-    visit.page.wait_for_timeout(400)  # the dialog fades in, and contrast is measured as it is
+    visit.page.wait_for_timeout(400)  # the dialog fades in, which lowers the contrast
     check_accessible(visit)
     visit.context.close()
     check_clean(visit)
@@ -709,5 +712,5 @@ def check_accessible(visit: Visit) -> None:
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     options = {"runOnly": {"type": "tag", "values": tags}, "resultTypes": ["violations"]}
     found = Axe().run(visit.page, options=options).response["violations"]
-    told = [(v["id"], v["help"], [n["html"][:150] for n in v["nodes"]][:3]) for v in found]
-    assert not told
+    violations = [(v["id"], v["help"], [n["html"][:150] for n in v["nodes"]][:3]) for v in found]
+    assert not violations

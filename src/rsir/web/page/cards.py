@@ -1,4 +1,4 @@
-"""What a result says on its card and in its details: texts, never HTML."""
+"""The texts of a result, on its card and in its details; never HTML."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from rsir.geo.geometry import bounds_of
 from rsir.types import Bounds, Geometry, Hit
 
 SIDE = 256
-"""Pixels of the picture on a card; our choice: sharp at its 150 to 250 on a phone, too."""
+"""Pixels of the picture on a card; our choice: sharp at the 150 to 250 pixels of a card."""
 LARGE = 640
-"""Pixels of the picture in the details."""
+"""Pixels of the picture in the details; our choice."""
 
 
 def card(archive: str, hit: Hit) -> dict[str, Any]:
-    """What the browser gets of a hit (JSON values)."""
-    kind = class_of(hit)
+    """The card of a hit as JSON values, for the browser."""
+    class_name = class_of(hit)
     return {
         "id": hit.id,
         "score": f"{hit.score:.3f}",
-        "class": kind,
-        "place": place(hit.footprint),
+        "class": class_name,
+        "location": location(hit.footprint),
         "date": "" if hit.datetime is None else hit.datetime.date().isoformat(),
         "name": name(hit.source),
-        "alt": f"Overhead image {name(hit.source)}" + (f", {kind}" if kind else ""),
+        "alt": f"Overhead image {name(hit.source)}" + (f", {class_name}" if class_name else ""),
         "picture": picture(archive, hit.id),
         "footprint": None if hit.footprint is None else dict(hit.footprint),
     }
 
 
 def picture(archive: str, id: str, size: int = SIDE) -> str:
-    """The address of an item's picture, from the page's own."""
+    """The address of an item's picture, relative to the page."""
     return f"api/archives/{quoted(archive)}/items/{quoted(id)}/thumbnail?size={size}"
 
 
 def quoted(name: str) -> str:
-    """A name as one part of an address."""
+    """A name as one segment of an address."""
     return quote(name, safe="")
 
 
 def facts(hit: Hit, bands: Sequence[str]) -> list[tuple[str, str]]:
-    """All that is known of a hit, as names and texts, the most asked for first.
+    """All that is known of a hit as (name, text), the most important first.
 
-    bands: those of the archive, which the bands of the file were taken for.
+    bands: the archive's bands, as which the bands of the file were read.
     """
-    said = dict(hit.properties)
-    shown: list[tuple[str, str]] = [
-        ("Class", _text(said.pop("class", ""))),
+    properties = dict(hit.properties)
+    pairs: list[tuple[str, str]] = [
+        ("Class", _text(properties.pop("class", ""))),
         ("Score", f"{hit.score:.4f}"),
         ("Distance", f"{hit.distance:.4g}"),
     ]
     if hit.percentile is not None:
-        shown.append(("Nearer than", f"{hit.percentile:.1f} % of random pairs"))
-    shown += [
-        ("Place", place(hit.footprint)),
+        pairs.append(("Nearer than", f"{hit.percentile:.1f} % of random pairs"))
+    pairs += [
+        ("Location", location(hit.footprint)),
         ("Extent", extent(hit.footprint)),
         ("Date", "" if hit.datetime is None else hit.datetime.strftime("%Y-%m-%d %H:%M UTC")),
         ("Bands", ", ".join(bands)),
-        ("Bands of the file", ", ".join(map(_text, said.pop("bands", ())))),
+        ("Bands of the file", ", ".join(map(_text, properties.pop("bands", ())))),
         ("Source", hit.source),
         ("Id", hit.id),
     ]
-    shown += [(key, _text(value)) for key, value in said.items()]
-    return [(key, text) for key, text in shown if text]
+    pairs += [(key, _text(value)) for key, value in properties.items()]
+    return [(key, text) for key, text in pairs if text]
 
 
 def class_of(hit: Hit) -> str:
@@ -75,16 +75,17 @@ def class_of(hit: Hit) -> str:
 
 
 def name(source: str) -> str:
-    """The last part of a path or uri."""
+    """The last part of a path or URI."""
     return PurePath(source).name or source
 
 
-def place(footprint: Geometry | None) -> str:
-    """The middle of a footprint, as people write it; "" without one."""
-    point = middle(footprint)
-    if point is None:
+def location(footprint: Geometry | None) -> str:
+    """The middle of a footprint's box, e.g. "48.5000° N, 9.5000° E"; "" without a footprint."""
+    bounds = bounds_of(footprint)
+    if bounds is None:
         return ""
-    return _point(*point)
+    west, south, east, north = bounds
+    return _point((west + east) / 2, (south + north) / 2)
 
 
 def extent(footprint: Geometry | None) -> str:
@@ -94,18 +95,9 @@ def extent(footprint: Geometry | None) -> str:
 
 
 def box(bounds: Bounds) -> str:
-    """A box for a narrow place: from corner to corner."""
+    """A box in short: from corner to corner."""
     west, south, east, north = bounds
     return f"{_point(west, south)} to {_point(east, north)}"
-
-
-def middle(footprint: Geometry | None) -> tuple[float, float] | None:
-    """Longitude and latitude of the middle of a footprint's box; None without one."""
-    bounds = bounds_of(footprint)
-    if bounds is None:
-        return None
-    west, south, east, north = bounds
-    return (west + east) / 2, (south + north) / 2
 
 
 def _point(longitude: float, latitude: float) -> str:

@@ -1,8 +1,8 @@
 """The page's own elements: three Vue components, and plain HTML controls.
 
-What comes from data (names of files, classes) goes into texts and property values only: NiceGUI
-takes a property whose name begins with ":" for JavaScript, so no name is made from data, and
-nothing from data goes through `Element.props("…")`, which is parsed.
+Data (names of files, classes) only ever becomes text or the value of a property. No name of a
+property comes from data, because NiceGUI runs a property whose name begins with ":" as JavaScript;
+and no data goes through `Element.props("…")`, which parses its argument.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Call = Callable[..., Any]
 
 
 class Drop(Element, component="static/rsir_drop.js"):
-    """Where an image is chosen, dropped or pasted; events: sent (token), refused (message)."""
+    """The control to choose, drop or paste an image; events: sent (token), refused (message)."""
 
     def __init__(self, url: str, most: int) -> None:
         super().__init__()
         label = "Choose an image to search with"
-        having(self, url=url, most=most, label=label, accept="image/*,.tif,.tiff,.jp2")
+        with_attributes(self, url=url, most=most, label=label, accept="image/*,.tif,.tiff,.jp2")
 
 
 class Results(Element, component="static/rsir_results.js"):
-    """The results; events: details, more (id), rate ({id, rating}), picked (ids)."""
+    """The results; events: details, more (id), rate ({id, rating}), selected (ids)."""
 
     def __init__(self) -> None:
         super().__init__()
-        having(self, label="Results, best first")
+        with_attributes(self, label="Results, best first")
 
 
 class Map(Element, component="static/rsir_map.js"):
@@ -41,12 +41,12 @@ class Map(Element, component="static/rsir_map.js"):
     def __init__(self) -> None:
         super().__init__()
         self.add_resource(Path(leaflet.__file__).parent / "dist")
-        having(self, label="Map of the indexed scenes and the results; arrow keys move it")
+        with_attributes(self, label="Map of the indexed scenes and the results; arrow keys move it")
 
 
-def having(element: Element, **values: Any) -> Any:
-    """`element` with attributes; "_" in names is "-", None takes an attribute away."""
-    for name, value in values.items():
+def with_attributes(element: Element, **attributes: Any) -> Any:
+    """`element` with these attributes; "_" in a name becomes "-", None removes an attribute."""
+    for name, value in attributes.items():
         name = name.rstrip("_").replace("_", "-")
         if value is None:
             element.props.pop(name, None)
@@ -57,8 +57,8 @@ def having(element: Element, **values: Any) -> Any:
 
 
 def icon(name: str) -> Any:
-    """An icon that screen readers pass over."""
-    return having(html.i(name).classes("material-icons"), aria_hidden="true")
+    """An icon; screen readers skip it."""
+    return with_attributes(html.i(name).classes("material-icons"), aria_hidden="true")
 
 
 def button(
@@ -70,25 +70,25 @@ def button(
     kind: str = "",
     script: str | None = None,
 ) -> Any:
-    """A button; label: what it is called where there is no text, or too little.
+    """A button; label: its accessible name, where the text is missing or not enough.
 
-    on_click is called without arguments; script: JavaScript to be run by the browser instead.
+    on_click: called without arguments. script: JavaScript that the browser runs instead.
     """
-    made = having(html.button().classes(f"button {kind}"), type="button")
+    made = with_attributes(html.button().classes(f"button {kind}"), type="button")
     with made:
         if symbol:
             icon(symbol)
         if text:
             html.span(text)
     if label:
-        having(made, aria_label=label, title=label)
+        with_attributes(made, aria_label=label, title=label)
     if script is not None:
         return made.on("click", js_handler=f"() => {script}")
     return made.on("click", on_click, args=[])
 
 
 def field(text: str) -> Any:
-    """A label around the control that is put into it."""
+    """A label; the control goes inside."""
     made = html.label().classes("field")
     with made:
         html.span(text).classes("field-name")
@@ -100,35 +100,37 @@ def select(label: str, options: Mapping[str, str], value: str, on_change: Call) 
     with field(label):
         made = html.select()
         with made:
-            for one, text in options.items():
-                having(html.option(text), value=one)
-    having(made, value=value)
-    return made.on("change", _valued(on_change), js_handler="(e) => emit(e.target.value)")
+            for option, text in options.items():
+                with_attributes(html.option(text), value=option)
+    with_attributes(made, value=value)
+    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
 
 
 def date_field(label: str, value: str, on_change: Call, *, least: str, most: str) -> Any:
-    """A labelled date; values are as 2024-05-31, "" for none."""
+    """A labelled date; values such as "2024-05-31", "" for none."""
     with field(label):
-        made = having(html.input_(), type="date", value=value, min=least or None, max=most or None)
-    return made.on("change", _valued(on_change), js_handler="(e) => emit(e.target.value)")
+        made = with_attributes(
+            html.input_(), type="date", value=value, min=least or None, max=most or None
+        )
+    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
 
 
 def checkbox(label: str, value: bool, on_change: Call, *, note: str = "") -> Any:
-    """A box to tick with its text; on_change gets whether it is ticked."""
+    """A checkbox with its text; on_change gets whether it is checked."""
     with html.label().classes("check"):
-        made = having(html.input_(), type="checkbox", checked=value or None)
+        made = with_attributes(html.input_(), type="checkbox", checked=value or None)
         html.span(label).classes("check-name")
         if note:
             html.span(note).classes("check-note")
-    return made.on("change", _valued(on_change), js_handler="(e) => emit(e.target.checked)")
+    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.checked)")
 
 
 def image(source: str, alt: str) -> Any:
-    """A picture; one of the service's own is asked for under the prefix that the page is under."""
-    return having(html.img(), src=source, alt=alt, loading="lazy", decoding="async")
+    """A picture; an address without a host is relative to the page."""
+    return with_attributes(html.img(), src=source, alt=alt, loading="lazy", decoding="async")
 
 
-def listed(pairs: Iterable[tuple[str, str]]) -> Any:
+def pairs_list(pairs: Iterable[tuple[str, str]]) -> Any:
     """A description list of names and texts."""
     made = html.dl()
     with made:
@@ -138,10 +140,10 @@ def listed(pairs: Iterable[tuple[str, str]]) -> Any:
     return made
 
 
-def say(message: str, *, bad: bool = False) -> None:
-    """A message that shows for some seconds and is read out; as text."""
+def notify(message: str, *, bad: bool = False) -> None:
+    """Show a message, as text, for some seconds; screen readers read it out."""
     ui.notify(message, type="negative" if bad else "info", position="bottom", multi_line=True)
 
 
-def _valued(on_change: Call) -> Call:
+def _with_value(on_change: Call) -> Call:
     return lambda event: on_change(event.args)

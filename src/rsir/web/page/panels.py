@@ -1,4 +1,4 @@
-"""How the page is laid out, and how it shows what there is to show."""
+"""The layout of the page, and what each of its parts shows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rsir.web.page.elements import (
     Map,
     Results,
     button,
-    having,
     icon,
     image,
-    listed,
+    pairs_list,
     select,
+    with_attributes,
 )
 from rsir.web.page.search_state import SearchState
-from rsir.web.page.sidebar import Side
+from rsir.web.page.sidebar import Sidebar
 from rsir.web.page.uploads import HOURS
 
 if TYPE_CHECKING:
-    from rsir.web.page.run_search import Found
-    from rsir.web.page.view import View
+    from rsir.web.page.actions import Actions
+    from rsir.web.page.run_search import SearchResult
 
 IDEA = "Show an image or a place, and see what else in the archive looks like it."
 """The page in one sentence."""
@@ -44,237 +44,258 @@ MOST_SCENES = 5000
 
 
 class Panels:
-    """The elements of one page; `view` is told what is done with them."""
+    """The elements of one page; they call `actions` for what the visitor does.
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    map: None for an archive without georeference.
+    """
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
         self.map: Map | None = None
-        self._build()
-
-    def _build(self) -> None:
-        page = having(html.div().classes("page"), data_panel="results")
+        page = with_attributes(html.div().classes("page"), data_panel="results")
         with page:
-            self._header()
+            self._build_header()
             with html.div().classes("panels"):  # within NiceGUI's <main>
-                with having(html.section().classes("side"), aria_label="Query and filters"):
-                    self.side = Side(self.view, self)
-                middle = having(html.section().classes("middle"), aria_label="Results")
-                with having(middle, data_scrolls=""):
-                    self._middle()
-                if self.view.overview.scenes:
-                    with having(html.section().classes("place-panel"), aria_label="Map"):
-                        self._map()
-            self._tabs(page)
+                side = html.section().classes("side")
+                with with_attributes(side, aria_label="Query and filters"):
+                    self._sidebar = Sidebar(actions)
+                middle = with_attributes(html.section().classes("middle"), aria_label="Results")
+                with with_attributes(middle, data_scrolls=""):
+                    self._build_middle()
+                if actions.overview.scenes:
+                    map_panel = html.section().classes("map-panel")
+                    with with_attributes(map_panel, aria_label="Map"):
+                        self.map = self._build_map()
+            self._build_tabs()
         if self.map is None:
             page.classes("no-map")
-        self.details = Details(self.view, self)
-        self._keys()
-        ui.on("rsir_back", lambda event: self.view.arrive(str(event.args)))
+        self.details = Details(actions)
+        self._build_keys()
+        ui.on("rsir_back", lambda event: actions.open_link(str(event.args)))
         ui.skip_link("Skip to the results", target=middle)
 
-    # ------------------------------------------------------------------------------- how it is laid
+    # -------------------------------------------------------------------------------------- layout
 
-    def _header(self) -> None:
-        view = self.view
+    def _build_header(self) -> None:
+        actions = self._actions
         with html.header().classes("bar"):
-            with having(html.a().classes("brand"), href=view.home(), title="Start again"):
+            home = html.a().classes("brand")
+            with with_attributes(home, href=actions.home_address(), title="Start again"):
                 icon("satellite_alt")
                 html.span("rsir")
-            names = {name: name for name in sorted(view.service.archives)}
+            names = {name: name for name in sorted(actions.service.archives)}
             if len(names) > 1:
-                select("Archive", names, view.archive, self._other_archive)
+                select("Archive", names, actions.archive, self._open_archive)
             else:
-                html.span(view.archive).classes("bar-name")
-            html.span(f"{view.overview.count:,} images").classes("bar-count")
+                html.span(actions.archive).classes("bar-name")
+            html.span(f"{actions.overview.count:,} images").classes("bar-count")
             html.span().classes("space")
             button("", lambda: self.keys.open(), symbol="keyboard", label="Keys", kind="quiet keys")
             button("", symbol="contrast", label="Light or dark", kind="quiet", script="rsirShade()")
 
-    def _other_archive(self, name: str) -> None:
-        ui.navigate.to("./?" + SearchState(name).link())
+    def _open_archive(self, name: str) -> None:
+        ui.navigate.to("./?" + SearchState(name).to_link())
 
-    def _middle(self) -> None:
-        view = self.view
-        self.trouble_box = having(html.div().classes("trouble"), role="alert")
-        self.start_box = html.div().classes("welcome")
-        with self.start_box:
-            html.h1("Find places that look alike")
-            html.p(IDEA).classes("idea")
-            button(
-                "Choose an image",
-                symbol="add_photo_alternate",
-                kind="main phone-only",
-                script="document.querySelector('.drop input').click()",
-            )
-            if view.overview.examples:
-                html.h2("Try one of these")
-                with html.ul().classes("examples"):
-                    for id, name in view.overview.examples:
-                        with html.li():
-                            self._example(id, name)
-            if view.overview.scenes:
-                html.p(
-                    "Or click on an image on the map, or draw a rectangle on a scene there."
-                ).classes("note")
-            html.p(
-                "An image that you choose stays on this service for "
-                f"{HOURS} hours, so that a link to the search works; then it is deleted."
-            ).classes("note")
-        self.head = html.div().classes("head")
-        with self.head:
-            html.h1("Search results").classes("unseen")
-            self.status = having(html.p().classes("status"), role="status")
-            with html.div().classes("row"):
-                self.refine = button("Refine the search", view.refine, symbol="tune", kind="main")
-                self.select_all = button("Select all", self._select_all, kind="quiet")
-                self.unselect = button("Select none", self._select_none, kind="quiet")
-                for kind, text in (("geojson", "GeoJSON"), ("csv", "CSV")):
-                    save = button(
-                        text, lambda k=kind: view.save(k), symbol="download", kind="quiet"
-                    )
-                    having(save, aria_label=f"Download as {text}", title=f"Download as {text}")
-                button(
-                    "Link",
-                    symbol="link",
-                    label="Copy the link to this search",
-                    kind="quiet",
-                    script="rsirCopy(location.href)",
-                )
+    def _build_middle(self) -> None:
+        actions = self._actions
+        self._problem = with_attributes(html.div().classes("problem"), role="alert")
+        self._welcome = html.div().classes("welcome")
+        with self._welcome:
+            self._build_welcome()
+        self._head = html.div().classes("head")
+        with self._head:
+            self._build_head()
         self.results = Results()
-        self.results.on("details", lambda event: view.details(event.args))
-        self.results.on("more", lambda event: view.go(view.asked.by(tile=event.args)))
-        self.results.on("rate", lambda event: view.rate(event.args["id"], event.args["rating"]))
-        self.results.on("picked", lambda event: view.pick(event.args))
+        self.results.on("details", lambda event: actions.show_details(event.args))
+        self.results.on(
+            "more", lambda event: actions.search(actions.state.with_query(tile=event.args))
+        )
+        self.results.on("rate", lambda event: actions.rate(event.args["id"], event.args["rating"]))
+        self.results.on("selected", lambda event: actions.select(event.args))
 
-    def _select_all(self) -> None:
-        self.results.run_method("chooseAll")
+    def _build_welcome(self) -> None:
+        overview = self._actions.overview
+        html.h1("Find places that look alike")
+        html.p(IDEA).classes("idea")
+        button(
+            "Choose an image", symbol="add_photo_alternate", kind="main phone-only",
+            script="document.querySelector('.drop input').click()",
+        )  # fmt: skip
+        if overview.examples:
+            html.h2("Try one of these")
+            with html.ul().classes("examples"):
+                for id, name in overview.examples:
+                    with html.li():
+                        self._build_example(id, name)
+        if overview.scenes:
+            html.p(
+                "Or click on an image on the map, or draw a rectangle on a scene there."
+            ).classes("note")
+        html.p(
+            "The service stores an image that you choose for "
+            f"{HOURS} hours, so that a link to the search works; then it deletes the image."
+        ).classes("note")
 
-    def _select_none(self) -> None:
-        self.results.run_method("choose", [])
-
-    def _example(self, id: str, name: str) -> None:
-        view = self.view
+    def _build_example(self, id: str, name: str) -> None:
+        actions = self._actions
         text = f"Search with this example: {name}" if name else "Search with this example"
-        with button("", lambda: view.go(view.asked.by(tile=id)), kind="example", label=text):
-            image(cards.picture(view.archive, id), "")
+        search = button(
+            "", lambda: actions.search(actions.state.with_query(tile=id)),
+            kind="example", label=text,
+        )  # fmt: skip
+        with search:
+            image(cards.picture(actions.archive, id), "")
             if name:
                 html.span(name)
 
-    def _map(self) -> None:
-        view = self.view
-        self.map = Map()
-        self.map.on("ready", self._map_ready)
-        self.map.on("point", lambda event: view.at(event.args))
-        self.map.on("window", lambda event: view.rectangle(event.args))
-        self.map.on("area", lambda event: view.within(event.args))
-        self.map.on("details", lambda event: view.details(event.args))
+    def _build_head(self) -> None:
+        actions, results = self._actions, self._run_on_results
+        html.h1("Search results").classes("unseen")
+        self._status = with_attributes(html.p().classes("status"), role="status")
+        with html.div().classes("row"):
+            self._refine = button("Refine the search", actions.refine, symbol="tune", kind="main")
+            button("Select all", lambda: results("selectAll"), kind="quiet")
+            self._unselect = button("Select none", lambda: results("select", []), kind="quiet")
+            for format, text in (("geojson", "GeoJSON"), ("csv", "CSV")):
+                download = button(
+                    text, lambda f=format: actions.download(f), symbol="download", kind="quiet"
+                )
+                label = f"Download as {text}"
+                with_attributes(download, aria_label=label, title=label)
+            button(
+                "Link", symbol="link", label="Copy the link to this search", kind="quiet",
+                script="rsirCopy(location.href)",
+            )  # fmt: skip
 
-    def _map_ready(self) -> None:
+    def _run_on_results(self, method: str, *arguments: Any) -> None:
+        self.results.run_method(method, *arguments)
+
+    def _build_map(self) -> Map:
+        actions = self._actions
+        made = Map()
+        made.on("ready", self._fill_map)
+        made.on("point", lambda event: actions.search_point(event.args))
+        made.on("window", lambda event: actions.search_rectangle(event.args))
+        made.on("area", lambda event: actions.filter_by_area(event.args))
+        made.on("details", lambda event: actions.show_details(event.args))
+        return made
+
+    def _fill_map(self) -> None:
         assert self.map is not None
-        scenes = sorted(self.view.overview.scenes.items(), key=lambda scene: -_size(scene[1]))
-        self.map.run_method("scenes", self._tiles(), scenes[:MOST_SCENES])
-        self._rectangles(self.view.asked)
+        actions = self._actions
+        archive = cards.quoted(actions.archive)
+        tiles = f"api/archives/{archive}/scenes/{{scene}}/tiles/{{z}}/{{x}}/{{y}}.png"
+        scenes = sorted(actions.overview.scenes.items(), key=lambda scene: -_size(scene[1]))
+        self.map.run_method("showScenes", tiles, scenes[:MOST_SCENES])
+        self._show_rectangles(actions.state)
 
-    def _tiles(self) -> str:
-        archive = cards.quoted(self.view.archive)
-        return f"api/archives/{archive}/scenes/{{scene}}/tiles/{{z}}/{{x}}/{{y}}.png"
-
-    def _tabs(self, page: Any) -> None:
-        """On a phone one panel shows at a time."""
+    def _build_tabs(self) -> None:
+        """The tabs by which a phone shows one panel at a time."""
         names = {"query": ("tune", "Query"), "results": ("grid_view", "Results")}
         if self.map is not None:
             names["map"] = ("map", "Map")
-        with having(html.nav().classes("tabs"), aria_label="Parts of the page"):
+        with with_attributes(html.nav().classes("tabs"), aria_label="Parts of the page"):
             for name, (symbol, text) in names.items():
                 tab = button(text, symbol=symbol, script=f"rsirPanel({json.dumps(name)})")
-                having(tab, data_tab=name)
+                with_attributes(tab, data_tab=name)
 
-    def _keys(self) -> None:
-        self.keys = having(ui.dialog(), aria_label="Keys")
+    def _build_keys(self) -> None:
+        self.keys = with_attributes(ui.dialog(), aria_label="Keys")
         with self.keys, html.div().classes("details narrow"):
             html.h2("Keys")
-            listed(KEYS)
+            pairs_list(KEYS)
             button("Close", self.keys.close)
 
-    # -------------------------------------------------------------------------------- what it shows
+    # ------------------------------------------------------------------------------------- content
 
-    def ask(self, wanted: SearchState) -> None:
-        """Show what is asked, in all controls."""
-        self.trouble_box.visible = False
-        self.side.ask(wanted)
-        self.rated(wanted)
-        self._rectangles(wanted)
+    def show_state(self, state: SearchState) -> None:
+        """Set all controls to a search."""
+        self._problem.visible = False
+        self._sidebar.show_state(state)
+        self.show_ratings(state)
+        self._show_rectangles(state)
 
-    def welcome(self) -> None:
-        """Nothing is asked."""
-        self.start_box.visible, self.head.visible, self.results.visible = True, False, False
+    def show_welcome(self) -> None:
+        """Show the first view, without a search."""
+        self._show_parts(welcome=True)
         self.results.run_method("begin", 0, 0)
 
-    def search(self, stay: bool) -> None:
-        """It is being searched; stay: a phone goes on showing the panel that it shows."""
-        self.start_box.visible, self.head.visible, self.results.visible = False, True, True
-        self._status("Searching …")
-        self.picked(0)
-        if not stay:
+    def show_searching(self, keep_panel: bool) -> None:
+        """Show that a search runs; keep_panel: a phone goes on showing its current panel."""
+        self._show_parts(results=True)
+        self._show_status("Searching …")
+        self.show_selection(0)
+        if not keep_panel:
             ui.run_javascript("rsirPanel('results')")
 
-    def found(self, found: Found) -> None:
-        """What a search says of itself."""
-        count, wanted = len(found.hits), self.view.asked
-        among = f"{found.hits.searched:,} images"
+    def show_result(self, result: SearchResult) -> None:
+        """Show the number of results, the time that the search took, and its query."""
+        count, state = len(result.hits), self._actions.state
+        searched = f"{result.hits.searched:,} images"
         if count:
             results = "1 result" if count == 1 else f"{count:,} results"
-            took = f"{1000 * found.hits.seconds:,.0f} ms"
-            self._status(f"{results} among {among}, in {took}")
-        elif wanted.filtered:
-            self._status(f"Nothing found: the filters leave {among}. Clear some of them.")
+            milliseconds = f"{1000 * result.hits.seconds:,.0f} ms"
+            self._show_status(f"{results} among {searched}, in {milliseconds}")
+        elif state.has_filter:
+            self._show_status(f"Nothing found: the filters leave {searched}. Clear some of them.")
         else:
-            self._status(f"Nothing found among {among}.")
-        self.side.query(wanted, found.picture)
+            self._show_status(f"Nothing found among {searched}.")
+        self._sidebar.show_query(state, result.picture)
 
-    def nothing(self) -> None:
-        """A search failed; `trouble` has said why."""
-        self._status("")
-        self.head.visible = self.results.visible = False
+    def show_no_result(self) -> None:
+        """Hide the results after a search failed; `show_problem` has shown why."""
+        self._show_status("")
+        self._show_parts()
         self.results.run_method("begin", 0, 0)
 
-    def trouble(self, message: str) -> None:
-        """What went wrong, in words; as text."""
-        self.trouble_box.clear()
-        with self.trouble_box:
+    def show_problem(self, message: str) -> None:
+        """Show what went wrong, as text."""
+        self._problem.clear()
+        with self._problem:
             icon("error_outline")
             html.span(message)
-            button("", self._untroubled, symbol="close", label="Close this message", kind="quiet")
-        self.trouble_box.visible = True
+            button("", self._hide_problem, symbol="close", label="Close this message", kind="quiet")
+        self._problem.visible = True
 
-    def _untroubled(self) -> None:
-        self.trouble_box.visible = False
+    def _hide_problem(self) -> None:
+        self._problem.visible = False
 
-    def rated(self, draft: SearchState) -> None:
-        """Show the ratings, and whether they are searched with already."""
-        given = dict.fromkeys(draft.like, 1) | dict.fromkeys(draft.unlike, -1)
-        self.results.run_method("rated", given)
-        self.side.rated(draft)
-        changed = (draft.like, draft.unlike) != (self.view.asked.like, self.view.asked.unlike)
-        self.refine.visible = changed and bool(draft)
+    def show_ratings(self, draft: SearchState) -> None:
+        """Show the ratings, and offer to search with them if they have changed."""
+        ratings = dict.fromkeys(draft.like, 1) | dict.fromkeys(draft.unlike, -1)
+        self.results.run_method("showRatings", ratings)
+        self._sidebar.show_ratings(draft)
+        state = self._actions.state
+        changed = (draft.like, draft.unlike) != (state.like, state.unlike)
+        self._refine.visible = changed and bool(draft)
 
-    def picked(self, count: int) -> None:
-        """So many results are selected."""
-        self.unselect.visible = count > 0
-        self.unselect.clear()
-        with self.unselect:
+    def show_selection(self, count: int) -> None:
+        """Show how many results are selected."""
+        self._unselect.visible = count > 0
+        self._unselect.clear()
+        with self._unselect:
             html.span(f"{count:,} selected")
             icon("close")
-        having(self.unselect, aria_label=f"{count:,} selected; select none")
+        with_attributes(self._unselect, aria_label=f"{count:,} selected; select none")
 
-    def _status(self, text: str) -> None:
-        self.status.clear()
-        with self.status:
+    def open_map(self, method: str, *arguments: Any) -> None:
+        """Show the map, also on a phone, and call a method of its component."""
+        ui.run_javascript("rsirPanel('map')")
+        if self.map is not None:
+            self.map.run_method(method, *arguments)
+
+    def _show_parts(self, *, welcome: bool = False, results: bool = False) -> None:
+        self._welcome.visible = welcome
+        self._head.visible = self.results.visible = results
+
+    def _show_status(self, text: str) -> None:
+        self._status.clear()
+        with self._status:
             html.span(text)
 
-    def _rectangles(self, wanted: SearchState) -> None:
+    def _show_rectangles(self, state: SearchState) -> None:
         if self.map is not None:
-            self.map.run_method("rectangles", wanted.window, wanted.area)
+            self.map.run_method("showRectangles", state.window, state.area)
 
 
 def _size(bounds: Bounds) -> float:

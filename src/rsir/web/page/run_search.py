@@ -1,12 +1,14 @@
-"""From what is asked to what is found."""
+"""Run the search that a `SearchState` describes."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rsir.errors import UsageError
+from rsir.geo.geometry import bounds_of
 from rsir.store.filters.filter import Filter
 from rsir.web.service.service import as_jpeg
 
@@ -21,82 +23,81 @@ if TYPE_CHECKING:
     from rsir.web.page.uploads import Uploads
     from rsir.web.service.service import Service
 
-_SIDE = 320  # longest side of the query's picture in pixels
-_OVERLAPPING = 1000
-"""Tiles over one point that are looked at for the one it is nearest the middle of; our choice."""
+_PICTURE_SIDE = 320
+"""Longest side of the query's picture in pixels, roughly; our choice."""
+_MOST_TILES = 1000
+"""Tiles over a point that `tile_at` compares; our choice."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """hits, and the query to look at: a picture as a "data:" address, None if there is none.
+class SearchResult:
+    """The hits of a search, and a picture of its query.
 
-    A tile has an address of its own.
+    picture: a "data:" address; None for a tile, whose picture has an address of its own, and for
+    a search without a query.
     """
 
     hits: Hits
     picture: str | None
 
 
-async def find(service: Service, uploads: Uploads, asked: SearchState) -> Found:
-    """Search for `asked`.
+async def run_search(service: Service, uploads: Uploads, state: SearchState) -> SearchResult:
+    """Run the search that `state` describes.
 
-    Errors: those of `Service.search`, `Service.read`, `Uploads.read`; NotFoundError for a scene
-    that the archive has not.
+    Errors: those of `Service.search`, `Service.read` and `Uploads.read`; NotFoundError for a scene
+    that the archive does not have, UsageError without anything to search with.
     """
     from rsir.archive.search.query_vectors import ById, ByWindow, Examples, window_pixels
 
     pixels: NDArray[np.uint8] | None = None
-    query: Single | None = None
-    if asked.tile is not None:
-        query = ById(asked.tile)
-    elif asked.image is not None:
-        query = pixels = await service.read(await service.run(uploads.read, asked.image))
-    elif asked.scene is not None:
-        scene = await service.run(service.scenes[asked.archive].of, asked.scene)
-        query = ByWindow(scene.source, bbox=asked.window)
+    single: Single | None = None
+    if state.tile is not None:
+        single = ById(state.tile)
+    elif state.image is not None:
+        single = pixels = await service.read(await service.run(uploads.read, state.image))
+    elif state.scene is not None:
+        scene = await service.run(service.scenes[state.archive].of, state.scene)
+        single = ByWindow(scene.source, bbox=state.window)
         await service.pictures.run(service.check_source, scene.source)
-        archive = service.archive(asked.archive)
-        pixels = await service.pictures.run(window_pixels, archive, query)
-    whole: Query
-    if asked.like or asked.unlike:
-        like, unlike = (tuple(map(ById, ids)) for ids in (asked.like, asked.unlike))
-        whole = Examples(like, unlike, query)
-    elif query is not None:
-        whole = query
+        archive = service.archive(state.archive)
+        pixels = await service.pictures.run(window_pixels, archive, single)
+    query: Query
+    if state.like or state.unlike:
+        like, unlike = (tuple(map(ById, ids)) for ids in (state.like, state.unlike))
+        query = Examples(like, unlike, single)
+    elif single is not None:
+        query = single
     else:
         raise UsageError("there is nothing to search with yet: choose an image")
     settings = service.settings
-    most = min(settings.max_hits, settings.max_diverse) if asked.varied else settings.max_hits
+    most = min(settings.max_hits, settings.max_diverse) if state.diverse else settings.max_hits
     hits = await service.search(
-        asked.archive,
-        whole,
-        min(asked.count, most),
-        filter=asked.filter,
-        ranking=asked.ranking,
-        diverse=asked.varied,
+        state.archive,
+        query,
+        min(state.count, most),
+        filter=state.filter,
+        ranking=state.ranking,
+        diverse=state.diverse,
     )
-    picture = None if pixels is None else await service.pictures.run(_data, pixels)
-    return Found(hits, picture)
+    picture = None if pixels is None else await service.pictures.run(_data_address, pixels)
+    return SearchResult(hits, picture)
 
 
 def tile_at(archive: Archive, longitude: float, latitude: float) -> str | None:
-    """The id of the tile whose middle is nearest to a point that it covers; blocks."""
-    from itertools import islice
-
-    from rsir.geo.geometry import bounds_of
-
+    """The id of the tile over a point whose middle is nearest to it; None without one; blocks."""
     longitude = (longitude + 180) % 360 - 180
-    here = Filter(bbox=(longitude, latitude, longitude, latitude))
-    best: tuple[float, str] | None = None
-    for record in islice(archive.records(here), _OVERLAPPING):
+    over_point = Filter(bbox=(longitude, latitude, longitude, latitude))
+    nearest: tuple[float, str] | None = None
+    for record in islice(archive.records(over_point), _MOST_TILES):
         west, south, east, north = bounds_of(record.footprint) or (0, 0, 0, 0)
-        away = (longitude - (west + east) / 2) ** 2 + (latitude - (south + north) / 2) ** 2
-        if best is None or (away, record.id) < best:
-            best = (away, record.id)
-    return None if best is None else best[1]
+        distance = (longitude - (west + east) / 2) ** 2 + (latitude - (south + north) / 2) ** 2
+        if nearest is None or (distance, record.id) < nearest:
+            nearest = (distance, record.id)
+    return None if nearest is None else nearest[1]
 
 
-def _data(pixels: NDArray[Any]) -> str:
-    step = max(1, max(pixels.shape[1:]) // _SIDE)
+def _data_address(pixels: NDArray[Any]) -> str:
+    """A "data:" address of a picture of `pixels`, (C, H, W) uint8."""
+    step = max(1, max(pixels.shape[1:]) // _PICTURE_SIDE)
     encoded = base64.b64encode(as_jpeg(pixels[:, ::step, ::step])).decode()
     return f"data:image/jpeg;base64,{encoded}"

@@ -1,8 +1,8 @@
-"""What is asked on the page, and the link that says it: one is made from the other, losslessly."""
+"""The state of a search on the page, and its link; each can be made from the other without loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import Any, ClassVar
@@ -13,21 +13,22 @@ from rsir.store.filters.filter import Filter
 from rsir.types import Bounds
 
 COUNTS = (50, 200, 1000, 5000)
-"""How many results can be chosen; our choice."""
+"""The numbers of results that the visitor can choose from; our choice."""
 COUNT = COUNTS[0]
 
 _DECIMALS = 6
-"""Of degrees in a link: about 0.1 m."""
+"""Decimals of degrees in a link: about 0.1 m."""
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """All that makes a search, and nothing else.
+    """Everything that determines a search.
 
-    archive: its name; "" is the first. One of, or none: `tile`, an id; `image`, the token of an
-    uploaded image; `scene`, an id, and `window`, a rectangle (west, south, east, north, degrees)
-    of it. like, unlike: ids. area: footprints must touch it. start, end: days, both included.
-    ranking: None is the archive's own. varied: whether near-duplicates are collapsed.
+    archive: its name; "" for the first archive. The query is at most one of `tile`, an id;
+    `image`, the token of an uploaded image; `scene`, an id, with `window`, a rectangle of the
+    scene (west, south, east, north, degrees). like, unlike: ids of rated tiles. area: the
+    rectangle that footprints must touch. start, end: first and last day. ranking: None for the
+    archive's own. diverse: whether near-duplicates are left out.
     """
 
     archive: str = ""
@@ -42,7 +43,7 @@ class SearchState:
     end: date | None = None
     classes: tuple[str, ...] = ()
     ranking: str | None = None
-    varied: bool = False
+    diverse: bool = False
     count: int = COUNT
 
     NO_FILTER: ClassVar[Mapping[str, Any]] = {
@@ -53,26 +54,26 @@ class SearchState:
     }
 
     def __bool__(self) -> bool:
-        """Whether there is anything to search with."""
+        """Whether there is a query or a liked tile to search with."""
         return bool(self.has_query or self.like)
 
     @property
     def has_query(self) -> bool:
-        """Whether an image, a tile or a rectangle is given."""
+        """Whether there is an image, a tile or a rectangle to search with."""
         return any((self.tile, self.image, self.window))
 
     @property
-    def filtered(self) -> bool:
-        """Whether not all records may be found."""
+    def has_filter(self) -> bool:
+        """Whether a filter excludes some records."""
         return any((self.area, self.start, self.end, self.classes))
 
     @property
     def filter(self) -> Filter | None:
-        """Which records may be found; None for all.
+        """The filter of the search; None if it has none.
 
-        Raises UsageError for what does not make sense, e.g. an end before the start.
+        Raises UsageError for a filter that makes no sense, e.g. an end before the start.
         """
-        if not self.filtered:
+        if not self.has_filter:
             return None
         return Filter(
             bbox=self.area,
@@ -81,11 +82,11 @@ class SearchState:
             classes=self.classes or None,
         )
 
-    def queryless(self) -> SearchState:
-        """The same without its query; the ratings stay."""
+    def without_query(self) -> SearchState:
+        """The state without its query; the ratings stay."""
         return replace(self, tile=None, image=None, scene=None, window=None)
 
-    def by(
+    def with_query(
         self,
         *,
         tile: str | None = None,
@@ -93,22 +94,22 @@ class SearchState:
         scene: str | None = None,
         window: Bounds | None = None,
     ) -> SearchState:
-        """The same with another query, and without the ratings, which belonged to the old one."""
+        """The state with another query, and without the ratings, which belong to the old query."""
         return replace(self, tile=tile, image=image, scene=scene, window=window, like=(), unlike=())
 
-    def rated(self, id: str, rating: int) -> SearchState:
-        """The same with a tile that is wanted (1), not wanted (-1), or neither (0)."""
+    def with_rating(self, id: str, rating: int) -> SearchState:
+        """The state with a tile rated as liked (1), not liked (-1), or neither (0)."""
         like = [i for i in self.like if i != id] + [id] * (rating > 0)
         unlike = [i for i in self.unlike if i != id] + [id] * (rating < 0)
         return replace(self, like=tuple(like), unlike=tuple(unlike))
 
     def rating(self, id: str) -> int:
-        """1 for a tile that is wanted, -1 for one that is not, 0 for any other."""
+        """The rating of a tile: 1 for liked, -1 for not liked, 0 for neither."""
         return (id in self.like) - (id in self.unlike)
 
-    def link(self) -> str:
-        """The search as the part of a link after "?"; "" for nothing asked."""
-        given = {
+    def to_link(self) -> str:
+        """The state as the query string of a link, without "?"; "" for the default state."""
+        parameters = {
             "archive": self.archive,
             "tile": self.tile,
             "image": self.image,
@@ -121,51 +122,56 @@ class SearchState:
             "to": self.end,
             "class": self.classes,
             "ranking": self.ranking,
-            "varied": "1" if self.varied else None,
+            "diverse": "1" if self.diverse else None,
             "count": None if self.count == COUNT else self.count,
         }
-        return urlencode({name: value for name, value in given.items() if value}, doseq=True)
+        return urlencode({name: value for name, value in parameters.items() if value}, doseq=True)
+
+    @classmethod
+    def from_link(cls, link: str) -> SearchState:
+        """The state that a link describes; the inverse of `to_link`.
+
+        link: a query string, with or without "?". Unknown parameters are ignored, because links
+        that are passed on collect some. Raises UsageError for a value that makes no sense.
+        """
+        parameters: dict[str, list[str]] = {}
+        for name, value in parse_qsl(link.removeprefix("?")):
+            parameters.setdefault(name, []).append(value)
+
+        def last(name: str) -> str | None:
+            return parameters[name][-1] if name in parameters else None
+
+        def distinct(name: str) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(parameters.get(name, ())))
+
+        scene, window, count = last("scene"), last("window"), last("count")
+        if (scene is None) != (window is None):
+            raise UsageError("the link names a scene without a rectangle of it, or the reverse")
+        if count is not None and (not count.isascii() or not count.isdigit() or not int(count)):
+            raise UsageError(f"the link's count {count!r} is not a number of results")
+        state = cls(
+            archive=last("archive") or "",
+            tile=last("tile"),
+            image=last("image"),
+            scene=scene,
+            window=_bounds("window", window),
+            like=distinct("like"),
+            unlike=distinct("unlike"),
+            area=_bounds("area", last("area")),
+            start=day_of(last("from")),
+            end=day_of(last("to")),
+            classes=distinct("class"),
+            ranking=last("ranking"),
+            diverse=last("diverse") == "1",
+            count=COUNT if count is None else int(count),
+        )
+        if sum(map(bool, (state.tile, state.image, state.window))) > 1:
+            raise UsageError("the link names more than one query; it should name one")
+        return state
 
 
-def asked(link: str) -> SearchState:
-    """What `SearchState.link` says.
-
-    Raises UsageError for a part that does not make sense; unknown parts are left alone, as links
-    that travel get some added.
-    """
-    parts: dict[str, list[str]] = {}
-    for name, value in parse_qsl(link.removeprefix("?")):
-        parts.setdefault(name, []).append(value)
-    image, window = _one(parts, "image"), _one(parts, "window")
-    scene = _one(parts, "scene")
-    if (scene is None) != (window is None):
-        raise UsageError("the link names a scene without a rectangle of it, or the reverse")
-    count = _one(parts, "count")
-    if count is not None and (not count.isascii() or not count.isdigit() or not int(count)):
-        raise UsageError(f"the link's count {count!r} is not a number of results")
-    found = SearchState(
-        archive=_one(parts, "archive") or "",
-        tile=_one(parts, "tile"),
-        image=image,
-        scene=scene,
-        window=_bounds("window", window),
-        like=_distinct(parts.get("like", ())),
-        unlike=_distinct(parts.get("unlike", ())),
-        area=_bounds("area", _one(parts, "area")),
-        start=day(_one(parts, "from")),
-        end=day(_one(parts, "to")),
-        classes=_distinct(parts.get("class", ())),
-        ranking=_one(parts, "ranking"),
-        varied=_one(parts, "varied") == "1",
-        count=COUNT if count is None else int(count),
-    )
-    if sum(map(bool, (found.tile, found.image, found.window))) > 1:
-        raise UsageError("the link names more than one query; it should name one")
-    return found
-
-
-def day(text: str | None) -> date | None:
-    """A day as "2024-05-31"; None of None and ""; UsageError for anything else."""
+def day_of(text: str | None) -> date | None:
+    """The day of a text such as "2024-05-31"; None for None and ""; else UsageError."""
     if not text:
         return None
     try:
@@ -175,10 +181,11 @@ def day(text: str | None) -> date | None:
 
 
 def bounds_of(corners: Iterable[object]) -> Bounds:
-    """(west, south, east, north) of what a map or a link gives; UsageError if it is none.
+    """(west, south, east, north) in degrees, from the corners that a map or a link gives.
 
-    A map can be dragged around the globe: the west is brought into [-180, 180), and the east
-    too, so that west > east is a box over the antimeridian (as `Filter` has it).
+    A map can be dragged around the globe, so west and east are brought into [-180, 180); a box
+    over the antimeridian then has west > east, as in `Filter`. Raises UsageError for anything
+    else than a rectangle.
     """
     try:
         west, south, east, north = (float(str(corner)) for corner in corners)
@@ -192,10 +199,10 @@ def bounds_of(corners: Iterable[object]) -> Bounds:
         return -180.0, south, 180.0, north
     if west >= -180 and east <= 180:
         return west, south, east, north
-    return _turned(west), south, _turned(east), north
+    return _wrapped(west), south, _wrapped(east), north
 
 
-def _turned(longitude: float) -> float:
+def _wrapped(longitude: float) -> float:
     return (longitude + 180) % 360 - 180
 
 
@@ -210,11 +217,3 @@ def _bounds(name: str, text: str | None) -> Bounds | None:
         return bounds_of(text.split(","))
     except UsageError as error:
         raise UsageError(f"the link's {name}: {error}") from error
-
-
-def _one(parts: Mapping[str, Sequence[str]], name: str) -> str | None:
-    return parts[name][-1] if parts.get(name) else None
-
-
-def _distinct(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""Uploaded images, for as long as a link to their search shall work, and no longer."""
+"""Uploaded images, stored as long as a link to their search should work."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rsir import atomic
 from rsir.errors import UsageError
 from rsir.web.problems import ForbiddenError, NotFoundError
 
 HOURS = 24
-"""An upload is forgotten after; our choice: a link works for the day on which it is sent."""
+"""Age at which an upload is deleted; our choice: a link works on the day on which it is sent."""
 TOKEN = re.compile(r"[0-9a-f]{32}")
 MOST_BYTES = 256 << 20
 MOST_FILES = 1000
-"""Of all uploads, the oldest are forgotten beyond; our choice."""
+"""Limits for all uploads together, beyond which the oldest are deleted; our choice."""
 
 
 def default_folder() -> Path:
-    """rsir/uploads in the user's cache folder, as the XDG base directory specification has it."""
+    """rsir/uploads in the user's cache folder (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "rsir" / "uploads"
 
 
 class Uploads:
-    """Files in a folder that nobody else may read, named by the hash of their content.
+    """Files in a folder that no other user may read, named by the hash of their content.
 
-    The name is the token of a link: it tells nothing of the image, can be guessed by nobody who
-    does not have it, and is the same after a restart. Files are deleted HOURS after they were
-    uploaded last, or earlier beyond MOST_BYTES; by `tidy`, which is to be called now and then.
+    The name is the token of a link: it reveals nothing of the image, nobody without the image can
+    guess it, and it stays the same after a restart. `delete_old` deletes a file HOURS after its
+    last upload, or earlier beyond MOST_BYTES or MOST_FILES; the caller runs it regularly.
     """
 
     def __init__(self, folder: Path, *, hours: float = HOURS, most_bytes: int = MOST_BYTES) -> None:
@@ -42,25 +43,22 @@ class Uploads:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
 
-    def keep(self, data: bytes) -> str:
-        """Keep an image file; returns its token, 32 hex digits.
+    def store(self, data: bytes) -> str:
+        """Store an image file; returns its token, 32 hex digits.
 
         ForbiddenError if the folder cannot be written.
         """
         token = hashlib.blake2b(data, digest_size=16).hexdigest()
-        with self._lock, self._told():
+        with self._lock, self._folder_errors():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = self.folder / f".{token}.{os.getpid()}"
-            with os.fdopen(
-                os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb"
-            ) as file:
-                file.write(data)
-            partial.replace(self.folder / token)
-        self.tidy()
+            with atomic.replacing(self.folder / token) as draft:
+                draft.touch(mode=0o600)
+                draft.write_bytes(data)
+        self.delete_old()
         return token
 
     def read(self, token: str) -> bytes:
-        """The file of a token; NotFoundError if it is not kept, or not any more."""
+        """The file of a token; NotFoundError if it was never stored, or is deleted."""
         path = self._path(token)
         try:
             if self._is_old(path.stat().st_mtime):
@@ -68,39 +66,40 @@ class Uploads:
             return path.read_bytes()
         except OSError as error:
             raise NotFoundError(
-                f"that image is not on the service any more: uploads are deleted {self.hours:g} "
-                "hours after they came; please choose it again"
+                "that image is no longer on the service, which deletes uploads after "
+                f"{self.hours:g} hours; please choose it again"
             ) from error
 
-    def forget(self, token: str) -> None:
-        """Delete one, if it is there."""
+    def delete(self, token: str) -> None:
+        """Delete the file of a token, if there is one."""
         self._path(token).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Delete what is too old, and the oldest of what is too much."""
+    def delete_old(self) -> None:
+        """Delete the files that are too old, and the oldest beyond the limits."""
         with self._lock, suppress(FileNotFoundError):
             files = [(entry.stat(), Path(entry.path)) for entry in os.scandir(self.folder)]
             files.sort(key=lambda file: file[0].st_mtime, reverse=True)
             total = 0
-            for number, (facts, path) in enumerate(files):
-                total += facts.st_size
+            for number, (status, path) in enumerate(files):
+                total += status.st_size
                 too_much = total > self._most_bytes or number >= MOST_FILES
-                if too_much or self._is_old(facts.st_mtime):
+                if too_much or self._is_old(status.st_mtime):
                     path.unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _folder_errors(self) -> Iterator[None]:
+        """Translate OSErrors of the folder into ForbiddenError."""
         try:
             yield
         except OSError as error:
             raise ForbiddenError(
-                f"this service cannot keep images, as {self.folder} cannot be written "
+                f"this service cannot store images, because it cannot write to {self.folder} "
                 f"({error.strerror}); whoever runs it can set XDG_CACHE_HOME to another folder"
             ) from error
 
     def _path(self, token: str) -> Path:
         if not TOKEN.fullmatch(token):
-            raise UsageError("that is not the token of an image that was uploaded here")
+            raise UsageError("that is not the token of an uploaded image")
         return self.folder / token
 
     def _is_old(self, mtime: float) -> bool:

@@ -1,8 +1,8 @@
-"""One visitor's page: what happens when something on it is used.
+"""One visitor's page: what happens when the visitor uses it.
 
-How it looks is in `panels` and style.css. What is asked is an `SearchState`, which stands in the
-address
-of the page: a search is made by going to another one, and the browser's back button goes back.
+`panels` and style.css determine how the page looks. The address of the page describes its search
+(`SearchState`): every search has an address of its own, and the browser's back button goes back to
+the search before.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rsir.archive.exchange import features
 from rsir.errors import RsirError
 from rsir.types import Hit
 from rsir.web.page import cards
-from rsir.web.page.elements import say
+from rsir.web.page.elements import notify
 from rsir.web.page.panels import Panels
-from rsir.web.page.run_search import Found, find, tile_at
-from rsir.web.page.search_state import SearchState, asked, bounds_of
+from rsir.web.page.run_search import SearchResult, run_search, tile_at
+from rsir.web.page.search_state import SearchState, bounds_of
 
 if TYPE_CHECKING:
     from rsir.archive.search.hits import Hits
@@ -34,13 +34,17 @@ T = TypeVar("T")
 
 log = logging.getLogger("rsir.web")
 
-FIRST, MORE = 60, 500
-"""Results that are sent at first, and then at a time; our choice: a screen, and a tenth of the
-most, so that the first ones show at once and other visitors are not kept waiting."""
+FIRST_CARDS, MORE_CARDS = 60, 500
+"""Results in the first message to the browser, and in each further one; our choice: a screen, and
+a tenth of the largest result, so that the first results show at once and other visitors are served
+in between."""
 
 
 class View:
-    """The page of one visitor, of the archive of that name."""
+    """The page of one visitor for one archive; provides `rsir.web.page.actions.Actions`.
+
+    archive: its name. hits: those of the last search, None without one.
+    """
 
     def __init__(
         self, service: Service, uploads: Uploads, archive: str, overview: Overview
@@ -49,177 +53,193 @@ class View:
         self.uploads = uploads
         self.archive = archive
         self.overview = overview
-        self.asked = SearchState(archive)
-        self.draft = self.asked
-        """What is asked, with ratings that were not searched with yet."""
+        self.state = self.draft = SearchState(archive)
         self.hits: Hits | None = None
-        self.picked: list[str] = []
-        self._run = 0
+        self._selected: list[str] = []
+        self._searches = 0
         self.panels = Panels(self)
 
     # ------------------------------------------------------------------------------------ searches
 
-    async def go(self, wanted: SearchState, *, stay: bool = False) -> None:
-        """Ask for something else; the address of the page changes with it.
+    async def search(self, state: SearchState, *, keep_panel: bool = False) -> None:
+        """Make a search; the address of the page changes with it.
 
-        stay: a phone goes on showing the panel that it shows.
+        keep_panel: whether a phone goes on showing its current panel, instead of the results.
         """
-        ui.run_javascript(
-            f"history.pushState(null, '', './' + {json.dumps(self._address(wanted))})"
-        )
-        await self._answer(wanted, stay)
+        address = json.dumps(self._address(state))
+        ui.run_javascript(f"history.pushState(null, '', {address})")
+        await self._show(state, keep_panel)
 
-    async def arrive(self, link: str) -> None:
-        """Show what the address of the page asks for, after it was opened or gone back to."""
+    async def open_link(self, link: str) -> None:
+        """Show the search of a link (a query string), after it was opened or gone back to."""
         try:
-            wanted = asked(link)
+            state = SearchState.from_link(link)
         except RsirError as error:
-            await self._answer(SearchState(self.archive))
-            self.panels.trouble(str(error))
+            await self._show(SearchState(self.archive))
+            self.show_problem(str(error))
             return
-        if wanted.archive not in ("", self.archive):
-            ui.navigate.to("./" + self._address(wanted))
+        if state.archive not in ("", self.archive):
+            ui.navigate.to(self._address(state))
             return
-        await self._answer(replace(wanted, archive=self.archive))
+        await self._show(replace(state, archive=self.archive))
 
-    async def _answer(self, wanted: SearchState, stay: bool = False) -> None:
-        self._run += 1
-        run = self._run
-        self.asked = self.draft = wanted
-        self.hits, self.picked = None, []
-        self.panels.ask(wanted)
-        if not wanted:
-            self.panels.welcome()
+    async def _show(self, state: SearchState, keep_panel: bool = False) -> None:
+        self._searches += 1
+        number = self._searches
+        self.state = self.draft = state
+        self.hits, self._selected = None, []
+        self.panels.show_state(state)
+        if not state:
+            self.panels.show_welcome()
             return
-        self.panels.search(stay)
-        found = await self.tried(find(self.service, self.uploads, wanted))
-        if run != self._run:
-            return  # something else was asked meanwhile
-        if found is None:
-            self.panels.nothing()
+        self.panels.show_searching(keep_panel)
+        result = await self._attempt(run_search(self.service, self.uploads, state))
+        if number != self._searches:
+            return  # the visitor has started another search meanwhile
+        if result is None:
+            self.panels.show_no_result()
             return
-        self.hits = found.hits
-        self.panels.found(found)
-        await self._send(run, found)
+        self.hits = result.hits
+        self.panels.show_result(result)
+        await self._send(number, result)
 
-    async def _send(self, run: int, found: Found) -> None:
-        """Send the results, the first of them first."""
-        results, hits = self.panels.results, found.hits
-        results.run_method("begin", run, len(hits))
+    async def _send(self, number: int, result: SearchResult) -> None:
+        """Send the cards of the results to the browser, best first."""
+        results, hits = self.panels.results, result.hits
+        results.run_method("begin", number, len(hits))
         start = 0
-        while start < len(hits) and run == self._run:
-            stop = min(len(hits), start + (FIRST if start == 0 else MORE))
-            shown = await self.tried(self.service.run(self._cards, hits, start, stop))
-            if shown is None:
+        while start < len(hits) and number == self._searches:
+            stop = min(len(hits), start + (FIRST_CARDS if start == 0 else MORE_CARDS))
+            made = await self._attempt(self.service.run(self._cards, hits, start, stop))
+            if made is None:
                 return
-            results.run_method("push", run, shown)
+            results.run_method("push", number, made)
             start = stop
 
     def _cards(self, hits: Hits, start: int, stop: int) -> list[dict[str, Any]]:
         return [cards.card(self.archive, hit) for hit in hits[start:stop]]
 
-    async def tried(self, work: Awaitable[T]) -> T | None:
-        """What `work` gives; if it fails, None, and the visitor is told why."""
+    async def _attempt(self, work: Awaitable[T]) -> T | None:
+        """The result of `work`; if it fails, None, and the page shows why."""
         try:
             return await work
         except RsirError as error:
-            self.panels.trouble(str(error))
+            self.show_problem(str(error))
         except Exception:
             log.exception("the page failed")
-            self.panels.trouble("That went wrong on the service; its log says why.")
+            self.show_problem("The service failed; its log has the reason.")
         return None
 
-    def _address(self, wanted: SearchState) -> str:
-        """The part of the address that asks for it; the name of the only archive goes unsaid."""
+    def _address(self, state: SearchState) -> str:
+        """The address of a search; it does not name the archive if there is only one."""
         only = len(self.service.archives) == 1
-        link = (replace(wanted, archive="") if only else wanted).link()
-        return f"?{link}" if link else ""
+        link = (replace(state, archive="") if only else state).to_link()
+        return f"./?{link}" if link else "./"
 
-    def home(self) -> str:
-        """The address of the page with nothing asked."""
-        return "./" + self._address(SearchState(self.archive))
+    def home_address(self) -> str:
+        """The address of the page without a search."""
+        return self._address(SearchState(self.archive))
 
     # --------------------------------------------------------------------- what the visitor does
 
-    async def at(self, point: Sequence[float]) -> None:
-        """A click on the map: search with the tile that is there."""
+    async def search_point(self, point: Sequence[float]) -> None:
+        """Search with the tile under a point of the map (longitude, latitude)."""
         archive = self.service.archive(self.archive)
-        known = self._run
-        found = await self.tried(self.service.run(lambda: (tile_at(archive, *point),)))
-        if found is None or known != self._run:
+        number = self._searches
+        # In a tuple: None alone would look like a failure.
+        found = await self._attempt(self.service.run(lambda: (tile_at(archive, *point),)))
+        if found is None or number != self._searches:
             return
         if found[0] is None:
-            say("No image of the archive is there; click into one of the outlines.")
+            notify("The archive has no image there; click into one of the outlines.")
         else:
-            await self.go(self.asked.by(tile=found[0]))
+            await self.search(self.state.with_query(tile=found[0]))
 
-    async def rectangle(self, corners: Sequence[float]) -> None:
-        """A rectangle on the map: search with what it shows of the smallest scene around it."""
+    async def search_rectangle(self, corners: Sequence[float]) -> None:
+        """Search with a rectangle of the map, cut from the smallest scene around it."""
         window = bounds_of(corners)
         scene = self.overview.scene_of(window)
         if scene is None:
-            say("There is no scene under that rectangle.", bad=True)
+            notify("There is no scene under that rectangle.", bad=True)
         else:
-            await self.go(self.asked.by(scene=scene, window=window))
+            await self.search(self.state.with_query(scene=scene, window=window))
 
-    async def within(self, corners: Sequence[float]) -> None:
-        """Only results in a rectangle of the map."""
-        await self.narrow(area=bounds_of(corners))
+    async def filter_by_area(self, corners: Sequence[float]) -> None:
+        """Show only results in a rectangle of the map."""
+        await self.change(area=bounds_of(corners))
 
-    async def narrow(self, **changes: Any) -> None:
-        """Other filters or another ranking; ratings that were given come along."""
-        await self.go(replace(self.draft, **changes), stay=True)
+    async def change(self, **changes: Any) -> None:
+        """Search again with other filters, another ranking or count, and the current ratings."""
+        await self.search(replace(self.draft, **changes), keep_panel=True)
 
     def rate(self, id: str, rating: int) -> None:
-        """A thumb up, down, or taken back; searched with by `refine`."""
-        self.draft = self.draft.rated(id, rating)
-        self.panels.rated(self.draft)
+        """Rate a result: 1, -1, or 0 to take the rating back; `refine` searches with it."""
+        self.draft = self.draft.with_rating(id, rating)
+        self.panels.show_ratings(self.draft)
 
     async def refine(self) -> None:
-        """Search with the ratings."""
-        await self.go(self.draft)
+        """Search again with the ratings."""
+        await self.search(self.draft)
 
-    async def forget(self) -> None:
+    async def delete_upload(self) -> None:
         """Delete the uploaded image from the service."""
-        if self.asked.image is not None:
-            await self.tried(self.service.run(self.uploads.forget, self.asked.image))
-            say("Your image is deleted from the service.")
-        await self.go(self.asked.by())
+        if self.state.image is not None:
+            await self._attempt(self.service.run(self.uploads.delete, self.state.image))
+            notify("Your image is deleted from the service.")
+        await self.search(self.state.with_query())
 
-    def pick(self, ids: Sequence[str]) -> None:
-        """These results are selected."""
-        self.picked = list(ids)
-        self.panels.picked(len(self.picked))
+    def select(self, ids: Sequence[str]) -> None:
+        """Take the results of these ids as the selection."""
+        self._selected = list(ids)
+        self.panels.show_selection(len(self._selected))
 
-    async def details(self, id: str, step: int = 0) -> None:
-        """Show all that is known of a result, or of the one `step` further."""
+    async def show_details(self, id: str, step: int = 0) -> None:
+        """Show all that is known of a result, or of the result `step` ranks after it."""
         if self.hits is None:
             return
         hits = self.hits
 
-        def looked_up() -> tuple[int, Hit] | None:
-            place = next((i for i, hit in enumerate(hits) if hit.id == id), None)
-            if place is None:
+        def look_up() -> tuple[int, Hit] | None:
+            row = next((row for row, hit in enumerate(hits) if hit.id == id), None)
+            if row is None:
                 return None
-            place = (place + step) % len(hits)
-            return place, hits[place]
+            row = (row + step) % len(hits)
+            return row + 1, hits[row]
 
-        found = await self.tried(self.service.run(looked_up))
+        found = await self._attempt(self.service.run(look_up))
         if found is not None and hits is self.hits:
             self.panels.details.show(*found)
 
-    async def save(self, kind: str) -> None:
-        """Download the selected results, or all if none is, as "geojson" or "csv"."""
+    async def download(self, format: str) -> None:
+        """Download the selected results, or all if none is selected, as "geojson" or "csv"."""
         if self.hits is None:
             return
-        hits, picked = self.hits, set(self.picked)
+        hits, selected = self.hits, set(self._selected)
 
-        def written() -> bytes:
-            chosen = [hit for hit in hits if not picked or hit.id in picked]
-            if kind == "csv":
+        def content() -> bytes:
+            chosen = [hit for hit in hits if not selected or hit.id in selected]
+            if format == "csv":
                 return features.table(chosen).encode()
             return json.dumps(features.collection(chosen), ensure_ascii=False).encode()
 
-        data = await self.tried(self.service.run(written))
+        data = await self._attempt(self.service.run(content))
         if data is not None:
-            ui.download(data, f"{self.archive}-results.{kind}", {"csv": "text/csv"}.get(kind, ""))
+            media_type = "text/csv" if format == "csv" else ""
+            ui.download(data, f"{self.archive}-results.{format}", media_type)
+
+    def show_problem(self, message: str) -> None:
+        """Show what went wrong, as text."""
+        self.panels.show_problem(message)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the page shows a map."""
+        return self.panels.map is not None
+
+    def show_on_map(self, id: str) -> None:
+        """Bring the footprint of a result into view on the map."""
+        self.panels.open_map("reveal", id)
+
+    def draw_area(self) -> None:
+        """Let the visitor draw the rectangle of `filter_by_area` on the map."""
+        self.panels.open_map("draw", "area")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -61,12 +62,16 @@ class Service:
     ) -> None:
         self.archives = dict(archives)
         self.settings = settings or ServiceSettings()
-        self.metrics = Metrics(self)
         s = self.settings
         self.encoding = BoundedPool("encoding", 1, s.waiting, s.patience)
         self.searching = BoundedPool("searching", s.searches, s.waiting, s.patience)
         self.pictures = BoundedPool("pictures", 2, 4 * s.waiting, s.patience)
         self.unready = dict.fromkeys(self.archives, "is being opened")
+        self.metrics = Metrics()
+        for pool in (self.encoding, self.searching, self.pictures):
+            self.metrics.inside.labels(pool.name).set_function(partial(getattr, pool, "inside"))
+        for name in self.archives:
+            self.metrics.ready.labels(name).set_function(partial(self.is_ready, name))
         self._thumbnails: LRUCache[tuple[str, str, int], bytes] = LRUCache(
             s.thumbnail_bytes, getsizeof=len
         )
@@ -82,6 +87,10 @@ class Service:
             raise NotFoundError(
                 f"there is no archive {name!r} here, but {', '.join(sorted(self.archives))}"
             ) from None
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the model and the vectors of an archive are loaded."""
+        return name not in self.unready
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call that encodes nothing (records, counts …) in one of the search threads."""

@@ -1,11 +1,11 @@
-// What the browser does by itself: light or dark, the panel that a phone shows, copying the link,
-// and telling the server of steps back and forth through the searches.
+// What the browser does without the server: light or dark, the panel that a phone shows, copying the
+// link. It also reports steps back and forth through the searches to the server.
 
 const rsirMedia = matchMedia("(prefers-color-scheme: dark)");
 
 function rsirDark() {
-  const wanted = localStorage.getItem("rsir-shade");
-  return wanted ? wanted === "dark" : rsirMedia.matches;
+  const shade = localStorage.getItem("rsir-shade");
+  return shade ? shade === "dark" : rsirMedia.matches;
 }
 
 function rsirShade() {

@@ -1,5 +1,5 @@
-// Choosing an image: a button with a file dialogue, a file dropped anywhere on the page, or pasted.
-// The file goes to this service by HTTP; the page's server learns its token.
+// Choose an image by a file dialogue, by dropping it anywhere on the page, or by pasting it.
+// The file goes to this service by HTTP; the event `sent` carries its token.
 
 export default {
   template: `
@@ -34,23 +34,23 @@ export default {
     holdsFile: (event) => Boolean(event.dataTransfer?.types.includes("Files")),
     chosen(event) {
       this.send(event.target.files[0]);
-      event.target.value = ""; // so that the same file can be chosen again
+      event.target.value = ""; // so that the visitor can choose the same file again
     },
     async send(file) {
       if (!file || this.busy) return;
       if (file.size > this.most) {
-        this.$emit("refused", `The image has ${(file.size / 2 ** 20).toFixed(0)} MB; at most ` +
-          `${(this.most / 2 ** 20).toFixed(0)} MB can be sent.`);
+        this.$emit("refused", `The image has ${(file.size / 2 ** 20).toFixed(0)} MB; the service takes ` +
+          `at most ${(this.most / 2 ** 20).toFixed(0)} MB.`);
         return;
       }
       this.busy = true;
       try {
-        const answer = await fetch(this.url, {
+        const response = await fetch(this.url, {
           method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
         });
-        const said = await answer.json();
-        if (answer.ok) this.$emit("sent", said.token);
-        else this.$emit("refused", said.detail || `The image was not taken (${answer.status}).`);
+        const body = await response.json();
+        if (response.ok) this.$emit("sent", body.token);
+        else this.$emit("refused", body.detail || `The service refused the image (${response.status}).`);
       } catch {
         this.$emit("refused", "The service cannot be reached; is it still running?");
       } finally {

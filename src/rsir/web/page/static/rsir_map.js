@@ -1,17 +1,17 @@
 // The map: indexed scenes as tiles of this service, footprints of the results, a graticule, and
-// rectangles to draw. Leaflet comes with NiceGUI; nothing is asked of any other host.
+// rectangles to draw. Leaflet comes with NiceGUI; no request goes to another host.
 
 import { leaflet as L } from "nicegui-leaflet";
 import { loadResource } from "../../static/utils/resources.js";
 
-const SMALL = 6; // pixels; a footprint smaller than this is shown as a dot
-const SCENES = 60; // shown as tiles at once, at most
-const LARGE = 64; // pixels; where there are more in view, only those of this side are shown
+const SMALL = 6; // pixels; the map shows a smaller footprint as a dot
+const SCENES = 60; // most scenes shown as tiles at once
+const LARGE = 64; // pixels; with more scenes in view, the map shows only those of this side
 const STEPS = [30, 15, 10]; // degrees between lines of the graticule, then 5, 2, 1, 0.5, 0.2 …
 for (let power = 0; power > -6; power--) for (const n of [5, 2, 1]) STEPS.push(n * 10 ** power);
 const SCENE = { interactive: false, fill: false, weight: 1, color: "#7a8a99", opacity: 0.8 };
 const LINE = { weight: 2, color: "#ff8a1f", opacity: 0.95, fillColor: "#ff8a1f", fillOpacity: 0.12 };
-const LIT = { weight: 4, color: "#00b7ff", opacity: 1, fillColor: "#00b7ff", fillOpacity: 0.3 };
+const HIGHLIGHTED = { weight: 4, color: "#00b7ff", opacity: 1, fillColor: "#00b7ff", fillOpacity: 0.3 };
 
 const box = ([west, south, east, north]) =>
   L.latLngBounds([south, west], [north, west > east ? east + 360 : east]);
@@ -22,7 +22,7 @@ export default {
       <div ref="map" class="map-canvas" role="application" :aria-label="label"></div>
       <div class="map-tools" role="toolbar" aria-label="Map tools">
         <button v-for="tool in tools" :key="tool.mode" type="button" :title="tool.title"
-                :aria-pressed="mode === tool.mode" @click="arm(tool.mode)">
+                :aria-pressed="mode === tool.mode" @click="draw(tool.mode)">
           <i class="material-icons" aria-hidden="true">{{ tool.icon }}</i><span>{{ tool.name }}</span>
         </button>
         <button type="button" title="Show all scenes and results" @click="fit(true)">
@@ -31,8 +31,8 @@ export default {
       </div>
       <div v-if="mode" class="map-hint" role="status">
         <span>{{ hint }}</span>
-        <button type="button" @click="finish(view())">Use this view</button>
-        <button type="button" @click="arm(null)">Cancel</button>
+        <button type="button" @click="finish(map.getBounds())">Use this view</button>
+        <button type="button" @click="draw(null)">Cancel</button>
       </div>
     </div>
   `,
@@ -41,7 +41,7 @@ export default {
   computed: {
     hint() {
       return this.mode === "area"
-        ? "Drag a rectangle: only results in it are shown."
+        ? "Drag a rectangle to show only results inside it."
         : "Drag a rectangle on a scene to search with it.";
     },
   },
@@ -50,13 +50,14 @@ export default {
       { mode: "window", icon: "crop_free", name: "Search here", title: "Search with a rectangle of a scene" },
       { mode: "area", icon: "filter_alt", name: "Only here", title: "Only results in a rectangle" },
     ];
-    this.found = new Map(); // id → { shape, dot, bounds, shown }
-    this.lit = null;
+    this.footprints = new Map(); // id → { shape, dot, bounds, shown }
+    this.sceneLayers = null;
+    this.highlighted = null;
     this.drawnAt = -Infinity;
     this.sceneBounds = null;
   },
   async mounted() {
-    // At once, so that nothing comes before there is a map; its style sheet follows.
+    // First, because messages from the server need the map; its style sheet follows.
     this.make();
     await this.$nextTick(); // window.path_prefix is set after the first rendering
     await loadResource((window.path_prefix || "") + this.resourcePath + "/leaflet/leaflet.css");
@@ -67,7 +68,7 @@ export default {
   unmounted() {
     this.observer.disconnect();
     window.removeEventListener("rsir:items", this.onItems);
-    window.removeEventListener("rsir:light", this.onLight);
+    window.removeEventListener("rsir:highlight", this.onHighlight);
     window.removeEventListener("keydown", this.onKey);
     this.map.remove();
   },
@@ -90,16 +91,16 @@ export default {
       map.on("moveend", () => { this.drawGraticule(); this.drawScenes(); });
       map.on("zoomend", this.resize);
       map.on("click", (event) => {
-        // The end of a drag is a click, too.
+        // The end of a drag also arrives as a click.
         if (this.mode || performance.now() - this.drawnAt < 300) return;
         this.$emit("point", [event.latlng.lng, event.latlng.lat]);
       });
       this.$refs.map.addEventListener("pointerdown", this.startRectangle);
       this.onItems = (event) => this.items(event.detail);
-      this.onLight = (event) => this.light(event.detail);
-      this.onKey = (event) => { if (event.key === "Escape" && this.mode) this.arm(null); };
+      this.onHighlight = (event) => this.highlight(event.detail);
+      this.onKey = (event) => { if (event.key === "Escape" && this.mode) this.draw(null); };
       window.addEventListener("rsir:items", this.onItems);
-      window.addEventListener("rsir:light", this.onLight);
+      window.addEventListener("rsir:highlight", this.onHighlight);
       window.addEventListener("keydown", this.onKey);
       this.observer = new ResizeObserver(() => {
         map.invalidateSize({ pan: false });
@@ -108,35 +109,35 @@ export default {
       this.observer.observe(this.$refs.map);
     },
 
-    // From the server: scenes [[id, bounds]], `url` of their tiles with {scene}; rectangles shown.
-    scenes(url, scenes) {
+    // Called by the server. url: of the scenes' tiles, with {scene}; scenes: [[id, bounds]].
+    showScenes(url, scenes) {
       this.url = url;
-      this.places = scenes.map(([id, bounds]) => ({ id, bounds: box(bounds), layer: null }));
+      this.sceneLayers = scenes.map(([id, bounds]) => ({ id, bounds: box(bounds), layer: null }));
       this.outlines.clearLayers();
       this.sceneBounds = L.latLngBounds([]);
-      for (const { bounds } of this.places) {
+      for (const { bounds } of this.sceneLayers) {
         this.sceneBounds.extend(bounds);
         L.rectangle(bounds, { ...SCENE, renderer: this.renderer }).addTo(this.outlines);
       }
       this.fit();
       this.drawScenes();
     },
-    // Scenes that are in view, as tiles.
+    // Show the scenes in view as tiles.
     drawScenes() {
       const view = this.map.getBounds();
-      let seen = (this.places || []).filter(({ bounds }) => view.intersects(bounds));
-      // Where there are many, all of the small ones are left out: some would look like a finding.
-      if (seen.length > SCENES) seen = seen.filter(({ bounds }) => this.pixels(bounds) >= LARGE);
-      seen = new Set(seen.slice(0, SCENES)); // they come the largest first
-      for (const place of this.places || []) {
-        const wanted = seen.has(place);
-        if (wanted && !place.layer) {
-          place.layer = L.tileLayer(this.url.replace("{scene}", place.id), {
-            bounds: place.bounds, maxZoom: 22, keepBuffer: 1,
+      let visible = (this.sceneLayers || []).filter(({ bounds }) => view.intersects(bounds));
+      // With many scenes in view, show none of the small ones: only some would be misleading.
+      if (visible.length > SCENES) visible = visible.filter(({ bounds }) => this.pixels(bounds) >= LARGE);
+      visible = new Set(visible.slice(0, SCENES)); // the server sends the largest first
+      for (const scene of this.sceneLayers || []) {
+        const show = visible.has(scene);
+        if (show && !scene.layer) {
+          scene.layer = L.tileLayer(this.url.replace("{scene}", scene.id), {
+            bounds: scene.bounds, maxZoom: 22, keepBuffer: 1,
           }).addTo(this.tiles);
-        } else if (!wanted && place.layer) {
-          this.tiles.removeLayer(place.layer);
-          place.layer = null;
+        } else if (!show && scene.layer) {
+          this.tiles.removeLayer(scene.layer);
+          scene.layer = null;
         }
       }
     },
@@ -145,7 +146,7 @@ export default {
       const b = this.map.latLngToLayerPoint(bounds.getSouthEast());
       return Math.max(b.x - a.x, b.y - a.y);
     },
-    rectangles(window, area) {
+    showRectangles(window, area) {
       this.drawn.clearLayers();
       if (area) this.outline(box(area), "area").addTo(this.drawn);
       if (window) this.outline(box(window), "window").addTo(this.drawn);
@@ -159,12 +160,12 @@ export default {
       ]);
     },
 
-    // From the list of results: a new list begins with `first`, more of it follows, `last` ends it.
+    // Results from the list; first, last: whether the list begins or ends with them.
     items({ first, last, items }) {
       if (first) {
-        this.found.clear();
+        this.footprints.clear();
         this.shapes.clearLayers();
-        this.lit = null;
+        this.highlighted = null;
       }
       for (const item of items) if (item.footprint) this.add(item);
       this.resize();
@@ -172,9 +173,9 @@ export default {
     },
     add(item) {
       const { type, coordinates } = item.footprint;
-      const deep = { Polygon: 1, MultiPolygon: 2 }[type];
-      if (!deep) return;
-      const shape = L.polygon(L.GeoJSON.coordsToLatLngs(coordinates, deep), {
+      const depth = { Polygon: 1, MultiPolygon: 2 }[type];
+      if (!depth) return;
+      const shape = L.polygon(L.GeoJSON.coordsToLatLngs(coordinates, depth), {
         ...LINE, renderer: this.renderer, bubblingMouseEvents: false,
       });
       const bounds = shape.getBounds();
@@ -182,20 +183,20 @@ export default {
         ...LINE, radius: 3, fillOpacity: 0.6, renderer: this.renderer, bubblingMouseEvents: false,
       });
       for (const layer of [shape, dot]) {
-        layer.on("mouseover", () => this.send(item.id));
-        layer.on("mouseout", () => this.send(null));
+        layer.on("mouseover", () => this.sendHighlight(item.id));
+        layer.on("mouseout", () => this.sendHighlight(null));
         layer.on("click", () => this.$emit("details", item.id));
         layer.bindTooltip(() => this.tip(item), { className: "map-tip", sticky: true });
       }
-      this.found.set(item.id, { shape, dot, bounds, shown: null });
+      this.footprints.set(item.id, { shape, dot, bounds, shown: null });
     },
     resize() {
-      for (const one of this.found.values()) {
-        const wanted = this.pixels(one.bounds) >= SMALL ? one.shape : one.dot;
-        if (wanted === one.shown) continue;
-        if (one.shown) this.shapes.removeLayer(one.shown);
-        one.shown = wanted;
-        this.shapes.addLayer(wanted);
+      for (const footprint of this.footprints.values()) {
+        const layer = this.pixels(footprint.bounds) >= SMALL ? footprint.shape : footprint.dot;
+        if (layer === footprint.shown) continue;
+        if (footprint.shown) this.shapes.removeLayer(footprint.shown);
+        footprint.shown = layer;
+        this.shapes.addLayer(layer);
       }
     },
     tip(item) {
@@ -208,36 +209,36 @@ export default {
       tip.append(image, text);
       return tip;
     },
-    send(id) { window.dispatchEvent(new CustomEvent("rsir:light", { detail: id })); },
-    light(id) {
-      for (const [one, style] of [[this.lit, LINE], [id, LIT]]) {
-        const layers = this.found.get(one);
+    sendHighlight(id) { window.dispatchEvent(new CustomEvent("rsir:highlight", { detail: id })); },
+    highlight(id) {
+      for (const [changed, style] of [[this.highlighted, LINE], [id, HIGHLIGHTED]]) {
+        const layers = this.footprints.get(changed);
         if (!layers) continue;
         layers.shape.setStyle(style);
-        layers.dot.setStyle({ ...style, fillOpacity: 0.6 }).setRadius(style === LIT ? 7 : 3);
-        if (style === LIT && layers.shown) layers.shown.bringToFront();
+        layers.dot.setStyle({ ...style, fillOpacity: 0.6 }).setRadius(style === HIGHLIGHTED ? 7 : 3);
+        if (style === HIGHLIGHTED && layers.shown) layers.shown.bringToFront();
       }
-      this.lit = id;
+      this.highlighted = id;
     },
     reveal(id) {
-      const one = this.found.get(id);
-      if (!one) return;
-      this.map.fitBounds(one.bounds.pad(2), { maxZoom: 18 });
-      this.light(id);
+      const footprint = this.footprints.get(id);
+      if (!footprint) return;
+      this.map.fitBounds(footprint.bounds.pad(2), { maxZoom: 18 });
+      this.highlight(id);
     },
     fit(everything) {
       let bounds = L.latLngBounds([]);
-      for (const one of this.found.values()) bounds.extend(one.bounds);
+      for (const footprint of this.footprints.values()) bounds.extend(footprint.bounds);
       if (this.sceneBounds?.isValid() && (everything || !bounds.isValid())) bounds.extend(this.sceneBounds);
       this.unfitted = !this.$refs.map.clientWidth;
       if (this.unfitted || !bounds.isValid()) return;
       this.map.fitBounds(bounds, { padding: [24, 24], maxZoom: 18, animate: !!everything });
     },
 
-    // Drawing: `mode` is "window", "area" or null.
-    arm(mode) {
+    // Start or stop drawing a rectangle; mode: "window", "area" or null.
+    draw(mode) {
       this.mode = mode === this.mode ? null : mode;
-      this.ghost?.remove();
+      this.rectangle?.remove();
       this.map.dragging[this.mode ? "disable" : "enable"]();
       this.$refs.map.classList.toggle("map-drawing", !!this.mode);
     },
@@ -245,31 +246,30 @@ export default {
       if (!this.mode || event.button || event.target.closest(".leaflet-control")) return;
       event.preventDefault();
       const corner = this.map.mouseEventToLatLng(event);
-      this.ghost?.remove();
-      this.ghost = this.outline(L.latLngBounds(corner, corner), this.mode).addTo(this.map);
+      this.rectangle?.remove();
+      this.rectangle = this.outline(L.latLngBounds(corner, corner), this.mode).addTo(this.map);
       const canvas = this.$refs.map;
       canvas.setPointerCapture(event.pointerId);
       const move = (e) => {
         const bounds = L.latLngBounds(corner, this.map.mouseEventToLatLng(e));
-        this.ghost.eachLayer((layer) => layer.setBounds(bounds));
+        this.rectangle.eachLayer((layer) => layer.setBounds(bounds));
       };
       const end = (e) => {
         canvas.removeEventListener("pointermove", move);
         canvas.removeEventListener("pointerup", end);
         canvas.removeEventListener("pointercancel", end);
         const [x, y] = [Math.abs(e.clientX - event.clientX), Math.abs(e.clientY - event.clientY)];
-        if (e.type === "pointerup" && this.mode && x > 4 && y > 4) this.finish(this.ghost.getBounds());
-        else this.ghost?.remove();
+        if (e.type === "pointerup" && this.mode && x > 4 && y > 4) this.finish(this.rectangle.getBounds());
+        else this.rectangle?.remove();
       };
       canvas.addEventListener("pointermove", move);
       canvas.addEventListener("pointerup", end);
       canvas.addEventListener("pointercancel", end);
     },
-    view() { return this.map.getBounds(); },
     finish(bounds) {
       this.$emit(this.mode, [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()]);
       this.drawnAt = performance.now();
-      this.arm(null);
+      this.draw(null);
     },
 
     drawGraticule() {
@@ -277,8 +277,8 @@ export default {
       const view = this.map.getBounds();
       const { x: width } = this.map.getSize();
       if (!width) return;
-      const wanted = ((view.getEast() - view.getWest()) / width) * 130; // a line every 130 pixels
-      const step = STEPS.findLast((one) => one >= wanted) ?? STEPS[0];
+      const least = ((view.getEast() - view.getWest()) / width) * 130; // a line every 130 pixels
+      const step = STEPS.findLast((degrees) => degrees >= least) ?? STEPS[0];
       const digits = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
       const lines = (low, high, draw) => {
         for (let n = Math.ceil(low / step); n <= high / step; n++) draw(n * step);
@@ -291,9 +291,9 @@ export default {
       const [south, north] = [Math.max(view.getSouth(), -85), Math.min(view.getNorth(), 85)];
       lines(view.getWest(), view.getEast(), (lng) => {
         L.polyline([[south, lng], [north, lng]], style).addTo(this.graticule);
-        const turned = ((((lng + 180) % 360) + 360) % 360) - 180;
-        const side = Math.abs(turned) < step / 2 ? "" : turned > 0 ? " E" : " W";
-        label([south, lng], Math.abs(turned).toFixed(digits) + "°" + side, "map-lng");
+        const wrapped = ((((lng + 180) % 360) + 360) % 360) - 180;
+        const side = Math.abs(wrapped) < step / 2 ? "" : wrapped > 0 ? " E" : " W";
+        label([south, lng], Math.abs(wrapped).toFixed(digits) + "°" + side, "map-lng");
       });
       lines(south, north, (lat) => {
         L.polyline([[lat, view.getWest()], [lat, view.getEast()]], style).addTo(this.graticule);

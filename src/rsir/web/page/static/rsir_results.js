@@ -1,10 +1,10 @@
-// Results as a feed of cards. Only the rows near the visible part are in the document, so that
-// 5,000 results are as quick as 50. All text goes through Vue's interpolation: it is never HTML.
+// The results as a feed of cards. Only the rows near the visible part are in the document, so that
+// 5,000 results are as fast as 50. All text goes through Vue's interpolation, so it is never HTML.
 
-const CARD = 140; // least width of a card, pixels
-const TEXT = 68; // height of a card's text
+const CARD = 140; // least width of a card in pixels
+const TEXT = 68; // height of a card's text in pixels
 const GAP = 12;
-const ROWS_AROUND = 3; // rows kept above and below the visible ones
+const ROWS_AROUND = 3; // rows in the document above and below the visible ones
 
 export default {
   template: `
@@ -12,36 +12,36 @@ export default {
          @keydown="onKey" @focusin="onFocus">
       <div :style="{ height: height + 'px', position: 'relative' }">
         <article v-for="cell in visible" :key="cell.item.id" class="card"
-                 :class="{ lit: cell.item.id === lit, picked: picked.has(cell.item.id),
+                 :class="{ highlighted: cell.item.id === highlighted, selected: selected.has(cell.item.id),
                            liked: rating(cell.item.id) > 0, disliked: rating(cell.item.id) < 0 }"
-                 :style="cell.style" :data-place="cell.place"
-                 :tabindex="cell.place === current ? 0 : -1"
-                 :aria-posinset="cell.place + 1" :aria-setsize="total"
-                 :aria-label="spoken(cell)" aria-keyshortcuts="Enter Space M + -"
+                 :style="cell.style" :data-index="cell.index"
+                 :tabindex="cell.index === current ? 0 : -1"
+                 :aria-posinset="cell.index + 1" :aria-setsize="total"
+                 :aria-label="accessibleName(cell)" aria-keyshortcuts="Enter Space M + -"
                  @pointerenter="hover($event, cell.item.id)" @pointerleave="hover($event, null)">
           <div class="picture" @click="$emit('details', cell.item.id)">
             <img v-if="!broken.has(cell.item.id)" :src="cell.item.picture" :alt="cell.item.alt"
                  loading="lazy" decoding="async" draggable="false" @error="broken.add(cell.item.id)">
             <div v-else class="no-picture">No picture: its file is gone or cannot be read</div>
-            <span class="rank" aria-hidden="true">{{ cell.place + 1 }}</span>
+            <span class="rank" aria-hidden="true">{{ cell.index + 1 }}</span>
           </div>
-          <label class="pick" :title="'Select result ' + (cell.place + 1)">
-            <input type="checkbox" :checked="picked.has(cell.item.id)"
-                   :tabindex="cell.place === current ? 0 : -1"
-                   :aria-label="'Select result ' + (cell.place + 1)"
-                   @change="pick(cell.item.id)">
+          <label class="select" :title="'Select result ' + (cell.index + 1)">
+            <input type="checkbox" :checked="selected.has(cell.item.id)"
+                   :tabindex="cell.index === current ? 0 : -1"
+                   :aria-label="'Select result ' + (cell.index + 1)"
+                   @change="toggle(cell.item.id)">
           </label>
           <div class="text">
             <div class="line"><b>{{ cell.item.score }}</b><span class="class">{{ cell.item.class }}</span></div>
-            <div class="place">{{ cell.item.place || cell.item.name }}</div>
+            <div class="location">{{ cell.item.location || cell.item.name }}</div>
             <div class="date">{{ cell.item.date }}</div>
           </div>
-          <div class="acts">
-            <button v-for="act in acts" :key="act.icon" type="button" :title="act.title"
-                    :aria-label="act.title + ', result ' + (cell.place + 1)"
-                    :aria-pressed="act.rating ? rating(cell.item.id) === act.rating : undefined"
-                    :tabindex="cell.place === current ? 0 : -1" @click="act.run(cell.item.id)">
-              <i class="material-icons" aria-hidden="true">{{ act.icon }}</i>
+          <div class="actions">
+            <button v-for="action in actions" :key="action.icon" type="button" :title="action.title"
+                    :aria-label="action.title + ', result ' + (cell.index + 1)"
+                    :aria-pressed="action.rating ? rating(cell.item.id) === action.rating : undefined"
+                    :tabindex="cell.index === current ? 0 : -1" @click="action.run(cell.item.id)">
+              <i class="material-icons" aria-hidden="true">{{ action.icon }}</i>
             </button>
           </div>
         </article>
@@ -51,12 +51,12 @@ export default {
   props: { label: String },
   data() {
     return {
-      items: [], total: 0, run: "", ratings: {}, picked: new Set(), broken: new Set(),
-      lit: null, current: 0, top: 0, width: 0, tall: 800,
+      items: [], total: 0, search: 0, ratings: {}, selected: new Set(), broken: new Set(),
+      highlighted: null, current: 0, top: 0, width: 0, viewHeight: 800,
     };
   },
   created() {
-    this.acts = [
+    this.actions = [
       { icon: "travel_explore", title: "More like this", run: (id) => this.$emit("more", id) },
       { icon: "thumb_up", title: "Like this", rating: 1, run: (id) => this.rate(id, 1) },
       { icon: "thumb_down", title: "Not like this", rating: -1, run: (id) => this.rate(id, -1) },
@@ -68,19 +68,19 @@ export default {
     this.scroller.addEventListener("scroll", this.onScroll, { passive: true });
     this.observer = new ResizeObserver(() => {
       this.width = this.$el.clientWidth;
-      this.tall = this.scroller.clientHeight;
+      this.viewHeight = this.scroller.clientHeight;
       this.onScroll();
     });
     this.observer.observe(this.$el);
     this.observer.observe(this.scroller);
-    this.onLight = (event) => { this.lit = event.detail; };
-    window.addEventListener("rsir:light", this.onLight);
+    this.onHighlight = (event) => { this.highlighted = event.detail; };
+    window.addEventListener("rsir:highlight", this.onHighlight);
   },
   updated() { this.focusCurrent(); },
   unmounted() {
     this.scroller.removeEventListener("scroll", this.onScroll);
     this.observer.disconnect();
-    window.removeEventListener("rsir:light", this.onLight);
+    window.removeEventListener("rsir:highlight", this.onHighlight);
   },
   computed: {
     columns() { return Math.max(2, Math.floor((this.width + GAP) / (CARD + GAP))); },
@@ -90,76 +90,72 @@ export default {
     visible() {
       if (!this.width) return [];
       const first = Math.max(0, Math.floor(this.top / this.pitch) - ROWS_AROUND);
-      const last = Math.ceil((this.top + this.tall) / this.pitch) + ROWS_AROUND;
-      const places = [];
+      const last = Math.ceil((this.top + this.viewHeight) / this.pitch) + ROWS_AROUND;
+      const indexes = [];
       const end = Math.min(this.items.length, last * this.columns);
-      for (let place = first * this.columns; place < end; place++) places.push(place);
-      // The card that has the focus stays in the document, or the focus would be lost.
-      if (this.items[this.current] && !places.includes(this.current)) places.push(this.current);
-      return places.map((place) => ({
-        place,
-        item: this.items[place],
+      for (let index = first * this.columns; index < end; index++) indexes.push(index);
+      // The card that has the focus stays in the document; else the focus would be lost.
+      if (this.items[this.current] && !indexes.includes(this.current)) indexes.push(this.current);
+      return indexes.map((index) => ({
+        index,
+        item: this.items[index],
         style: {
           width: this.side + "px",
           height: this.side + TEXT + "px",
-          transform: `translate(${(place % this.columns) * (this.side + GAP)}px, ` +
-            `${Math.floor(place / this.columns) * this.pitch}px)`,
+          transform: `translate(${(index % this.columns) * (this.side + GAP)}px, ` +
+            `${Math.floor(index / this.columns) * this.pitch}px)`,
         },
       }));
     },
   },
   methods: {
-    // From the server: a new list begins; a part of it comes; what is rated and selected.
-    begin(run, total) {
-      // Whoever went from result to result goes on so, though the results are others.
+    // Called by the server: begin a new list of results, add some, show ratings, select.
+    begin(search, total) {
+      // A visitor who went from result to result by keyboard can go on in the new results.
       const active = document.activeElement;
-      this.refocus = run > 1 && (active === document.body || this.scroller.contains(active));
-      this.run = run;
+      this.refocus = search > 1 && (active === document.body || this.scroller.contains(active));
+      this.search = search;
       this.items = [];
       this.total = total;
       this.current = 0;
-      this.picked = new Set();
-      this.lit = null;
+      this.selected = new Set();
+      this.highlighted = null;
       this.scroller.scrollTop = 0;
       this.top = 0;
-      this.tell(true, !total, []);
+      this.sendToMap(true, !total, []);
     },
-    push(run, items) {
-      if (run !== this.run) return;
+    push(search, items) {
+      if (search !== this.search) return;
       const first = !this.items.length;
       const last = this.items.length + items.length === this.total;
       this.items.push(...items.map(Object.freeze));
       if (first && this.refocus) this.go(0);
-      this.tell(first, last, items);
+      this.sendToMap(first, last, items);
     },
-    // To the map: the first of the results, more of them, the last.
-    tell(first, last, items) {
+    // Send results to the map; first, last: whether the list begins or ends with them.
+    sendToMap(first, last, items) {
       window.dispatchEvent(new CustomEvent("rsir:items", { detail: { first, last, items } }));
     },
-    rated(ratings) { this.ratings = ratings; },
-    choose(ids) {
-      this.picked = new Set(ids);
-      this.$emit("picked", [...this.picked]);
+    showRatings(ratings) { this.ratings = ratings; },
+    select(ids) {
+      this.selected = new Set(ids);
+      this.$emit("selected", [...this.selected]);
     },
-    chooseAll() { this.choose(this.items.map((item) => item.id)); },
-    reveal(id) {
-      const place = this.items.findIndex((item) => item.id === id);
-      if (place >= 0) this.go(place);
-    },
+    selectAll() { this.select(this.items.map((item) => item.id)); },
 
     rating(id) { return this.ratings[id] || 0; },
     rate(id, rating) { this.$emit("rate", { id, rating: this.rating(id) === rating ? 0 : rating }); },
-    pick(id) {
-      const picked = new Set(this.picked);
-      if (!picked.delete(id)) picked.add(id);
-      this.choose(picked);
+    toggle(id) {
+      const selected = new Set(this.selected);
+      if (!selected.delete(id)) selected.add(id);
+      this.select(selected);
     },
-    hover(event, id) { if (event.pointerType === "mouse") this.light(id); }, // not of a touch
-    light(id) { window.dispatchEvent(new CustomEvent("rsir:light", { detail: id })); },
-    spoken({ item, place }) {
+    hover(event, id) { if (event.pointerType === "mouse") this.highlight(id); }, // not for touch
+    highlight(id) { window.dispatchEvent(new CustomEvent("rsir:highlight", { detail: id })); },
+    accessibleName({ item, index }) {
       const rating = { 1: "rated like this", "-1": "rated not like this" }[this.rating(item.id)];
-      const parts = ["score " + item.score, item.class, item.place, item.date, item.name, rating];
-      return `Result ${place + 1}: ${parts.filter(Boolean).join(", ")}`;
+      const parts = ["score " + item.score, item.class, item.location, item.date, item.name, rating];
+      return `Result ${index + 1}: ${parts.filter(Boolean).join(", ")}`;
     },
     offset() {
       return this.$el.getBoundingClientRect().top - this.scroller.getBoundingClientRect().top
@@ -168,8 +164,8 @@ export default {
     onFocus(event) {
       const card = event.target.closest(".card");
       if (!card) return;
-      this.current = Number(card.dataset.place);
-      if (event.target.matches(":focus-visible")) this.light(this.items[this.current].id);
+      this.current = Number(card.dataset.index);
+      if (event.target.matches(":focus-visible")) this.highlight(this.items[this.current].id);
     },
     onKey(event) {
       if (event.ctrlKey || event.altKey || event.metaKey || !this.items.length) return;
@@ -183,33 +179,33 @@ export default {
         this.go(this.current + steps[event.key]);
         return;
       }
-      if (!event.target.classList.contains("card")) return; // Enter and Space on a button are its own
+      if (!event.target.classList.contains("card")) return; // a button handles Enter and Space itself
       const id = this.items[this.current].id;
-      const act = {
+      const action = {
         Enter: () => this.$emit("details", id),
-        " ": () => this.pick(id),
+        " ": () => this.toggle(id),
         m: () => this.$emit("more", id),
         "+": () => this.rate(id, 1),
         "-": () => this.rate(id, -1),
       }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!act) return;
+      if (!action) return;
       event.preventDefault();
-      act();
+      action();
     },
-    async go(place) {
-      this.current = Math.min(this.items.length - 1, Math.max(0, place));
+    async go(index) {
+      this.current = Math.min(this.items.length - 1, Math.max(0, index));
       const top = this.offset() + Math.floor(this.current / this.columns) * this.pitch;
       const bottom = top + this.pitch;
       if (top < this.scroller.scrollTop) this.scroller.scrollTop = top - GAP;
-      else if (bottom > this.scroller.scrollTop + this.tall) this.scroller.scrollTop = bottom - this.tall + GAP;
+      else if (bottom > this.scroller.scrollTop + this.viewHeight) this.scroller.scrollTop = bottom - this.viewHeight + GAP;
       this.onScroll();
       this.focusing = true;
       await this.$nextTick();
       this.focusCurrent();
     },
-    // The card may come into the document only after the list has got its size.
+    // The card may come into the document only after the list has its size.
     focusCurrent() {
-      const card = this.focusing && this.$el.querySelector(`[data-place="${this.current}"]`);
+      const card = this.focusing && this.$el.querySelector(`[data-index="${this.current}"]`);
       if (!card) return;
       this.focusing = false;
       card.focus({ preventScroll: true });
