@@ -78,7 +78,7 @@ class CheckReport:
 
 
 def check(entry: Entry, root: str | Path, *, decode: bool = True) -> CheckReport:
-    """Compares the set below `root` with what was published.
+    """Compare the set below `root` with what was published.
 
     decode: read every image too, which takes a while; without it, corrupt files and sizes are
     not found. Raises DataError as `locate` does.

@@ -1,30 +1,30 @@
-"""Files from the net, whole or not at all, and archives unpacked without leaving their folder."""
+"""Download a file whole or not at all, and unpack an archive inside its folder only."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import os
 import re
 import shutil
 import tarfile
-import urllib.error
-import urllib.request
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from http.client import HTTPException, HTTPMessage
 from pathlib import Path, PurePosixPath
-from typing import IO
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
-from rsir.errors import DataError, UsageError
+from rsir.errors import DataError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from requests import Response
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that have come so far and the bytes in all, if the server says."""
+"""Called with the bytes received so far and the bytes in all, or None if the server says none."""
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0
+"""Seconds without a byte after which a download fails; our choice."""
 
 
 def download(
@@ -35,53 +35,82 @@ def download(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Writes what is at `url` to `path`: all of it, checked, or nothing.
+    """Write what is at `url` to `path`, checked, or nothing; needs the extra 'datasets'.
 
-    Only https, or http to this machine itself, redirections included. size in bytes and sha256 in
-    hex are compared if given. Raises UsageError for other addresses, DataError if it fails.
+    Only https is allowed, and http to this machine itself; the same holds for redirections.
+    size (bytes) and sha256 (hex) are compared if given. Raises UsageError for other addresses,
+    DataError if the download fails, MissingExtraError without pooch.
     """
     path = Path(path)
     _check_url(url)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
-    got = 0
-    opener = urllib.request.build_opener(_OnlySafeRedirects)
     try:
-        with opener.open(url, timeout=_TIMEOUT) as answer, draft.open("wb") as file:
-            length = answer.headers.get("Content-Length", "")
-            expected = int(length) if length.isdecimal() else size
-            while chunk := answer.read(_CHUNK):
-                got += len(chunk)
-                if size is not None and got > size:
-                    break
-                digest.update(chunk)
-                file.write(chunk)
-                if progress is not None:
-                    progress(got, expected)
-        if expected is not None and got != expected:
-            raise DataError(f"{url}: {got} bytes came, not {expected}; try again")
-        if size is not None and got != size:
-            raise DataError(f"{url}: {got} bytes came, not {size}; the file there has changed")
-        if sha256 is not None and digest.hexdigest() != sha256:
-            raise DataError(
-                f"{url}: the SHA-256 is {digest.hexdigest()}, not {sha256}; the file there has "
-                "changed, or was damaged on its way"
-            )
-        draft.replace(path)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (OSError, HTTPException) as error:
+        import pooch
+        import requests
+    except ImportError as error:
+        raise MissingExtraError("downloading an image set", "datasets") from error
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Progress(url, size, progress),
+        chunk_size=_CHUNK,
+        timeout=_TIMEOUT,
+        hooks={"response": _check_redirect},
+        headers={"Accept-Encoding": "identity"},
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+            known = None if sha256 is None else f"sha256:{sha256}"
+            fetched = Path(pooch.retrieve(url, known, "file", scratch, downloader=downloader))
+            got = fetched.stat().st_size
+            if size is not None and got != size:
+                raise DataError(f"{url}: {got} bytes came, not {size}; the file there has changed")
+            fetched.replace(path)
+    except requests.HTTPError as error:
+        reason = "" if error.response is None else error.response.reason
+        status = "an error" if error.response is None else error.response.status_code
+        raise DataError(f"{url}: the server answers {status} {reason}") from error
+    except (OSError, requests.RequestException) as error:
         raise DataError(f"{url}: cannot be downloaded ({error})") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    except ValueError as error:  # of pooch, for another checksum
+        raise DataError(
+            f"{url}: the SHA-256 is not {sha256}; the file there has changed, or was damaged on "
+            f"its way ({error})"
+        ) from error
+
+
+class _Progress:
+    """A progress bar for pooch: it calls `progress`, and stops a download that is too large.
+
+    pooch counts whole chunks, also where the last one is smaller.
+    """
+
+    def __init__(self, url: str, size: int | None, progress: Progress | None) -> None:
+        self.total = 0  # bytes; pooch sets it from the answer's header, or 0 if that has none
+        self._url = url
+        self._size = size
+        self._progress = progress
+        self._got = 0
+
+    def update(self, count: int) -> None:
+        self._got += count
+        expected = self.total or self._size
+        if self._size is not None and self._got > self._size + _CHUNK:
+            raise DataError(f"{self._url}: more bytes came, not {self._size}; the file has changed")
+        if self._progress is not None:
+            self._progress(self._got if expected is None else min(self._got, expected), expected)
+
+    def reset(self) -> None:
+        """Start again from 0, as pooch does before it counts the whole file at the end."""
+        self._got = 0
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def extract(archive: str | Path, target: str | Path) -> None:
-    """Unpacks a zip or tar file into a new folder.
+    """Unpack a zip or tar file into a new folder.
 
-    Raises DataError, leaving nothing behind, for members that would lie outside of it, for links
-    in zip files, and for damaged or other files.
+    Raises DataError and leaves nothing behind if a member would lie outside the folder, if a zip
+    file holds a link, or if the file is damaged or of another format.
     """
     archive, target = Path(archive), Path(target)
     if target.exists():
@@ -109,24 +138,10 @@ def extract(archive: str | Path, target: str | Path) -> None:
         raise
 
 
-class _OnlySafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection only to where `download` itself would go."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        try:
-            _check_url(newurl)
-        except UsageError:
-            fp.close()
-            raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+def _check_redirect(response: Response, **_: object) -> None:
+    """Refuse a redirection to an address from which `download` itself would not take a file."""
+    if response.is_redirect:
+        _check_url(urljoin(response.url, response.headers["location"]))
 
 
 def _check_url(url: str) -> None:
