@@ -327,7 +327,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
 
 
 def test_merges_go_both_ways(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.archive.exchange.merge._COMMIT_RECORDS", 4)
+    monkeypatch.setattr("rsir.archive.exchange.batches.MAX_RECORDS", 4)
     here, there = made["merged"]
     for number in range(12):
         paint(tmp_path / "some" / f"{number:02d}.png", number)

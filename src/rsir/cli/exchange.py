@@ -18,7 +18,7 @@ from rsir.errors import RsirError, UsageError
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.archive.exchange.imports import Columns
-    from rsir.archive.exchange.skipped import Summary
+    from rsir.archive.exchange.skipped import SkipSummary
 
 app = typer.Typer()
 
@@ -222,7 +222,7 @@ def _target(
     return Archive.open_or_create(archive, encoder, store=store), False
 
 
-def _say_what(summary: Summary, what: str) -> None:
+def _say_what(summary: SkipSummary, what: str) -> None:
     for reason, count in summary.reasons.items():
         example = next((f", e.g. {one.id}" for one in summary.first if one.reason == reason), "")
         say(f"{count} {what}: {reason}{example}")

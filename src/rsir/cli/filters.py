@@ -196,7 +196,7 @@ def polygons(file: Path) -> Geometry:
     if len(found) == 1:
         alone: Geometry = found[0]
         return alone
-    from rsir.archive.exchange.geoparquet import shapely
+    from rsir.archive.exchange.shapes import shapely
     from rsir.store.filters.filter import Filter
 
     for one in found:

@@ -16,7 +16,7 @@ import shapely
 from hypothesis import given, settings
 from shapely.geometry import shape
 
-from rsir.archive.exchange import export as module
+from rsir.archive.exchange import batches
 from rsir.archive.exchange.export import CSV_COLUMNS, FORMATS, SUFFIXES, export
 from rsir.errors import ArchiveError, DataError, MissingExtraError, UsageError
 from tests.support.archives import (
@@ -260,7 +260,7 @@ def test_only_the_records_that_are_given_in_their_order(tmp_path, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_batches_are_taken_one_at_a_time(tmp_path, format, monkeypatch):
-    monkeypatch.setattr(module, "_BATCH_RECORDS", 3)
+    monkeypatch.setattr(batches, "MAX_RECORDS", 3)
     dated = [chip(n, datetime=NOON, footprint=SQUARE) for n in range(8)]
     taken, seen = [], []
 
@@ -285,7 +285,7 @@ def test_batches_are_taken_one_at_a_time(tmp_path, format, monkeypatch):
 
 
 def test_wide_vectors_make_smaller_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_BATCH_BYTES", 4 * DIMENSION * 2 + 1)
+    monkeypatch.setattr(batches, "MAX_BYTES", 4 * DIMENSION * 2 + 1)
     kept = [chip(n) for n in range(5)]
     export(in_memory("cosine", kept), tmp_path / "a.parquet")
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3

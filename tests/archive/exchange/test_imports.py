@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon, box, shape
 
 from rsir.archive import Archive
-from rsir.archive.exchange import imports as module
+from rsir.archive.exchange import batches
 from rsir.archive.exchange.export import export
 from rsir.archive.exchange.imports import Columns, dimension_of, import_parquet
 from rsir.archive.folder.external import ExternalEncoder, is_external
@@ -351,7 +351,7 @@ def test_vectors_that_cannot_be_ranked_are_counted(tmp_path, fixed):
 
 
 def test_the_first_of_equal_ids_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_COMMIT_ROWS", 2)
+    monkeypatch.setattr(batches, "MAX_RECORDS", 2)
     ids = ["a", "b", "b", "a", "c", None, ""]
     rows = table(7, id=ids, note=list(range(7)))
     records, report = imported(tmp_path, rows)
@@ -362,7 +362,7 @@ def test_the_first_of_equal_ids_counts(tmp_path, monkeypatch):
         "theirs.parquet:5": 5,
         "": 6,
     }
-    assert dict(report.skipped.reasons) == {"its id stands twice": 2}
+    assert dict(report.skipped.reasons) == {"its id occurs twice": 2}
 
 
 def test_an_unfit_row_does_not_take_the_id_of_a_fit_one(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir.archive.exchange import merge as module
+from rsir.archive.exchange import batches
 from rsir.archive.exchange.merge import merge
 from rsir.errors import ArchiveError
 from tests.support.archives import METRICS, chip, contents, in_memory, many, on_disk, vectors
@@ -80,22 +80,22 @@ def test_an_archive_merged_into_itself_stays(tmp_path):
     assert contents(archive) == before
 
 
-@pytest.mark.parametrize("batches", [0, 1, 2, 3])
-def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, batches):
-    monkeypatch.setattr(module, "_COMMIT_RECORDS", 3)
+@pytest.mark.parametrize("committed", [0, 1, 2, 3])
+def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, committed):
+    monkeypatch.setattr(batches, "MAX_RECORDS", 3)
     into = on_disk(tmp_path / "into", "cosine", [chip(n, mtime_ns=n % 3) for n in range(8)], 1)
     other = on_disk(tmp_path / "other", "cosine", [chip(n, mtime_ns=1) for n in range(4, 15)], 2)
     wanted = merged(into, other)
     add, done = into._store.add, []
 
     def cut(records, rows):
-        if len(done) == batches:
+        if len(done) == committed:
             raise CutError
         done.append(len(records))
         add(records, rows)
 
     monkeypatch.setattr(into._store, "add", cut)
-    if batches < 3:
+    if committed < 3:
         with pytest.raises(CutError):
             merge(into, other)
     else:

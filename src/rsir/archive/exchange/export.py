@@ -1,11 +1,12 @@
-"""An archive, or some of its records, as a file for other programs.
+"""Write an archive, or some of its records, to a file for other programs.
 
-- geoparquet (.parquet): everything, embeddings too; what `rsir.archive.exchange.geoparquet` says;
-- geojson (.geojson), geojsonl (.geojsonl, one feature a line): RFC 7946, geometry null where there
-  is no footprint; properties of the record and those of the image beside each other;
+- geoparquet (.parquet): everything including the embeddings; the columns are those of
+  `rsir.archive.exchange.geoparquet`;
+- geojson (.geojson), geojsonl (.geojsonl, one feature a line): RFC 7946, geometry null without a
+  footprint; the record's fields and the image's properties side by side;
 - csv (.csv): always the same columns, `CSV_COLUMNS`;
-- stac (.json): STAC 1.1 items in one ItemCollection; an item needs a date, so records without one
-  are left out and counted.
+- stac (.json): STAC 1.1 items in one ItemCollection. An item needs a date: records without one are
+  skipped and counted.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.exchange.features import feature, free
-from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter, Summary
+from rsir.archive.exchange.batches import batch_size
+from rsir.archive.exchange.features import feature, unused_name
+from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter, SkipSummary
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
-from rsir.ranking import metric_named
 from rsir.store.records.record import Record
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ CSV_COLUMNS: tuple[str, ...] = (
     "properties",
 )
 """longitude, latitude: a point within the footprint; footprint: WKT in WGS 84, to 16
-decimals; properties: JSON; datetime: ISO 8601 in UTC. Empty where there is none."""
+decimals; properties: JSON; datetime: ISO 8601 in UTC. A missing value is empty."""
 
 STAC_VERSION = "1.1.0"
 
@@ -69,28 +70,23 @@ _STAC_FIELDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("license", "platform", "constellation", "mission"), (str,)),
     "gsd": (int, float),
 }
-"""Fields of STAC's common metadata, and what they have to be. Our choice of those that a scene's
-item brings along."""
-
-_BATCH_RECORDS = 10_000
-_BATCH_BYTES = 32 << 20
-"""Records written in one go: so many, or so many bytes of vectors. Our choice: a row group of a
-few ten megabytes is quick to write and to skip."""
+"""Fields of STAC's common metadata and their types. Our choice: those that the STAC item of a scene
+often has."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What one `export` did.
+    """The result of one `export`.
 
-    written: records in the file. without_footprint: how many of those have none. skipped: records
-    that the format cannot hold. seconds: duration.
+    written: records in the file. without_footprint: the number of those without a footprint.
+    skipped: records that the format cannot hold. seconds: duration.
     """
 
     path: str
     format: str
     written: int = 0
     without_footprint: int = 0
-    skipped: Summary = field(default_factory=Summary)
+    skipped: SkipSummary = field(default_factory=SkipSummary)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,65 +103,42 @@ def export(
     overwrite: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
-    """Write records of `archive` into the file `path`, which appears whole or not at all.
+    """Write records of `archive` to the file `path`, whole or not at all.
 
-    records: of this archive, in the order of the file; all of them by default. They are taken
-    one batch at a time, so that memory does not grow with their number. format: one of `FORMATS`;
-    by default what the suffix says. overwrite: replace a file that is there.
-    on_progress: called with the number of records done so far.
+    records: of this archive, in the order of the file; None: all. Only one batch at a time is in
+    memory. format: one of `FORMATS`; None: by the suffix of `path`. overwrite: replace an existing
+    file. on_progress: called with the number of records done so far.
 
-    Raises UsageError for a path that is taken and a format or suffix that is none, ArchiveError
-    for a record that is not (or no longer) in the archive, DataError if the file cannot be
-    written, MissingExtraError without shapely (for all but GeoJSON).
+    Raises UsageError for an existing file and an unknown format or suffix, ArchiveError for a
+    record that is not (or no longer) in the archive, DataError if the file cannot be written,
+    MissingExtraError without shapely (except for GeoJSON).
     """
     path = Path(path)
-    write = _WRITERS[_format(path, format)]
+    format = _checked_format(path, format)
+    write = _WRITERS[format]
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already; choose another name, or overwrite it")
     start = time.monotonic()
-    run = _Export(on_progress)
+    counts = _ExportCounts(batch_size(archive.metric, archive.dimension), on_progress)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
-            write(archive, archive.records() if records is None else records, draft, run)
+            write(archive, archive.records() if records is None else records, draft, counts)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     return ExportReport(
         path=str(path),
-        format=_format(path, format),
-        written=run.written,
-        without_footprint=run.without_footprint,
-        skipped=run.skipped.summary(),
+        format=format,
+        written=counts.written,
+        without_footprint=counts.without_footprint,
+        skipped=counts.skipped.summary(),
         seconds=time.monotonic() - start,
     )
 
 
-class _Export:
-    """What was done so far."""
-
-    def __init__(self, on_progress: Callable[[int], None] | None) -> None:
-        self.written = 0
-        self.without_footprint = 0
-        self.skipped = SkipCounter()
-        self._done = 0
-        self._on_progress = on_progress
-
-    def batches(self, records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-        rest = iter(records)
-        while batch := list(islice(rest, size)):
-            yield batch
-            self._done += len(batch)
-            if self._on_progress is not None:
-                self._on_progress(self._done)
-
-    def wrote(self, record: Record) -> None:
-        self.written += 1
-        self.without_footprint += record.footprint is None
-
-
-def _format(path: Path, format: str | None) -> str:
+def _checked_format(path: Path, format: str | None) -> str:
     if format is None:
         format = SUFFIXES.get(path.suffix.lower())
         if format is None:
@@ -173,108 +146,138 @@ def _format(path: Path, format: str | None) -> str:
                 f"{path.name}: say the format ({', '.join(FORMATS)}), or end the name in one of "
                 f"{', '.join(SUFFIXES)}"
             )
-    if format not in _WRITERS:
+    if format not in FORMATS:
         raise UsageError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}")
     return format
 
 
-def _geoparquet(archive: Archive, records: Iterable[Record], path: Path, run: _Export) -> None:
-    from rsir.archive.exchange.geoparquet import Writer
+class _ExportCounts:
+    """Counts the records of one export and reports progress."""
 
-    metric = metric_named(archive.metric)
-    bytes_each = metric.width(archive.dimension) * (4 if metric.kind == "float" else 1)
-    size = max(1, min(_BATCH_RECORDS, _BATCH_BYTES // bytes_each))
-    about = {"fingerprint": archive.fingerprint, "bands": list(archive.bands)}
-    writer = Writer(path, archive.metric, archive.dimension, about)
+    def __init__(self, batch_size: int, on_progress: Callable[[int], None] | None) -> None:
+        self.written = 0
+        self.without_footprint = 0
+        self.skipped = SkipCounter()
+        self._batch_size = batch_size
+        self._done = 0
+        self._on_progress = on_progress
+
+    def batches(self, records: Iterable[Record]) -> Iterator[list[Record]]:
+        """`records` in batches; a batch counts as done when the next one is requested."""
+        remaining = iter(records)
+        while batch := list(islice(remaining, self._batch_size)):
+            yield batch
+            self._done += len(batch)
+            if self._on_progress is not None:
+                self._on_progress(self._done)
+
+    def add_written(self, record: Record) -> None:
+        self.written += 1
+        self.without_footprint += record.footprint is None
+
+
+def _write_geoparquet(
+    archive: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts
+) -> None:
+    from rsir.archive.exchange.geoparquet import GeoParquetWriter
+
+    metadata = {"fingerprint": archive.fingerprint, "bands": list(archive.bands)}
+    writer = GeoParquetWriter(path, archive.metric, archive.dimension, metadata)
     try:
-        for batch in run.batches(records, size):
+        for batch in counts.batches(records):
             with translate_store_errors(archive.path):
-                # The records once more, so that record and vector are of one reading.
+                # Read each record again, together with its vector, so that the two belong together.
                 rows = archive._store.get([record.id for record in batch])
-            there = [record for record, _ in rows]
-            for row in writer.write(there, np.stack([v for _, v in rows]), run.skipped):
-                run.wrote(there[row])
+            vectors = np.stack([vector for _, vector in rows])
+            written = writer.write([record for record, _ in rows], vectors, counts.skipped)
+            for record in written:
+                counts.add_written(record)
     except BaseException:
         writer.abandon()
         raise
     writer.close()
 
 
-def _geojson(_: Archive, records: Iterable[Record], path: Path, run: _Export) -> None:
-    _write_collection(path, _features(records, run))
+def _write_geojson(
+    _: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts
+) -> None:
+    _write_collection(path, _features(records, counts))
 
 
-def _geojsonl(_: Archive, records: Iterable[Record], path: Path, run: _Export) -> None:
+def _write_geojsonl(
+    _: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts
+) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_json(feature) + "\n" for feature in _features(records, run))
+        file.writelines(_json(feature) + "\n" for feature in _features(records, counts))
 
 
-def _stac(_: Archive, records: Iterable[Record], path: Path, run: _Export) -> None:
-    _write_collection(path, _items(records, run))
+def _write_stac(_: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts) -> None:
+    _write_collection(path, _stac_items(records, counts))
 
 
 def _write_collection(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
-        for place, feature in enumerate(features):
-            file.write((",\n" if place else "\n") + _json(feature))
+        for index, feature in enumerate(features):
+            file.write((",\n" if index else "\n") + _json(feature))
         file.write("\n]}\n")
 
 
-def _features(records: Iterable[Record], run: _Export) -> Iterator[dict[str, Any]]:
-    for batch in run.batches(records, _BATCH_RECORDS):
+def _features(records: Iterable[Record], counts: _ExportCounts) -> Iterator[dict[str, Any]]:
+    for batch in counts.batches(records):
         for record in batch:
             fields = {
                 "source": record.source,
                 "content": record.content,
-                "datetime": _time(record),
+                "datetime": _iso_time(record),
             }
             yield feature(record.id, record.footprint, fields, record.properties)
-            run.wrote(record)
+            counts.add_written(record)
 
 
-def _items(records: Iterable[Record], run: _Export) -> Iterator[dict[str, Any]]:
-    from rsir.archive.exchange.geoparquet import shapely, shapes_of
+def _stac_items(records: Iterable[Record], counts: _ExportCounts) -> Iterator[dict[str, Any]]:
+    from rsir.archive.exchange.shapes import shapely, shapes_of
 
-    for batch in run.batches(records, _BATCH_RECORDS):
+    for batch in counts.batches(records):
         shapes = shapes_of([record.footprint for record in batch])
         for record, shape in zip(batch, shapes, strict=True):
             properties = _stac_properties(record)
             if not record.id:
-                run.skipped.add(record.id, "a STAC item needs an id that is not empty")
+                counts.skipped.add(record.id, "a STAC item needs an id that is not empty")
             elif properties["datetime"] is None and "start_datetime" not in properties:
-                run.skipped.add(record.id, "a STAC item needs a date")
+                counts.skipped.add(record.id, "a STAC item needs a date")
             elif shape is None and record.footprint is not None:
-                run.skipped.add(record.id, NO_GEOMETRY)
+                counts.skipped.add(record.id, NO_GEOMETRY)
             else:
-                placed = shape is not None and not shape.is_empty
-                box = (
-                    {"bbox": _bbox(shapely().bounds(shapely().get_parts(shape)))} if placed else {}
-                )
-                asset = {"href": record.source, "roles": ["data"]}
+                has_shape = shape is not None and not shape.is_empty
+                parts = shapely().get_parts(shape) if has_shape else None
                 yield {
                     "type": "Feature",
                     "stac_version": STAC_VERSION,
                     "id": record.id,
-                    "geometry": record.footprint if placed else None,
-                    **box,
+                    "geometry": record.footprint if has_shape else None,
+                    **({"bbox": _bbox(shapely().bounds(parts))} if has_shape else {}),
                     "properties": properties,
                     "links": [],
-                    "assets": {"image": asset} if record.source else {},
+                    "assets": _stac_assets(record),
                 }
-                run.wrote(record)
+                counts.add_written(record)
+
+
+def _stac_assets(record: Record) -> dict[str, Any]:
+    return {"image": {"href": record.source, "roles": ["data"]}} if record.source else {}
 
 
 def _stac_properties(record: Record) -> dict[str, Any]:
-    """The properties of an item: those that STAC knows under their names, others as "rsir:NAME"."""
+    """The properties of an item: fields of STAC under their names, others as "rsir:NAME"."""
     has_range = all(type(record.properties.get(end)) is str for end in _RANGE)
-    named: dict[str, Any] = {"datetime": _time(record)}
+    properties: dict[str, Any] = {"datetime": _iso_time(record)}
     for name, value in record.properties.items():
-        fits = bool(value) and type(value) in _STAC_FIELDS.get(name, ())
-        if ":" not in name and not (fits and (has_range or name not in _RANGE)):
+        is_stac = bool(value) and type(value) in _STAC_FIELDS.get(name, ())
+        if ":" not in name and not (is_stac and (has_range or name not in _RANGE)):
             name = f"rsir:{name}"
-        named[free(name, named, "rsir:")] = value
-    return named
+        properties[unused_name(name, properties, "rsir:")] = value
+    return properties
 
 
 def _bbox(boxes: NDArray[np.float64]) -> list[float]:
@@ -295,7 +298,7 @@ def _bbox(boxes: NDArray[np.float64]) -> list[float]:
     return [west, south, east, north]
 
 
-def _time(record: Record) -> str | None:
+def _iso_time(record: Record) -> str | None:
     return None if record.datetime is None else record.datetime.astimezone(UTC).isoformat()
 
 
@@ -303,36 +306,34 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _csv(_: Archive, records: Iterable[Record], path: Path, run: _Export) -> None:
-    from rsir.archive.exchange.geoparquet import shapely, shapes_of
+def _write_csv(_: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts) -> None:
+    from rsir.archive.exchange.shapes import shapely, shapes_of, wkt_of
 
     with path.open("w", encoding="utf-8", newline="") as file:
-        # Lines end as RFC 4180 says, so that csv quotes every value that holds \r or \n.
+        # The default line end, \r\n, is that of RFC 4180; with it csv quotes each value that holds
+        # \r or \n.
         rows = csv.writer(file)
         rows.writerow(CSV_COLUMNS)
-        for batch in run.batches(records, _BATCH_RECORDS):
+        for batch in counts.batches(records):
             shapes = shapes_of([record.footprint for record in batch])
-            # -1: as many decimals as shapely has, 16.
-            texts = shapely().to_wkt(shapes, rounding_precision=-1)
             points = shapely().point_on_surface(shapes)
             xs, ys = shapely().get_x(points).tolist(), shapely().get_y(points).tolist()
-            for record, shape, text, x, y in zip(batch, shapes, texts, xs, ys, strict=True):
+            for record, shape, wkt, x, y in zip(batch, shapes, wkt_of(shapes), xs, ys, strict=True):
                 if shape is None and record.footprint is not None:
-                    run.skipped.add(record.id, NO_GEOMETRY)
+                    counts.skipped.add(record.id, NO_GEOMETRY)
                     continue
-                # Of no point, and of an empty geometry, the coordinates are NaN.
+                # The coordinates of a missing or empty geometry are NaN.
                 point = (x, y) if x == x else (None, None)
-                file_facts = (record.source, record.content, record.size, record.mtime_ns)
-                rows.writerow(
-                    [record.id, *file_facts, _time(record), *point, text, _json(record.properties)]
-                )
-                run.wrote(record)
+                file_state = (record.source, record.content, record.size, record.mtime_ns)
+                properties = _json(record.properties)
+                rows.writerow([record.id, *file_state, _iso_time(record), *point, wkt, properties])
+                counts.add_written(record)
 
 
-_WRITERS: dict[str, Callable[[Archive, Iterable[Record], Path, _Export], None]] = {
-    "geoparquet": _geoparquet,
-    "geojson": _geojson,
-    "geojsonl": _geojsonl,
-    "csv": _csv,
-    "stac": _stac,
+_WRITERS: dict[str, Callable[[Archive, Iterable[Record], Path, _ExportCounts], None]] = {
+    "geoparquet": _write_geoparquet,
+    "geojson": _write_geojson,
+    "geojsonl": _write_geojsonl,
+    "csv": _write_csv,
+    "stac": _write_stac,
 }

@@ -1,4 +1,4 @@
-"""Embeddings that lie in Parquet files – GeoParquet or not, of rsir or not – into an archive."""
+"""Import embeddings from Parquet files, of rsir or of other programs, into an archive."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,34 +21,31 @@ from rsir.archive.exchange import geoparquet
 from rsir.archive.exchange.arrow_columns import (
     fits_json,
     is_bytes,
-    is_geometry,
-    is_numbers,
+    is_number_list,
     is_text,
-    is_time,
+    json_values,
     matrix_of,
-    times_of,
-    values_of,
+    may_be_geometry,
+    may_be_time,
+    utc_times,
 )
+from rsir.archive.exchange.batches import batch_size
 from rsir.archive.exchange.reproject import FootprintReader
-from rsir.archive.exchange.skipped import SkipCounter, Summary
+from rsir.archive.exchange.skipped import SkipCounter, SkipSummary
 from rsir.archive.folder.external import is_external
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import DataError, UsageError
-from rsir.ranking import metric_named, packed
+from rsir.ranking import Metric, metric_named, packed
 from rsir.store.records.record import Record
 from rsir.types import Geometry
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
 
-_COMMIT_ROWS = 10_000
-_COMMIT_BYTES = 32 << 20
-"""Rows in one commit: so many, or so many bytes of vectors. Our choice, as in `export`."""
-
 _SUFFIXES = (".parquet", ".geoparquet")
 
-# Looked for in this order, in any case of letters; the first of each are the names of rsir's own.
-_NAMES: Mapping[str, tuple[str, ...]] = {
+# The usual names of columns, in order of preference and in any letter case; rsir's own come first.
+_USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "vector": ("embedding", "embeddings", "vector", "vectors", "features"),
     "code": ("code", "codes"),
     "id": ("id", "item_id", "unique_id", "tile_id", "chip_id", "chips_id"),
@@ -60,12 +57,12 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of columns; None is looked for by its usual names, "" is left alone.
+    """The names of columns; None: look for the usual names; "": do not use such a column.
 
-    vector: lists of D numbers; or of bytes, or binary, in an archive of hash codes ("code" is
-    looked for then). id: unique; without one, rows are called "FILE:ROW". source: path or uri of
-    the image; without one, "FILE#ID". datetime: a timestamp, a date, or ISO 8601 text; without a
-    zone it is UTC. geometry: WKB, or WKT text; by default what the file says.
+    vector: lists of D numbers; in an archive of hash codes, binary or lists of bytes ("code" is
+    then the usual name). id: unique; without one, the id of a row is "FILE:ROW". source: path or
+    URI of the image; without one, "FILE#ID". datetime: a timestamp, a date, or ISO 8601 text; UTC
+    if it has no zone. geometry: WKB, or WKT text; None: the column that the file's metadata names.
     """
 
     vector: str | None = None
@@ -77,19 +74,19 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What one `import_parquet` did, in rows.
+    """The result of one `import_parquet`, in rows.
 
-    read: rows of all files. added: new. replaced: a record of that id was there. skipped: rows
-    without a vector that the archive can rank, with an id that came before, and the like.
-    incomplete: rows that were kept without a date or a footprint that could not be understood.
-    ignored: columns that were not kept, because JSON cannot hold their values. seconds: duration.
+    read: rows of all files. added: new records. replaced: records whose id was there already.
+    skipped: rows without a valid vector, with an id of an earlier row, and the like.
+    incomplete: rows imported without their date or footprint, which could not be read.
+    ignored: columns left out because JSON cannot hold their values. seconds: duration.
     """
 
     read: int = 0
     added: int = 0
     replaced: int = 0
-    skipped: Summary = field(default_factory=Summary)
-    incomplete: Summary = field(default_factory=Summary)
+    skipped: SkipSummary = field(default_factory=SkipSummary)
+    incomplete: SkipSummary = field(default_factory=SkipSummary)
     ignored: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -107,76 +104,72 @@ def import_parquet(
     crs: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Keep the rows of Parquet files, and of those in folders, as records of `archive`.
+    """Import the rows of Parquet files, and of those in folders, as records of `archive`.
 
-    What `export` wrote comes back as it was. Of other files every column that has no part in the
-    record becomes one of its properties; its `content` is "", for unknown. A known id is
-    replaced; of an id that stands twice in what is imported the first counts. Committed in
-    batches: interrupted and called again it comes to the same end. Memory grows by some hundred
-    bytes a row, for the ids.
+    An export of rsir comes back exactly. In files of other programs, every column that is not used
+    for the record becomes one of its properties, and `content` is "", for unknown. A row replaces
+    the record with its id; of several rows with one id only the first counts. Commits in batches:
+    after an interruption, call it again. Memory grows by some hundred bytes a row, for the ids.
 
-    columns: for files made elsewhere. fingerprint: whose embeddings they are, if the files do not
-    say: the archive's own fingerprint. crs: of their geometries, if the files do not say, or say
-    it wrong; WGS 84 by default. on_progress: called with (rows done, rows in all).
+    columns: of files of other programs. fingerprint: of the model of the embeddings, which must be
+    the archive's; needed if the files do not name it. crs: of the geometries; None: as the files
+    say, else WGS 84. on_progress: called with (rows done, rows in all).
 
     Raises UsageError for embeddings of another model (or of an unknown one, unless the archive is
-    one for embeddings made elsewhere), for columns that are not there and for a CRS that PROJ does
-    not know, DataError for a file that is not there or cannot be read, MissingExtraError without
-    shapely or pyproj. What was committed before stays.
+    for external embeddings), for a missing column and for a CRS that PROJ does not know; DataError
+    for a file that does not exist or cannot be read; MissingExtraError without shapely or pyproj.
+    Earlier commits stay.
     """
     start = time.monotonic()
-    files = [_File(path, columns or Columns(), archive, fingerprint, crs) for path in _found(paths)]
+    files = [
+        _ParquetFile(path, columns or Columns(), archive, fingerprint, crs)
+        for path in _parquet_paths(paths)
+    ]
     total = sum(file.count for file in files)
     before = len(archive)
-    run = _Import()
-    kept = 0
+    counts = _ImportCounts()
+    imported = 0
     for file in files:
-        for records, vectors in file.rows(run):
+        for records, vectors in file.batches(counts):
             with translate_store_errors(archive.path):
                 archive._store.add(records, vectors)
-            kept += len(records)
+            imported += len(records)
             if on_progress is not None:
-                on_progress(run.read, total)
+                on_progress(counts.read, total)
     added = len(archive) - before
     return ImportReport(
-        read=run.read,
+        read=counts.read,
         added=added,
-        replaced=kept - added,
-        skipped=run.skipped.summary(),
-        incomplete=run.incomplete.summary(),
+        replaced=imported - added,
+        skipped=counts.skipped.summary(),
+        incomplete=counts.incomplete.summary(),
         ignored=tuple(sorted({name for file in files for name in file.ignored})),
         seconds=time.monotonic() - start,
     )
 
 
 def dimension_of(path: str | Path, columns: Columns | None = None) -> int:
-    """D of the embeddings in a file, for an archive that is to be made for them.
+    """The dimension D of the first embedding in a file, to create an archive for them.
 
-    That of its first row that has any. Raises UsageError if there is no such row or column,
-    DataError if the file cannot be read.
+    Raises UsageError if there is no embedding or no such column, DataError if the file cannot be
+    read.
     """
-    (path, *_) = _found(path)
-    with _reading(path):
+    (path, *_) = _parquet_paths(path)
+    with _translate_read_errors(path):
         parquet = pq.ParquetFile(path)
-        about = geoparquet.read_about(parquet.metadata.metadata, str(path))
-        if about is not None:
-            return int(about["dimension"])
-        given = columns.vector if columns else None
-        name = _Picker(path, parquet.schema_arrow)("vector", given, is_numbers)
-        if name is None:
-            raise UsageError(
-                f"{path}: which column holds the embeddings (lists of numbers)? "
-                f"It has: {', '.join(parquet.schema_arrow.names)}"
-            )
-        for batch in parquet.iter_batches(_COMMIT_ROWS, columns=[name]):
+        export = geoparquet.read_export_metadata(parquet.metadata.metadata, str(path))
+        if export is not None:
+            return int(export["dimension"])
+        name = _vector_column(path, parquet.schema_arrow, columns or Columns())
+        for batch in parquet.iter_batches(columns=[name]):
             for length in pc.list_value_length(batch.column(0)).to_pylist():
                 if length:
                     return int(length)
     raise UsageError(f"{path} has no embeddings")
 
 
-class _Import:
-    """What was done so far, over all files."""
+class _ImportCounts:
+    """Counts the rows of one import, over all its files. seen: the ids so far."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -185,8 +178,11 @@ class _Import:
         self.incomplete = SkipCounter()
 
 
-class _File:
-    """One Parquet file, and how its columns become records and vectors of `archive`."""
+class _ParquetFile:
+    """One Parquet file whose rows become records and vectors of `archive`.
+
+    count: rows. ignored: columns that JSON cannot hold.
+    """
 
     def __init__(
         self,
@@ -196,182 +192,204 @@ class _File:
         fingerprint: str | None,
         crs: str | None,
     ) -> None:
-        self.path = path
+        self._path = path
         self._metric = metric_named(archive.metric)
         self._dimension = archive.dimension
-        with _reading(path):
+        self._batch_size = batch_size(archive.metric, archive.dimension)
+        with _translate_read_errors(path):
             self._parquet = pq.ParquetFile(path)
         schema = self._parquet.schema_arrow
-        # Of the file: what is added when it is closed is not in the schema.
+        # The metadata of the file: the schema lacks what a writer adds when it closes the file.
         metadata = self._parquet.metadata.metadata
         self.count: int = self._parquet.metadata.num_rows
-        about = geoparquet.read_about(metadata, str(path))
-        _check_model(path, archive, about, fingerprint)
-        self._ours = about is not None
-        if self._ours:
+        export = geoparquet.read_export_metadata(metadata, str(path))
+        _check_model(path, archive, export, fingerprint)
+        self._is_export = export is not None
+        if self._is_export:
             geoparquet.check_columns(schema, archive.metric, archive.dimension, str(path))
             columns = Columns()
-        pick = _Picker(path, schema)
-        bits = self._metric.kind == "bits"
-        role, fits = ("code", is_bytes) if bits else ("vector", is_numbers)
-        vector = pick(role, columns.vector, fits)
-        if vector is None:
-            what = "codes (binary, or lists of uint8)" if bits else "embeddings (lists of numbers)"
-            raise UsageError(
-                f"{path}: which column holds the {what}? It has: {', '.join(schema.names)}"
-            )
-        self._vector = vector
-        if self._metric.classes:
-            pick("probabilities", geoparquet.PROBABILITIES, is_numbers)
-        self._id = pick("id", columns.id, fits_json)
-        self._source = pick("source", columns.source, is_text)
-        self._datetime = pick("datetime", columns.datetime, is_time)
-        geo = _geo(metadata)
-        main = geo.get("primary_column")
-        main = main if columns.geometry is None and main in schema.names else columns.geometry
-        self._geometry = pick("geometry", main, is_geometry)
-        about_geometry = geo.get("columns", {}).get(self._geometry, {})
-        self._placer: FootprintReader | None = None
-        if self._geometry is not None and not self._ours:
-            self._placer = FootprintReader(about_geometry, crs, str(path))
-        used = {self._vector, self._id, self._source, self._datetime, self._geometry}
+        geo = _geo_metadata(metadata)
+        self._columns = _resolved(path, schema, columns, self._metric, geo.get("primary_column"))
+        self._footprints: FootprintReader | None = None
+        self._properties: list[str] = []
+        self.ignored: list[str] = []
+        if self._is_export:
+            return
+        geometry = geo.get("columns", {}).get(self._columns.geometry, {})
+        if self._columns.geometry is not None:
+            self._footprints = FootprintReader(geometry, crs, str(path))
+        # The boxes that cover the geometries repeat what the geometries say.
+        used = {*astuple(self._columns), _covering(geometry)}
         if self._metric.classes:
             used.add(geoparquet.PROBABILITIES)
-        # The boxes of the geometries say nothing that these do not.
-        used.add(_covering(about_geometry))
-        self._rest: list[str] = []
-        self.ignored: list[str] = []
-        for name in () if self._ours else schema.names:
+        for name in schema.names:
             if name not in used:
-                keep = fits_json(schema.field(name).type)
-                (self._rest if keep else self.ignored).append(name)
+                fits = fits_json(schema.field(name).type)
+                (self._properties if fits else self.ignored).append(name)
 
-    def rows(self, run: _Import) -> Iterator[tuple[list[Record], NDArray[Any]]]:
-        """Records and vectors, in batches; none is empty."""
-        each = self._metric.width(self._dimension) * (4 if self._metric.kind == "float" else 1)
-        size = max(1, min(_COMMIT_ROWS, _COMMIT_BYTES // each))
-        with _reading(self.path):
+    def batches(self, counts: _ImportCounts) -> Iterator[tuple[list[Record], NDArray[Any]]]:
+        """Records and vectors, in batches that are not empty."""
+        with _translate_read_errors(self._path):
             start = 0
-            for batch in self._parquet.iter_batches(size):
-                rows = pa.Table.from_batches([batch])
-                records, vectors = self._batch(rows, start, run)
+            for batch in self._parquet.iter_batches(self._batch_size):
+                table = pa.Table.from_batches([batch])
+                records, vectors = self._records(table, self._ids(table, start), counts)
                 start += len(batch)
-                run.read += len(batch)
+                counts.read += len(batch)
                 if records:
                     yield records, vectors
 
-    def _batch(self, rows: pa.Table, start: int, run: _Import) -> tuple[list[Record], NDArray[Any]]:
-        ids = self._ids(rows, start)
-        fit, vectors = self._vectors(rows, ids, run.skipped)
-        keep = []
-        for place, row in enumerate(fit):
-            if ids[row] in run.seen:
-                run.skipped.add(ids[row], "its id stands twice")
-            else:
-                run.seen.add(ids[row])
-                keep.append(place)
-        rows = rows.take(pa.array([fit[place] for place in keep], pa.int64()))
-        vectors = vectors[keep]
-        if not self._ours:
-            return self._foreign([ids[fit[place]] for place in keep], rows, run.incomplete), vectors
-        found = list(geoparquet.records_of(rows, run.skipped))
-        there = [place for place, record in enumerate(found) if record is not None]
-        return [record for record in found if record is not None], vectors[there]
+    def _ids(self, table: pa.Table, start: int) -> list[str]:
+        """The id of each row; of a row without one, its file and number."""
+        defaults = [f"{self._path.name}:{start + row}" for row in range(table.num_rows)]
+        return _texts(table, self._columns.id, defaults)
 
-    def _ids(self, rows: pa.Table, start: int) -> list[str]:
-        names = [f"{self.path.name}:{start + row}" for row in range(rows.num_rows)]
-        if self._id is None:
-            return names
-        # A row whose id is missing is called by its place.
-        ids = rows[self._id].to_pylist()
-        return [name if id is None else str(id) for id, name in zip(ids, names, strict=True)]
+    def _records(
+        self, table: pa.Table, ids: Sequence[str], counts: _ImportCounts
+    ) -> tuple[list[Record], NDArray[Any]]:
+        """The records of a batch that can be imported, and their vectors."""
+        vectors, valid = self._vectors(table, ids, counts.skipped)
+        rows: list[int] = []
+        for row in valid:
+            if ids[row] in counts.seen:
+                counts.skipped.add(ids[row], "its id occurs twice")
+            else:
+                counts.seen.add(ids[row])
+                rows.append(row)
+        table, vectors = table.take(pa.array(rows, pa.int64())), vectors[rows]
+        if not self._is_export:
+            return self._described([ids[row] for row in rows], table, counts.incomplete), vectors
+        records = list(geoparquet.records_of(table, counts.skipped))
+        return (
+            [record for record in records if record is not None],
+            vectors[[record is not None for record in records]],
+        )
 
     def _vectors(
-        self, rows: pa.Table, ids: Sequence[str], skipped: SkipCounter
-    ) -> tuple[list[int], NDArray[Any]]:
-        """The rows that the metric can rank, and their vectors (n, width)."""
-        metric, bits = self._metric, self._metric.kind == "bits"
+        self, table: pa.Table, ids: Sequence[str], skipped: SkipCounter
+    ) -> tuple[NDArray[Any], list[int]]:
+        """The vectors (n, width) of all rows, and the rows whose vector the metric can compare."""
+        metric, is_code = self._metric, self._metric.kind == "bits"
         reasons: dict[int, str] = {}
-        width = -(-self._dimension // 8) if bits else self._dimension
-        matrix = matrix_of(rows[self._vector], width, np.uint8 if bits else np.float32, reasons)
+        width = -(-self._dimension // 8) if is_code else self._dimension
+        dtype = np.uint8 if is_code else np.float32
+        vectors = matrix_of(table[self._columns.vector], width, dtype, reasons)
         if metric.classes:
-            column = rows[geoparquet.PROBABILITIES]
-            chances = matrix_of(column, metric.classes, np.float32, reasons)
-            matrix = packed(matrix, chances)
-        good = [row for row in range(rows.num_rows) if row not in reasons]
-        if good:
-            faults = metric.faults(matrix[good], self._dimension)
-            reasons |= {good[place]: reason for place, reason in faults.items()}
+            column = table[geoparquet.PROBABILITIES]
+            vectors = packed(vectors, matrix_of(column, metric.classes, np.float32, reasons))
+        present = [row for row in range(table.num_rows) if row not in reasons]
+        if present:
+            faults = metric.faults(vectors[present], self._dimension)
+            reasons |= {present[index]: reason for index, reason in faults.items()}
         for row in sorted(reasons):
             skipped.add(ids[row], reasons[row])
-        fit = [row for row in good if row not in reasons]
-        return fit, matrix[fit]
+        return vectors, [row for row in present if row not in reasons]
 
-    def _foreign(self, ids: Sequence[str], rows: pa.Table, incomplete: SkipCounter) -> list[Record]:
-        sources = [f"{self.path.name}#{id}" for id in ids]
-        if self._source is not None:
-            given = rows[self._source].to_pylist()
-            sources = [s if g is None else str(g) for g, s in zip(given, sources, strict=True)]
+    def _described(
+        self, ids: Sequence[str], table: pa.Table, incomplete: SkipCounter
+    ) -> list[Record]:
+        """The records of rows that another program wrote."""
+        sources = _texts(table, self._columns.source, [f"{self._path.name}#{id}" for id in ids])
         properties: list[dict[str, Any]] = [{} for _ in ids]
-        for name in self._rest:
-            for known, value in zip(properties, values_of(rows[name]), strict=True):
+        for name in self._properties:
+            for row, value in enumerate(json_values(table[name])):
                 if value is not None:
-                    known[name] = value
+                    properties[row][name] = value
         times: list[datetime | None] = [None] * len(ids)
-        if self._datetime is not None:
-            times = times_of(rows[self._datetime])
-            for row, value in enumerate(values_of(rows[self._datetime])):
+        if (dates := self._columns.datetime) is not None:
+            times = utc_times(table[dates])
+            for row, value in enumerate(json_values(table[dates])):
                 if value is not None and times[row] is None:
                     incomplete.add(ids[row], "its date is not understood; kept as a property")
-                    properties[row][self._datetime] = value
-        places: list[Geometry | None] = [None] * len(ids)
-        if self._placer is not None:
-            places, reasons = self._placer.footprints(rows[self._geometry])
+                    properties[row][dates] = value
+        footprints: list[Geometry | None] = [None] * len(ids)
+        if self._footprints is not None:
+            footprints, reasons = self._footprints.footprints(table[self._columns.geometry])
             for row, reason in reasons.items():
                 incomplete.add(ids[row], reason)
         return [
-            Record(id, source, "", footprint=place, datetime=when, properties=known)
-            for id, source, place, when, known in zip(
-                ids, sources, places, times, properties, strict=True
+            Record(id, source, "", footprint=footprint, datetime=time, properties=own)
+            for id, source, footprint, time, own in zip(
+                ids, sources, footprints, times, properties, strict=True
             )
         ]
 
 
-class _Picker:
-    """Finds the columns of one file."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path = path
-        self._schema = schema
-
-    def __call__(
-        self, role: str, given: str | None, fits: Callable[[pa.DataType], bool]
-    ) -> str | None:
-        """The column called `given`, or by a usual name of its role; None if there is none."""
-        if given is None:
-            by_name = {name.lower(): name for name in reversed(self._schema.names)}
-            usual = [by_name[name] for name in _NAMES[role] if name in by_name]
-            return next((name for name in usual if fits(self._schema.field(name).type)), None)
-        if not given:
-            return None
-        if given not in self._schema.names:
-            names = ", ".join(self._schema.names)
-            raise UsageError(f"{self._path} has no column {given!r}; it has: {names}")
-        kind = self._schema.field(given).type
-        if not fits(kind):
-            raise UsageError(
-                f"{self._path}: the column {given!r} cannot be its {role}: it is {kind}"
-            )
-        return given
+def _texts(table: pa.Table, column: str | None, defaults: list[str]) -> list[str]:
+    """The values of a column as text, with a default for each missing value."""
+    if column is None:
+        return defaults
+    values = table[column].to_pylist()
+    return [d if value is None else str(value) for value, d in zip(values, defaults, strict=True)]
 
 
-def _found(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files in `paths`, those of folders sorted."""
+def _resolved(
+    path: Path, schema: pa.Schema, columns: Columns, metric: Metric, primary: str | None
+) -> Columns:
+    """The columns of a file that become records; None for a column that it lacks.
+
+    primary: the geometry column in the file's metadata. Raises UsageError for a column that is
+    requested or required, and missing or of the wrong type.
+    """
+    vector = _vector_column(path, schema, columns, metric)
+    if metric.classes:
+        _column(path, schema, "probabilities", geoparquet.PROBABILITIES, is_number_list)
+    geometry = columns.geometry
+    if geometry is None and primary in schema.names:
+        geometry = primary
+    return Columns(
+        vector,
+        _column(path, schema, "id", columns.id, fits_json),
+        _column(path, schema, "source", columns.source, is_text),
+        _column(path, schema, "datetime", columns.datetime, may_be_time),
+        _column(path, schema, "geometry", geometry, may_be_geometry),
+    )
+
+
+def _vector_column(
+    path: Path, schema: pa.Schema, columns: Columns, metric: Metric | None = None
+) -> str:
+    """The column of the vectors that `metric` compares; None: of embeddings."""
+    is_code = metric is not None and metric.kind == "bits"
+    role, fits = ("code", is_bytes) if is_code else ("vector", is_number_list)
+    name = _column(path, schema, role, columns.vector, fits)
+    if name is None:
+        wanted = "codes (binary, or lists of uint8)" if is_code else "embeddings (lists of numbers)"
+        raise UsageError(
+            f"{path}: which column holds the {wanted}? It has: {', '.join(schema.names)}"
+        )
+    return name
+
+
+def _column(
+    path: Path,
+    schema: pa.Schema,
+    role: str,
+    name: str | None,
+    fits: Callable[[pa.DataType], bool],
+) -> str | None:
+    """The column called `name`, or by a usual name of its role; None if there is none."""
+    if name is None:
+        by_name = {name.lower(): name for name in reversed(schema.names)}
+        usual = [by_name[name] for name in _USUAL_NAMES[role] if name in by_name]
+        return next((name for name in usual if fits(schema.field(name).type)), None)
+    if not name:
+        return None
+    if name not in schema.names:
+        raise UsageError(f"{path} has no column {name!r}; it has: {', '.join(schema.names)}")
+    kind = schema.field(name).type
+    if not fits(kind):
+        raise UsageError(f"{path}: the column {name!r} cannot be its {role}: it is {kind}")
+    return name
+
+
+def _parquet_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files in `paths`, each once; those of a folder sorted."""
     found: list[Path] = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         files = [path]
         if path.is_dir():
-            # Spark calls folders so, too, whose files are found by themselves.
+            # Spark gives folders such names, too; rglob finds the files in them.
             named = (f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
             files = sorted(f for f in named if f.is_file())
         if not files or not path.exists():
@@ -381,7 +399,7 @@ def _found(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -389,44 +407,47 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _check_model(
-    path: Path, archive: Archive, about: Mapping[str, Any] | None, fingerprint: str | None
+    path: Path, archive: Archive, export: Mapping[str, Any] | None, fingerprint: str | None
 ) -> None:
-    said = [about["fingerprint"]] if about else []
-    said += [] if fingerprint is None else [fingerprint]
-    for theirs in said:
+    """UsageError unless the embeddings are of the model of `archive`.
+
+    export: the file's metadata of rsir. fingerprint: of the model, as the caller gives it.
+    """
+    fingerprints = [export["fingerprint"]] if export else []
+    fingerprints += [] if fingerprint is None else [fingerprint]
+    for theirs in fingerprints:
         if theirs != archive.fingerprint:
             raise UsageError(
                 f"{path} holds embeddings of the model {theirs}, {archive.path} those of "
                 f"{archive.fingerprint}: import them into an archive of their own model"
             )
-    if not said and not is_external(archive.fingerprint):
+    if not fingerprints and not is_external(archive.fingerprint):
         raise UsageError(
             f"{path} does not say which model made its embeddings. If it was that of "
             f"{archive.path}, give its fingerprint, {archive.fingerprint}; else import them into "
             "an archive for embeddings made elsewhere"
         )
-    if about and (about["metric"], about["dimension"]) != (archive.metric, archive.dimension):
+    if export and (export["metric"], export["dimension"]) != (archive.metric, archive.dimension):
         raise UsageError(
-            f"{path} is for {about['metric']}, {about['dimension']}, and {archive.path} for "
+            f"{path} is for {export['metric']}, {export['dimension']}, and {archive.path} for "
             f"{archive.metric}, {archive.dimension}"
         )
 
 
-def _geo(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """The GeoParquet metadata; {} of a file that has none, or none that can be read."""
+def _geo_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The GeoParquet metadata; {} if it is missing or damaged."""
     try:
-        geo = json.loads((metadata or {})[b"geo"])
+        geo: dict[str, Any] = json.loads((metadata or {})[b"geo"])
         geo["columns"].items()
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
-    found: dict[str, Any] = geo
-    return found
+    return geo
 
 
-def _covering(about: Mapping[str, Any]) -> str | None:
-    """The column that holds the boxes of the geometries."""
+def _covering(geometry: Mapping[str, Any]) -> str | None:
+    """The column with the bounding boxes of a geometry column, from its GeoParquet metadata."""
     try:
-        name: str = about["covering"]["bbox"]["xmin"][0]
+        name: str = geometry["covering"]["bbox"]["xmin"][0]
     except (KeyError, IndexError, TypeError):
         return None
     return name

@@ -1,4 +1,4 @@
-"""Two archives of one model become one."""
+"""Merge two archives of one model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsir.archive.exchange.batches import batch_size
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import ArchiveError
 from rsir.store.records.record import Record
@@ -16,17 +17,14 @@ from rsir.store.records.record import Record
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
 
-_COMMIT_RECORDS = 4096
-"""Records in one commit. Our choice: 8 MB of 512 floats, and what an interruption costs."""
-
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What one `merge` did, in records of the other archive.
+    """The result of one `merge`, in records of the other archive.
 
-    added: new. replaced: there was one of that id, of an older file. unchanged: the same was
-    there. kept: there was another of that id, of a file as new or newer, which stays. seconds:
-    duration.
+    added: new. replaced: replaced a record with the same id, of an older file. unchanged: the
+    archive had the same record. kept: the archive has a record with the same id, of a file as new
+    or newer, and keeps it. seconds: duration.
     """
 
     added: int = 0
@@ -43,39 +41,41 @@ class MergeReport:
 def merge(
     into: Archive, other: Archive, *, on_progress: Callable[[int, int], None] | None = None
 ) -> MergeReport:
-    """Put all of `other` into `into`; `other` stays as it is.
+    """Copy all records of `other` into `into`; `other` does not change.
 
-    Of two different records under one id, that of the newer file stays (`mtime_ns`; our choice),
-    and of equally new ones that of `into`. Records go by their ids alone: a scene that the two cut
-    in different ways, or read in different states, is there in both ways until it is indexed again.
-    Committed in batches: interrupted and called again it comes to the same end.
+    Of two different records with one id the record of the newer file stays (`mtime_ns`; our
+    choice); if both files are equally new, the record of `into` stays. Only ids are compared: if
+    the two archives cut a scene differently, or read it before and after a change, `into` has both
+    kinds of tiles until the scene is indexed again. Commits in batches: after an interruption, call
+    it again.
 
     on_progress: called with (records done, records in all).
 
-    Raises ArchiveError if the two are not of one model, metric and dimension.
+    Raises ArchiveError if the archives differ in model, metric or dimension.
     """
-    for what in ("fingerprint", "metric", "dimension"):
-        here, there = getattr(into, what), getattr(other, what)
-        if here != there:
+    for name in ("fingerprint", "metric", "dimension"):
+        ours, theirs = getattr(into, name), getattr(other, name)
+        if ours != theirs:
             raise ArchiveError(
-                f"{other.path} has the {what} {there}, {into.path} has {here}: only archives of "
+                f"{other.path} has the {name} {theirs}, {into.path} has {ours}: only archives of "
                 "one model can be merged; index the images of one of them with the other's model"
             )
     start = time.monotonic()
     total = len(other)
+    size = batch_size(into.metric, into.dimension)
     counts = dict.fromkeys(("added", "replaced", "unchanged", "kept"), 0)
-    waiting: list[str] = []
-    for done, (record, known) in enumerate(_side_by_side(other.records(), into.records()), 1):
+    batch: list[str] = []
+    for done, (record, known) in enumerate(_paired(other.records(), into.records()), 1):
         outcome = _outcome(record, known)
         counts[outcome] += 1
         if outcome in ("added", "replaced"):
-            waiting.append(record.id)
-        if len(waiting) == _COMMIT_RECORDS:
-            _copy(other, into, waiting)
-            waiting = []
+            batch.append(record.id)
+        if len(batch) == size:
+            _copy(other, into, batch)
+            batch = []
         if on_progress is not None:
             on_progress(done, total)
-    _copy(other, into, waiting)
+    _copy(other, into, batch)
     return MergeReport(**counts, seconds=time.monotonic() - start)
 
 
@@ -87,10 +87,10 @@ def _outcome(record: Record, known: Record | None) -> str:
     return "replaced" if record.mtime_ns > known.mtime_ns else "kept"
 
 
-def _side_by_side(
+def _paired(
     records: Iterator[Record], others: Iterator[Record]
 ) -> Iterator[tuple[Record, Record | None]]:
-    """Each of `records` with the one of `others` that has its id; both come ordered by id."""
+    """Each of `records` with the record of `others` that has its id; both are ordered by id."""
     other = next(others, None)
     for record in records:
         while other is not None and other.id < record.id:
@@ -100,9 +100,9 @@ def _side_by_side(
 
 def _copy(source: Archive, target: Archive, ids: list[str]) -> None:
     if ids:
-        # Records and vectors of one reading, so that they belong together.
+        # Read each record again, together with its vector, so that the two belong together.
         with translate_store_errors(source.path):
             rows = source._store.get(ids)
-        vectors: Any = np.stack([row for _, row in rows])
+        vectors: Any = np.stack([vector for _, vector in rows])
         with translate_store_errors(target.path):
             target._store.add([record for record, _ in rows], vectors)

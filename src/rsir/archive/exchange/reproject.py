@@ -1,4 +1,4 @@
-"""Geometries in any CRS, as Parquet files hold them, become footprints in WGS 84."""
+"""Read geometries in any CRS, as Parquet files hold them, as footprints in WGS 84."""
 
 from __future__ import annotations
 
@@ -10,88 +10,88 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rsir.archive.exchange.geoparquet import geometry_of, shapely
+from rsir.archive.exchange.shapes import geometry_of, shapely
 from rsir.errors import MissingExtraError, UsageError
 from rsir.types import Geometry
 
 _WGS84 = "OGC:CRS84"
 
 UNREADABLE = "its geometry is neither WKB nor WKT"
-NOWHERE = "its geometry has no place in WGS 84"
+NOT_IN_WGS84 = "its geometry has no place in WGS 84"
 
 
 class FootprintReader:
-    """Turns the geometries of one column into footprints.
+    """Reads the geometries of one column as footprints.
 
-    about: what the file's GeoParquet metadata say of the column, {} if it has none. crs: what to
-    take in place of its CRS, anything that PROJ knows one by. what: names the file in messages.
+    metadata: the GeoParquet metadata of the column, {} if there is none. crs: overrides the CRS of
+    the metadata; any name that PROJ knows. file: its name, for messages.
 
-    Raises UsageError for a CRS that PROJ does not know, for one that the file leaves open, and
-    for an encoding other than WKB; MissingExtraError without shapely or pyproj.
+    Raises UsageError for a CRS that PROJ does not know, for a CRS that neither the file nor the
+    caller gives, and for an encoding other than WKB; MissingExtraError without shapely or pyproj.
     """
 
-    def __init__(self, about: Mapping[str, Any], crs: str | None, what: str) -> None:
+    def __init__(self, metadata: Mapping[str, Any], crs: str | None, file: str) -> None:
         shapely()
         try:
             from pyproj import CRS, Transformer
             from pyproj.exceptions import CRSError
         except ImportError:
             raise MissingExtraError("a geometry in another CRS", "geo") from None
-        encoding = about.get("encoding", "WKB")
+        encoding = metadata.get("encoding", "WKB")
         if encoding != "WKB":
-            raise UsageError(f"{what}: its geometries are {encoding}; write them as WKB")
-        # A column without "crs" is in WGS 84, one whose "crs" is null is in nobody knows which.
-        said = about.get("crs", _WGS84) if crs is None else crs
-        if said is None:
-            raise UsageError(f"{what} does not say in which CRS its geometries are: give crs")
+            raise UsageError(f"{file}: its geometries are {encoding}; write them as WKB")
+        # GeoParquet: a column without "crs" is in WGS 84; one whose "crs" is null is in an unknown
+        # CRS.
+        name = metadata.get("crs", _WGS84) if crs is None else crs
+        if name is None:
+            raise UsageError(f"{file} does not say in which CRS its geometries are: give crs")
         try:
-            system = CRS.from_user_input(said)
+            system = CRS.from_user_input(name)
         except CRSError as error:
-            raise UsageError(f"{what}: PROJ does not know the CRS {said!r}") from error
+            raise UsageError(f"{file}: PROJ does not know the CRS {name!r}") from error
         self._transformer: Any = None
         if not system.equals(CRS.from_user_input(_WGS84), ignore_axis_order=True):
             self._transformer = Transformer.from_crs(system, _WGS84, always_xy=True)
         operation = system.coordinate_operation
         method = operation.method_name if operation else ""
-        # On maps that unroll the globe x goes on rising where longitude jumps, so what looks wide
-        # may be wide; on others an extent of more than 180° is a jump over the antimeridian.
-        unrolled = ("Popular Visualisation", "Mercator", "Equidistant Cyl", "Lambert Cyl")
-        self._jumps = bool(method) and not method.startswith(unrolled)
+        # In a cylindrical projection x increases all the way from 180° W to 180° E, so a geometry
+        # may be wider than 180°. In any other projection such a width is a jump of the longitude at
+        # the antimeridian.
+        cylindrical = ("Popular Visualisation", "Mercator", "Equidistant Cyl", "Lambert Cyl")
+        self._jumps = bool(method) and not method.startswith(cylindrical)
 
     def footprints(self, column: Any) -> tuple[list[Geometry | None], dict[int, str]]:
-        """The footprints of a column of WKB or WKT, and why rows that have a geometry have none.
+        """The footprints of a column of WKB or WKT.
 
-        Exterior rings are as they were, but for what crosses the antimeridian, which is cut there.
+        Also returns, for each row whose geometry gives no footprint, the reason. Exterior rings
+        keep their vertices, except that a geometry across the antimeridian is cut there.
         """
-        library = shapely()
         column = column.combine_chunks()
         if isinstance(column.type, pa.ExtensionType):
             column = column.storage
-        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        read = library.from_wkt if text else library.from_wkb
-        values = np.array(column.to_pylist(), dtype=object)
-        shapes = read(values, on_invalid="ignore")
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-        reasons = dict.fromkeys(
-            np.flatnonzero(there & library.is_missing(shapes)).tolist(), UNREADABLE
-        )
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        read = shapely().from_wkt if is_text else shapely().from_wkb
+        shapes = read(np.array(column.to_pylist(), dtype=object), on_invalid="ignore")
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        unreadable = np.flatnonzero(present & shapely().is_missing(shapes))
+        reasons = dict.fromkeys(unreadable.tolist(), UNREADABLE)
         if self._transformer is not None:
-            shapes = library.transform(shapes, self._to_degrees)
-        west, south, east, north = library.bounds(shapes).T
-        flat = library.is_missing(shapes) | library.is_empty(shapes)
+            shapes = shapely().transform(shapes, self._to_degrees)
+        west, south, east, north = shapely().bounds(shapes).T
+        empty = shapely().is_missing(shapes) | shapely().is_empty(shapes)
         with np.errstate(invalid="ignore"):
             inside = (np.abs(west) <= 180) & (np.abs(east) <= 180)
-            wide = self._jumps & (east - west > 180)
-            # Written so that NaN and infinite values fail it too.
-            placed = (np.abs([south, north]) <= 90).all(axis=0) & np.isfinite(west + east)
-        for row in np.flatnonzero(~flat & ~(inside & placed & ~wide)).tolist():
-            shapes[row] = _cut(shapes[row], wide[row]) if placed[row] else None
+            jumps = self._jumps & (east - west > 180)
+            # False also for NaN and infinite values.
+            on_earth = (np.abs([south, north]) <= 90).all(axis=0) & np.isfinite(west + east)
+        for row in np.flatnonzero(~empty & ~(inside & on_earth & ~jumps)).tolist():
+            shapes[row] = _cut(shapes[row], jumps[row]) if on_earth[row] else None
             if shapes[row] is None:
-                reasons[row] = NOWHERE
+                reasons[row] = NOT_IN_WGS84
         footprints = [geometry_of(shape) for shape in shapes]
-        for row in np.flatnonzero(there).tolist():
+        for row in np.flatnonzero(present).tolist():
             if footprints[row] is None:
-                reasons.setdefault(row, NOWHERE)
+                reasons.setdefault(row, NOT_IN_WGS84)
         return footprints, dict(sorted(reasons.items()))
 
     def _to_degrees(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:

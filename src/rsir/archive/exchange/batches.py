@@ -1,0 +1,16 @@
+"""The size of a batch of records and vectors that an export, import or merge holds in memory."""
+
+from rsir.ranking import metric_named
+
+MAX_RECORDS = 10_000
+MAX_BYTES = 32 << 20
+"""A batch has at most this many records and this many bytes of vectors. Our choice: a GeoParquet
+row group of a few ten megabytes is quick to write and to skip, and a batch is what an interruption
+costs."""
+
+
+def batch_size(metric: str, dimension: int) -> int:
+    """The number of records in a batch, at least 1; see `rsir.ranking.metric_named`."""
+    compared = metric_named(metric)
+    vector_bytes = compared.width(dimension) * (4 if compared.kind == "float" else 1)
+    return max(1, min(MAX_RECORDS, MAX_BYTES // vector_bytes))
