@@ -18,7 +18,7 @@ from shapely.geometry import shape
 
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.images.read import read_tile
-from rsir.scenes.chips import is_chip, is_whole
+from rsir.scenes.chips import is_picture
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
@@ -335,19 +335,19 @@ def test_a_small_tiff_that_knows_of_nodata_is_a_scene(write, tmp_path):
     }
     plain = write(noise(3, 30, 40), "plain.tif")
     for path in scenes.values():
-        assert not is_whole(source(path))
+        assert not is_picture(source(path))
         (left,) = tiles_of(path, Tiling(size=40))
         assert (left.reason, left.share) == ("nodata", 0.25)
-    assert is_whole(source(plain))
+    assert is_picture(source(plain))
     nowhere = {"crs": None, "transform": None}
-    assert is_chip(source(write(noise(3, 30, 40), "chip.tif", **nowhere)), Tiling(size=40))
+    assert is_picture(source(write(noise(3, 30, 40), "chip.tif", **nowhere)), Tiling(size=40))
     unplaced = write(pixels, "unplaced.tif", nodata=0, **nowhere)
-    assert not is_chip(source(unplaced), Tiling(size=40))
+    assert not is_picture(source(unplaced), Tiling(size=40))
     told = write(
         noise(3, 30, 40), "points.tif", edit=lambda d: setattr(d, "gcps", (points, "EPSG:4326")),
         **nowhere,
     )  # fmt: skip
-    assert not is_whole(source(told))
+    assert not is_picture(source(told))
     (tile,) = tiles_of(told, Tiling(size=64))
     west, south, east, north = shape(tile.footprint).bounds
     assert (west, north) == pytest.approx((10, 50), abs=0.02)

@@ -24,7 +24,9 @@ DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
 # What PNG and TIFF know beside 8 and 16; GDAL gives the numbers as they are, nearly black.
 _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
 
-_PLACELESS = ("PNG", "JPEG", "WEBP")
+PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
+"""GDAL's drivers for formats that hold no georeference of their own."""
+
 _FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
 
 # Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
@@ -114,7 +116,7 @@ def opened(asset: Asset, stack: ExitStack, *, mask: bool = False) -> Part:
     if not is_remote(uri):
         # Overviews and statistics are written by viewers; they change no pixel.
         # But of a picture they can hold its place, where its own format has none.
-        placed = dataset.driver in _PLACELESS and dataset.crs is not None
+        placed = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
         without = (".ovr",) if placed else (".aux.xml", ".ovr")
         beside = {file for file in dataset.files if not file.endswith(without)}
         files = (uri, *sorted(beside - {uri}))

@@ -18,7 +18,7 @@ from rsir.errors import ImageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
 from rsir.images.read import read_tile
-from rsir.scenes.chips import is_chip
+from rsir.scenes.chips import is_picture
 from rsir.scenes.scene import Scene, settled, to_uint8
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Grid, Tiling, grid
@@ -58,15 +58,13 @@ def tiles_of(
 ) -> Iterator[Tile | SkippedTile]:
     """The tiles of one scene, opened and closed here; see `tiles`.
 
-    A local PNG, JPEG, WebP or 8-bit TIFF without a georeference that is no larger than a tile,
-    and of which no bands, stretch or resampling are asked, is read by
-    `rsir.images.read.read_tile`: the same tile, with the same id, as from a folder that is not
-    tiled.
+    A picture (`rsir.scenes.chips.is_picture`) is read by `rsir.images.read.read_tile`: the same
+    tile, with the same id, as from a folder that is not tiled.
 
     Errors: those of `Scene.open` and `tiles`.
     """
     where = what if isinstance(what, Source) else source(what)
-    if not is_chip(where, tiling):
+    if not is_picture(where, tiling):
         with Scene.open(where, tiling.bands) as scene:
             yield from tiles(scene, tiling, known=known)
         return

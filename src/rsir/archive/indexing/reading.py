@@ -18,9 +18,10 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rsir.errors import MissingExtraError, RsirError
+from rsir.errors import RsirError
 from rsir.geo.footprint import Window
 from rsir.images.read import read_tile
+from rsir.scenes.chips import is_picture, usual_tiling
 from rsir.scenes.tiling import Tiling
 from rsir.sources.file_state import stamp
 from rsir.sources.find import STAC_PROPERTIES, Source, Sources, is_remote, normal
@@ -243,23 +244,14 @@ class Reader:
     def _is_whole(self, source: Source, progress: Progress) -> bool:
         """Whether the source is one tile; that of what is known and not tiled anew is known.
 
-        Errors: ImageError for a file that is gone; those of `rsir.scenes.chips.is_chip`.
+        Errors: ImageError for a file that is gone; those of `rsir.scenes.chips.is_picture`.
         """
         own = [asset.uri for asset in source.assets] == [source.uri]
         if own and not is_remote(source.uri):
             progress.stamp = stamp(source.uri)
-        if self._tiling is not None:
-            try:
-                from rsir.scenes.chips import is_chip
-
-                return is_chip(source, self._tiling)
-            except ImportError:
-                raise MissingExtraError("cutting scenes into tiles", "geo") from None
-        if self._same_whole(progress):
+        if self._tiling is None and self._same_whole(progress):
             return True
-        from rsir.scenes.chips import is_whole
-
-        return is_whole(source)
+        return is_picture(source, self._tiling)
 
     def _same_whole(self, progress: Progress) -> list[str]:
         """The ids under which the archive has the source, as it is now, in one tile."""
@@ -291,7 +283,6 @@ class Reader:
 
     def _scene(self, source: Source, progress: Progress) -> Iterator[Item]:
         """The tiles of a scene; an error ends it, and what came out before stays."""
-        from rsir.scenes.chips import usual_tiling
         from rsir.scenes.scene import Scene
         from rsir.scenes.tiles import tiles
         from rsir.scenes.tiling import grid
