@@ -18,7 +18,7 @@ from rsir.archive import Archive
 from rsir.archive.indexing import run as indexing
 from rsir.archive.ray import _Deaths, _Todo, _Worker, index_on_ray
 from rsir.errors import ArchiveError, DataError, MissingExtraError, UsageError
-from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import find_sources
 from tests.support.colour_encoder import ColourEncoder
@@ -155,7 +155,7 @@ def test_scenes_are_cut_as_by_one_process(cluster, archive, plain, tmp_path):
     import rasterio
     from rasterio.transform import Affine
 
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     random = np.random.default_rng(0)
     folder = tmp_path / "scenes"
     folder.mkdir()
@@ -269,7 +269,7 @@ def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
     import rasterio
     from rasterio.transform import Affine
 
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     random = np.random.default_rng(0)
     folder = tmp_path / "scenes"
     folder.mkdir()

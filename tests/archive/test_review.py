@@ -17,9 +17,9 @@ from rsir.archive.indexing.pruning import without_file
 from rsir.archive.search.feedback import refined
 from rsir.archive.search.query_vectors import ById, ByWindow, Examples
 from rsir.errors import ArchiveError, DataError, UsageError
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.ranking import metric_named, packed, pairwise
 from rsir.scenes import windows
-from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
 from rsir.scenes.tile_cut import TileCut
 from rsir.scenes.tiling import Tiling
@@ -32,7 +32,7 @@ from tests.support.colour_encoder import ColourEncoder
 
 
 def scene(path, transform, crs, height=200, width=400):
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     pixels = np.random.default_rng(0).integers(1, 255, (3, height, width)).astype(np.uint8)
     with rasterio.open(
         path, "w", driver="GTiff", count=3, width=width, height=height, dtype="uint8",

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.geo.georeference import ignore_not_georeferenced
 from tests.cli.running import TRAIN, Shell, run
 
 LAND = [(90, 160, 60), (30, 60, 150), (210, 190, 130), (170, 80, 70)]
@@ -44,7 +44,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The second has no data in its first column of fields; a field of the first is half cloud.
     """
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     folder = tmp_path_factory.mktemp("scenes")
     random = np.random.default_rng(3)
     for number, east in enumerate((600_000, 700_000)):

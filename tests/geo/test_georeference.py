@@ -17,8 +17,8 @@ from affine import Affine
 from PIL import Image
 
 from rsir.errors import MissingExtraError
-from rsir.geo import tiff_tags as tiff
 from rsir.geo.georeference import georeference
+from rsir.geo.tiff_tags import GEO_KEYS, TIE_POINTS, directories, integers
 from rsir.images.read import read_tile
 
 R = 6378137.0  # radius of the sphere of EPSG:3857
@@ -181,46 +181,54 @@ def test_none_for_what_says_nothing(geotiff, tmp_path):
         georeference(tmp_path / "missing.tif")
 
 
-def changed(data: bytes, tag: int, kind: int, value: bytes) -> bytes:
-    """The same TIFF with another value of one tag."""
-    directory = tiff.directories(data)[0]
-    tags = directory.tags | {tag: (kind, value)}
-    return tiff.with_directory(
-        data, tiff.Directory(directory.endian, directory.big, tags), frozenset(tags)
-    )
+PIXEL_SCALE = 33550
+SHORT, DOUBLE = (3, 2), (12, 8)  # type numbers and bytes of a value, TIFF 6.0 page 15
+
+
+def changed(data: bytes, tag: int, kind: tuple[int, int], value: bytes) -> bytes:
+    """The same little-endian TIFF with another value, of more than 4 bytes, of one tag."""
+    number, size = kind
+    (directory,) = struct.unpack_from("<L", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, entry) == (tag,):
+            there = struct.pack("<HHLL", tag, number, len(value) // size, len(data))
+            return data[:entry] + there + data[entry + 12 :] + value
+    raise KeyError(tag)
 
 
 @pytest.mark.parametrize(
     ("tag", "values"),
     [
-        (tiff.PIXEL_SCALE, (0.0, 0.0, 0.0)),
-        (tiff.PIXEL_SCALE, (math.nan, 1.0, 0.0)),
-        (tiff.PIXEL_SCALE, (1.0,)),
-        (tiff.TIE_POINTS, (0.0, 0.0)),
-        (tiff.TIE_POINTS, (0.0, 0.0, 0.0, math.inf, 0.0, 0.0)),
+        (PIXEL_SCALE, (0.0, 0.0, 0.0)),
+        (PIXEL_SCALE, (math.nan, 1.0, 0.0)),
+        (PIXEL_SCALE, (1.0,)),
+        (TIE_POINTS, (0.0, 0.0)),
+        (TIE_POINTS, (0.0, 0.0, 0.0, math.inf, 0.0, 0.0)),
     ],
 )
 def test_broken_transform_is_none_without_a_warning(geotiff, tag, values):
     data = geotiff(Affine(1, 0, 5e5, 0, -1, 5e6)).read_bytes()
-    assert georeference(changed(data, tag, 12, struct.pack(f"<{len(values)}d", *values))) is None
+    assert (
+        georeference(changed(data, tag, DOUBLE, struct.pack(f"<{len(values)}d", *values))) is None
+    )
 
 
 def test_broken_crs_never_crashes(geotiff):
     path = geotiff(Affine(1, 0, 5e5, 0, -1, 5e6))
     data = path.read_bytes()
-    directory = tiff.directories(data)[0]
-    keys = directory.integers(tiff.GEO_KEYS)
+    keys = integers(next(directories(data)), GEO_KEYS)
     rng = np.random.default_rng(0)
     for _ in range(60):
         other = list(keys)
         for _ in range(3):
             other[rng.integers(4, len(other))] = int(rng.integers(65536))
-        hostile = changed(data, tiff.GEO_KEYS, 3, struct.pack(f"<{len(other)}H", *other))
+        hostile = changed(data, GEO_KEYS, SHORT, struct.pack(f"<{len(other)}H", *other))
         found = georeference(hostile)
         assert found is None or found.crs
     # No such EPSG code.
     unknown = [65000 if key == 32632 else key for key in keys]
-    hostile = changed(data, tiff.GEO_KEYS, 3, struct.pack(f"<{len(unknown)}H", *unknown))
+    hostile = changed(data, GEO_KEYS, SHORT, struct.pack(f"<{len(unknown)}H", *unknown))
     found = georeference(hostile)
     assert found is None or found.footprint is None
 

@@ -439,7 +439,7 @@ def test_cut_off_files(put, form, options):
 def test_one_wrong_bit_in_a_png_is_found(put):
     data = bytearray(encoded(RGB, "PNG"))
     data[data.index(b"IDAT") + 20] ^= 1
-    with pytest.raises(ImageError, match="IDAT fails its checksum"):
+    with pytest.raises(ImageError, match=r"damaged.*checksum in b'IDAT'"):
         read_tile(put(bytes(data)))
 
 
@@ -469,8 +469,9 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_a_scene_is_refused_before_it_is_decoded(put, form, monkeypatch):
     data = encoded(RGB, form)
-    module = f"rsir.data.formats.{form.lower()}"
-    monkeypatch.setattr(f"{module}.load_image", lambda *_: pytest.fail("decoded"))
+    for name in ("Jpeg", "Png", "Tiff", "WebP"):
+        reader = f"PIL.{name}ImagePlugin.{name}ImageFile.load"
+        monkeypatch.setattr(reader, lambda _: pytest.fail("decoded"))
     with pytest.raises(ImageError, match=r"17 × 13 pixels, more than 220: a scene, not a chip"):
         read_tile(put(data), max_pixels=220)
 

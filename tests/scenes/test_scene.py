@@ -19,8 +19,8 @@ from PIL import Image
 from rasterio.enums import ColorInterp, Resampling
 
 from rsir.errors import DataError, ImageError, MissingExtraError, UsageError
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.read import read_tile
-from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
 from rsir.sources.find import Asset, Source
 
@@ -391,7 +391,7 @@ def test_what_cannot_be_read_faithfully(write, tmp_path):
 )
 def test_few_bits_are_not_shown_nearly_black(tmp_path, name, bits, says):
     values = np.random.default_rng(0).integers(0, 2**bits, (1, 40, 50)).astype(np.uint8)
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     driver = {"a.png": "PNG", "a.tif": "GTiff"}[name]
     with rasterio.open(
         tmp_path / name, "w", driver=driver, count=1, width=50, height=40, dtype="uint8", nbits=bits

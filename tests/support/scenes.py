@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.geo.georeference import ignore_not_georeferenced
 
 UTM = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 
@@ -31,7 +31,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         overviews: tuple[int, ...] = (),
         **options: Any,
     ) -> Path:
-        quiet_about_plain_images()
+        ignore_not_georeferenced()
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         place = {} if transform is None else {"transform": transform, "crs": crs}

@@ -1,9 +1,4 @@
-"""Where a GeoTIFF lies and when it was taken.
-
-GDAL reads the CRS and the geotransform; this module decides beforehand, from the tags alone,
-whether there is anything to read, because GDAL's answer to a plain TIFF is a warning, and warning
-filters are shared by all threads.
-"""
+"""Where a GeoTIFF lies and when it was taken, as GDAL reads it."""
 
 from __future__ import annotations
 
@@ -16,8 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsir.errors import MissingExtraError
-from rsir.geo import tiff_tags as tiff
 from rsir.geo.footprint import bounds, footprint, is_flat
+from rsir.geo.tiff_tags import (
+    GEO_KEYS,
+    MODEL_TRANSFORMATION,
+    TIE_POINTS,
+    directories,
+    ignore_warnings,
+    numbers,
+)
 from rsir.types import Bounds, Geometry
 
 _log = logging.getLogger(__name__)
@@ -52,34 +54,46 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
-        directory = tiff.directories(data)[0]
-    except tiff.TiffError:
+        tags = next(directories(data))
+    except ValueError:
         return None
-    if not _has_georeference(directory):
+    # GDAL makes a transform of a pixel size alone; OGC GeoTIFF 1.1 wants a point, or all of it.
+    is_located = len(numbers(tags, TIE_POINTS)) >= 6 or MODEL_TRANSFORMATION in tags
+    if GEO_KEYS not in tags or not is_located:
         return None
     try:
         from rasterio.io import MemoryFile
     except ImportError:
         raise MissingExtraError("reading where a GeoTIFF lies", "geo") from None
+    ignore_not_georeferenced()
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
             crs, transform = dataset.crs, dataset.transform
             width, height = dataset.width, dataset.height
+            time = dataset.tags().get("TIFFTAG_DATETIME")
     except gdal_errors() as error:
         _log.debug("no georeference: %s", error)
         return None
     box = bounds(transform, (0, 0, width, height))
-    if crs is None or is_flat(transform) or not all(map(math.isfinite, box)):
+    # GDAL returns the identity for a file without a usable transform.
+    if crs is None or transform.is_identity or is_flat(transform):
         return None
     name = crs_name(crs.to_wkt())
-    if name is None:
+    if name is None or not all(map(math.isfinite, box)):
         return None
     return Georeference(
         bounds=box,
         crs=name,
         footprint=footprint(transform, name, (0, 0, width, height)),
-        datetime=tiff_datetime(directory.text(tiff.DATETIME)),
+        datetime=tiff_datetime(time),
     )
+
+
+def ignore_not_georeferenced() -> None:
+    """Silence rasterio's warning about an image without a georeference, in the whole process."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    ignore_warnings(NotGeoreferencedWarning)
 
 
 def gdal_errors() -> tuple[type[Exception], ...]:
@@ -90,23 +104,6 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     from rasterio.errors import CRSError, RasterioError
 
     return RasterioError, CRSError, CPLE_BaseError, ValueError
-
-
-def _has_georeference(directory: tiff.Directory) -> bool:
-    """Whether GDAL will find a geotransform: OGC GeoTIFF 1.1, requirements class 'raster space'."""
-
-    def doubles(tag: int) -> tuple[float, ...]:
-        kind, _ = directory.tags.get(tag, (0, b""))
-        return directory.numbers(tag) if kind == 12 else ()
-
-    scale, ties = doubles(tiff.PIXEL_SCALE), doubles(tiff.TIE_POINTS)
-    matrix = doubles(tiff.MODEL_TRANSFORMATION)
-    if not all(map(math.isfinite, (*scale, *ties, *matrix))) or not directory.numbers(
-        tiff.GEO_KEYS
-    ):
-        return False
-    by_scale = len(scale) >= 2 and scale[0] != 0 and scale[1] != 0 and len(ties) >= 6
-    return by_scale or (not scale and len(matrix) == 16)
 
 
 # A folder of chips has a handful of CRSs and finding the EPSG code of one takes milliseconds.

@@ -1,28 +1,21 @@
-"""Reads one image file faithfully: what the encoder sees is what is in the file, or an ImageError.
-
-How the bytes of each format are decoded is in `rsir.data.formats`.
-"""
+"""One image file as pixels or as a Tile: faithful to what is in the file, or an ImageError."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import ImageError
-from rsir.images.formats import jpeg, png, tiff, webp
-from rsir.images.formats.raster import Raster
+from rsir.errors import ImageError, MissingExtraError
+from rsir.geo.georeference import Georeference, georeference
+from rsir.images.decode import decode
 from rsir.sources.folders import source_name
 from rsir.types import Tile
-
-if TYPE_CHECKING:
-    from rsir.geo.georeference import Georeference
 
 MAX_PIXELS = 89_478_485
 """Width × height above which a file is a scene, not a chip: Pillow's own limit against
@@ -39,7 +32,7 @@ def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     """
     source = _source(path)
     with _named(source):
-        return _decode(_bytes(path), max_pixels)[0]
+        return decode(_bytes(path), max_pixels)[0]
 
 
 def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tile:
@@ -69,18 +62,18 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     source = _source(path)
     with _named(source):
         data = _bytes(path)
-        pixels, properties = _decode(data, max_pixels)
+        pixels, properties = decode(data, max_pixels)
     content = hashlib.blake2b(data, digest_size=_CONTENT_BYTES).hexdigest()
-    place = _place(data)
+    found = _georeference(data)
     return Tile(
         id=tile_id(source, content),
         pixels=pixels,
         source=source,
         content=content,
-        bounds=None if place is None else place.bounds,
-        crs=None if place is None else place.crs,
-        footprint=None if place is None else place.footprint,
-        datetime=None if place is None else place.datetime,
+        bounds=None if found is None else found.bounds,
+        crs=None if found is None else found.crs,
+        footprint=None if found is None else found.footprint,
+        datetime=None if found is None else found.datetime,
         properties=properties,
     )
 
@@ -126,85 +119,8 @@ def _bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    raster = _reader(data)(data, max_pixels)
-    properties: dict[str, Any] = {}
-    if raster.converted:
-        properties["converted"] = raster.converted
-    rgb = raster.rgb
-    if raster.alpha is not None:
-        nodata = raster.alpha == 0
-        share = float(nodata.mean())
-        if share == 1:
-            raise ImageError("every pixel is transparent; there is nothing to see in it")
-        if share:
-            rgb = np.where(nodata[..., None], np.uint8(0), rgb)
-            properties["transparent"] = share
-    pixels = np.ascontiguousarray(_upright(rgb, raster.orientation).transpose(2, 0, 1))
-    return pixels, {"width": pixels.shape[2], "height": pixels.shape[1]} | properties
-
-
-def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    # EXIF 2.3 table 6 / TIFF 6.0 page 36: where row 0 and column 0 of the stored image lie.
-    match orientation:
-        case 2:
-            return rgb[:, ::-1]
-        case 3:
-            return rgb[::-1, ::-1]
-        case 4:
-            return rgb[::-1]
-        case 5:
-            return rgb.transpose(1, 0, 2)
-        case 6:
-            return rgb.transpose(1, 0, 2)[:, ::-1]
-        case 7:
-            return rgb.transpose(1, 0, 2)[::-1, ::-1]
-        case 8:
-            return rgb.transpose(1, 0, 2)[::-1]
-        case _:
-            return rgb
-
-
-_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
-    (b"\x89HDF", "an HDF5 or NetCDF file"),
-    (b"CDF", "a NetCDF file"),
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-)
-
-
-def _reader(data: bytes) -> Callable[[bytes, int], Raster]:
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return png.decode
-    if data.startswith(b"\xff\xd8\xff"):
-        return jpeg.decode
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return webp.decode
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return tiff.decode
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
-        raise ImageError("this is a web page, not an image: a download that failed; fetch it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise ImageError("this is a Git LFS pointer, not the image; run 'git lfs pull'")
-    for magic, name in _OTHERS:
-        if data.startswith(magic):
-            raise ImageError(f"this is {name}; convert it to PNG, JPEG, WebP or GeoTIFF")
-    raise ImageError("not an image that can be read; PNG, JPEG, WebP and TIFF can")
-
-
-def _place(data: bytes) -> Georeference | None:
+def _georeference(data: bytes) -> Georeference | None:
     """Where a GeoTIFF lies; None for any other image, and without the extra 'geo'."""
-    if not data.startswith((b"II", b"MM")):
-        return None
-    from rsir.errors import MissingExtraError
-    from rsir.geo.georeference import georeference
-
     try:
         return georeference(data)
     except MissingExtraError:

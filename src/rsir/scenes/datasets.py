@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsir.errors import ImageError
-from rsir.geo.georeference import gdal_errors
+from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
 from rsir.sources.source import Asset, check_file, is_remote
 
 if TYPE_CHECKING:
@@ -53,20 +52,6 @@ class Part:
     files: tuple[str, ...]
 
 
-def quiet_about_plain_images() -> None:
-    """Images without a georeference are no cause for a warning.
-
-    Warning filters are shared by all threads, so the filter is set once and stays.
-    """
-    from rasterio.errors import NotGeoreferencedWarning as Plain
-
-    # Those of some messages, or of some modules only, are other libraries'.
-    general = (f for f in warnings.filters if f[1] is None and f[3] is None)
-    first = next((what for what, _, kind, *_ in general if issubclass(Plain, kind)), "")
-    if first != "ignore":
-        warnings.filterwarnings("ignore", category=Plain)
-
-
 @contextmanager
 def environment(uri: str) -> Iterator[None]:
     """GDAL's options for reading one file."""
@@ -84,7 +69,7 @@ def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
     """
     import rasterio
 
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     check_file(uri)
     try:
         with environment(uri):

@@ -21,7 +21,7 @@ from rsir.archive import Archive, Skipped
 from rsir.archive.indexing import run as indexing
 from rsir.archive.indexing.reading import _NAMED, Progress
 from rsir.errors import DataError
-from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import source
@@ -37,7 +37,7 @@ def land(height=128, width=192, seed=0):
 
 
 def write(path, pixels, **options):
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
     if count == 3:

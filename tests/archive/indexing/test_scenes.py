@@ -17,8 +17,8 @@ from shapely.geometry import shape
 from rsir.archive import Archive, Skipped
 from rsir.archive.indexing import reading
 from rsir.errors import ArchiveError, ImageError, UsageError
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes import chips
-from rsir.scenes.datasets import quiet_about_plain_images
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Tiling
@@ -37,7 +37,7 @@ def land(bands=3, height=160, width=224, seed=0, dtype=np.uint8, most=250):
 
 
 def write(path, pixels, transform=UTM, crs="EPSG:32633", **options):
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(pixels) >= 3 and path.suffix == ".tif":
         options = {"photometric": "rgb", **options}

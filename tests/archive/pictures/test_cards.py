@@ -15,7 +15,7 @@ from affine import Affine
 from PIL import Image
 
 from rsir.archive.pictures.cards import Section, cards, contact_sheet, page
-from rsir.scenes.datasets import quiet_about_plain_images
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.store.records.record import Record
 from rsir.types import Hit
 
@@ -172,7 +172,7 @@ def test_contact_sheet(hits, tmp_path):
 @pytest.fixture
 def scene(tmp_path):
     """Four bands of 16 bits in four quarters of 100 pixels each: red, green, blue and infrared."""
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     pixels = np.full((4, 200, 200), 1000, np.uint16)
     for band, (row, column) in enumerate(((0, 0), (0, 100), (100, 0), (100, 100))):
         pixels[band, row : row + 100, column : column + 100] = 3000

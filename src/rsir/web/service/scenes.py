@@ -156,11 +156,10 @@ def _readers(look: Look, stack: ExitStack) -> list[tuple[Any, tuple[int, ...]]]:
         from rio_tiler.io import Reader
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
-    from rsir.geo.georeference import gdal_errors
-    from rsir.scenes.datasets import quiet_about_plain_images
+    from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
     from rsir.sources.find import is_remote, source
 
-    quiet_about_plain_images()
+    ignore_not_georeferenced()
     _quiet_about_overviews()
     try:
         uris = {asset.key: asset.uri for asset in source(look.source).assets}

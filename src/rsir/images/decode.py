@@ -1,0 +1,311 @@
+"""The bytes of one image file → pixels.
+
+Pillow decodes them; GDAL (the extra 'geo') decodes what Pillow reads only in part.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from rsir.errors import ImageError, MissingExtraError
+from rsir.geo import tiff_tags as tiff
+from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
+from rsir.images.convert import (
+    Decoded,
+    from_cmyk,
+    from_palette,
+    from_samples,
+    samples_of,
+    upright,
+)
+
+
+def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The pixels (3, H, W) uint8 RGB and the properties of the image in a file's bytes.
+
+    See `rsir.images.read.read_tile` for both, and for what is refused with an ImageError.
+    """
+    form = _format(data)
+    # Pillow warns of odd metadata, on which no pixel depends.
+    tiff.ignore_warnings(UserWarning, r"PIL\.")
+    try:
+        if form == "TIFF":
+            decoded = _decode_tiff(data, max_pixels)
+        else:
+            decoded = _decode_picture(data, form, max_pixels)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("not enough memory to decode it; lower the number of workers") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
+    except Exception as error:
+        # Hostile or damaged bytes make Pillow's readers raise nearly anything: SyntaxError,
+        # struct.error, OSError, ValueError, KeyError, IndexError, TypeError, OverflowError,
+        # zlib.error. None of these says more than that decoding failed.
+        raise ImageError(f"damaged or cut off ({error}); fetch it again") from error
+    rgb, transparent, converted = decoded
+    properties: dict[str, Any] = {"width": rgb.shape[1], "height": rgb.shape[0]}
+    if converted:
+        properties["converted"] = converted
+    if transparent is not None:
+        share = float(transparent.mean())
+        if share == 1:
+            raise ImageError("every pixel is transparent; there is nothing to see in it")
+        if share:
+            rgb = np.where(transparent[..., None], np.uint8(0), rgb)
+            properties["transparent"] = share
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1)), properties
+
+
+# ------------------------------------------------------------------------------- formats and sizes
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    *((magic, "TIFF") for magic in tiff.MAGIC),
+)
+_MAGIC_OF_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"\x89HDF", "an HDF5 or NetCDF file"),
+    (b"CDF", "a NetCDF file"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+
+
+def _format(data: bytes) -> str:
+    """The format that the first bytes tell: PNG, JPEG, WEBP or TIFF; ImageError for any other."""
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
+        raise ImageError("this is a web page, not an image: a download that failed; fetch it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ImageError("this is a Git LFS pointer, not the image; run 'git lfs pull'")
+    for magic, name in _MAGIC_OF_OTHERS:
+        if data.startswith(magic):
+            raise ImageError(f"this is {name}; convert it to PNG, JPEG, WebP or GeoTIFF")
+    raise ImageError("not an image that can be read; PNG, JPEG, WebP and TIFF can")
+
+
+def _opened(data: bytes, form: str) -> ImageFile:
+    """Pillow's image of the data; no pixel is decoded yet."""
+    # Not by Image.open: it warns of sizes, it hides why a reader fails, and it takes a JPEG with a
+    # preview behind it, as cameras and drones write them (MPO), for an animation.
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    readers: dict[str, type[ImageFile]] = {
+        "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
+    }  # fmt: skip
+    return readers[form](io.BytesIO(data))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    """ImageError for an empty image, and for one above `max_pixels` or Pillow's own limit."""
+    if width < 1 or height < 1:
+        raise ImageError(f"damaged: its header says {width} × {height} pixels; fetch it again")
+    limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+    if width * height > limit:
+        raise ImageError(
+            f"{width} × {height} pixels, more than {limit}: a scene, not a chip; cut it into tiles"
+        )
+
+
+def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
+    """The samples as they are stored, (H, W, bands); of the mask (H, W) uint8, 0 for nodata."""
+    try:
+        from rasterio.io import MemoryFile
+    except ImportError:
+        raise ImageError(str(MissingExtraError("reading a picture of this kind", "geo"))) from None
+    ignore_not_georeferenced()
+    try:
+        with MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
+            array: NDArray[Any] = dataset.read_masks(1) if mask else dataset.read()
+    except gdal_errors() as error:
+        raise ImageError(f"damaged or cut off ({error}); fetch it again") from error
+    return array if mask else array.transpose(1, 2, 0)
+
+
+# ------------------------------------------------------------------------------ PNG, JPEG and WebP
+
+# What a grey value of the file is multiplied by; Pillow gives a PNG's transparent grey without.
+_GREY_SCALE = {"L;2": 85, "L;4": 17}
+
+
+def _decode_picture(data: bytes, form: str, max_pixels: int) -> Decoded:
+    image = _opened(data, form)
+    _check_size(*image.size, max_pixels)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError("an animation; save the frame that you mean as an image of its own")
+    raw_mode = ""
+    if form == "PNG":
+        # Pillow decodes pixels without their checksums, and a wrong bit there is a wrong picture.
+        _opened(data, form).verify()
+        raw_mode = str(image.tile[0].args)
+    if image.mode != "I;16" and raw_mode.endswith(";16B"):
+        samples = _by_gdal(data, form)  # Pillow drops the low byte
+    else:
+        image.load()
+        if image.mode == "P":
+            return from_palette(image).upright(_orientation(image))
+        if image.mode == "CMYK":
+            return from_cmyk(image).upright(_orientation(image))
+        samples = samples_of(image)
+    transparent: NDArray[np.bool_] | None = None
+    colour = image.info.get("transparency")
+    if samples.shape[2] in (2, 4):
+        transparent = samples[..., -1] == 0
+    elif colour is not None:
+        transparent = (samples == np.multiply(colour, _GREY_SCALE.get(raw_mode, 1))).all(axis=2)
+    decoded = from_samples(samples, transparent, one_bit=image.mode == "1")
+    return decoded.upright(_orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that the metadata gives, as `rsir.images.convert.upright` takes it."""
+    try:
+        orientation = image.getexif().get(tiff.ORIENTATION)
+    except Exception:  # nearly anything, as above; damaged metadata does not make the pixels wrong
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+# -------------------------------------------------------------------------------------------- TIFF
+
+_COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric -> samples of colour
+# What the libtiff in Pillow's wheels reads: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstd.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
+_RARE_COMPRESSIONS = {
+    6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType: an overview, a transparency mask
+
+# Our choice. The alpha of a clipped or mosaicked image is 0 or 255 nearly everywhere; GDAL marks
+# the fourth band of any 8-bit image as alpha unless told otherwise, near infrared too.
+_MOST_PART_TRANSPARENT = 0.5
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> Decoded:
+    tags, has_mask = _main_directory(data, max_pixels)
+    has_alpha = _check_samples(tags)
+    orientation = tiff.integer(tags, tiff.ORIENTATION, 1)
+    if tiff.integer(tags, tiff.COMPRESSION, 1) in _COMPRESSIONS:
+        image = _opened(data, "TIFF")
+        image.load()  # Pillow turns a TIFF, and nothing else, by itself
+        if image.mode == "P":
+            decoded = from_palette(image)
+        elif image.mode == "CMYK":
+            decoded = from_cmyk(image)
+        else:
+            samples = samples_of(image.convert("RGB") if image.mode == "YCbCr" else image)
+            transparent = _transparent(samples) if has_alpha else None
+            decoded = from_samples(samples, transparent, one_bit=image.mode == "1")
+    else:
+        samples = _samples_of_rare_compression(data, tags)
+        transparent = _transparent(samples) if has_alpha else None
+        decoded = from_samples(samples, transparent).upright(orientation)
+    if has_mask:
+        mask = _by_gdal(data, "GTiff", mask=True)
+        decoded = decoded._replace(transparent=upright(mask == 0, orientation))
+    return decoded
+
+
+def _main_directory(data: bytes, max_pixels: int) -> tuple[tiff.Directory, bool]:
+    """The tags of the image, and whether a transparency mask belongs to it."""
+    found: list[tiff.Directory] = []
+    pages, has_mask = 0, False
+    for tags in tiff.directories(data):
+        kind = tiff.integer(tags, tiff.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
+        pages += kind == 0
+        has_mask = has_mask or kind == _MASK
+        # A tile is decoded whole, however small the image is.
+        for across, down in ((tiff.WIDTH, tiff.HEIGHT), (tiff.TILE_WIDTH, tiff.TILE_HEIGHT)):
+            width, height = tiff.integer(tags, across, 1), tiff.integer(tags, down, 1)
+            _check_size(width, height, max_pixels)
+        found = found or [tags]
+    if pages > 1:
+        raise ImageError("several pages; save the page that you mean as a file of its own")
+    return found[0], has_mask
+
+
+def _check_samples(tags: tiff.Directory) -> bool:
+    """Whether there is an alpha band; ImageError for samples without a faithful reading."""
+    photometric = tiff.integer(tags, tiff.PHOTOMETRIC, -1)
+    bits = set(tiff.integers(tags, tiff.BITS_PER_SAMPLE)) or {1}
+    formats = set(tiff.integers(tags, tiff.SAMPLE_FORMAT)) or {1}
+    bands = tiff.integer(tags, tiff.SAMPLES_PER_PIXEL, 1)
+    colours = _COLOUR_BANDS.get(photometric)
+    if colours is None:
+        raise ImageError(f"its colour space (photometric {photometric}) is not grey, RGB or CMYK")
+    # Extra samples are alpha only if the file says so: 1 associated, 2 not; 0 is "unspecified".
+    extras = tiff.integers(tags, tiff.EXTRA_SAMPLES)
+    has_alpha = bands == colours + 1 and extras in ((1,), (2,)) and photometric in (1, 2)
+    problems = []
+    if bands == 3 and colours == 1:
+        problems.append(
+            "3 bands not marked as red, green and blue: say so (gdal_translate -co PHOTOMETRIC=RGB)"
+        )
+    elif bands != colours and not has_alpha:
+        problems.append(f"{bands} bands: choose three and write those (gdal_translate -b)")
+    depth = max(bits)
+    if formats != {1}:
+        depth_name = {2: "signed", 3: "floating-point"}.get(max(formats), "not plain")
+    else:
+        depth_name = f"{depth}-bit" if depth > 8 else ""
+    if depth_name:
+        problems.append(
+            f"{depth_name} samples whose stretch to 0..255 is unknown: write it as 8-bit "
+            "(gdal_translate -ot Byte -scale)"
+        )
+    if len(bits) > 1:
+        problems.append("bands that differ in depth: write it as 8-bit")
+    if problems:
+        raise ImageError("; and ".join(problems))
+    return has_alpha
+
+
+def _samples_of_rare_compression(data: bytes, tags: tiff.Directory) -> NDArray[np.uint8]:
+    """The samples (H, W, bands) of a TIFF whose compression Pillow does not read."""
+    compression = tiff.integer(tags, tiff.COMPRESSION, 1)
+    problem = f"TIFF compression {_RARE_COMPRESSIONS.get(compression, compression)} is not read"
+    advice = "write it with DEFLATE (gdal_translate -co COMPRESS=DEFLATE)"
+    is_plain = tiff.integer(tags, tiff.PHOTOMETRIC, 1) in (1, 2)
+    # GDAL gives samples as they are stored, which of other kinds are neither grey nor RGB.
+    if not is_plain or tiff.integer(tags, tiff.BITS_PER_SAMPLE, 1) != 8:
+        raise ImageError(f"{problem} with these samples: {advice}")
+    try:
+        return _by_gdal(data, "GTiff")
+    except ImageError as error:
+        raise ImageError(f"{problem} here ({error}): {advice}") from error
+
+
+def _transparent(samples: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W): where alpha, the last band, is 0; ImageError if it looks like a band of its own."""
+    alpha = samples[..., -1]
+    partial = float(((alpha > 0) & (alpha < 255)).mean())
+    if partial > _MOST_PART_TRANSPARENT:
+        raise ImageError(
+            f"{samples.shape[2]} bands, and the last, marked as alpha, is part-transparent in "
+            f"{partial:.0%} of the pixels: it looks like a band of its own, such as near infrared; "
+            "choose the bands to keep and write those"
+        )
+    transparent: NDArray[np.bool_] = alpha == 0
+    return transparent
