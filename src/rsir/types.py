@@ -20,6 +20,15 @@ Geometry = Mapping[str, Any]
 """A GeoJSON geometry in WGS 84, longitude before latitude (RFC 7946)."""
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode `text`; a file name of other bytes has lone surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
     """One image as the encoder sees it: pixels, and where and when they were taken.

@@ -119,11 +119,11 @@ def paint(folder: Path, numbers: Sequence[int], seed: int = 0) -> Path:
 
 
 def contents(path: Path) -> Rows:
-    """Everything that the archive at `path` keeps; AssertionError if an id stands twice."""
+    """Everything that the archive at `path` keeps; AssertionError if an id occurs twice."""
     archive = Archive.open(path)
     records = list(archive.records())
     rows = {r.id: r for r in records}
-    assert len(rows) == len(records) == len(archive), "an id stands twice"
+    assert len(rows) == len(records) == len(archive), "an id occurs twice"
     vectors = archive.vectors(list(rows))
     return {id: (rows[id], v.tobytes()) for id, v in zip(rows, vectors, strict=True)}
 

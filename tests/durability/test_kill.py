@@ -68,5 +68,5 @@ def test_the_harness_sees_what_is_lost_or_twice(scenarios):
         durable.checked_after_kill(scenario, heard, must, may)
     table = archive._store._table
     table.add(table.search().limit(1).to_arrow())
-    with pytest.raises(AssertionError, match="an id stands twice"):
+    with pytest.raises(AssertionError, match="an id occurs twice"):
         durable.checked_after_kill(scenario, heard, must, may)

@@ -123,11 +123,11 @@ def filter_of(
 def of_sources(sources: Sequence[str]) -> str:
     """The condition of being cut from one of these, which are paths or uris."""
     from rsir.sources.find import normal
+    from rsir.store.filters.sql import one_of
 
     # A path is kept absolute; what was imported may have any name.
     names = sorted({*sources, *map(normal, sources)})
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    return f"source IN ({quoted})"
+    return one_of("source", names)
 
 
 def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
@@ -136,14 +136,13 @@ def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
     Such a name is NULL everywhere, so that it may be a mistake.
     """
     from rsir.store.filters.filter import Filter
-    from rsir.store.filters.sql import condition, properties_in
+    from rsir.store.filters.sql import condition, properties_in, sql_property
 
     if filter is None or filter.where is None or not len(archive):
         return []
 
     def is_known(name: str) -> bool:
-        quoted = name.replace('"', '""')
-        return archive.count(Filter(where=f'properties."{quoted}" IS NOT NULL')) > 0
+        return archive.count(Filter(where=f"{sql_property(name)} IS NOT NULL")) > 0
 
     return [n for n in sorted(properties_in(condition(filter.where))) if not is_known(n)]
 

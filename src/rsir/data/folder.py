@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsir.errors import DataError, UsageError
+from rsir.types import is_unicode
 
 SHOWN = 5
 """How many offenders a message names before it only counts them; our choice."""
@@ -205,10 +206,8 @@ def scan(root: Path) -> Listing:
 
 
 def _unicode(name: str, folder: Path) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{folder}: the name {name!r} is not valid UTF-8; rename it") from error
+    if not is_unicode(name):
+        raise DataError(f"{folder}: the name {name!r} is not valid UTF-8; rename it")
     return name
 
 

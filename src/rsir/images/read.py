@@ -15,7 +15,7 @@ from rsir.errors import ImageError, MissingExtraError
 from rsir.geo.georeference import Georeference, georeference
 from rsir.images.decode import decode
 from rsir.sources.folders import source_name
-from rsir.types import Tile
+from rsir.types import Tile, is_unicode
 
 MAX_PIXELS = 89_478_485
 """Width × height above which a file is a scene, not a chip: Pillow's own limit against
@@ -86,11 +86,9 @@ def tile_id(source: str, content: str) -> str:
 
 def _source(path: str | os.PathLike[str]) -> str:
     source = source_name(path)
-    try:
-        source.encode()
-    except UnicodeEncodeError:
+    if not is_unicode(source):
         shown = source.encode("ascii", "backslashreplace").decode()
-        raise ImageError(f"{shown}: its name is not valid UTF-8; rename the file") from None
+        raise ImageError(f"{shown}: its name is not valid UTF-8; rename the file")
     return source
 
 

@@ -25,6 +25,7 @@ from rsir.sources.source import (
     normal,
     suffix_of,
 )
+from rsir.types import is_unicode
 
 if TYPE_CHECKING:
     import pystac
@@ -199,9 +200,7 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
     said = item.properties | {"stac_id": item.id, "collection": item.collection_id}
     plain = {name: said.get(name) for name in STAC_PROPERTIES}
     properties = {k: value for k, value in plain.items() if isinstance(value, str | int | float)}
-    try:
-        json.dumps(properties, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+    if not is_unicode(json.dumps(properties, ensure_ascii=False)):
         return Unusable(uri, "says something that is not valid Unicode; mend the item")
     return Source(uri, tuple(assets), when, properties)
 

@@ -77,7 +77,7 @@ class Store(Protocol):
         """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced.
 
         Raises UsageError for a wrong shape or dtype, NaN or infinite values, a zero vector
-        under "cosine", probabilities outside [0, 1], an id that stands twice in `records`, or
+        under "cosine", probabilities outside [0, 1], an id that occurs twice in `records`, or
         values that are not JSON.
         """
 

@@ -1,9 +1,10 @@
-"""Brute force in NumPy, in memory: the reference that every store is tested against."""
+"""A store in memory that searches by brute force: the tests compare every store with it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from rsir.errors import UnknownIdError, UsageError
 from rsir.ranking import metric_named, nearest
 from rsir.store.base import KEPT_DAYS, Neighbour, Vector, checked_vectors, searched
-from rsir.store.filters.filter import Filter
+from rsir.store.filters.fields import RecordColumns
+from rsir.store.filters.filter import Filter, select
 from rsir.store.records.record import Record, State, checked_records
 
 
@@ -31,12 +33,12 @@ class ExactStore:
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
         """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
-        kept = checked_records(records)
+        records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
-        if len(kept) != len(rows):
-            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
-        for record, row in zip(kept, rows, strict=True):
-            self._items[record.id] = (record, row.copy())
+        if len(records) != len(rows):
+            raise UsageError(f"{len(records)} records with {len(rows)} vectors")
+        for record, vector in zip(records, rows, strict=True):
+            self._items[record.id] = (record, vector.copy())
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`; returns how many there were."""
@@ -76,7 +78,9 @@ class ExactStore:
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id."""
         records = [self._items[id][0] for id in sorted(self._items)]
-        return iter([r for r in records if filter is None or filter.matches(r)])
+        if filter is not None:
+            records = list(compress(records, select(filter, RecordColumns(records))))
+        return iter(records)
 
     def states(self, names: Collection[str] | None = None) -> Iterator[State]:
         """The states of all records, or of those whose source is one of `names`."""
@@ -88,8 +92,8 @@ class ExactStore:
         ids = random.permutation(sorted(self._items))[:count]
         dtype = np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
         vectors: NDArray[Any] = np.empty((len(ids), self._width), dtype)
-        for place, id in enumerate(ids):
-            vectors[place] = self._items[id][1]
+        for row, id in enumerate(ids):
+            vectors[row] = self._items[id][1]
         return vectors
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:

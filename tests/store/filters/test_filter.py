@@ -1,10 +1,9 @@
-"""Conditions against small tables of truth, and columns against one record at a time."""
+"""Conditions against small truth tables, and whole columns against one record at a time."""
 
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
@@ -13,10 +12,11 @@ from hypothesis import strategies as st
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
-from rsir.store.filters.fields import Column, Field, column_of_values, microseconds
-from rsir.store.filters.filter import Filter, select
+from rsir.store.filters.fields import Column
+from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import condition, properties_in
 from rsir.store.records.record import Record
+from tests.support.filters import meets, selected
 
 # From here on, names that other tests of stores use too.
 
@@ -149,43 +149,17 @@ RECORDS = st.builds(
 )
 
 
-class InMemory:
-    """The columns of some records, each made of plain values."""
-
-    def __init__(self, records: list[Record]) -> None:
-        self._records = records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def field(self, field: Field) -> Column:
-        return column_of_values([field.value(record) for record in self._records])
-
-    def times(self):
-        known = np.array([r.datetime is not None for r in self._records], np.bool_)
-        times = [microseconds(r.datetime) if r.datetime else 0 for r in self._records]
-        return np.array(times, np.int64), known
-
-    def bounds(self):
-        nothing = (math.nan,) * 4
-        bounds = [bounds_of(r.footprint) or nothing for r in self._records]
-        return np.array(bounds, np.float64).reshape(-1, 4).T
-
-    def footprints(self, places):
-        return [json.dumps(self._records[place].footprint) for place in places]
-
-
 @settings(max_examples=400, deadline=None)
 @given(records=st.lists(RECORDS, max_size=8), filter=FILTERS)
 @example([Record("a", "s", "c", footprint=OVER_180)], Filter(bbox=(170, -10, -170, 10)))
 @example([Record("a", "s", "c", footprint=square(-1, -1, 1))], Filter(geometry=HOLE))
 def test_columns_agree_with_single_records(records, filter):
-    wanted = [filter.matches(record) for record in records]
-    assert select(filter, InMemory(records)).tolist() == wanted
+    assert selected(filter, *records) == [meets(filter, record) for record in records]
 
 
 def matches(where: str, **properties) -> bool:
-    return Filter(where=where).matches(Record("i'd", "/a/b.tif", "c", 7, properties=properties))
+    record = Record("i'd", "/a/b.tif", "c", 7, properties=properties)
+    return selected(Filter(where=where), record) == [True]
 
 
 def test_a_footprint_can_be_there_or_not():
@@ -194,9 +168,8 @@ def test_a_footprint_can_be_there_or_not():
         for footprint in (None, {"type": "Polygon", "coordinates": []}, square(0, 0, 1))
     )
     without, having = Filter(where="footprint IS NULL"), Filter(where="footprint IS NOT NULL")
-    for record, there in ((nowhere, False), (empty, False), (here, True)):
-        assert without.matches(record) is not there
-        assert having.matches(record) is there
+    assert selected(without, nowhere, empty, here) == [True, True, False]
+    assert selected(having, nowhere, empty, here) == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["footprint", "geometry", "score", "distance"])
@@ -315,19 +288,21 @@ def test_conditions_without_end_are_refused():
     with pytest.raises(UsageError, match="characters"):
         Filter(where="a = 1 OR " * 20_000 + "a = 1")
     many = Filter(where="a IN (" + ", ".join(map(str, range(3000))) + ")")
-    assert many.matches(Record("a", "s", "c", properties={"a": 2999}))
+    assert selected(many, Record("a", "s", "c", properties={"a": 2999})) == [True]
 
 
 def test_times_are_a_closed_interval_in_utc():
     noon = datetime(2024, 5, 1, 12)
     record = Record("a", "s", "c", datetime=noon.replace(tzinfo=UTC))
     second = timedelta(seconds=1)
-    assert Filter(start=noon, end=noon).matches(record)
-    assert Filter(start=noon.replace(tzinfo=timezone(timedelta(hours=1)))).matches(record)
-    assert not Filter(start=noon + second).matches(record)
-    assert not Filter(end=noon - second).matches(record)
-    assert not Filter(end=noon).matches(Record("b", "s", "c"))
-    assert Filter(where="datetime = '2024-05-01T14:00:00+02:00'").matches(record)
+    assert selected(Filter(start=noon, end=noon), record) == [True]
+    earlier = noon.replace(tzinfo=timezone(timedelta(hours=1)))
+    assert selected(Filter(start=earlier), record) == [True]
+    assert selected(Filter(start=noon + second), record) == [False]
+    assert selected(Filter(end=noon - second), record) == [False]
+    assert selected(Filter(end=noon), Record("b", "s", "c")) == [False]
+    same = Filter(where="datetime = '2024-05-01T14:00:00+02:00'")
+    assert selected(same, record) == [True]
     with pytest.raises(UsageError, match="after its end"):
         Filter(start=noon, end=noon - second)
     with pytest.raises(UsageError, match="ISO 8601"):
@@ -336,7 +311,7 @@ def test_times_are_a_closed_interval_in_utc():
 
 def test_boxes_touch_and_reach_over_the_antimeridian():
     def found(bbox, footprint) -> bool:
-        return Filter(bbox=bbox).matches(Record("a", "s", "c", footprint=footprint))
+        return selected(Filter(bbox=bbox), Record("a", "s", "c", footprint=footprint)) == [True]
 
     assert found((0, 0, 1, 1), square(1, 1, 1))
     assert not found((0, 0, 0.9, 1), square(1, 0, 1))

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
+from rsir.store.records.record import in_utc
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -106,8 +108,7 @@ def utc_times(column: Any) -> list[datetime | None]:
 
 def _parsed(text: str) -> datetime | None:
     try:
-        time = datetime.fromisoformat(text.strip())
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return in_utc(datetime.fromisoformat(text.strip()))
     except (ValueError, OverflowError):
         return None
 

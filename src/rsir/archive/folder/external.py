@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rsir.atomic import write_json
 from rsir.errors import ModelError, UsageError
 from rsir.ranking import metric_named
-from rsir.types import Encoding
+from rsir.types import Encoding, is_unicode
 
 _CARD = "model.json"
 _FORMAT = "rsir-external/1"
@@ -35,10 +35,8 @@ class ExternalEncoder:
     def __init__(self, name: str, ranking: str, dimension: int) -> None:
         if not name.strip():
             raise UsageError("name the model that made the embeddings")
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{name!r} is not valid Unicode; choose another name") from error
+        if not is_unicode(name):
+            raise UsageError(f"{name!r} is not valid Unicode; choose another name")
         metric_named(ranking).width(dimension)
         self.name = name
         self.ranking = ranking

@@ -20,6 +20,7 @@ from rsir.scenes.bands import RGB
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
 from rsir.store.filters.filter import Filter
+from rsir.store.filters.sql import sql_text
 from rsir.store.records.record import Record
 from rsir.types import Bounds, Tile
 
@@ -250,8 +251,8 @@ def window_pixels(archive: Archive, query: ByWindow) -> NDArray[np.uint8]:
     Raises UsageError for a source that the archive has not, and for a window outside of it or, in
     degrees, of a picture without a georeference; ImageError if it cannot be read.
     """
-    quoted = query.source.replace("'", "''")
-    record = next(archive.records(Filter(where=f"source = '{quoted}'")), None)
+    where = f"source = {sql_text(query.source)}"
+    record = next(archive.records(Filter(where=where)), None)
     if record is None:
         raise UsageError(f"the archive has nothing of {query.source}; see its list of sources")
     cut = TileCut.of(record.properties)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from rsir.store.records.record import Record
+from rsir.geo.geometry import bounds_of
+from rsir.store.records.record import Record, in_utc
 
 RECORD_FIELDS = ("id", "source", "content", "size", "mtime_ns", "datetime")
-"""Names that mean a field of the record; any other name, and properties.NAME, is a property."""
+"""Names that mean a field of the record. Any other name, and properties.NAME, is a property."""
 
 NULL, NUMBER, TEXT, BOOLEAN, OTHER = range(5)
-"""Kinds of JSON values; OTHER are arrays and objects. Only values of one kind compare."""
+"""Kinds of JSON values; OTHER are arrays and objects. Only values of the same kind compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +31,14 @@ class Field:
     name: str
     is_property: bool
 
-    def value(self, record: Record) -> Any:
-        """None if the record lacks it."""
-        if self.is_property:
-            return record.properties.get(self.name)
-        value = getattr(record, self.name)
-        return microseconds(value) if isinstance(value, datetime) else value
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
     """One field of N records.
 
     kind: (N,) uint8, NULL to OTHER. number: (N,) float64, numbers, and booleans as 0 and 1; None
-    if there are none. codes: (N,) int32 into `texts` (distinct, an Arrow array), -1 where there
-    is no text; None if there is none at all.
+    if there are none. codes: (N,) int32, indices into `texts` (distinct, an Arrow array), -1
+    without a text; None if no record has a text.
     """
 
     kind: NDArray[np.uint8]
@@ -54,7 +48,7 @@ class Column:
 
     @classmethod
     def of_texts(cls, texts: Any) -> Column:
-        """Of an Arrow array of text and nulls."""
+        """The column of an Arrow array of texts and nulls."""
         coded = pc.dictionary_encode(texts)
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.unify_dictionaries().combine_chunks()
@@ -64,11 +58,26 @@ class Column:
 
     @classmethod
     def of_numbers(cls, numbers: NDArray[Any], known: NDArray[np.bool_] | None = None) -> Column:
-        """Of numbers (N,), and where they are known (everywhere, if not given)."""
+        """The column of numbers (N,), NULL where they are not `known`; None: all are known."""
         kind = np.full(len(numbers), NUMBER, np.uint8)
         if known is not None:
             kind[~known] = NULL
         return cls(kind, numbers.astype(np.float64))
+
+    @classmethod
+    def of_values(cls, values: Sequence[Any]) -> Column:
+        """The column of N JSON values."""
+        kind = np.array([kind_of(value) for value in values], np.uint8)
+        number = np.array(
+            [
+                as_float(v) if k in (NUMBER, BOOLEAN) else np.nan
+                for v, k in zip(values, kind, strict=True)
+            ]
+        )
+        texts = cls.of_texts(
+            pa.array([v if isinstance(v, str) else None for v in values], pa.string())
+        )
+        return cls(kind, number, texts.codes, texts.texts)
 
 
 class Columns(Protocol):
@@ -81,13 +90,47 @@ class Columns(Protocol):
         """A field of the record or a property; `datetime` as microseconds since the epoch."""
 
     def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Microseconds since the epoch (N,), and where they are known."""
+        """Microseconds since the epoch (N,), and which of them are known (N,)."""
 
     def bounds(self) -> NDArray[np.float64]:
-        """West, south, east, north of the footprints, (4, N); NaN where there is none."""
+        """West, south, east, north of the footprints, (4, N); NaN without a footprint."""
 
-    def footprints(self, places: NDArray[np.int64]) -> Sequence[str]:
-        """GeoJSON text of the footprints of some records, which all have one."""
+    def footprints(self, rows: NDArray[np.int64]) -> Sequence[str]:
+        """The footprints at `rows`, which all have one, as GeoJSON text."""
+
+
+class RecordColumns:
+    """The `Columns` of records in memory."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def field(self, field: Field) -> Column:
+        """A field of the record or a property."""
+        if field.is_property:
+            return Column.of_values([r.properties.get(field.name) for r in self._records])
+        if field.name == "datetime":
+            return Column.of_numbers(*self.times())
+        return Column.of_values([getattr(record, field.name) for record in self._records])
+
+    def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Microseconds since the epoch (N,), and which of them are known (N,)."""
+        times = [record.datetime for record in self._records]
+        known = np.array([time is not None for time in times], np.bool_)
+        return np.array([microseconds(t) if t else 0 for t in times], np.int64), known
+
+    def bounds(self) -> NDArray[np.float64]:
+        """West, south, east, north of the footprints, (4, N); NaN without a footprint."""
+        nowhere = (math.nan,) * 4
+        bounds = [bounds_of(record.footprint) or nowhere for record in self._records]
+        return np.array(bounds, np.float64).reshape(-1, 4).T
+
+    def footprints(self, rows: NDArray[np.int64]) -> Sequence[str]:
+        """The footprints at `rows` as GeoJSON text."""
+        return [json.dumps(self._records[row].footprint) for row in rows]
 
 
 def kind_of(value: Any) -> int:
@@ -110,26 +153,6 @@ def as_float(number: float) -> float:
 
 
 def microseconds(time: datetime) -> int:
-    """Since 1970-01-01 UTC; without a time zone it is UTC."""
+    """Microseconds since 1970-01-01 UTC; a time without a zone is UTC."""
     since = in_utc(time) - datetime(1970, 1, 1, tzinfo=UTC)
     return since // timedelta(microseconds=1)
-
-
-def column_of_values(values: Sequence[Any]) -> Column:
-    """The column of N JSON values."""
-    kind = np.array([kind_of(value) for value in values], np.uint8)
-    number = np.array(
-        [
-            as_float(v) if k in (NUMBER, BOOLEAN) else np.nan
-            for v, k in zip(values, kind, strict=True)
-        ]
-    )
-    texts = Column.of_texts(
-        pa.array([v if isinstance(v, str) else None for v in values], pa.string())
-    )
-    return Column(kind, number, texts.codes, texts.texts)
-
-
-def in_utc(time: datetime) -> datetime:
-    """The same time in UTC; without a time zone it is UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

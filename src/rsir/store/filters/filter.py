@@ -1,8 +1,4 @@
-"""Which records a search may find: by place, time, class, and a condition in SQL.
-
-What a filter says of one record (`Filter.matches`) is the reference for what `select` finds on
-whole columns.
-"""
+"""Which records a search may find: by place, time, class, and a condition in SQL."""
 
 from __future__ import annotations
 
@@ -10,19 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
-from rsir.store.filters.fields import Columns, Field, in_utc, microseconds
+from rsir.store.filters.fields import Columns, Field, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
+from rsir.store.records.record import in_utc
 from rsir.types import Bounds, Geometry
-
-if TYPE_CHECKING:
-    from rsir.store.records.record import Record
 
 CLASS = "class"
 """The property that `Filter.classes` asks for."""
@@ -30,22 +24,22 @@ CLASS = "class"
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Records that meet all that is given; the empty filter is met by every record.
+    """Select the records that meet every condition given; every record meets the empty filter.
 
-    bbox: (west, south, east, north) in degrees, WGS 84, that the footprint intersects (touching
+    bbox: (west, south, east, north) in degrees, WGS 84; the footprint intersects it (touching
     counts); west > east reaches over the antimeridian. geometry: a GeoJSON Polygon or
-    MultiPolygon in WGS 84 that the footprint intersects. A record without a footprint meets
+    MultiPolygon in WGS 84; the footprint intersects it. A record without a footprint meets
     neither.
-    start, end: of the closed interval that the datetime is in; either may be open. Without a time
-    zone they are UTC. A record without a datetime is in no interval.
+    start, end: the closed interval of the datetime; None is an open end. Without a time zone they
+    are UTC. A record without a datetime is in no interval.
     classes: the property "class" is one of these texts.
     where: a condition in SQL on the record's fields (`RECORD_FIELDS`) and properties, e.g.
-    "cloud < 10 AND folder = 'Harbor'". A name that a record lacks is NULL there, and so is a
-    comparison of values of different kinds (a number with a text). Numbers compare as float64,
-    text by code point, LIKE by case; `datetime` compares with text in ISO 8601.
+    "cloud < 10 AND folder = 'Harbor'". A name that a record lacks is NULL, and so is a comparison
+    of values of different kinds (a number with a text). Numbers compare as float64, text by code
+    point, LIKE is case-sensitive; `datetime` compares with text in ISO 8601.
 
-    Raises UsageError for what does not make sense, with what is allowed; MissingExtraError for a
-    place without shapely.
+    Raises UsageError, with what is allowed, for values that make no sense; MissingExtraError for a
+    bbox or a geometry without shapely.
     """
 
     bbox: Bounds | None = None
@@ -82,40 +76,27 @@ class Filter:
 
     @property
     def key(self) -> str:
-        """Equal for equal filters."""
+        """A text that is the same for equal filters only."""
         times = [None if t is None else t.isoformat() for t in (self.start, self.end)]
         return json.dumps([self.bbox, self.geometry, *times, self.where, self.classes])
 
     def conditions(self) -> list[Node]:
-        """What `where` and `classes` ask for."""
+        """The conditions of `where` and `classes`."""
         found = [] if self.where is None else [condition(self.where)]
         if self.classes is not None:
             found.append(In(Field(CLASS, True), tuple(map(Literal, self.classes))))
         return found
 
     def regions(self) -> list[Any]:
-        """The places that a footprint has to intersect, as shapely geometries."""
+        """The shapely geometries that a footprint has to intersect."""
         regions = [] if self.bbox is None else [box_of(self.bbox)]
         if self.geometry is not None:
             regions.append(polygon_of(json.dumps(dict(self.geometry))))
         return regions
 
-    def matches(self, record: Record) -> bool:
-        """Whether one record meets the filter: the reference for `select`."""
-        if self.start is not None and (record.datetime is None or record.datetime < self.start):
-            return False
-        if self.end is not None and (record.datetime is None or record.datetime > self.end):
-            return False
-        if any(node.one(record) != TRUE for node in self.conditions()):
-            return False
-        regions = self.regions()
-        if regions and record.footprint is None:
-            return False
-        return all(intersects(region, [json.dumps(record.footprint)])[0] for region in regions)
-
 
 def select(filter: Filter, columns: Columns) -> NDArray[np.bool_]:
-    """Which of N records meet `filter`, (N,): what `Filter.matches` says of each of them."""
+    """Which of N records meet `filter`, (N,)."""
     chosen = np.ones(len(columns), np.bool_)
     if filter.start is not None or filter.end is not None:
         times, known = columns.times()
@@ -125,7 +106,7 @@ def select(filter: Filter, columns: Columns) -> NDArray[np.bool_]:
         if filter.end is not None:
             chosen &= times <= microseconds(filter.end)
     for node in filter.conditions():
-        chosen &= node.all(columns) == TRUE
+        chosen &= node.evaluate(columns) == TRUE
     for region in filter.regions():
         chosen &= touching(region, columns, chosen)
     return chosen
@@ -138,9 +119,9 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which footprints `region` intersects; `among`: those that are asked about, (N,).
+    """Which footprints `region` intersects, (N,); `among`: which footprints to look at, (N,).
 
-    Most are decided by their bounds: outside the region's, or a box that lies within the region.
+    The bounds decide most of them: they lie outside the region's, or their box within the region.
     """
     import shapely
 
@@ -154,13 +135,13 @@ def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray
         found |= near & inside
         rest = np.flatnonzero(near & ~inside)
     else:
-        places = np.flatnonzero(near)
-        boxes = shapely.box(west[places], south[places], east[places], north[places])
-        # The box of a point or an upright line is no polygon: such footprints are looked at.
-        proper = (west[places] < east[places]) & (south[places] < north[places])
+        rows = np.flatnonzero(near)
+        boxes = shapely.box(west[rows], south[rows], east[rows], north[rows])
+        # The box of a point or an upright line is no polygon: shapely decides those footprints.
+        proper = (west[rows] < east[rows]) & (south[rows] < north[rows])
         inside = proper & shapely.covers(region, boxes)
-        found[places[inside]] = True
-        rest = places[~inside & ~(proper & ~shapely.intersects(region, boxes))]
+        found[rows[inside]] = True
+        rest = rows[~inside & ~(proper & ~shapely.intersects(region, boxes))]
     if len(rest):
         found[rest] = intersects(region, columns.footprints(rest))
     return found

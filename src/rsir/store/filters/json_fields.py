@@ -1,4 +1,4 @@
-"""One property of many JSON objects, as a column that filters compare."""
+"""One property of many JSON objects as a column that filters compare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from rsir.store.filters.fields import (
     NUMBER,
     TEXT,
     Column,
-    column_of_values,
     kind_of,
 )
 
@@ -24,16 +23,17 @@ _TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
 
 
 def parsed(texts: list[str], name: str, likely: int) -> Column:
-    """The property `name` of JSON objects.
+    """The property `name` of N JSON objects.
 
-    Arrow reads a column of one kind quickly, and refuses any other; Python reads the rest.
+    Arrow reads a column of one kind quickly and refuses a mixed one, which Python reads. likely:
+    the kind to expect where the first object with the name has null.
     """
     first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
     if first is None:
         return Column(np.zeros(len(texts), np.uint8))
     value = json.loads(first).get(name)
     kind = kind_of(value) if value is not None else likely
-    if kind in _TYPES and _plain(name):
+    if kind in _TYPES and _is_identifier(name):
         options = pa.json.ParseOptions(
             explicit_schema=pa.schema([(name, _TYPES[kind])]), unexpected_field_behavior="ignore"
         )
@@ -45,10 +45,10 @@ def parsed(texts: list[str], name: str, likely: int) -> Column:
             pass
         else:
             return _column(table[name].combine_chunks(), kind)
-    return column_of_values([json.loads(text).get(name) for text in texts])
+    return Column.of_values([json.loads(text).get(name) for text in texts])
 
 
-def _plain(name: str) -> bool:
+def _is_identifier(name: str) -> bool:
     return name.isidentifier() and name.isascii()
 
 

@@ -1,8 +1,8 @@
-"""Conditions in SQL, of a few kinds only: parsed, translated, and evaluated in two ways.
+"""Conditions in a small part of SQL: parsed, and evaluated on whole columns.
 
-A condition is parsed by sqlglot and translated into the few nodes below; whatever they cannot say
-is refused. Every node is evaluated on one record (the reference) and on whole columns. Truth is
-three-valued as in SQL, and NOT, AND, OR are 2 - a, the least and the greatest of
+sqlglot parses a condition, `condition` translates it into the few nodes below and refuses
+everything that they cannot express. A node is evaluated on the columns of N records. Truth is
+three-valued as in SQL: NOT a is 2 - a, AND is the minimum and OR the maximum of
 FALSE < UNKNOWN < TRUE.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import bounds_of
 from rsir.store.filters.fields import (
     BOOLEAN,
     NULL,
     NUMBER,
-    OTHER,
     RECORD_FIELDS,
     TEXT,
     Column,
@@ -37,9 +35,7 @@ from rsir.store.filters.fields import (
     kind_of,
     microseconds,
 )
-
-if TYPE_CHECKING:
-    from rsir.store.records.record import Record
+from rsir.types import is_unicode
 
 ALLOWED = (
     "a condition compares fields with literals: =, <>, <, <=, >, >=, IN (...), BETWEEN, LIKE, "
@@ -54,17 +50,16 @@ NO_FIELDS = {
     "score": "of a hit and not of a record",
     "distance": "of a hit and not of a record",
 }
-"""Names that results show, and that would otherwise be taken for properties that nothing has."""
+"""Names that hits show and records lack. A condition on such a name would find no property."""
 
 _LONGEST = 100_000
 _DEEPEST = 100
-"""Characters and nesting of a condition, at most: our choice, far beyond what is written by hand
-(a list of a few thousand names fits) and well within Python's recursion."""
+"""Maximum characters and nesting of a condition. Our choice: far beyond what people write by hand
+(a list of a few thousand names fits) and well within Python's recursion limit."""
 
-Truth = int
 FALSE, UNKNOWN, TRUE = 0, 1, 2
 Truths = NDArray[np.uint8]
-"""(N,) of FALSE, UNKNOWN, TRUE."""
+"""(N,) FALSE, UNKNOWN or TRUE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +72,6 @@ class Literal:
         if isinstance(self.content, str):
             _check_unicode(self.content)
 
-    def value(self, _record: Record) -> Any:
-        """The same for every record."""
-        return self.content
-
 
 Operand = Field | Literal
 _Test = Callable[[Any, Any], Any]
@@ -92,17 +83,14 @@ _TESTS: dict[str, tuple[_Test, _Test]] = {
     ">": (operator.gt, pc.greater),
     ">=": (operator.ge, pc.greater_equal),
 }
-"""By operator: for Python values and NumPy arrays, and for Arrow arrays of text."""
+"""For each operator, the function for NumPy arrays and the one for Arrow arrays of text."""
 
 
 class Node(Protocol):
-    """A condition, or a part of one."""
+    """A condition, or a part of it."""
 
-    def one(self, record: Record) -> Truth:
-        """What it says of one record."""
-
-    def all(self, columns: Columns) -> Truths:
-        """What it says of N records, (N,)."""
+    def evaluate(self, columns: Columns) -> Truths:
+        """Its truth for each of N records, (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +101,8 @@ class Compare:
     left: Operand
     right: Operand
 
-    def one(self, record: Record) -> Truth:
-        """UNKNOWN unless both are numbers, texts or booleans."""
-        left, right = self.left.value(record), self.right.value(record)
-        kind = kind_of(left)
-        if kind != kind_of(right) or kind in (NULL, OTHER):
-            return UNKNOWN
-        if kind == NUMBER:
-            left, right = as_float(left), as_float(right)
-        return TRUE if _TESTS[self.name][0](left, right) else FALSE
-
-    def all(self, columns: Columns) -> Truths:
-        """UNKNOWN unless both are numbers, texts or booleans."""
+    def evaluate(self, columns: Columns) -> Truths:
+        """UNKNOWN unless both sides are numbers, both texts or both booleans."""
         left, right = (_column(side, columns) for side in (self.left, self.right))
         truths = np.full(len(columns), UNKNOWN, np.uint8)
         test, test_texts = _TESTS[self.name]
@@ -146,81 +124,58 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """operand = one OR operand = another ..."""
+    """operand = items[0] OR operand = items[1] ..."""
 
     operand: Operand
     items: tuple[Literal, ...]
 
-    def one(self, record: Record) -> Truth:
-        """The greatest of the comparisons; FALSE with no items."""
-        return max((c.one(record) for c in self._comparisons()), default=FALSE)
-
-    def all(self, columns: Columns) -> Truths:
-        """The greatest of the comparisons; FALSE with no items."""
+    def evaluate(self, columns: Columns) -> Truths:
+        """FALSE with no items."""
         truths = np.full(len(columns), FALSE, np.uint8)
-        for comparison in self._comparisons():
-            np.maximum(truths, comparison.all(columns), out=truths)
+        for item in self.items:
+            equal = Compare("=", self.operand, item).evaluate(columns)
+            np.maximum(truths, equal, out=truths)
         return truths
-
-    def _comparisons(self) -> list[Compare]:
-        return [Compare("=", self.operand, item) for item in self.items]
 
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """operand LIKE pattern: % is any text, _ any one character."""
+    """operand LIKE pattern: % matches any text, _ any single character."""
 
     operand: Operand
     pattern: str
 
-    def one(self, record: Record) -> Truth:
-        """UNKNOWN unless the operand is a text."""
-        value = self.operand.value(record)
-        if not isinstance(value, str):
-            return UNKNOWN
-        return TRUE if re.fullmatch(self._regex(), value, re.DOTALL) else FALSE
-
-    def all(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: Columns) -> Truths:
         """UNKNOWN unless the operand is a text."""
         column = _column(self.operand, columns)
         truths = np.full(len(columns), UNKNOWN, np.uint8)
         if column.codes is not None:
-            regex = rf"(?s)\A(?:{self._regex()})\z"
+            wildcards = {"%": ".*", "_": "."}
+            body = "".join(wildcards.get(sign) or re.escape(sign) for sign in self.pattern)
+            regex = rf"(?s)\A(?:{body})\z"
             by_code = 2 * _booleans(pc.match_substring_regex(column.texts, regex))
             textual = column.kind == TEXT
             truths[textual] = by_code[column.codes[textual]]
         return truths
 
-    def _regex(self) -> str:
-        wild = {"%": ".*", "_": "."}
-        return "".join(wild.get(sign) or re.escape(sign) for sign in self.pattern)
-
 
 @dataclass(frozen=True, slots=True)
 class IsNull:
-    """operand IS NULL: the record lacks it, or it is null."""
+    """operand IS NULL: the record lacks the value, or the value is null."""
 
     operand: Operand
 
-    def one(self, record: Record) -> Truth:
-        """Never UNKNOWN."""
-        return TRUE if self.operand.value(record) is None else FALSE
-
-    def all(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: Columns) -> Truths:
         """Never UNKNOWN."""
         null = _column(self.operand, columns).kind == NULL
         return np.where(null, TRUE, FALSE).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Placeless:
-    """Footprint IS NULL: there is none, or an empty one."""
+class FootprintIsNull:
+    """Footprint IS NULL: the record has no footprint, or an empty one."""
 
-    def one(self, record: Record) -> Truth:
-        """Never UNKNOWN."""
-        return TRUE if bounds_of(record.footprint) is None else FALSE
-
-    def all(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: Columns) -> Truths:
         """Never UNKNOWN."""
         return np.where(np.isnan(columns.bounds()[0]), TRUE, FALSE).astype(np.uint8)
 
@@ -231,13 +186,9 @@ class Not:
 
     node: Node
 
-    def one(self, record: Record) -> Truth:
+    def evaluate(self, columns: Columns) -> Truths:
         """UNKNOWN stays UNKNOWN."""
-        return TRUE - self.node.one(record)
-
-    def all(self, columns: Columns) -> Truths:
-        """UNKNOWN stays UNKNOWN."""
-        return np.uint8(TRUE) - self.node.all(columns)
+        return np.uint8(TRUE) - self.node.evaluate(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +197,9 @@ class And:
 
     nodes: tuple[Node, ...]
 
-    def one(self, record: Record) -> Truth:
-        """The least."""
-        return min(node.one(record) for node in self.nodes)
-
-    def all(self, columns: Columns) -> Truths:
-        """The least."""
-        return functools.reduce(np.minimum, (node.all(columns) for node in self.nodes))
+    def evaluate(self, columns: Columns) -> Truths:
+        """The minimum."""
+        return functools.reduce(np.minimum, (node.evaluate(columns) for node in self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,19 +208,15 @@ class Or:
 
     nodes: tuple[Node, ...]
 
-    def one(self, record: Record) -> Truth:
-        """The greatest."""
-        return max(node.one(record) for node in self.nodes)
-
-    def all(self, columns: Columns) -> Truths:
-        """The greatest."""
-        return functools.reduce(np.maximum, (node.all(columns) for node in self.nodes))
+    def evaluate(self, columns: Columns) -> Truths:
+        """The maximum."""
+        return functools.reduce(np.maximum, (node.evaluate(columns) for node in self.nodes))
 
 
 @functools.lru_cache(maxsize=256)
 def condition(where: str) -> Node:
-    """The condition that `where` spells; UsageError, saying what is allowed, if it is none."""
-    # Heavy beside most of what imports this module, and needed for conditions only.
+    """The condition written in `where`; UsageError, with what is allowed, for anything else."""
+    # Imported here because sqlglot is slow to import and most callers have no condition.
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
@@ -291,7 +234,7 @@ def condition(where: str) -> Node:
 
 
 def properties_in(part: object) -> set[str]:
-    """The names of the properties that a condition looks at."""
+    """The names of the properties that a condition compares."""
     if isinstance(part, Field):
         return {part.name} if part.is_property else set()
     if is_dataclass(part):
@@ -324,21 +267,21 @@ def _translated(node: Any, depth: int) -> Node:
     if kind is exp.Between and not node.args.get("symmetric"):
         value, low, high = (_operand(node.args[name]) for name in ("this", "low", "high"))
         return And((_comparison(">=", value, low), _comparison("<=", value, high)))
-    if kind is exp.In and node.expressions and set(_given(node)) == {"this", "expressions"}:
+    if kind is exp.In and node.expressions and set(_arguments(node)) == {"this", "expressions"}:
         value = _operand(node.this)
         items = [_operand(item) for item in node.expressions]
         literals = [item for item in items if isinstance(item, Literal)]
         if len(literals) == len(items):
             return In(value, tuple(_fitting(item, value) for item in literals))
-    if kind is exp.Like and set(_given(node)) <= {"this", "expression", "negate"}:
+    if kind is exp.Like and set(_arguments(node)) <= {"this", "expression", "negate"}:
         pattern = node.expression
         if isinstance(pattern, exp.Literal) and pattern.is_string:
             like = Like(_operand(node.this), pattern.this)
             return Not(like) if node.args.get("negate") else like
     if kind is exp.Is and isinstance(node.expression, exp.Null):
-        asked = node.this
-        if type(asked) is exp.Column and asked.name == FOOTPRINT and not asked.args.get("table"):
-            return Placeless()
+        column = node.this
+        if type(column) is exp.Column and column.name == FOOTPRINT and not column.args.get("table"):
+            return FootprintIsNull()
         return IsNull(_operand(node.this))
     if kind in (exp.Column, exp.Boolean, exp.Null):
         return Compare("=", _operand(node), Literal(True))
@@ -351,7 +294,7 @@ def _operand(node: Any) -> Operand:
     kind = type(node)
     if kind is exp.Paren:
         return _operand(node.this)
-    if kind is exp.Column and set(_given(node)) <= {"this", "table"}:
+    if kind is exp.Column and set(_arguments(node)) <= {"this", "table"}:
         table = node.args.get("table")
         if isinstance(node.this, exp.Identifier) and (table is None or table.name == "properties"):
             name = node.this.name
@@ -371,7 +314,7 @@ def _operand(node: Any) -> Operand:
     raise _refused(node)
 
 
-def _given(node: Any) -> list[str]:
+def _arguments(node: Any) -> list[str]:
     return [name for name, value in node.args.items() if value not in (None, False, [])]
 
 
@@ -388,7 +331,7 @@ def _fitting(side: Literal, other: Operand) -> Literal: ...
 @overload
 def _fitting(side: Operand, other: Operand) -> Operand: ...
 def _fitting(side: Operand, other: Operand) -> Operand:
-    """`side`; if it is a text beside `datetime`, the time that it spells."""
+    """`side`; a text compared with `datetime` becomes a time."""
     if other != Field("datetime", False) or not isinstance(side, Literal):
         return side
     if not isinstance(side.content, str):
@@ -404,10 +347,23 @@ def _fitting(side: Operand, other: Operand) -> Operand:
 
 
 def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{text!a} is not valid Unicode, and no record has such text") from error
+    if not is_unicode(text):
+        raise UsageError(f"{text!a} is not valid Unicode, and no record has such text")
+
+
+def sql_text(text: str) -> str:
+    """`text` as a literal of SQL: a quote is doubled, nothing else is special."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(field: str, texts: Iterable[str]) -> str:
+    """The condition in SQL that `field` is one of `texts`."""
+    return f"{field} IN ({', '.join(map(sql_text, texts))})"
+
+
+def sql_property(name: str) -> str:
+    """The property `name`, however unusual, as a condition in SQL writes it."""
+    return 'properties."' + name.replace('"', '""') + '"'
 
 
 def _column(operand: Operand, columns: Columns) -> Column:

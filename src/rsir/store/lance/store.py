@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from rsir.store.base import (
     searched,
 )
 from rsir.store.filters.filter import Filter
+from rsir.store.filters.sql import one_of
 from rsir.store.knn.ivf_build import find, make
 from rsir.store.knn.ivf_search import APPROXIMATE, RANKINGS, Index
 from rsir.store.lance.location import Location
@@ -45,6 +46,7 @@ from rsir.store.lance.rows import (
 from rsir.store.lance.snapshot import SCAN_ROWS, Snapshot
 from rsir.store.records.record import Record, State, checked_records
 from rsir.store.records.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
+from rsir.types import is_unicode
 
 FORMAT = "rsir-store/2"
 
@@ -242,11 +244,11 @@ class LanceStore:
     def delete(self, ids: Sequence[str]) -> int:
         """Forget `ids`, ten thousand in one commit; returns how many there were."""
         self._check_writable()
-        known = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        known = [id for id in dict.fromkeys(ids) if is_unicode(id)]
         self._refresh()
         self._seen = None
         return sum(
-            self._table.delete(_any_of(known[start : start + _IDS_AT_ONCE])).num_deleted_rows
+            self._table.delete(one_of("id", known[start : start + _IDS_AT_ONCE])).num_deleted_rows
             for start in range(0, len(known), _IDS_AT_ONCE)
         )
 
@@ -290,10 +292,10 @@ class LanceStore:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
         self._refresh()
         found: dict[str, tuple[Record, Vector]] = {}
-        wanted = [id for id in dict.fromkeys(ids) if _is_unicode(id)]
+        wanted = [id for id in dict.fromkeys(ids) if is_unicode(id)]
         for start in range(0, len(wanted), _IDS_AT_ONCE):
             some = wanted[start : start + _IDS_AT_ONCE]
-            rows = self._table.search().where(_any_of(some)).to_arrow()
+            rows = self._table.search().where(one_of("id", some)).to_arrow()
             vectors = matrix(rows["vector"])
             for record, vector in zip(records_of(rows), vectors, strict=True):
                 found[record.id] = (record, vector)
@@ -326,9 +328,9 @@ class LanceStore:
         """The states of all records, or of those whose source is one of `names`, in any order."""
         self._refresh()
         rows = self._table.search().select(STATE_COLUMNS)
-        known = None if names is None else [name for name in names if _is_unicode(name)]
+        known = None if names is None else [name for name in names if is_unicode(name)]
         if known and len(known) <= _NAMES_IN_SQL:
-            rows = rows.where(_any_of(known, "source"))
+            rows = rows.where(one_of("source", known))
         return iter(()) if known == [] else states_of(rows.to_batches(SCAN_ROWS), known)
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
@@ -478,17 +480,3 @@ def _damaged(location: Location, error: Exception) -> ArchiveError:
         f"{location} is not a store of rsir, or it is damaged ({error}); "
         "restore it from a copy, or delete the archive and index again"
     )
-
-
-def _any_of(texts: Iterable[str], column: str = "id") -> str:
-    # In SQL a quote inside a string literal is doubled, and nothing else is special.
-    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
-    return f"{column} IN ({', '.join(quoted)})"
-
-
-def _is_unicode(id: str) -> bool:
-    try:
-        id.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ from numpy.typing import NDArray
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named, packed, unpacked
-from rsir.store.filters.fields import microseconds
-from rsir.store.filters.filter import CLASS, Filter
+from rsir.store.filters.fields import RecordColumns, microseconds
+from rsir.store.filters.filter import CLASS, Filter, select
 from rsir.store.milvus.connection import pymilvus
 from rsir.store.records.record import Record, State
 
@@ -208,13 +209,20 @@ def state_of(row: Row) -> State:
     return State.of(record_of(row))
 
 
-def expression(filter: Filter | None) -> tuple[str, bool]:
-    """What Milvus can surely say of a filter, and whether the records have to be asked too.
+def meeting(filter: Filter | None, rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows`, with NAME and RECORD, whose records meet `filter`; None: all of them."""
+    if filter is None:
+        return list(rows)
+    return list(compress(rows, select(filter, RecordColumns(list(map(record_of, rows))))))
 
-    Every record that meets the filter meets the expression; "" is met by all.
+
+def expression(filter: Filter | None) -> tuple[str, Filter | None]:
+    """The part of a filter that Milvus can decide, and the filter if that is not all of it.
+
+    Every row whose record meets the filter meets the expression; every row meets "".
     """
     if filter is None:
-        return "", False
+        return "", None
     terms = []
     if filter.start is not None:
         terms.append(f"{_TIME} >= {microseconds(filter.start)}")
@@ -229,7 +237,7 @@ def expression(filter: Filter | None) -> tuple[str, bool]:
         digests = sorted({_class_digest(name) for name in filter.classes})
         terms.append(f"{_CLASS} in {digests}" if digests else f"{SLOT} < 0")
     only_time = filter == Filter(start=filter.start, end=filter.end)
-    return all_of(*terms), not only_time
+    return all_of(*terms), None if only_time else filter
 
 
 def all_of(*terms: str) -> str:

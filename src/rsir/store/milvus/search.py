@@ -9,7 +9,7 @@ Otherwise a range search brings all rows that can be, in as many parts as it tak
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,9 +31,8 @@ from rsir.store.milvus.rows import (
     Row,
     all_of,
     expression,
-    record_of,
+    meeting,
 )
-from rsir.store.records.record import Record
 
 _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need a second search.
@@ -239,8 +238,7 @@ class Search:
     def __init__(self, collection: Collection, k: int, filter: Filter | None) -> None:
         self._collection = collection
         self._k = k
-        self._where, ask = expression(filter)
-        self._matches: Callable[[Record], bool] | None = filter.matches if filter and ask else None
+        self._where, self._filter = expression(filter)
         self._met: dict[str, bool] = {}
 
     def nearest(self, metric: Metric, queries: NDArray[Any]) -> list[list[Found]]:
@@ -254,7 +252,7 @@ class Search:
             ranking = Floats(layout, queries, compared)
         else:
             ranking = AdaptedCodes(layout, queries) if metric.classes else Codes()
-        fields = [*ranking.fields, *([RECORD] if self._matches else [])]
+        fields = [*ranking.fields, *([RECORD] if self._filter else [])]
         count = self._k + _SLACK
         most = self._collection.most(fields)
         answers: list[list[Found] | None] = [None] * len(queries)
@@ -337,7 +335,7 @@ class Search:
     def _read_all(self, metric: Metric, queries: NDArray[Any]) -> list[list[Found]]:
         """The answers by comparing with every row that meets the filter."""
         layout = self._collection.layout
-        fields = [KEY, NAME, VECTOR, REST, *([RECORD] if self._matches else [])]
+        fields = [KEY, NAME, VECTOR, REST, *([RECORD] if self._filter else [])]
         best: list[list[Found]] = [[] for _ in queries]
         for page in self._collection.pages(self._where, fields):
             rows = self._meeting(page)
@@ -356,11 +354,11 @@ class Search:
         return sorted(_firsts(kept, ranking.distances(place, kept), self._k))[: self._k]
 
     def _meeting(self, rows: Sequence[Row]) -> Sequence[Row]:
-        if self._matches is None:
+        if self._filter is None:
             return rows
-        for row in rows:
-            if row[KEY] not in self._met:
-                self._met[row[KEY]] = self._matches(record_of(row))
+        fresh = [row for row in rows if row[KEY] not in self._met]
+        self._met |= dict.fromkeys((row[KEY] for row in fresh), False)
+        self._met |= dict.fromkeys((row[KEY] for row in meeting(self._filter, fresh)), True)
         return [row for row in rows if self._met[row[KEY]]]
 
 

@@ -29,12 +29,14 @@ from rsir.store.milvus.rows import (
     Layout,
     expression,
     key_of,
+    meeting,
     record_of,
     slots,
     state_of,
 )
 from rsir.store.milvus.search import Found, Search
 from rsir.store.records.record import Record, State, checked_records
+from rsir.types import is_unicode
 
 FORMAT = "rsir-milvus/1"
 
@@ -180,11 +182,11 @@ class MilvusStore:
 
         Of a filter by more than time, the records that it may be met by are read.
         """
-        where, ask = expression(filter)
-        if filter is None or not ask:
+        where, rest = expression(filter)
+        if rest is None:
             return self._rows.count(where)
         pages = self._rows.pages(where, [NAME, RECORD])
-        return sum(filter.matches(record_of(row)) for page in pages for row in page)
+        return sum(len(meeting(rest, page)) for page in pages)
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
@@ -192,7 +194,7 @@ class MilvusStore:
         vectors = dict(zip(rows, self._layout.vectors(list(rows.values())), strict=True))
         found = []
         for id in ids:
-            key = key_of(id) if _is_unicode(id) else ""
+            key = key_of(id) if is_unicode(id) else ""
             if key not in rows:
                 raise UnknownIdError(f"the archive has no record {id!r}")
             found.append((record_of(rows[key]), vectors[key].copy()))
@@ -203,14 +205,9 @@ class MilvusStore:
 
         Their ids are read first, some 150 bytes of memory each, then the records.
         """
-        where, ask = expression(filter)
-        matches = filter.matches if filter is not None and ask else None
-        named = []
-        for page in self._rows.pages(where, [KEY, NAME, *([RECORD] if matches else [])]):
-            named += [
-                (row[NAME], row[KEY]) for row in page if not matches or matches(record_of(row))
-            ]
-        named.sort()
+        where, rest = expression(filter)
+        pages = self._rows.pages(where, [KEY, NAME, *([RECORD] if rest else [])])
+        named = sorted((row[NAME], row[KEY]) for page in pages for row in meeting(rest, page))
         for start in range(0, len(named), _RECORDS_AT_ONCE):
             keys = [key for _, key in named[start : start + _RECORDS_AT_ONCE]]
             rows = self._rows.by_keys(keys, [NAME, RECORD])
@@ -307,12 +304,4 @@ class _LazyHits:
 
 
 def _keys(ids: Sequence[str]) -> list[str]:
-    return [key_of(id) for id in dict.fromkeys(ids) if _is_unicode(id)]
-
-
-def _is_unicode(id: str) -> bool:
-    try:
-        id.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return [key_of(id) for id in dict.fromkeys(ids) if is_unicode(id)]

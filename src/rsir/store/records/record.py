@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
-from rsir.types import Geometry
+from rsir.types import Geometry, is_unicode
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of one tile beside its vector.
+    """What a store keeps of one tile beside its vector.
 
-    source, content, size, mtime_ns: the file it was cut from (path or uri, hex digest of its
-    bytes, bytes, nanoseconds since the epoch), so that a rerun can tell what has changed.
-    footprint: GeoJSON geometry in WGS 84, or None. datetime: with a time zone; stores give it
-    back in UTC, and take one without a zone as UTC. properties: JSON values.
+    source, content, size, mtime_ns: the file that the tile was cut from: its path or uri, the hex
+    digest of its bytes, its size in bytes and its time of change in nanoseconds since the epoch. A
+    rerun compares them to find what has changed. footprint: GeoJSON geometry in WGS 84, or None.
+    datetime: with a time zone; stores return it in UTC and take a time without a zone as UTC.
+    properties: JSON values.
     """
 
     id: str
@@ -34,7 +35,7 @@ class Record:
 
 
 class State(NamedTuple):
-    """What a rerun asks of a record: all but its footprint; equal ones may share their values."""
+    """What a rerun reads of a record: all but its footprint. Equal values may be one object."""
 
     id: str
     source: str
@@ -46,7 +47,7 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> State:
-        """That of a record."""
+        """The state of a record."""
         return cls(
             record.id,
             record.source,
@@ -58,29 +59,32 @@ class State(NamedTuple):
         )
 
 
-def checked_records(records: Sequence[Record]) -> list[Record]:
-    """`records` as every store keeps them: times in UTC, footprint and properties plain JSON.
+def in_utc(time: datetime) -> datetime:
+    """The same time in UTC; a time without a zone is UTC."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
-    Raises UsageError for an id that stands twice, text that is not valid Unicode, a footprint
+
+def checked_records(records: Sequence[Record]) -> list[Record]:
+    """`records` as every store keeps them: times in UTC, footprints and properties plain JSON.
+
+    Raises UsageError for an id that occurs twice, text that is not valid Unicode, a footprint
     that is not GeoJSON, or properties that JSON cannot hold.
     """
     seen: set[str] = set()
-    kept = []
+    checked = []
     for record in records:
         if record.id in seen:
-            raise UsageError(f"the id {record.id!r} stands twice in one addition")
+            raise UsageError(f"the id {record.id!r} occurs twice in one addition")
         seen.add(record.id)
         for text in (record.id, record.source, record.content):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise UsageError(f"{text!r} is not valid Unicode and cannot be stored") from error
+            if not is_unicode(text):
+                raise UsageError(f"{text!r} is not valid Unicode and cannot be stored")
         footprint = None if record.footprint is None else _plain(record.id, record.footprint)
         bounds_of(footprint)
         time = record.datetime
         if time is not None:
-            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        kept.append(
+            time = in_utc(time)
+        checked.append(
             replace(
                 record,
                 footprint=footprint,
@@ -88,7 +92,7 @@ def checked_records(records: Sequence[Record]) -> list[Record]:
                 properties=_plain(record.id, record.properties),
             )
         )
-    return kept
+    return checked
 
 
 def _plain(id: str, value: Mapping[str, Any]) -> dict[str, Any]:

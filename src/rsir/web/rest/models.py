@@ -17,6 +17,7 @@ from rsir.archive.search.query_vectors import ById, ByWindow, Examples, Query, S
 from rsir.errors import UsageError
 from rsir.ranking import metric_named
 from rsir.store.filters.filter import Filter
+from rsir.types import is_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,15 +37,13 @@ _MOST_PIXEL = 2**31 - 1
 """Our choice, all of them: far beyond what is asked for by hand."""
 
 
-def _is_unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not valid Unicode") from None
+def _checked_unicode(text: str) -> str:
+    if not is_unicode(text):
+        raise ValueError("is not valid Unicode")
     return text
 
 
-Text = Annotated[str, AfterValidator(_is_unicode)]
+Text = Annotated[str, AfterValidator(_checked_unicode)]
 Id = Annotated[Text, Field(min_length=1, max_length=_LONGEST_ID)]
 ClassName = Annotated[Text, Field(min_length=1)]
 SceneId = Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="`scene` of an item.")]

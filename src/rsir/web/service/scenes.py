@@ -19,6 +19,7 @@ from rsir.errors import DataError, MissingExtraError, UsageError
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
 from rsir.store.filters.filter import Filter
+from rsir.store.filters.sql import sql_text
 from rsir.web.problems import GoneError, NotFoundError
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class Scenes:
     def look(self, scene: str) -> Look:
         """How the tiles of a scene look; NotFoundError if it is not, or no more, in the archive."""
         source = self.of(scene).source
-        quoted = source.replace("'", "''")
-        record = next(self._archive.records(Filter(where=f"source = '{quoted}'")), None)
+        where = f"source = {sql_text(source)}"
+        record = next(self._archive.records(Filter(where=where)), None)
         if record is None:
             raise NotFoundError(f"the archive has no scene {scene} any more")
         return Look.of(record)

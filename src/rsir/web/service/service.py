@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.store.filters.filter import Filter
+from rsir.store.filters.sql import sql_text
 from rsir.web.problems import ForbiddenError, GoneError, NotFoundError, TooLargeError
 from rsir.web.prometheus import Metrics
 from rsir.web.service.additions import Additions
@@ -333,8 +334,7 @@ def page_of(
     # The empty filter is met by all, and goes by the columns in memory.
     chosen = filter or Filter()
     if after is not None:
-        quoted = after.replace("'", "''")
-        beyond = f"id > '{quoted}'"
+        beyond = f"id > {sql_text(after)}"
         where = beyond if chosen.where is None else f"({chosen.where}) AND {beyond}"
         chosen = replace(chosen, where=where)
     return list(islice(archive.records(chosen), offset, offset + limit))
