@@ -343,7 +343,8 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 
 def _page(archive: Archive, hits: Hits) -> str:
     """A page of the hits, with a picture of the query if it is one."""
-    from rsir.archive.pictures.cards import Section, page, visible
+    from rsir.archive.pictures.cards import Section, page
+    from rsir.archive.pictures.thumbnails import visible
     from rsir.archive.search.query_vectors import (
         ByFile,
         ById,
