@@ -24,7 +24,7 @@ from rsir.cli.serve import _key
 from rsir.errors import RsirError, UsageError
 from rsir.models.encoder import load
 from rsir.models.model import build_model
-from rsir.web.service.service import opened
+from rsir.web.service.service import open_archives
 
 KEY = "the-owner-has-this-key"
 
@@ -141,10 +141,10 @@ def test_what_cannot_be_served_is_said_before_it_starts(archive: Path, tmp_path:
 
 
 def test_names_of_archives(archive: Path) -> None:
-    assert list(opened([archive])) == ["archive"]
-    assert list(opened([f"x.y-1={archive}", archive])) == ["x.y-1", "archive"]
+    assert list(open_archives([archive])) == ["archive"]
+    assert list(open_archives([f"x.y-1={archive}", archive])) == ["x.y-1", "archive"]
     for wrong in (f"../x={archive}", f"={archive}", f".x={archive}"):
         with pytest.raises(RsirError):
-            opened([wrong])
+            open_archives([wrong])
     with pytest.raises(UsageError, match="two archives"):
-        opened([archive, f"archive={archive}"])
+        open_archives([archive, f"archive={archive}"])

@@ -57,7 +57,7 @@ def serve(
         if (error.name or "").startswith("rsir"):
             raise
         raise MissingExtraError("rsir serve", "web") from error
-    from rsir.web.service.service import opened
+    from rsir.web.service.service import open_archives
     from rsir.web.service.settings import ServiceSettings
 
     loopback = host in ("localhost", "127.0.0.1", "::1")
@@ -69,7 +69,7 @@ def serve(
         hosts=(*LOOPBACK, *hosts) if loopback or hosts else (),
         searches=searches,
     )
-    app = create_app(opened(archives), settings, page=page)
+    app = create_app(open_archives(archives), settings, page=page)
     logs.configure()
     server = uvicorn.Server(
         uvicorn.Config(

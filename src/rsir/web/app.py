@@ -1,4 +1,4 @@
-"""The whole service as an ASGI application: REST, documentation, and the page if there is one."""
+"""The whole service as an ASGI application: REST, documentation, and the page."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
     from rsir.archive.archive import Archive
 
 _MOST_ERRORS = 20
-"""Of a request that are told. Our choice."""
+"""Validation errors in one response; our choice."""
 
 
 def create_app(
     archives: Mapping[str, Archive], settings: ServiceSettings | None = None, *, page: bool = True
 ) -> FastAPI:
-    """The service of these archives by name; `app.state.service` is its `Service`.
+    """The service for these archives by name; `app.state.service` is its `Service`.
 
-    page: whether there is a page for people too, where NiceGUI is installed.
+    page: whether to add the page for people, if NiceGUI is installed.
     """
     with suppress(ImportError):
-        # Here, for threads that import it at the same time find PROJ half made.
+        # Import it before the threads do: concurrent imports find PROJ half initialised.
         import rio_tiler.io  # noqa: F401
     service = Service(archives, settings)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(service.warm_up())
         yield
         warming.cancel()
-        # In a thread: requests that still run answer meanwhile.
+        # In a thread, so that running requests can finish meanwhile.
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="rsir",
         summary="Search archives of remote sensing images by example.",
         version=VERSION,
-        lifespan=life,
-        # FastAPI's own pages load scripts from other machines; ours needs none.
+        lifespan=lifespan,
+        # FastAPI's own pages load scripts from other machines; ours loads nothing.
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -71,7 +71,7 @@ def create_app(
         policy = {"Content-Security-Policy": DOCUMENT_POLICY}
         return HTMLResponse(page_of_operations(app.openapi()), headers=policy)
 
-    app.router.routes.append(Route("/api/{rest:path}", _Missing(), include_in_schema=False))
+    app.router.routes.append(Route("/api/{rest:path}", _UnknownAddress(), include_in_schema=False))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     if page and find_spec("nicegui") is not None:
@@ -82,11 +82,11 @@ def create_app(
     return app
 
 
-class _Missing:
-    """Answers for addresses below /api that there are not, which the page would answer else."""
+class _UnknownAddress:
+    """Answers for unknown addresses below /api, which would otherwise get the page."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """405 if another method would do, 404 if none."""
+        """Raise 405 if the address exists with another method, else 404."""
         others = [route for route in api.api.routes if route.matches(scope)[0] is Match.PARTIAL]
         methods = {m for route in others for m in getattr(route, "methods", None) or ()}
         if methods:
@@ -95,9 +95,9 @@ class _Missing:
 
 
 async def _http_problem(_: Request, error: Exception) -> JSONResponse:
-    """What Starlette refuses: no such address, no such method, a body that is none."""
+    """The problem of a request that Starlette refuses: unknown address, wrong method, bad body."""
     assert isinstance(error, HTTPException)
-    # A limit that is met while the body is read comes wrapped.
+    # Starlette wraps errors of the limits that are raised while it reads the body.
     if isinstance(error.__cause__, RsirError):
         return problem_response(error.__cause__)
     body = {
@@ -111,11 +111,11 @@ async def _http_problem(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _validation_problem(_: Request, error: Exception) -> JSONResponse:
-    """What does not fit the types of an address."""
+    """The problem of a request whose values do not fit the types of the address."""
     assert isinstance(error, RequestValidationError)
-    found = [
+    errors = [
         {"where": ".".join(map(str, e["loc"])), "what": e["msg"]}
         for e in error.errors()[:_MOST_ERRORS]
     ]
-    told = f"{found[0]['where']}: {found[0]['what']}" if found else "the request is not valid"
-    return problem_response(UsageError(told), errors=found)
+    detail = f"{errors[0]['where']}: {errors[0]['what']}" if errors else "the request is invalid"
+    return problem_response(UsageError(detail), errors=errors)

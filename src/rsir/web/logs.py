@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, with the id of the request that they belong to."""
+"""Logs as JSON, one object a line, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered."""
+"""The id of the current request."""
 
 _OWN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one line: time, level, logger, message, request, and what `extra` says.
+    """Formats a log record as one line: time, level, logger, message, request, and its `extra`.
 
-    Line breaks in values are escaped, as JSON does, so that nobody can write a line of theirs.
+    JSON escapes line breaks in values, so that no client can forge a line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object."""
-        said = {
+        """The record as one JSON object."""
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -32,14 +32,14 @@ class JsonLines(logging.Formatter):
             **{name: value for name, value in record.__dict__.items() if name not in _OWN},
         }
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps({n: v for n, v in said.items() if v is not None}, default=str)
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps({n: v for n, v in entry.items() if v is not None}, default=str)
 
 
 def configure(stream: TextIO = sys.stderr) -> None:
-    """Write the logs of the service and of its server to `stream`, and nobody else's but warnings.
+    """Write the logs of the service and its server to `stream`; of other loggers only warnings.
 
-    The server's own line for each request is left out: ours says more.
+    The server's own line for each request is left out, because ours has more fields.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, limits of size, time and number, headers."""
+"""Middleware for every request: id, log line, limits of size, time and number, headers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsir.web")
 
 PROBES = ("/health", "/ready", "/metrics")
-"""Answered also when the service is full: whoever watches it must see that it lives."""
+"""Paths that are answered even by a full service, so that monitors see that it lives."""
 
 _FILES = ("multipart/", "image/", "application/octet-stream")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -45,19 +45,19 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-"""Content security policy of what is no page."""
+"""Content security policy of everything that is not a page."""
 DOCUMENT_POLICY = f"{API_POLICY}; style-src 'unsafe-inline'"
-"""Of the documentation: text with a style of its own."""
+"""Content security policy of the documentation: text with an inline style."""
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'self'"
 )
-"""Of the page: its library makes scripts in the page itself and compiles templates there."""
+"""Content security policy of the page: NiceGUI has inline scripts and compiles templates."""
 
 
 def problem_response(error: Exception, **more: object) -> JSONResponse:
-    """The answer to an error, as RFC 9457 has it."""
+    """The response to an error (RFC 9457)."""
     kind = kind_of(error)
     headers = {}
     if isinstance(error, OverloadedError):
@@ -69,7 +69,7 @@ def problem_response(error: Exception, **more: object) -> JSONResponse:
 
 
 class Guard:
-    """The outermost layer. What fails below it, in whatever way, is answered as a problem."""
+    """The outermost middleware; it answers every exception below with a problem."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -78,16 +78,16 @@ class Guard:
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or one connection of the page."""
+        """Handle one request, or one websocket of the page."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
-        elif scope["type"] == "websocket" and not self._may_be_called(scope):
+        elif scope["type"] == "websocket" and not self._has_known_host(scope):
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
-    def _may_be_called(self, scope: Scope) -> bool:
-        """Whether the name by which the service was called is one of its own."""
+    def _has_known_host(self, scope: Scope) -> bool:
+        """Whether the request's host is one of the names of the service."""
         hosts = self._service.settings.hosts
         if not hosts:
             return True
@@ -95,78 +95,81 @@ class Guard:
         return re.sub(r":\d+$", "", name) in hosts
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        headers = Headers(scope=scope)
+        id = headers.get("x-request-id", "")
+        if not _SANE_ID.fullmatch(id):
+            id = uuid.uuid4().hex
         token = request_id.set(id)
         start = time.monotonic()
         status = 0
 
-        async def sent(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = id
+                response = MutableHeaders(scope=message)
+                response["x-request-id"] = id
                 for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                html = headers.get("content-type", "").startswith("text/html")
-                headers.setdefault("content-security-policy", PAGE_POLICY if html else API_POLICY)
+                    response.setdefault(name, value)
+                html = response.get("content-type", "").startswith("text/html")
+                response.setdefault("content-security-policy", PAGE_POLICY if html else API_POLICY)
             await send(message)
 
-        kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
-        upload = kind.startswith(_FILES)
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_upload = content_type.startswith(_FILES)
         self._running += 1
-        self._uploads += upload
+        self._uploads += is_upload
         try:
-            if not self._may_be_called(scope):
-                raise ForbiddenError("the service is not called by this name; see --allow-host")
+            if not self._has_known_host(scope):
+                raise ForbiddenError("this is not a name of the service; see --allow-host")
             if self._running > self._service.settings.requests and scope["path"] not in PROBES:
                 raise OverloadedError("too many requests at once; try again later")
-            # Before it is received: what is being received lies on the disk.
-            if upload and self._uploads > self._service.settings.waiting + 1:
+            # Before the body arrives, because it goes to the disk.
+            if is_upload and self._uploads > self._service.settings.waiting + 1:
                 raise OverloadedError("too many uploads at once; try again later")
-            await self._app(scope, self._limited(scope, receive, kind), sent)
+            await self._app(scope, self._limited(scope, receive, content_type), send_with_headers)
         except Exception as error:
             if not isinstance(error, RsirError):
                 log.exception("request failed", extra={"path": scope["path"]})
             if status == 0:
-                await problem_response(error)(scope, receive, sent)
+                await problem_response(error)(scope, receive, send_with_headers)
         finally:
             self._running -= 1
-            self._uploads -= upload
-            self._finished(scope, status, time.monotonic() - start)
+            self._uploads -= is_upload
+            self._record(scope, status, time.monotonic() - start)
             request_id.reset(token)
 
-    def _limited(self, scope: Scope, receive: Receive, kind: str) -> Receive:
-        """`receive`, while the body, of the type `kind`, comes in time and is not too large."""
+    def _limited(self, scope: Scope, receive: Receive, content_type: str) -> Receive:
+        """`receive`, which raises for a body that is too large or too slow."""
         settings = self._service.settings
-        most = settings.max_json if kind == "application/json" else settings.max_body
+        most = settings.max_json if content_type == "application/json" else settings.max_body
         deadline = time.monotonic() + settings.body_seconds
         headers = Headers(scope=scope)
-        said = headers.get("content-length", "0")
-        if said.isdecimal() and int(said) > most:
-            raise TooLargeError(f"a request has {most} bytes at most here")
-        got, whole = 0, said == "0" and "transfer-encoding" not in headers
+        too_large = TooLargeError(f"a request to this service has at most {most} bytes")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > most:
+            raise too_large
+        received, complete = 0, length == "0" and "transfer-encoding" not in headers
 
         async def limited() -> Message:
-            nonlocal got, whole
-            if whole:  # What comes now is only that the client has gone.
+            nonlocal received, complete
+            if complete:  # the only message left is that the client disconnects
                 return await receive()
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     message = await receive()
             except TimeoutError:
                 seconds = settings.body_seconds
-                raise TooSlowError(f"the request did not come within {seconds:g} s") from None
-            got += len(message.get("body", b""))
-            if got > most:
-                raise TooLargeError(f"a request has {most} bytes at most here")
-            whole = not message.get("more_body", False)
+                raise TooSlowError(f"the request did not arrive within {seconds:g} s") from None
+            received += len(message.get("body", b""))
+            if received > most:
+                raise too_large
+            complete = not message.get("more_body", False)
             return message
 
         return limited
 
-    def _finished(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics = self._service.metrics

@@ -1,7 +1,7 @@
-"""What goes wrong, as HTTP says it: one table of errors and statuses, for service and client.
+"""The errors of the service and their HTTP statuses: one table for service and client.
 
-A problem is answered as RFC 9457 has it: {"type": "/problems/image", "title": …, "status": 422,
-"detail": the error's message}. Nothing here needs a web library.
+The service answers an error with a problem (RFC 9457): {"type": "/problems/image", "title": …,
+"status": 422, "detail": the error's message}. This module needs no web library.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NotFoundError(ArchiveError):
 
 
 class GoneError(ImageError):
-    """The record is there, but its file is gone or cannot be read any more."""
+    """The archive has the record, but its file is gone or no longer readable."""
 
 
 class KeyMissingError(RsirError):
@@ -36,27 +36,27 @@ class KeyMissingError(RsirError):
 
 
 class ForbiddenError(RsirError):
-    """The service is not set up to do that."""
+    """The settings of the service do not allow that."""
 
 
 class TooLargeError(RsirError):
-    """The request, or the image in it, is larger than the service takes."""
+    """The request, or the image in it, is larger than the service accepts."""
 
 
 class WrongTypeError(RsirError):
-    """The content of the request is of another type than the service takes."""
+    """The content type of the request is not one that the service accepts."""
 
 
 class TooSlowError(RsirError):
-    """The request did not come within the time that the service waits."""
+    """The request did not arrive within the time limit."""
 
 
 class BusyError(RsirError):
-    """Something else that is under way has to end first."""
+    """Other work has to end first."""
 
 
 class OverloadedError(RsirError):
-    """More requests than the service can take now; retry_after: seconds to wait."""
+    """The service has too many requests now; retry_after: seconds to wait."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class OverloadedError(RsirError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """A row of the table. name: the last part of the problem's type."""
 
     error: type[Exception]
@@ -74,37 +74,37 @@ class Kind:
 
 
 KINDS = (
-    Kind(UsageError, 422, "usage", "The request does not make sense"),
-    Kind(ImageError, 422, "image", "The image cannot be read faithfully"),
-    Kind(DataError, 422, "data", "What was named is missing or inconsistent"),
-    Kind(UnknownIdError, 404, "unknown-id", "The archive has no such item"),
-    Kind(NotFoundError, 404, "not-found", "Not found"),
-    Kind(GoneError, 410, "gone", "The file of this item is gone"),
-    Kind(KeyMissingError, 401, "key", "The API key is missing or wrong"),
-    Kind(ForbiddenError, 403, "forbidden", "Not allowed on this service"),
-    Kind(TooLargeError, 413, "too-large", "Too large"),
-    Kind(WrongTypeError, 415, "wrong-type", "Unsupported type"),
-    Kind(TooSlowError, 408, "too-slow", "The request took too long to arrive"),
-    Kind(BusyError, 409, "busy", "Something else is under way"),
-    Kind(OverloadedError, 503, "overloaded", "The service is overloaded"),
-    Kind(ArchiveError, 503, "archive", "The archive cannot be used now"),
-    Kind(ModelError, 503, "model", "The archive's model cannot be used"),
-    Kind(MissingExtraError, 501, "extra", "A library is not installed on the service"),
-    Kind(Exception, 500, "internal", "An error of the service"),
+    ProblemKind(UsageError, 422, "usage", "The request does not make sense"),
+    ProblemKind(ImageError, 422, "image", "The image cannot be read faithfully"),
+    ProblemKind(DataError, 422, "data", "A named file or item is missing or inconsistent"),
+    ProblemKind(UnknownIdError, 404, "unknown-id", "The archive has no such item"),
+    ProblemKind(NotFoundError, 404, "not-found", "Not found"),
+    ProblemKind(GoneError, 410, "gone", "The file of this item is gone"),
+    ProblemKind(KeyMissingError, 401, "key", "The API key is missing or wrong"),
+    ProblemKind(ForbiddenError, 403, "forbidden", "Not allowed on this service"),
+    ProblemKind(TooLargeError, 413, "too-large", "Too large"),
+    ProblemKind(WrongTypeError, 415, "wrong-type", "Unsupported type"),
+    ProblemKind(TooSlowError, 408, "too-slow", "The request took too long to arrive"),
+    ProblemKind(BusyError, 409, "busy", "Other work has to end first"),
+    ProblemKind(OverloadedError, 503, "overloaded", "The service is overloaded"),
+    ProblemKind(ArchiveError, 503, "archive", "The archive cannot be used now"),
+    ProblemKind(ModelError, 503, "model", "The archive's model cannot be used"),
+    ProblemKind(MissingExtraError, 501, "extra", "A library is not installed on the service"),
+    ProblemKind(Exception, 500, "internal", "Internal error of the service"),
 )
-"""Which error is answered by which status: the row of its nearest class."""
+"""The table. Of several rows that fit an error, the row of its nearest class counts."""
 
 _BY_CLASS = {kind.error: kind for kind in KINDS}
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def kind_of(error: Exception) -> Kind:
-    """The row of an error: that of its nearest class."""
-    return next(_BY_CLASS[known] for known in type(error).__mro__ if known in _BY_CLASS)
+def kind_of(error: Exception) -> ProblemKind:
+    """The row of an error's nearest class."""
+    return next(_BY_CLASS[base] for base in type(error).__mro__ if base in _BY_CLASS)
 
 
 def body_of(error: Exception) -> dict[str, Any]:
-    """The problem of an error, as RFC 9457 has it; an error of the service keeps its details."""
+    """The problem of an error (RFC 9457); it hides the message of an internal error."""
     kind = kind_of(error)
     internal = kind.error is Exception
     return {
@@ -116,7 +116,7 @@ def body_of(error: Exception) -> dict[str, Any]:
 
 
 def error_of(body: Any, status: int, retry_after: int | None = None) -> Exception:
-    """The error that a problem stands for: the class that the service raised, with its message."""
+    """The error that the service raised, with its class and message, from its problem."""
     problem = body if isinstance(body, dict) else {}
     name = str(problem.get("type", "")).removeprefix("/problems/")
     detail = str(problem.get("detail") or problem.get("title") or f"the service answered {status}")

@@ -1,4 +1,4 @@
-"""The REST interface: what can be asked of the archives, address by address."""
+"""The addresses of the REST interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rsir.archive.search.query_vectors import Query as ArchiveQuery
 from rsir.archive.search.query_vectors import Single
 from rsir.errors import UnknownIdError, UsageError
 from rsir.store.filters.interval import interval
-from rsir.store.records.summary import SourceSummary
 from rsir.web.rest.models import (
     AdditionIn,
     AdditionOut,
@@ -34,63 +33,68 @@ from rsir.web.rest.models import (
     TileJson,
     hit_out,
     item_out,
-    report_out,
 )
 from rsir.web.rest.parameters import (
-    As,
+    FormatParameter,
     ItemId,
     Limit,
     Name,
     Offset,
     SceneName,
     ServiceDep,
-    check_image,
-    first_of,
-    json_of,
+    check_image_type,
+    first_message,
+    geometry_of,
     json_only,
     multipart_only,
-    owner,
+    owner_only,
     valid_filter,
 )
-from rsir.web.rest.responses import ALSO_GEOJSON, ALWAYS, geojson, json_answer, problems
+from rsir.web.rest.responses import (
+    ALSO_GEOJSON,
+    COMMON,
+    geojson_response,
+    json_response,
+    problem_responses,
+)
 from rsir.web.service import scenes
-from rsir.web.service.additions import Addition
-from rsir.web.service.scenes import scene_id
 from rsir.web.service.service import THUMBNAIL_SIDES, Service, page_of
 
-_DAY = "private, max-age=86400, immutable"
-"""An id belongs to a content, so its picture never changes."""
-_MINUTES = "private, max-age=300"
+_CACHE_DAY = "private, max-age=86400, immutable"
+"""For thumbnails: an id stands for a content, so its picture never changes."""
+_CACHE_MINUTES = "private, max-age=300"
 _MOST_OFFSET = 10_000
-"""Of items; to go further costs more with every item, which `after` does not. Our choice."""
+"""Largest offset of items; our choice: each skipped item takes time, unlike with `after`."""
 
-api = APIRouter(prefix="/api", tags=["archives"], responses=problems(*ALWAYS))
+api = APIRouter(prefix="/api", tags=["archives"], responses=problem_responses(*COMMON))
 
 
 @api.get("/archives")
 async def archives(service: ServiceDep) -> ArchivesOut:
-    """The archives that are served."""
-    found = [await service.run(_about, service, name) for name in sorted(service.archives)]
-    return ArchivesOut(archives=found)
+    """The archives of the service."""
+    archives = [await service.run(_archive_out, service, name) for name in sorted(service.archives)]
+    return ArchivesOut(archives=archives)
 
 
 @api.get("/archives/{name}")
 async def archive(service: ServiceDep, name: Name) -> ArchiveOut:
-    """What one archive is: how many items, which model, which metric, which version."""
+    """One archive: its number of items, model, metric and version."""
     service.archive(name)
-    return await service.run(_about, service, name)
+    return await service.run(_archive_out, service, name)
 
 
 @api.post(
     "/archives/{name}/search",
     response_model=HitsOut | FeaturesOut,
     dependencies=[Depends(json_only)],
-    responses=ALSO_GEOJSON | problems(415),
+    responses=ALSO_GEOJSON | problem_responses(415),
 )
-async def search(service: ServiceDep, name: Name, body: SearchIn, format: As = "json") -> Response:
-    """Search by an item, a vector, a window of a scene, or by examples and counterexamples."""
+async def search(
+    service: ServiceDep, name: Name, body: SearchIn, format: FormatParameter = "json"
+) -> Response:
+    """Search by an item, a vector, a window of a scene, or positive and negative examples."""
     archive = service.archive(name)
-    query = await service.run(body.asked, archive, _sources(service, name))
+    query = await service.run(body.to_query, archive, _source_of(service, name))
     return await _search(service, name, query, body, format)
 
 
@@ -98,36 +102,37 @@ async def search(service: ServiceDep, name: Name, body: SearchIn, format: As = "
     "/archives/{name}/search/images",
     response_model=HitsOut | FeaturesOut,
     dependencies=[Depends(multipart_only)],
-    responses=ALSO_GEOJSON | problems(415),
+    responses=ALSO_GEOJSON | problem_responses(415),
 )
 async def search_images(
     service: ServiceDep,
     name: Name,
-    image: Annotated[UploadFile | None, File(description="What to look for.")] = None,
-    like: Annotated[list[UploadFile], File(description="Examples of what is wanted.")] = [],  # noqa: B006
-    unlike: Annotated[list[UploadFile], File(description="Examples of what is not.")] = [],  # noqa: B006
+    image: Annotated[UploadFile | None, File(description="The query image.")] = None,
+    like: Annotated[list[UploadFile], File(description="Positive examples.")] = [],  # noqa: B006
+    unlike: Annotated[list[UploadFile], File(description="Negative examples.")] = [],  # noqa: B006
     options: Annotated[str, Form(description="JSON, as `SearchIn`.")] = "{}",
-    format: As = "json",
+    format: FormatParameter = "json",
 ) -> Response:
-    """Search by images: PNG, JPEG, WebP or TIFF of the bands red, green, blue, or grey.
+    """Search by images: PNG, JPEG, WebP or TIFF with the bands red, green, blue, or grey.
 
-    What is in a file decides how it is read, whatever its name says.
+    The content of a file determines its format; its name does not matter.
     """
     archive = service.archive(name)
     try:
-        how = SearchIn.model_validate_json(options)
+        body = SearchIn.model_validate_json(options)
     except ValidationError as error:
-        raise UsageError(f"the field 'options': {first_of(error)}") from error
+        raise UsageError(f"the field 'options': {first_message(error)}") from error
     for upload in (*([] if image is None else [image]), *like, *unlike):
-        check_image(upload)
+        check_image_type(upload)
     most = service.settings.max_examples
     if max(len(like), len(unlike)) > most:
-        raise UsageError(f"at most {most} examples of a kind")
-    asked = None if image is None else await service.read(image.file)
+        raise UsageError(f"at most {most} positive and {most} negative examples")
+    pixels = None if image is None else await service.read(image.file)
     liked: list[Single] = [await service.read(upload.file) for upload in like]
-    not_liked: list[Single] = [await service.read(upload.file) for upload in unlike]
-    query = await service.run(how.asked, archive, _sources(service, name), asked, liked, not_liked)
-    return await _search(service, name, query, how, format)
+    unliked: list[Single] = [await service.read(upload.file) for upload in unlike]
+    source_of = _source_of(service, name)
+    query = await service.run(body.to_query, archive, source_of, pixels, liked, unliked)
+    return await _search(service, name, query, body, format)
 
 
 @api.get("/archives/{name}/items", response_model=ItemsOut | FeaturesOut, responses=ALSO_GEOJSON)
@@ -149,48 +154,49 @@ async def items(
     where: Annotated[str | None, Query(description="A condition in SQL.")] = None,
     geometry: Annotated[str | None, Query(description="GeoJSON of a polygon.")] = None,
     after: Annotated[
-        str | None, Query(description="`next` of the answer before.", max_length=4096)
+        str | None, Query(description="`next` of the previous page.", max_length=4096)
     ] = None,
     offset: Annotated[int, Query(ge=0, le=_MOST_OFFSET)] = 0,
     limit: Limit = 100,
-    format: As = "json",
+    format: FormatParameter = "json",
 ) -> Response:
-    """The items that meet all that is asked, ordered by id.
+    """The items that meet all conditions, ordered by id.
 
-    To go through many, give `next` of each answer as `after` of the next request.
+    To read many, give `next` of each page as `after` of the next request.
     """
     archive = service.archive(name)
     limit = min(limit, service.settings.max_page)
     start, end = (None, None) if datetime is None else interval(datetime, "datetime")
-    chosen = valid_filter(
+    conditions = valid_filter(
         bbox=None if bbox is None else bbox.split(","),
-        start=start, end=end, classes=classes, where=where, geometry=json_of(geometry),
+        start=start, end=end, classes=classes, where=where, geometry=geometry_of(geometry),
     )  # fmt: skip
 
     def read() -> tuple[int, list[ItemOut]]:
-        filter = chosen.filter()
+        filter = conditions.to_filter()
         records = page_of(archive, filter, offset, limit, after)
-        return archive.count(filter), [item_out(r, scene_id(r.source)) for r in records]
+        return archive.count(filter), [item_out(record) for record in records]
 
     total, found = await service.run(read)
     if format == "geojson":
-        return geojson(found, total, offset)
-    more = found[-1].id if len(found) == limit else None
-    return json_answer(ItemsOut(total=total, offset=offset, items=found, next=more))
+        return geojson_response(found, total, offset)
+    next_page = found[-1].id if len(found) == limit else None
+    return json_response(ItemsOut(total=total, offset=offset, items=found, next=next_page))
 
 
-@api.post("/archives/{name}/items/get", dependencies=[Depends(json_only)], responses=problems(415))
+@api.post(
+    "/archives/{name}/items/get",
+    dependencies=[Depends(json_only)],
+    responses=problem_responses(415),
+)
 async def items_by_id(service: ServiceDep, name: Name, body: GetIn) -> ItemsOut:
-    """The items of these ids, in their order, with their vectors if wanted."""
+    """The items of these ids, in the same order; on request with their vectors."""
     archive = service.archive(name)
 
     def read() -> list[ItemOut]:
         records = archive.get(body.ids)
         vectors = list(archive.vectors(body.ids)) if body.vectors else [None] * len(records)
-        return [
-            item_out(record, scene_id(record.source), vector)
-            for record, vector in zip(records, vectors, strict=True)
-        ]
+        return [item_out(*pair) for pair in zip(records, vectors, strict=True)]
 
     found = await service.run(read)
     return ItemsOut(total=len(found), offset=0, items=found)
@@ -198,18 +204,18 @@ async def items_by_id(service: ServiceDep, name: Name, body: GetIn) -> ItemsOut:
 
 @api.post(
     "/archives/{name}/items/delete",
-    dependencies=[Depends(owner), Depends(json_only)],
-    responses=problems(401, 415),
+    dependencies=[Depends(owner_only), Depends(json_only)],
+    responses=problem_responses(401, 415),
 )
 async def delete_items(service: ServiceDep, name: Name, body: IdsIn) -> DeletedOut:
-    """Forget items; their files are left alone. Needs the API key."""
+    """Delete items, but not their files. Needs the API key."""
     return DeletedOut(deleted=await service.delete(name, body.ids))
 
 
 @api.get(
     "/archives/{name}/items/{id:path}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problems(410)},
+    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(410)},
 )
 async def thumbnail(
     service: ServiceDep,
@@ -217,9 +223,9 @@ async def thumbnail(
     id: ItemId,
     size: Annotated[int, Query(ge=THUMBNAIL_SIDES[0], le=THUMBNAIL_SIDES[1])] = 256,
 ) -> Response:
-    """The item as a JPEG whose longer side has at most `size` pixels."""
+    """A JPEG of an item whose longer side has at most `size` pixels."""
     picture = await service.thumbnail(name, id, size)
-    return Response(picture, media_type="image/jpeg", headers={"Cache-Control": _DAY})
+    return Response(picture, media_type="image/jpeg", headers={"Cache-Control": _CACHE_DAY})
 
 
 @api.get("/archives/{name}/items/{id:path}")
@@ -227,17 +233,17 @@ async def item(service: ServiceDep, name: Name, id: ItemId) -> ItemOut:
     """One item."""
     archive = service.archive(name)
     (record,) = await service.run(archive.get, [id])
-    return item_out(record, scene_id(record.source))
+    return item_out(record)
 
 
 @api.delete(
     "/archives/{name}/items/{id:path}",
-    dependencies=[Depends(owner)],
+    dependencies=[Depends(owner_only)],
     status_code=204,
-    responses=problems(401),
+    responses=problem_responses(401),
 )
 async def delete_item(service: ServiceDep, name: Name, id: ItemId) -> None:
-    """Forget one item; its file is left alone. Needs the API key."""
+    """Delete one item, but not its file. Needs the API key."""
     if not await service.delete(name, [id]):
         raise UnknownIdError(f"the archive has no item {id!r}")
 
@@ -246,24 +252,24 @@ async def delete_item(service: ServiceDep, name: Name, id: ItemId) -> None:
 async def sources(
     service: ServiceDep, name: Name, offset: Offset = 0, limit: Limit = 100
 ) -> ScenesOut:
-    """The files that the items were cut from."""
+    """The files that the items come from."""
     service.archive(name)
     known = await service.run(service.scenes[name].all)
     limit = min(limit, service.settings.max_page)
-    some = list(known.items())[offset : offset + limit]
-    found = [_scene_out(id, s) for id, s in some]
+    page = list(known.values())[offset : offset + limit]
+    found = [SceneOut.model_validate(source) for source in page]
     return ScenesOut(total=len(known), offset=offset, scenes=found)
 
 
-@api.get("/archives/{name}/scenes/{scene}", responses=problems(410, 501))
+@api.get("/archives/{name}/scenes/{scene}", responses=problem_responses(410, 501))
 async def scene(service: ServiceDep, request: Request, name: Name, scene: SceneName) -> TileJson:
-    """Where a scene's map tiles are, and which there are (TileJSON)."""
-    look = await service.look(name, scene)
-    bounds, low, high = await service.pictures.run(scenes.place, look)
-    here = request.url_for("scene", name=name, scene=scene).path
+    """The address and the extent of a scene's map tiles (TileJSON)."""
+    style = await service.scene_style(name, scene)
+    bounds, low, high = await service.pictures.run(scenes.extent_and_zooms, style)
+    path = request.url_for("scene", name=name, scene=scene).path
     return TileJson(
-        name=PurePosixPath(look.source).name,
-        tiles=[f"{here}/tiles/{{z}}/{{x}}/{{y}}.png"],
+        name=PurePosixPath(style.source).name,
+        tiles=[f"{path}/tiles/{{z}}/{{x}}/{{y}}.png"],
         bounds=list(bounds), minzoom=low, maxzoom=high,
     )  # fmt: skip
 
@@ -271,7 +277,10 @@ async def scene(service: ServiceDep, request: Request, name: Name, scene: SceneN
 @api.get(
     "/archives/{name}/scenes/{scene}/tiles/{z}/{x}/{y}.{format}",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}, "image/webp": {}}}, **problems(410, 501)},
+    responses={
+        200: {"content": {"image/png": {}, "image/webp": {}}},
+        **problem_responses(410, 501),
+    },
 )
 async def scene_tile(
     service: ServiceDep,
@@ -280,87 +289,83 @@ async def scene_tile(
     z: Annotated[int, Path(ge=0, le=24)],
     x: Annotated[int, Path(ge=0, lt=2**24)],
     y: Annotated[int, Path(ge=0, lt=2**24)],
-    format: scenes.Format,
+    format: scenes.TileFormat,
 ) -> Response:
     """A map tile of a scene (XYZ, Web Mercator, 256 × 256), with the stretch of its items."""
-    look = await service.look(name, scene)
-    picture = await service.pictures.run(scenes.tile, look, z, x, y, format)
-    headers = {"Cache-Control": _MINUTES}
+    style = await service.scene_style(name, scene)
+    picture = await service.pictures.run(scenes.tile, style, z, x, y, format)
+    headers = {"Cache-Control": _CACHE_MINUTES}
     return Response(picture, media_type=f"image/{format}", headers=headers)
 
 
 @api.post(
     "/archives/{name}/additions",
-    dependencies=[Depends(owner), Depends(json_only)],
+    dependencies=[Depends(owner_only), Depends(json_only)],
     status_code=202,
-    responses=problems(401, 409, 415),
+    responses=problem_responses(401, 409, 415),
 )
 async def add(
     service: ServiceDep, request: Request, response: Response, name: Name, body: AdditionIn
 ) -> AdditionOut:
-    """Begin to add files and folders of the service's machine. Needs the API key."""
+    """Start to add files and folders of the service's machine. Needs the API key."""
     addition = service.additions.start(
         name,
         service.archive(name),
         body.paths,
-        None if body.tiling is None else body.tiling.tiling(),
+        None if body.tiling is None else body.tiling.to_tiling(),
     )
-    there = request.url_for("addition", name=name, id=addition.id).path
-    response.headers["Location"] = there
-    return _addition_out(addition)
+    response.headers["Location"] = request.url_for("addition", name=name, id=addition.id).path
+    return AdditionOut.model_validate(addition)
 
 
-@api.get("/archives/{name}/additions", dependencies=[Depends(owner)], responses=problems(401))
+@api.get(
+    "/archives/{name}/additions",
+    dependencies=[Depends(owner_only)],
+    responses=problem_responses(401),
+)
 async def additions(service: ServiceDep, name: Name) -> AdditionsOut:
     """The last additions, newest first. Needs the API key."""
     service.archive(name)
-    return AdditionsOut(additions=[_addition_out(a) for a in service.additions.of(name)])
+    known = service.additions.of(name)
+    return AdditionsOut(additions=[AdditionOut.model_validate(addition) for addition in known])
 
 
-@api.get("/archives/{name}/additions/{id}", dependencies=[Depends(owner)], responses=problems(401))
+@api.get(
+    "/archives/{name}/additions/{id}",
+    dependencies=[Depends(owner_only)],
+    responses=problem_responses(401),
+)
 async def addition(service: ServiceDep, name: Name, id: ItemId) -> AdditionOut:
-    """How far an addition is. Needs the API key."""
+    """The progress of an addition. Needs the API key."""
     service.archive(name)
-    return _addition_out(service.additions.get(name, id))
+    return AdditionOut.model_validate(service.additions.get(name, id))
 
 
 async def _search(
-    service: Service, name: str, query: ArchiveQuery, how: SearchIn, format: Format
+    service: Service, name: str, query: ArchiveQuery, body: SearchIn, format: Format
 ) -> Response:
-    limit = min(how.limit or how.k, service.settings.max_page)
+    offset, limit = body.offset, min(body.limit or body.k, service.settings.max_page)
     hits = await service.search(
-        name, query, how.k, filter=await service.run(how.filter.filter), ranking=how.ranking,
-        diverse=how.diverse, min_percentile=how.min_percentile, offset=how.offset, limit=limit,
+        name, query, body.k, filter=await service.run(body.filter.to_filter), ranking=body.ranking,
+        diverse=body.diverse, min_percentile=body.min_percentile, offset=offset, limit=limit,
     )  # fmt: skip
-    some = hits[how.offset : how.offset + limit]
-    found = [hit_out(h, n, scene_id(h.source)) for n, h in enumerate(some, how.offset + 1)]
+    page = hits[offset : offset + limit]
+    found = [hit_out(hit, rank) for rank, hit in enumerate(page, offset + 1)]
     if format == "geojson":
-        return geojson(found, len(hits), how.offset)
-    answer = HitsOut(
-        total=len(hits), offset=how.offset, searched=hits.searched, seconds=hits.seconds, hits=found
-    )
-    return json_answer(answer)
-
-
-def _about(service: Service, name: str) -> ArchiveOut:
-    about = {"name": name, "ready": name not in service.unready}
-    return ArchiveOut.model_validate(service.archive(name).info() | about)
-
-
-def _sources(service: Service, name: str) -> Callable[[str], str]:
-    return lambda scene: service.scenes[name].of(scene).source
-
-
-def _scene_out(scene: str, summary: SourceSummary) -> SceneOut:
-    bounds = None if summary.bounds is None else list(summary.bounds)
-    return SceneOut(
-        scene=scene, source=summary.source, tiles=summary.tiles, tiled=summary.tiled, bounds=bounds
-    )
-
-
-def _addition_out(addition: Addition) -> AdditionOut:
-    return AdditionOut(
-        id=addition.id, state=addition.state, paths=addition.paths, done=addition.done,
-        total=addition.total, problem=addition.problem,
-        report=None if addition.report is None else report_out(addition.report),
+        return geojson_response(found, len(hits), offset)
+    return json_response(
+        HitsOut(
+            total=len(hits), offset=offset, searched=hits.searched, seconds=hits.seconds,
+            hits=found,
+        )
     )  # fmt: skip
+
+
+def _archive_out(service: Service, name: str) -> ArchiveOut:
+    info = service.archive(name).info()
+    return ArchiveOut.model_validate({**info, "name": name, "ready": service.is_ready(name)})
+
+
+def _source_of(service: Service, name: str) -> Callable[[str], str]:
+    """The function from a scene's id to its source."""
+    return lambda scene: service.scenes[name].of(scene).source

@@ -1,4 +1,4 @@
-"""The API's documentation as a page that needs nothing from elsewhere, made from its OpenAPI."""
+"""The API's documentation as an HTML page without external resources, made from OpenAPI."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ code { font-family: ui-monospace, monospace; }
 <p>Body: {% for type, body in operation.requestBody.content.items() %}<code>{{ type }}</code>,
 {{ reference(body.schema) }}{% endfor %}</p>
 {%- endif %}
-<p>Answers: {% for status, answer in operation.responses.items() -%}
+<p>Responses: {% for status, answer in operation.responses.items() -%}
 {{ status }}{% if not loop.last %}, {% endif %}{% endfor %}</p>
 {%- endfor %}
 {%- endfor %}
@@ -62,18 +62,18 @@ code { font-family: ui-monospace, monospace; }
 
 
 def page_of_operations(openapi: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI description: every operation, every type."""
+    """The HTML page of an OpenAPI description: every operation, every type."""
     page = Environment(autoescape=True).from_string(_PAGE)
     return page.render(api=openapi, reference=_reference)
 
 
 def _reference(schema: Mapping[str, Any]) -> str:
-    """A schema in a word or two."""
+    """A schema in a few words, e.g. "string or null"."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            return " or ".join(_reference(one) for one in schema[key])
+            return " or ".join(_reference(part) for part in schema[key])
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     kind = str(schema.get("const") or schema.get("type") or "any")

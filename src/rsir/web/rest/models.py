@@ -1,16 +1,17 @@
-"""What goes in and out of the REST interface, typed: OpenAPI is made from these.
+"""Requests and responses of the REST interface as types; OpenAPI is made from them.
 
-Nothing unknown is taken: a misspelt option is an error, not an option that is left out.
+Requests with unknown fields are refused, so that a misspelt option is an error.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, computed_field
 
 from rsir.archive.exchange.features import feature
 from rsir.archive.search.query_vectors import ById, ByWindow, Examples, Query, Single
@@ -18,12 +19,13 @@ from rsir.errors import UsageError
 from rsir.ranking import metric_named
 from rsir.store.filters.filter import Filter
 from rsir.types import is_unicode
+from rsir.web.service.additions import AdditionState
+from rsir.web.service.scenes import scene_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rsir.archive.archive import Archive
-    from rsir.archive.indexing.run import IndexReport
     from rsir.scenes.tiling import Tiling
     from rsir.store.records.record import Record
     from rsir.types import Hit
@@ -34,7 +36,7 @@ _LONGEST_VECTOR = 65_536
 _MOST_CLASSES = 1000
 _MOST_IDS = 1000
 _MOST_PIXEL = 2**31 - 1
-"""Our choice, all of them: far beyond what is asked for by hand."""
+"""Limits of values in requests; our choice: far more than anybody needs."""
 
 
 def _checked_unicode(text: str) -> str:
@@ -58,33 +60,39 @@ Pixel = Annotated[int, Field(ge=-_MOST_PIXEL, le=_MOST_PIXEL)]
 Format = Literal["json", "geojson"]
 
 
-class _Model(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# What is asked.
+class _Response(BaseModel):
+    """Validates from dataclasses, too."""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
-class OfItem(_Model):
-    """What looks like the item of this id."""
+# Requests.
+
+
+class ItemQuery(_Request):
+    """Search for images like the item of this id."""
 
     id: Id
 
-    def query(self, _archive: Archive, _source: Callable[[str], str]) -> Single:
-        """As the archive takes it."""
+    def to_query(self, _archive: Archive, _source: Callable[[str], str]) -> Single:
+        """The query for `Archive.search`."""
         return ById(self.id)
 
 
-class OfVector(_Model):
-    """What is near this vector: floats of the archive's dimension, or bytes 0..255 of a code."""
+class VectorQuery(_Request):
+    """Search near a vector: floats of the archive's dimension, or the bytes 0 to 255 of a code."""
 
     vector: Annotated[list[Finite], Field(min_length=1, max_length=_LONGEST_VECTOR)]
 
-    def query(self, archive: Archive, _source: Callable[[str], str]) -> Single:
-        """As the archive takes it; UsageError for a code that is not of bytes."""
+    def to_query(self, archive: Archive, _source: Callable[[str], str]) -> Single:
+        """The query for `Archive.search`; UsageError for a code that does not consist of bytes."""
         values: NDArray[Any] = np.array(self.vector)
         if metric_named(archive.metric).kind != "bits":
-            # Beyond float32's range a value becomes infinite, which the archive refuses.
+            # A value beyond float32's range becomes infinite, which the archive refuses.
             with np.errstate(over="ignore"):
                 return values.astype(np.float32)
         if not ((values == values.round()) & (values >= 0) & (values <= 255)).all():
@@ -92,8 +100,8 @@ class OfVector(_Model):
         return values.astype(np.uint8)
 
 
-class OfWindow(_Model):
-    """What looks like a part of an indexed scene. One of bbox, point with size, window.
+class WindowQuery(_Request):
+    """Search for images like a part of an indexed scene: one of bbox, point with size, window.
 
     bbox: west, south, east, north in degrees, WGS 84. point: longitude, latitude; size: side of
     the square around it in metres. window: column, row, width, height in pixels of the scene.
@@ -105,21 +113,21 @@ class OfWindow(_Model):
     size: Annotated[Finite, Field(gt=0, le=1e7)] | None = None
     window: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
 
-    def query(self, _archive: Archive, source: Callable[[str], str]) -> Single:
-        """As the archive takes it; errors as those of `ByWindow` and of `source`."""
+    def to_query(self, _archive: Archive, source: Callable[[str], str]) -> Single:
+        """The query for `Archive.search`; errors: those of `ByWindow` and of `source`."""
         return ByWindow(source(self.scene), self.bbox, self.point, self.size, self.window)
 
 
-One = OfItem | OfVector | OfWindow
+SingleQuery = ItemQuery | VectorQuery | WindowQuery
 
 
-class FilterIn(_Model):
-    """Which items may be found; all that is given must be met.
+class FilterIn(_Request):
+    """A filter of items; an item must meet every condition that is given.
 
-    bbox: west, south, east, north in degrees; west > east reaches over the antimeridian.
-    geometry: a GeoJSON Polygon or MultiPolygon. start, end: of the interval in which the item was
-    taken. classes: names, one of which the property "class" is. where: a condition in SQL on
-    fields and properties, e.g. "cloud < 10 AND folder = 'Harbor'".
+    bbox: west, south, east, north in degrees; west > east for a box over the antimeridian.
+    geometry: a GeoJSON Polygon or MultiPolygon. start, end: the interval of acquisition times.
+    classes: the property "class" must be one of these. where: a condition in SQL on fields and
+    properties, e.g. "cloud < 10 AND folder = 'Harbor'".
     """
 
     bbox: Box | None = None
@@ -129,27 +137,27 @@ class FilterIn(_Model):
     classes: Annotated[list[ClassName], Field(max_length=_MOST_CLASSES)] | None = None
     where: Annotated[Text, Field(max_length=_LONGEST_WHERE)] | None = None
 
-    def filter(self) -> Filter | None:
-        """As archives take it, None if all may be found; UsageError as `Filter` raises it."""
+    def to_filter(self) -> Filter | None:
+        """The filter for `Archive.search`; None without a condition; UsageError as `Filter`."""
         if self == FilterIn():
             return None
         return Filter(self.bbox, self.geometry, self.start, self.end, self.where, self.classes)
 
 
-class SearchIn(_Model):
+class SearchIn(_Request):
     """One search.
 
-    query: an item, a vector or a window of a scene; it may be left out where there are examples,
-    or an uploaded image. like, unlike: examples of what is wanted and of what is not.
-    k: hits at most. offset, limit: which of them are answered (all, if not given). filter: which
-    may be found. ranking: another than the archive's own, e.g. "hamming". diverse: leave out hits
-    that show what a better one shows. min_percentile: only hits that are nearer than this
+    query: an item, a vector or a window of a scene; optional beside examples or an uploaded
+    image. like, unlike: positive and negative examples. k: most hits. offset, limit: the hits in
+    the response (default: all). filter: of the items to search. ranking: another than the
+    archive's own, e.g. "hamming". diverse: leave out near-duplicates of better hits.
+    min_percentile: only hits that are nearer than this
     percentage of random pairs of the archive.
     """
 
-    query: One | None = None
-    like: Annotated[list[One], Field(max_length=1000)] = []
-    unlike: Annotated[list[One], Field(max_length=1000)] = []
+    query: SingleQuery | None = None
+    like: Annotated[list[SingleQuery], Field(max_length=1000)] = []
+    unlike: Annotated[list[SingleQuery], Field(max_length=1000)] = []
     k: Annotated[int, Field(ge=1, le=100_000)] = 10
     offset: Annotated[int, Field(ge=0, le=100_000)] = 0
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -158,7 +166,7 @@ class SearchIn(_Model):
     diverse: bool = False
     min_percentile: Annotated[Finite, Field(ge=0, lt=100)] | None = None
 
-    def asked(
+    def to_query(
         self,
         archive: Archive,
         source: Callable[[str], str],
@@ -166,36 +174,37 @@ class SearchIn(_Model):
         like: Sequence[Single] = (),
         unlike: Sequence[Single] = (),
     ) -> Query:
-        """The query of all of it and of uploaded images.
+        """The query for `Archive.search`, with uploaded images.
 
-        source: of a scene's id. Raises UsageError if there is nothing to look for.
+        source: the function from a scene's id to its source. image, like, unlike: uploaded images.
+        Raises UsageError without a query and without positive examples.
         """
         if self.query is not None and image is not None:
-            raise UsageError("give a query or an image, not both; further ones are examples")
-        query = image if self.query is None else self.query.query(archive, source)
-        liked = (*(one.query(archive, source) for one in self.like), *like)
-        not_liked = (*(one.query(archive, source) for one in self.unlike), *unlike)
+            raise UsageError("give a query or an image, not both; give further images as examples")
+        query = image if self.query is None else self.query.to_query(archive, source)
+        liked = (*(part.to_query(archive, source) for part in self.like), *like)
+        not_liked = (*(part.to_query(archive, source) for part in self.unlike), *unlike)
         if query is not None and not liked and not not_liked:
             return query
         if query is None and not liked:
-            raise UsageError("give a query, or examples of what it should be like")
+            raise UsageError("give a query, or positive examples")
         return Examples(liked, not_liked, query)
 
 
-class IdsIn(_Model):
+class IdsIn(_Request):
     """Ids of items."""
 
     ids: Annotated[list[Id], Field(min_length=1, max_length=_MOST_IDS)]
 
 
 class GetIn(IdsIn):
-    """Items that are wanted, and whether with their vectors."""
+    """Ids of items, and whether to return their vectors."""
 
     vectors: bool = False
 
 
-class TilingIn(_Model):
-    """How scenes are cut (`rsir.scenes.tiling.Tiling`); stretch as text: "range:0,3000"."""
+class TilingIn(_Request):
+    """How to cut scenes (`rsir.scenes.tiling.Tiling`); stretch as text, e.g. "range:0,3000"."""
 
     size: Annotated[Finite, Field(gt=0)] = 256
     stride: Annotated[Finite, Field(gt=0)] | None = None
@@ -207,49 +216,53 @@ class TilingIn(_Model):
     resampling: Annotated[str, Field(max_length=100)] = "bilinear"
     min_valid: Annotated[Finite, Field(ge=0, le=1)] = 0.5
 
-    def tiling(self) -> Tiling:
-        """As `Archive.add` takes it; UsageError for what makes no sense."""
+    def to_tiling(self) -> Tiling:
+        """The tiling for `Archive.add`; UsageError for values that make no sense."""
         from rsir.scenes.stretch import Stretch
         from rsir.scenes.tiling import Tiling
 
-        given = self.model_dump(exclude={"bands", "stretch"})
+        values = self.model_dump(exclude={"bands", "stretch"})
         bands = None if self.bands is None else tuple(self.bands)
-        return Tiling(**given, bands=bands, stretch=Stretch.parse(self.stretch))
+        return Tiling(**values, bands=bands, stretch=Stretch.parse(self.stretch))
 
 
-class AdditionIn(_Model):
-    """Paths on the service's machine: files and folders below those that it allows."""
+class AdditionIn(_Request):
+    """Files and folders on the service's machine, below the folders that the service allows."""
 
     paths: Annotated[list[Id], Field(min_length=1, max_length=_MOST_IDS)]
     tiling: TilingIn | None = None
 
 
-# What is answered.
+# Responses.
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    request: str | None = Field(default=None, description="The id of the request, as in the log.")
+    request: str | None = Field(default=None, description="The id of the request, also in the log.")
 
 
-class TileOut(BaseModel):
-    """What is shown of one image or tile of an archive."""
+class TileOut(_Response):
+    """An image or tile of an archive."""
 
     id: str
     source: str
-    scene: str = Field(description="The id of its source, for windows and tiles.")
     footprint: dict[str, JsonValue] | None = Field(description="GeoJSON, WGS 84.")
     datetime: Time | None
     properties: dict[str, JsonValue]
 
+    @computed_field(description="The id of the source, for windows and map tiles.")
+    def scene(self) -> str:
+        """The id of the source in addresses."""
+        return scene_id(self.source)
+
 
 class ItemOut(TileOut):
-    """All that is kept of it. content: digest of its file; size: bytes; mtime_ns: of change."""
+    """An item. content: digest of its file; size: in bytes; mtime_ns: time of the last change."""
 
     content: str
     size: int
@@ -258,7 +271,7 @@ class ItemOut(TileOut):
 
 
 class HitOut(TileOut):
-    """One item found. score: larger is better; distance: smaller is nearer."""
+    """A hit. score: larger is better; distance: smaller is better."""
 
     rank: int = Field(description="From 1.")
     score: float
@@ -269,11 +282,11 @@ class HitOut(TileOut):
 
 
 class HitsOut(BaseModel):
-    """The hits of a search, nearest first: `total` of them, those from `offset` on here."""
+    """The hits of a search, nearest first: those from `offset` on, of `total`."""
 
     total: int
     offset: int
-    searched: int = Field(description="How many items were compared.")
+    searched: int = Field(description="The number of items that were compared.")
     seconds: float
     hits: list[HitOut]
 
@@ -302,11 +315,11 @@ class ItemsOut(BaseModel):
     total: int
     offset: int
     items: list[ItemOut]
-    next: str | None = Field(default=None, description="What to give as `after` for the next ones.")
+    next: str | None = Field(default=None, description="The value of `after` for the next page.")
 
 
 class ArchiveOut(BaseModel):
-    """What an archive is. version: grows with every change."""
+    """An archive. version: grows with every change."""
 
     name: str
     ready: bool
@@ -322,19 +335,23 @@ class ArchiveOut(BaseModel):
 
 
 class ArchivesOut(BaseModel):
-    """The archives that are served."""
+    """The archives of the service."""
 
     archives: list[ArchiveOut]
 
 
-class SceneOut(BaseModel):
+class SceneOut(_Response):
     """A source of an archive's items. tiled: whether it was cut into tiles."""
 
-    scene: str
     source: str
     tiles: int
     tiled: bool
     bounds: Corners | None = Field(description="West, south, east, north in degrees, WGS 84.")
+
+    @computed_field
+    def scene(self) -> str:
+        """The id of the source in addresses."""
+        return scene_id(self.source)
 
 
 class ScenesOut(BaseModel):
@@ -346,7 +363,7 @@ class ScenesOut(BaseModel):
 
 
 class TileJson(BaseModel):
-    """Where a scene's map tiles are (TileJSON 3.0)."""
+    """The address and the extent of a scene's map tiles (TileJSON 3.0)."""
 
     tilejson: Literal["3.0.0"] = "3.0.0"
     name: str
@@ -357,20 +374,20 @@ class TileJson(BaseModel):
 
 
 class DeletedOut(BaseModel):
-    """How many items there were, and are not any more."""
+    """The number of items that were deleted."""
 
     deleted: int
 
 
-class SkippedOut(BaseModel):
+class SkippedOut(_Response):
     """A file that was not added, and why."""
 
     path: str
     reason: str
 
 
-class ReportOut(BaseModel):
-    """What an addition did, as `rsir.archive.indexing.run.IndexReport` has it."""
+class ReportOut(_Response):
+    """The result of an addition (`rsir.archive.indexing.run.IndexReport`)."""
 
     added: int
     replaced: int
@@ -384,11 +401,11 @@ class ReportOut(BaseModel):
     complete: bool
 
 
-class AdditionOut(BaseModel):
-    """An addition: images are read and encoded one after the other, which takes its time."""
+class AdditionOut(_Response):
+    """An addition and its progress. done, total: number of files."""
 
     id: str
-    state: Literal["waiting", "running", "done", "failed", "stopped"]
+    state: AdditionState
     paths: list[str]
     done: int
     total: int | None
@@ -403,57 +420,31 @@ class AdditionsOut(BaseModel):
 
 
 class HealthOut(BaseModel):
-    """That the service runs."""
+    """The service runs."""
 
     status: Literal["ok"] = "ok"
     version: str
 
 
 class ReadyOut(BaseModel):
-    """Whether all archives can be searched at once; if not, why not, by name."""
+    """Whether all archives are loaded; waiting_for: the reason, by name, for those that are not."""
 
     ready: bool
     waiting_for: dict[str, str]
 
 
-def item_out(record: Record, scene: str, vector: NDArray[Any] | None = None) -> ItemOut:
-    """A record, with its vector if that is wanted."""
-    return ItemOut(
-        id=record.id,
-        source=record.source,
-        scene=scene,
-        footprint=None if record.footprint is None else dict(record.footprint),
-        datetime=record.datetime,
-        properties=dict(record.properties),
-        content=record.content,
-        size=record.size,
-        mtime_ns=record.mtime_ns,
-        vector=None if vector is None else vector.tolist(),
-    )
+def item_out(record: Record, vector: NDArray[Any] | None = None) -> ItemOut:
+    """A record, with its vector if that is given."""
+    item = ItemOut.model_validate(record)
+    return item if vector is None else item.model_copy(update={"vector": vector.tolist()})
 
 
-def hit_out(hit: Hit, rank: int, scene: str) -> HitOut:
-    """A hit at its rank, from 1."""
-    return HitOut(
-        id=hit.id,
-        source=hit.source,
-        scene=scene,
-        footprint=None if hit.footprint is None else dict(hit.footprint),
-        datetime=hit.datetime,
-        properties=dict(hit.properties),
-        rank=rank,
-        score=hit.score,
-        distance=hit.distance,
-        percentile=hit.percentile,
-    )
+def hit_out(hit: Hit, rank: int) -> HitOut:
+    """A hit and its rank, from 1."""
+    return HitOut(rank=rank, **{field.name: getattr(hit, field.name) for field in fields(hit)})
 
 
 def feature_out(item: TileOut) -> FeatureOut:
-    """An item or a hit as a GeoJSON feature; its properties stand beside the fields."""
-    fields = item.model_dump(mode="json", exclude={"id", "footprint", "properties", "vector"})
-    return FeatureOut.model_validate(feature(item.id, item.footprint, fields, item.properties))
-
-
-def report_out(report: IndexReport) -> ReportOut:
-    """The report of an addition."""
-    return ReportOut.model_validate(report.to_dict())
+    """An item or a hit as a GeoJSON feature; its properties stand beside the other fields."""
+    values = item.model_dump(mode="json", exclude={"id", "footprint", "properties", "vector"})
+    return FeatureOut.model_validate(feature(item.id, item.footprint, values, item.properties))

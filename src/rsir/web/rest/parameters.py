@@ -1,4 +1,4 @@
-"""What the addresses of the REST interface take, who may ask, and how it is checked."""
+"""Parameters of the REST interface, their validation, and the check of the API key."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rsir.web.service.service import Service
 Name = Annotated[str, Path(description="An archive's name.", max_length=200)]
 ItemId = Annotated[str, Path(description="An item's id.", max_length=4096)]
 SceneName = Annotated[str, Path(description="A scene's id.", pattern="^[0-9a-f]{16}$")]
-Offset = Annotated[int, Query(ge=0, le=10**9, description="Items left out before the first.")]
-Limit = Annotated[int, Query(ge=1, le=100_000, description="Items answered at most.")]
-As = Annotated[Format, Query(description="json, or geojson for GIS programs.")]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="Number of items to skip.")]
+Limit = Annotated[int, Query(ge=1, le=100_000, description="Most items in the response.")]
+FormatParameter = Annotated[Format, Query(description="json, or geojson for GIS programs.")]
 
 
 def _service(request: Request) -> Service:
@@ -34,29 +34,30 @@ ServiceDep = Annotated[Service, Depends(_service)]
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="key", description="The API key of the service's owner."
 )
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def owner(
-    service: ServiceDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Lets nobody pass who does not have the API key."""
+def owner_only(service: ServiceDep, credentials: Credentials) -> None:
+    """ForbiddenError on a service without an API key; KeyMissingError for a request without it."""
     key = service.settings.api_key
     if key is None:
         raise ForbiddenError("this service only reads: it was started without an API key")
-    # As bytes: compare_digest takes no text beyond ASCII. Its time does not tell where they differ.
-    if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
+    # As bytes, because compare_digest takes only ASCII text; its time reveals no difference.
+    if credentials is None or not secrets.compare_digest(
+        credentials.credentials.encode(), key.encode()
+    ):
         raise KeyMissingError("give the API key as 'Authorization: Bearer KEY'")
 
 
-def _type_of(header: str | None) -> str:
+def _media_type(header: str | None) -> str:
     return (header or "").partition(";")[0].strip().lower()
 
 
-def _only(wanted: str) -> Callable[[Request], None]:
+def _only(expected: str) -> Callable[[Request], None]:
     def check(request: Request) -> None:
-        kind = _type_of(request.headers.get("content-type"))
-        if kind != wanted:
-            raise WrongTypeError(f"send {wanted}, not {kind or 'a body without a type'}")
+        media_type = _media_type(request.headers.get("content-type"))
+        if media_type != expected:
+            raise WrongTypeError(f"send {expected}, not {media_type or 'a body without a type'}")
 
     return check
 
@@ -65,30 +66,33 @@ json_only = _only("application/json")
 multipart_only = _only("multipart/form-data")
 
 
-def check_image(upload: UploadFile) -> None:
-    """WrongTypeError for what is said to be no image; what it is, its content says."""
-    kind = _type_of(upload.content_type)
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
-        raise WrongTypeError(f"an uploaded file is an image, not {kind}")
+def check_image_type(upload: UploadFile) -> None:
+    """WrongTypeError for an upload that is declared as something else than an image.
+
+    The format of the image follows from its content, not from the declared type.
+    """
+    media_type = _media_type(upload.content_type)
+    if not media_type.startswith("image/") and media_type not in ("", "application/octet-stream"):
+        raise WrongTypeError(f"an uploaded file must be an image, not {media_type}")
 
 
-def valid_filter(**given: Any) -> FilterIn:
-    """A filter of the parameters of an address; UsageError for what is none."""
+def valid_filter(**values: Any) -> FilterIn:
+    """A filter from the parameters of an address; UsageError if they are invalid."""
     try:
-        return FilterIn.model_validate(given)
+        return FilterIn.model_validate(values)
     except ValidationError as error:
-        raise UsageError(first_of(error)) from error
+        raise UsageError(first_message(error)) from error
 
 
-def first_of(error: ValidationError) -> str:
-    """The first of what is wrong, in words."""
+def first_message(error: ValidationError) -> str:
+    """The message of the first validation error, after the location of the value."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    location = ".".join(str(part) for part in first["loc"])
+    return f"{location}: {first['msg']}" if location else str(first["msg"])
 
 
-def json_of(text: str | None) -> Any:
-    """The parameter `geometry`; UsageError if it is not JSON."""
+def geometry_of(text: str | None) -> Any:
+    """The JSON value of the parameter `geometry`; UsageError if it is not JSON."""
     try:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What is asked of the service itself: whether it runs, its numbers, and what can go wrong."""
+"""Addresses of the service itself: whether it runs, its metrics, and its kinds of problems."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from rsir.version import VERSION
-from rsir.web import prometheus as metrics
-from rsir.web.problems import KINDS, NotFoundError
-from rsir.web.rest import responses as answers
+from rsir.web.problems import KINDS, NotFoundError, ProblemKind
+from rsir.web.prometheus import CONTENT_TYPE
 from rsir.web.rest.models import HealthOut, ReadyOut
 from rsir.web.rest.parameters import ServiceDep
+from rsir.web.rest.responses import problem_responses
 
 probes = APIRouter(tags=["service"])
 
@@ -25,28 +25,32 @@ async def health() -> HealthOut:
 
 @probes.get("/ready", responses={503: {"model": ReadyOut, "description": "Not yet."}})
 async def ready(service: ServiceDep, response: Response) -> ReadyOut:
-    """Whether every archive's model and vectors are loaded: 200, or 503 until then."""
+    """Whether the models and vectors of all archives are loaded: 200, or 503 until then."""
     waiting = dict(service.unready)
     response.status_code = 503 if waiting else 200
     return ReadyOut(ready=not waiting, waiting_for=waiting)
 
 
 @probes.get("/metrics", response_class=PlainTextResponse)
-async def prometheus(service: ServiceDep) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Counters and durations for Prometheus."""
-    return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
 @probes.get("/problems")
 async def problems() -> list[dict[str, Any]]:
-    """What can go wrong: the types of problems, with their statuses."""
-    return [{"type": f"/problems/{k.name}", "status": k.status, "title": k.title} for k in KINDS]
+    """The types of problems, with their statuses."""
+    return [_row(kind) for kind in KINDS]
 
 
-@probes.get("/problems/{name}", responses=answers.problems(404))
+@probes.get("/problems/{name}", responses=problem_responses(404))
 async def problem(name: str) -> dict[str, Any]:
     """One type of problem."""
     for kind in KINDS:
         if kind.name == name:
-            return {"type": f"/problems/{name}", "status": kind.status, "title": kind.title}
+            return _row(kind)
     raise NotFoundError(f"there is no problem {name!r}")
+
+
+def _row(kind: ProblemKind) -> dict[str, Any]:
+    return {"type": f"/problems/{kind.name}", "status": kind.status, "title": kind.title}

@@ -1,4 +1,4 @@
-"""How the REST interface answers: JSON, GeoJSON, and what OpenAPI says of both and of problems."""
+"""Responses of the REST interface, JSON or GeoJSON, and their descriptions for OpenAPI."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rsir.web.rest.models import FeaturesOut, Problem, TileOut, feature_out
 GEOJSON = "application/geo+json"
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Of OpenAPI: which problems an address may answer."""
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the problems that an address may answer with, by status."""
     titles: dict[int, str] = {}
     for kind in KINDS:
         titles.setdefault(kind.status, kind.title)
@@ -29,7 +29,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-ALWAYS = (400, 403, 404, 408, 413, 422, 500, 503)
+COMMON = (400, 403, 404, 408, 413, 422, 500, 503)
+"""Statuses of the problems that every address below /api may answer with."""
 ALSO_GEOJSON: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
@@ -40,12 +41,12 @@ ALSO_GEOJSON: dict[int | str, dict[str, Any]] = {
 }
 
 
-def geojson(found: Sequence[TileOut], total: int, offset: int) -> Response:
-    """Items or hits, those from `offset` on of `total`, as a FeatureCollection."""
-    features = [feature_out(item) for item in found]
-    return json_answer(FeaturesOut(features=features, total=total, offset=offset), GEOJSON)
+def geojson_response(items: Sequence[TileOut], total: int, offset: int) -> Response:
+    """Items or hits as a FeatureCollection: those from `offset` on, of `total`."""
+    features = [feature_out(item) for item in items]
+    return json_response(FeaturesOut(features=features, total=total, offset=offset), GEOJSON)
 
 
-def json_answer(answer: BaseModel, media_type: str = "application/json") -> Response:
-    """What is typed already goes out as it is: FastAPI would check every value once more."""
-    return Response(answer.model_dump_json(), media_type=media_type)
+def json_response(body: BaseModel, media_type: str = "application/json") -> Response:
+    """A valid model as JSON; FastAPI itself would validate every value again."""
+    return Response(body.model_dump_json(), media_type=media_type)

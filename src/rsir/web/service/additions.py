@@ -1,11 +1,10 @@
-"""Images that are added while the archive is served: one addition after the other, in a thread."""
+"""Adding images to an archive while it is served: one addition after the other, in a thread."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,25 +22,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rsir.web")
 
-KEPT = 100
-"""Additions that are remembered."""
-WAITING = 16
-"""Additions that may wait for their turn. Both our choice."""
+MOST_RECORDED = 100
+"""Additions that can be looked up, the newest; our choice."""
+MOST_WAITING = 16
+"""Additions that may wait for their turn; our choice."""
 
 _LISTS = (".json", ".geojson", ".vrt")
-"""Files that name other files, or addresses: whoever may add them may read those."""
+"""Suffixes of files that name other files or addresses, which the service would then read."""
 
-State = Literal["waiting", "running", "done", "failed", "stopped"]
+AdditionState = Literal["waiting", "running", "done", "failed", "stopped"]
 
 
 @dataclass(slots=True)
 class Addition:
-    """One addition, as far as it is. done, total: files; problem: why it failed."""
+    """The progress of one addition. done, total: number of files; problem: why it failed."""
 
     id: str
     archive: str
     paths: list[str]
-    state: State = "waiting"
+    state: AdditionState = "waiting"
     done: int = 0
     total: int | None = None
     report: IndexReport | None = None
@@ -49,7 +48,7 @@ class Addition:
 
 
 class _StoppedError(Exception):
-    """The service stops."""
+    """The service stops, and the addition with it."""
 
 
 class Additions:
@@ -58,14 +57,14 @@ class Additions:
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rsir-adding")
-        self._known: OrderedDict[str, Addition] = OrderedDict()
+        self._recorded: dict[str, Addition] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
     def start(
         self, name: str, archive: Archive, paths: Sequence[str], tiling: Tiling | None = None
     ) -> Addition:
-        """Begin to add files and folders as soon as those before it are done.
+        """Add files and folders, as soon as the earlier additions are done.
 
         Raises ForbiddenError for a path that is not below a folder of `ServiceSettings.allow_add`,
         UsageError for one that does not exist, BusyError if too many wait.
@@ -73,29 +72,35 @@ class Additions:
         checked = [self._checked(path) for path in paths]
         addition = Addition(secrets.token_hex(8), name, checked)
         with self._lock:
-            if sum(a.state == "waiting" for a in self._known.values()) >= WAITING:
-                raise BusyError(f"{WAITING} additions wait already; try again when one is done")
-            self._known[addition.id] = addition
-            for old in [a for a in self._known.values() if a.state not in ("waiting", "running")]:
-                if len(self._known) > KEPT:
-                    del self._known[old.id]
+            if sum(a.state == "waiting" for a in self._recorded.values()) >= MOST_WAITING:
+                raise BusyError(
+                    f"{MOST_WAITING} additions are waiting already; try again when one is done"
+                )
+            self._recorded[addition.id] = addition
+            for old in [
+                a for a in self._recorded.values() if a.state not in ("waiting", "running")
+            ]:
+                if len(self._recorded) > MOST_RECORDED:
+                    del self._recorded[old.id]
         self._thread.submit(self._run, addition, archive, tiling)
         return addition
 
     def of(self, name: str) -> list[Addition]:
         """The additions to one archive, newest first."""
         with self._lock:
-            return [a for a in reversed(self._known.values()) if a.archive == name]
+            return [a for a in reversed(self._recorded.values()) if a.archive == name]
 
     def get(self, name: str, id: str) -> Addition:
-        """One of them; NotFoundError if there is none, or if it is forgotten."""
-        found = self._known.get(id)
-        if found is None or found.archive != name:
-            raise NotFoundError(f"there is no addition {id!r}; the last {KEPT} are remembered")
-        return found
+        """The addition of an id; NotFoundError if there is none, or if it is no longer recorded."""
+        addition = self._recorded.get(id)
+        if addition is None or addition.archive != name:
+            raise NotFoundError(
+                f"there is no addition {id!r}; the service records the last {MOST_RECORDED}"
+            )
+        return addition
 
     def close(self) -> None:
-        """Stop: what is encoded is kept, and adding the same again goes on from there."""
+        """Stop; adding the same paths again resumes after what is encoded by now."""
         self._stop.set()
         self._thread.shutdown(wait=True)
 
@@ -104,23 +109,25 @@ class Additions:
         if "://" in path:
             if not self._settings.allow_remote:
                 raise ForbiddenError(
-                    "addresses of other machines are not added here; the service can allow it "
-                    "with --allow-remote"
+                    "this service does not add sources on other machines; start it with "
+                    "--allow-remote if it may"
                 )
             return path
         if "\0" in path:
-            raise UsageError("a path holds no NUL")
-        # Links are followed before it is compared: what counts is where it is.
+            raise UsageError("a path cannot contain NUL")
+        # Follow links before the comparison: what counts is where the file is.
         real = Path(path).resolve()
         if not any(real.is_relative_to(folder.resolve()) for folder in allowed):
             raise ForbiddenError(
-                "only what lies below the folders that the service was started with (--allow-add) "
-                "can be added"
+                "this service adds only files below the folders that it was started with "
+                "(--allow-add)"
             )
         if not real.exists():
             raise UsageError(f"{path}: no such file or folder on the service's machine")
         if real.suffix.lower() in _LISTS and not self._settings.allow_remote:
-            raise ForbiddenError(f"{path}: lists of files may name others; see --allow-remote")
+            raise ForbiddenError(
+                f"{path}: a list of files may name files on other machines; see --allow-remote"
+            )
         return str(real)
 
     def _run(self, addition: Addition, archive: Archive, tiling: Tiling | None) -> None:
@@ -143,7 +150,10 @@ class Additions:
             addition.problem, addition.state = str(error), "failed"
         except Exception:
             log.exception("addition failed", extra={"addition": addition.id})
-            addition.problem, addition.state = "an error of the service; see its log", "failed"
+            addition.problem, addition.state = (
+                "the service failed; its log has the reason",
+                "failed",
+            )
         log.info(
             "addition ends",
             extra={

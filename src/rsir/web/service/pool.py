@@ -1,4 +1,4 @@
-"""Blocking work in a few threads, with a short queue: what does not fit is refused at once."""
+"""Blocking work in a few threads with a short queue; calls beyond the queue fail at once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 _LONGEST_RETRY = 60
 _WEIGHT = 0.1
-"""Of the last job in the running mean of their durations; our choice."""
+"""Weight of the last call in the running mean of durations; our choice."""
 
 
 class BoundedPool:
-    """Calls of one kind: `workers` run, `waiting` wait, further ones raise OverloadedError.
+    """A pool of threads for calls of one kind.
 
-    What has waited longer than `patience` seconds raises it too, so that nobody gets an answer
-    that they have given up on.
+    `workers` calls run at once and `waiting` calls wait; further calls raise OverloadedError. So
+    does a call that has waited for `patience` seconds, because its client has likely given up.
     """
 
     def __init__(self, name: str, workers: int, waiting: int, patience: float) -> None:
@@ -44,7 +44,7 @@ class BoundedPool:
         return self._inside
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(...)` in one of the threads; OverloadedError if it does not get there."""
+        """Call `function` in one of the threads; OverloadedError if it cannot start in time."""
         with self._lock:
             if self._inside >= self._most:
                 raise self._overloaded()
@@ -54,18 +54,18 @@ class BoundedPool:
         waiting = asyncio.wrap_future(future)
         try:
             done, _ = await asyncio.wait({waiting}, timeout=self._patience)
-            # A call that has begun cannot be taken back: its answer is waited for.
+            # A call that runs cannot be cancelled, so its result is awaited.
             if not done and future.cancel():
                 raise self._overloaded()
             return await waiting
         except asyncio.CancelledError:
             future.cancel()
-            # Whatever still comes of it, nobody asks any more.
-            waiting.add_done_callback(lambda over: over.cancelled() or over.exception())
+            # Retrieve the exception, if any, so that asyncio does not log it as lost.
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
     def close(self) -> None:
-        """Let what runs finish; what waits is dropped."""
+        """Wait for the calls that run; cancel those that wait."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _timed(self, call: Callable[[], T]) -> T:
@@ -73,8 +73,8 @@ class BoundedPool:
         try:
             return call()
         finally:
-            took = time.monotonic() - start
-            self._mean += _WEIGHT * (took - self._mean) if self._mean else took
+            seconds = time.monotonic() - start
+            self._mean += _WEIGHT * (seconds - self._mean) if self._mean else seconds
 
     def _left(self, _future: Future[Any]) -> None:
         with self._lock:

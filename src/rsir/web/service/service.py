@@ -1,8 +1,8 @@
-"""The archives that are served, and what is asked of them: the object that API and page share.
+"""The archives of a service and what it does with them; REST and page share this object.
 
-Archives block (disk, CPU), so everything here runs in a few threads, with short queues: images are
-encoded one at a time, searches by vectors run a few at once, and pictures have threads of their
-own. What does not fit raises OverloadedError.
+Archives block (disk, CPU), so their calls run in a few threads with short queues: one image is
+encoded at a time, a few searches by vector run at once, and pictures have threads of their own.
+Calls beyond the queues raise OverloadedError.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rsir.web.problems import ForbiddenError, GoneError, NotFoundError, TooLarge
 from rsir.web.prometheus import Metrics
 from rsir.web.service.additions import Additions
 from rsir.web.service.pool import BoundedPool
-from rsir.web.service.scenes import Look, Scenes
+from rsir.web.service.scenes import Scenes, SceneStyle
 from rsir.web.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -45,17 +45,16 @@ T = TypeVar("T")
 log = logging.getLogger("rsir.web")
 
 THUMBNAIL_SIDES = (16, 1024)
-"""Pixels of a thumbnail's longer side, least and most."""
+"""Least and most pixels of a thumbnail's longer side."""
 _QUALITY = 85  # of JPEG, as in rsir.archive.pictures.cards
 
 
 class Service:
-    """Opened archives by name.
+    """Open archives by name, and their settings.
 
-    archives: name → Archive. scenes: name → its sources by id, whose calls block: use `run`.
-    settings: see `ServiceSettings`. metrics: counters for Prometheus. unready: names of archives
-    that are
-    not ready, and why. Coroutines are for one event loop.
+    archives: name → Archive. scenes: name → the archive's sources by id; its methods block, so
+    call them by `run`. metrics: for Prometheus. unready: name → reason, of the archives that are
+    not ready. The coroutines belong to one event loop.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Service:
         return name not in self.unready
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call that encodes nothing (records, counts …) in one of the search threads."""
+        """Call a blocking function that encodes nothing (records, counts …) in a search thread."""
         return await self.searching.run(function, *args, **kwargs)
 
     async def search(
@@ -110,19 +109,22 @@ class Service:
         offset: int = 0,
         limit: int | None = None,
     ) -> Hits:
-        """What `Archive.search` gives; the records of `limit` hits from `offset` on are read.
+        """Search an archive as `Archive.search`, in a thread.
 
-        Looking at others reads them then and there. query: as in `Archive.search`, but no file
-        name, which would be one of the service's machine; images come through `read`.
+        offset, limit: the hits whose records are read in that thread; reading others blocks.
+        query: as in `Archive.search`, but no file name, which would be a file of the service's
+        machine; images come from `read`.
 
-        Raises what `Archive.search` does, NotFoundError for an unknown archive, UsageError for
+        Raises what `Archive.search` does; NotFoundError for an unknown archive, UsageError for
         more than the settings allow, ForbiddenError for a window of a source on another machine.
         """
         archive = self.archive(name)
         if not 1 <= k <= self.settings.max_hits:
-            raise UsageError(f"k is 1 to {self.settings.max_hits} here, not {k}")
+            raise UsageError(f"on this service k is 1 to {self.settings.max_hits}, not {k}")
         if diverse and k > self.settings.max_diverse:
-            raise UsageError(f"diverse hits are {self.settings.max_diverse} at most here, not {k}")
+            raise UsageError(
+                f"on this service k is at most {self.settings.max_diverse} if diverse, not {k}"
+            )
         self._check_query(query)
         pool = self.encoding if encodes(query) else self.searching
         start = time.monotonic()
@@ -158,14 +160,14 @@ class Service:
         return hits
 
     async def read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
-        """The pixels (3, H, W) of an uploaded image; ImageError, TooLargeError if it is unfit."""
+        """The pixels (3, H, W) uint8 of an uploaded image; ImageError or TooLargeError if unfit."""
         return await self.encoding.run(self._read, file)
 
     async def thumbnail(self, name: str, id: str, size: int = 256) -> bytes:
-        """The item as a JPEG whose longer side is at most `size`; made once, kept in memory.
+        """A JPEG of an item whose longer side has at most `size` pixels; kept in memory.
 
-        NotFoundError for an unknown archive or id, GoneError if its file is gone or unreadable,
-        ForbiddenError for a file on another machine, unless the service may read those.
+        NotFoundError for an unknown archive or id; GoneError if the item's file is gone or
+        unreadable; ForbiddenError for a file on another machine, unless the settings allow those.
         """
         low, high = THUMBNAIL_SIDES
         if not low <= size <= high:
@@ -173,64 +175,59 @@ class Service:
         archive = self.archive(name)
         key = (name, id, size)
         with self._lock:
-            kept = self._thumbnails.get(key)
-        if kept is not None:
+            thumbnail = self._thumbnails.get(key)
+        if thumbnail is not None:
             self.metrics.thumbnails.labels("kept").inc()
-            return kept
-        made = await self.pictures.run(self._thumbnail, archive, id, size)
+            return thumbnail
+        thumbnail = await self.pictures.run(self._thumbnail, archive, id, size)
         self.metrics.thumbnails.labels("made").inc()
         with self._lock:
-            if len(made) <= self._thumbnails.maxsize:
-                self._thumbnails[key] = made
-        return made
+            if len(thumbnail) <= self._thumbnails.maxsize:
+                self._thumbnails[key] = thumbnail
+        return thumbnail
 
-    async def look(self, name: str, scene: str) -> Look:
-        """How a scene is shown; NotFoundError, or ForbiddenError as for `thumbnail`."""
+    async def scene_style(self, name: str, scene: str) -> SceneStyle:
+        """How to show a scene; NotFoundError, or ForbiddenError as for `thumbnail`."""
         self.archive(name)
 
-        def checked() -> Look:
-            look = self.scenes[name].look(scene)
-            self.check_source(look.source)
-            return look
+        def checked() -> SceneStyle:
+            style = self.scenes[name].style(scene)
+            self.check_source(style.source)
+            return style
 
         return await self.pictures.run(checked)
 
     async def delete(self, name: str, ids: Sequence[str]) -> int:
-        """Forget items; returns how many there were."""
+        """Delete items from an archive, but not their files; returns how many it had."""
         deleted = await self.run(self.archive(name).delete, ids)
-        self.forget(name)
-        log.info("deleted", extra={"archive": name, "items": deleted})
-        return deleted
-
-    def forget(self, name: str) -> None:
-        """Drop the pictures of an archive, after something in it was deleted."""
         with self._lock:
             for key in [key for key in self._thumbnails if key[0] == name]:
                 del self._thumbnails[key]
+        log.info("deleted", extra={"archive": name, "items": deleted})
+        return deleted
 
     def check_source(self, source: str) -> None:
-        """ForbiddenError for a source on another machine, unless the service may read those.
+        """ForbiddenError for a source on another machine, unless the settings allow those.
 
-        So is one that is here and names files there (`rsir.sources.reach`), for which it is read:
-        this
-        blocks.
+        The same holds for a local file that names files on other machines; `rsir.sources.reach`
+        reads it to find out, so this blocks.
         """
         from rsir.sources.reach import references_remote
 
         if self.settings.allow_remote:
             return
         try:
-            asks = references_remote(source)
-        except DataError:  # there is nothing to read, which whoever reads it says
-            asks = False
-        if asks:
+            is_remote = references_remote(source)
+        except DataError:  # unreadable; whoever reads it for its pixels reports that
+            is_remote = False
+        if is_remote:
             raise ForbiddenError(
-                "its source is on another machine, or names files there, which this service does "
-                "not read; start it with --allow-remote if it may"
+                "the source is on another machine, or names files there; this service does not "
+                "read those; start it with --allow-remote if it may"
             )
 
     async def warm_up(self) -> None:
-        """Load models and vectors of all archives; then `unready` is empty, or says why not."""
+        """Load the models and vectors of all archives; `unready` keeps those that fail."""
         for name, archive in self.archives.items():
             try:
                 await self.encoding.run(_warm, archive)
@@ -241,7 +238,7 @@ class Service:
                 del self.unready[name]
 
     def close(self) -> None:
-        """Let running calls finish."""
+        """Stop, after the calls that run."""
         self.additions.close()
         for pool in (self.encoding, self.searching, self.pictures):
             pool.close()
@@ -280,7 +277,7 @@ class Service:
             try:
                 return read_pixels(copy.name, max_pixels=self.settings.max_pixels)
             except ImageError as error:
-                # The name of the copy means nothing to whoever sent it.
+                # The client does not know the name of the copy.
                 reason = str(error).replace(f"{copy.name}: ", "")
                 raise ImageError(f"the uploaded image: {reason}") from error
 
@@ -294,7 +291,7 @@ class Service:
 
 
 def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """Pixels (C, H, W) as a JPEG: three bands in colour, of any other number the first in grey."""
+    """Pixels (C, H, W) uint8 as a JPEG: three bands in colour, else the first band in grey."""
     from PIL import Image
 
     shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
@@ -327,45 +324,45 @@ def kind_of_query(query: Any) -> str:
 def page_of(
     archive: Archive, filter: Filter | None, offset: int, limit: int, after: str | None = None
 ) -> list[Record]:
-    """`limit` records that meet `filter`, ordered by id, but the first `offset`.
+    """A page of the records that meet `filter`, ordered by id: `limit` records from `offset` on.
 
-    after: only those with greater ids; quick however many there are before.
+    after: only records with greater ids; fast, however many there are before.
     """
-    # The empty filter is met by all, and goes by the columns in memory.
+    # The empty filter excludes nothing, and reads the columns in memory.
     chosen = filter or Filter()
     if after is not None:
-        beyond = f"id > {sql_text(after)}"
-        where = beyond if chosen.where is None else f"({chosen.where}) AND {beyond}"
+        greater = f"id > {sql_text(after)}"
+        where = greater if chosen.where is None else f"({chosen.where}) AND {greater}"
         chosen = replace(chosen, where=where)
     return list(islice(archive.records(chosen), offset, offset + limit))
 
 
-def opened(paths: Sequence[str | Path]) -> dict[str, Archive]:
-    """Archives by name: that of their folder, or NAME of "NAME=PATH".
+def open_archives(paths: Sequence[str | Path]) -> dict[str, Archive]:
+    """Open archives from PATH or NAME=PATH; the name is by default that of the folder.
 
-    Raises UsageError for a name that stands twice or that does not fit into an address;
-    ArchiveError for what is no archive.
+    Raises UsageError for a name that occurs twice or does not fit into an address; ArchiveError
+    for a path that is not an archive.
     """
     from rsir.archive.archive import Archive
 
-    found: dict[str, Archive] = {}
+    archives: dict[str, Archive] = {}
     for path in map(str, paths):
-        name, equals, rest = path.partition("=")
+        name, equals, folder = path.partition("=")
         if not equals or "/" in name:
-            name, rest = Path(path).resolve().name, path
+            name, folder = Path(path).resolve().name, path
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
             raise UsageError(
-                f"{path}: an archive's name in addresses is of letters, digits, '-', '_' and '.'; "
-                "name it with NAME=PATH"
+                f"{path}: the name of an archive in addresses consists of letters, digits, '-', "
+                "'_' and '.'; give one with NAME=PATH"
             )
-        if name in found:
+        if name in archives:
             raise UsageError(f"two archives are named {name!r}; name them with NAME=PATH")
-        found[name] = Archive.open(rest)
-    return found
+        archives[name] = Archive.open(folder)
+    return archives
 
 
 def _warm(archive: Archive) -> None:
-    """Load what the first search would wait for."""
+    """Load everything that the first search needs."""
     from rsir.archive.search.query_vectors import ById
 
     first = next(archive.records(Filter()), None)

@@ -1,4 +1,4 @@
-"""What the service may do, and how much of it at once."""
+"""What the service may do, and how much at once."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from rsir.errors import UsageError
 
 SHORTEST_KEY = 16
-"""Characters of an API key at least; our choice: 16 random letters and digits are 95 bits."""
+"""Least characters of an API key; our choice: 16 random letters and digits are 95 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """All limits are our choice, for a machine of a few cores; each can be changed.
+    """All limits are our choice, for a machine with a few cores; each can be changed.
 
-    api_key: what adding and deleting need; None: neither is possible. allow_add: folders below
-    which what is added must lie; empty: nothing can be added. allow_remote: whether sources that
-    are uris may be read (thumbnails, windows, tiles of scenes, additions). hosts: names by which
-    the service may be called, against DNS rebinding; empty: any.
+    api_key: needed for adding and deleting; None: both are impossible. allow_add: additions must
+    lie below these folders; empty: nothing can be added. allow_remote: whether the service reads
+    sources on other machines (for thumbnails, windows, tiles of scenes, additions). hosts: names
+    by which clients may address the service, against DNS rebinding; empty: any.
 
     searches: searches at once. waiting: requests of one kind (searches, images to encode,
-    pictures) that may wait for their turn, beyond which the answer is 503. patience: seconds one
-    waits at most. requests: running at once in all, of whatever kind.
-    max_body: bytes of a request; max_json: of one in JSON, which is read in one go, beside all
-    others. body_seconds: in which it must have come. max_pixels: width ×
-    height of an uploaded image. max_hits, max_diverse: hits of a search, and of one that leaves
-    out what is alike, which looks at many more. max_page: records in one answer.
-    max_examples: positives and negatives of a search, each.
-    thumbnail_bytes: of pictures that are kept in memory.
+    pictures) that may wait for a thread; further ones are answered with 503. patience: seconds
+    that one waits at most. requests: requests of all kinds at once. max_body: bytes of a request;
+    max_json: bytes of a JSON body, which is read in one go while all other requests wait.
+    body_seconds: time within which the body of a request must arrive. max_pixels: width × height
+    of an uploaded image. max_hits, max_diverse: hits of a search, and of one without
+    near-duplicates, which examines many more. max_page: records in one response. max_examples:
+    positive and negative examples of a search, each. thumbnail_bytes: size of the thumbnails that
+    are kept in memory.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -53,19 +53,15 @@ class ServiceSettings:
         if self.api_key is not None and len(self.api_key) < SHORTEST_KEY:
             raise UsageError(f"the API key needs at least {SHORTEST_KEY} characters")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise UsageError("the API key is of printable ASCII characters")
-        names = (
-            "searches",
-            "requests",
-            "max_body",
-            "max_json",
-            "max_pixels",
-            "max_hits",
-            "max_page",
-        )
-        for name in names:
+            raise UsageError("the API key must consist of printable ASCII characters")
+        for name in (
+            *("searches", "requests", "max_body", "max_json"),
+            *("max_pixels", "max_hits", "max_page"),
+        ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1")
         for folder in self.allow_add:
             if not folder.is_dir():
-                raise UsageError(f"{folder}: no such folder; additions are allowed below folders")
+                raise UsageError(
+                    f"{folder}: no such folder; additions can be allowed below folders only"
+                )
