@@ -225,7 +225,7 @@ def write(store: LanceStore, vectors: np.ndarray, first: int = 0) -> None:
 
 def archive_of(folder: Path, metric: str, dimension: int) -> tuple[Archive, LanceStore]:
     archive = Archive.create(folder / "archive", ExternalEncoder("benchmark", metric, dimension))
-    return archive, archive._store
+    return archive, archive.store
 
 
 # Who searches.
@@ -382,7 +382,7 @@ def probed(path: str, ranking: str) -> dict[str, float]:
     archive = Archive.open(path)
     opened = time.perf_counter() - start
     metric = None if ranking == "exact" else ranking
-    query = archive._store._table.search().select(["vector"]).limit(1).to_arrow()["vector"]
+    query = archive.store._table.search().select(["vector"]).limit(1).to_arrow()["vector"]
     (vector,) = np.array(query.to_pylist()).astype(archive.dtype)
     start = time.perf_counter()
     len(archive.search(vector, K, ranking=metric))

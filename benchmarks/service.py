@@ -66,7 +66,7 @@ def make(folder: Path, count: int, rng: np.random.Generator) -> np.ndarray:
             )
             for n, g in zip(range(start, start + rows), group.tolist(), strict=True)
         ]  # fmt: skip
-        archive._store.add(records, vectors)
+        archive.store.add(records, vectors)
         some.append(vectors[:200])
     archive.optimize()
     return np.concatenate(some)

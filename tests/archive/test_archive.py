@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import rsir.archive.archive as module
 from rsir.archive import Archive, Hits, Skipped
+from rsir.archive.folder.manifest import LAST_INDEX
 from rsir.archive.indexing import reading
 from rsir.archive.indexing import run as indexing
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
@@ -170,7 +170,6 @@ def test_a_creation_that_was_cut_off_is_recognised_and_done_again(
         elif step == "store":
             patch.setattr("rsir.store.lance.store.LanceStore.create", fail)
         else:
-            patch.setattr(module, "Archive", fail)
             replace = Path.replace
             patch.setattr(
                 Path, "replace", lambda a, b: fail() if b.name == "archive.json" else replace(a, b)
@@ -259,7 +258,7 @@ def test_a_kill_between_the_new_record_and_the_deletion_is_repaired(archive, ima
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(archive._store, "delete", fail)
+        patch.setattr(archive.store, "delete", fail)
         with pytest.raises(SystemExit):
             archive.add(images)
     assert len(archive) == 13
@@ -278,7 +277,7 @@ def test_files_that_are_gone_stay_until_prune(archive, images):
     gone.unlink()
     shutil.rmtree(images / "forest")
     kept = Record("uri", "s3://bucket/a.png", "c")
-    archive._store.add([kept], np.ones((1, 16), np.float32))
+    archive.store.add([kept], np.ones((1, 16), np.float32))
     assert archive.add(images).unchanged == 5
     assert len(archive) == 13
     pruned = archive.prune()
@@ -293,7 +292,7 @@ def test_files_that_are_gone_stay_until_prune(archive, images):
 def test_prune_forgets_no_disk_that_is_not_mounted(archive, images, tmp_path):
     assert archive.prune() == []
     archive.add(images)
-    archive._store.add([Record("uri", "s3://bucket/a.png", "c")], np.ones((1, 16), np.float32))
+    archive.store.add([Record("uri", "s3://bucket/a.png", "c")], np.ones((1, 16), np.float32))
     before = contents(archive)
     images.rename(tmp_path / "unmounted")
     with pytest.raises(ArchiveError, match=r"none of the 12 files.*images.*not mounted"):
@@ -677,7 +676,7 @@ def test_tiles_of_the_models_own_gsd(tmp_path):
     archive = Archive.create(tmp_path / "silent", ColourEncoder())
     with pytest.raises(UsageError, match="does not say"):
         archive.add(scene, tiling=Tiling(size=16, gsd="model"))
-    assert not (archive.path / module.LAST_INDEX).exists()
+    assert not (archive.path / LAST_INDEX).exists()
 
 
 def test_as_many_at_once_as_the_model_takes(tmp_path, images):

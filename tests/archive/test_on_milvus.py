@@ -165,7 +165,7 @@ def test_it_holds_what_the_folder_holds(both):
 def test_what_is_told_of_it(both, milvus_server):
     here, there = both
     told = there.info()
-    assert told["store"] == milvus_server.uri(there._store._connection.address.collection)
+    assert told["store"] == milvus_server.uri(there.store._connection.address.collection)
     assert told["version"] is None
     own = {"path", "store", "bytes", "version", "created"}
     assert {k: v for k, v in told.items() if k not in own} == {
@@ -298,7 +298,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
             raise CutError
 
         with monkeypatch.context() as patch:
-            patch.setattr(archive._store, "delete", delete)
+            patch.setattr(archive.store, "delete", delete)
             with pytest.raises(CutError):
                 index(archive, folder)
 
@@ -484,7 +484,7 @@ def test_a_collection_that_was_made_anew_is_not_taken_for_the_archives_own(
     archive = Archive.create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
     MilvusStore.open(uri).drop()
     other = Archive.create(tmp_path / "other", ColourEncoder(dimension=8, seed=1), store=uri)
-    assert other._store.identity != archive._store.identity
+    assert other.store.identity != archive.store.identity
     with pytest.raises(ArchiveError, match="another one has taken its place"):
         Archive.open(archive.path)
     assert len(Archive.open(other.path)) == 0

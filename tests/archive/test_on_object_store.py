@@ -104,7 +104,7 @@ def test_rankings_of_large_archives(bucket, tmp_path):
     random = np.random.default_rng(0)
     centres = random.standard_normal((100, 32))
     rows = centres[np.arange(3000) % 100] + 0.5 * random.standard_normal((3000, 32))
-    made._store.add([chip(n) for n in range(3000)], rows.astype(np.float32))
+    made.store.add([chip(n) for n in range(3000)], rows.astype(np.float32))
     archive = Archive.open(tmp_path / "a")
     queries = [ById(chip(n).id) for n in range(0, 3000, 300)]
     exact = archive.search_many(queries, 3000)

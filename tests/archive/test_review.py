@@ -15,7 +15,7 @@ from PIL import Image
 from rsir.archive import Archive
 from rsir.archive.indexing.pruning import without_file
 from rsir.archive.search.feedback import refined
-from rsir.archive.search.query_vectors import ById, ByWindow, Examples
+from rsir.archive.search.query import ById, ByWindow, Examples
 from rsir.errors import ArchiveError, DataError, UsageError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.ranking import metric_named, packed, pairwise
@@ -288,14 +288,14 @@ def test_few_sources_are_asked_for_by_name(tmp_path, monkeypatch):
     first = archive.add([tmp_path / name for name in names])
     assert (first.added, first.skipped) == (5, ())
     asked = []
-    real = type(archive._store).states
+    real = type(archive.store).states
 
     def spy(self, names=None):
         found = list(real(self, names))
         asked.append(len(found))
         return iter(found)
 
-    monkeypatch.setattr(type(archive._store), "states", spy)
+    monkeypatch.setattr(type(archive.store), "states", spy)
     for name in names:
         assert archive.add(tmp_path / name).unchanged == 1
     assert asked == [1] * 5
@@ -312,13 +312,13 @@ def test_a_touched_tile_that_is_deleted_meanwhile_stops_nothing(tmp_path, monkey
     archive.add(path, tiling=Tiling(size=64))
     path.touch()
     ids = [record.id for record in archive.records()]
-    real = type(archive._store).get
+    real = type(archive.store).get
 
     def deleted(self, ids_):
         self.delete(ids[:1])
         return real(self, ids_)
 
-    monkeypatch.setattr(type(archive._store), "get", deleted)
+    monkeypatch.setattr(type(archive.store), "get", deleted)
     assert archive.add(path, tiling=Tiling(size=64)).unchanged == 1
     monkeypatch.undo()
     assert [record.id for record in archive.records()] == ids[1:]

@@ -18,7 +18,7 @@ from shapely.geometry import shape
 import rsir
 from rsir.archive import Archive
 from rsir.archive.exchange.features import collection, table
-from rsir.archive.search.query_vectors import ById, ByWindow, Examples
+from rsir.archive.search.query import ById, ByWindow, Examples
 from rsir.cli.search import search
 from rsir.store.filters.filter import Filter
 from rsir.types import Hit

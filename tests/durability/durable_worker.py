@@ -161,7 +161,7 @@ def work(connection: Connection, task: Task) -> None:
     connection.send(Started())
     try:
         archive = Archive.open_or_create(task.path, task.encoder)
-        archive._store = Telling(archive._store, connection.send)
+        archive.gallery.store = Telling(archive.store, connection.send)
         connection.send(Opened())
         if task.waits:
             connection.recv()

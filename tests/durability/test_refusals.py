@@ -106,7 +106,7 @@ from rsir.errors import ArchiveError
 
 vectors = np.random.default_rng(0).standard_normal((5000, 512)).astype(np.float32)
 archive = Archive.create(Path(sys.argv[1]), ExternalEncoder("some", "euclidean", 512))
-archive._store.add([Record(f"{n:04d}", f"/{n}.png", "c") for n in range(len(vectors))], vectors)
+archive.store.add([Record(f"{n:04d}", f"/{n}.png", "c") for n in range(len(vectors))], vectors)
 try:
     archive.optimize() if sys.argv[2] == "optimize" else None
     len(archive.search(vectors[0], 1, ranking="approximate"))

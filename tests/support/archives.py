@@ -84,12 +84,12 @@ def in_memory(metric: str, kept: list[Record], seed: int = 0, name: str = "made 
 
 def on_disk(path: Path, metric: str, kept: list[Record], seed: int = 0) -> Archive:
     archive = Archive.create(path, ExternalEncoder("made up", metric, DIMENSION))
-    archive._store.add(kept, vectors(metric, len(kept), seed))
+    archive.store.add(kept, vectors(metric, len(kept), seed))
     return archive
 
 
 def contents(archive: Archive) -> list[tuple[Record, bytes]]:
-    rows = archive._store.get([record.id for record in archive.records()])
+    rows = archive.store.get([record.id for record in archive.records()])
     return [(record, vector.tobytes()) for record, vector in rows]
 
 

@@ -412,7 +412,7 @@ def test_the_service_does_not_fetch_what_a_record_names(
     archive = Archive.create(tmp_path / "archive", encoder)
     properties = {"bands": ["red=1"], "stretch": "none", "window": [0, 0, 9, 9]}
     record = Record("far", f"{url}/far.tif", "x", properties=properties)
-    archive._store.add([record], np.ones((1, 16), np.float32))
+    archive.store.add([record], np.ones((1, 16), np.float32))
     scene = scene_id(record.source)
     requests = [
         ("GET", "/api/archives/a/items/far/thumbnail", None),
@@ -446,7 +446,7 @@ def test_names_and_properties_are_only_ever_data(tmp_path: Path) -> None:
     script = "<script>alert(1)</script>"
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
     record = Record(script, f"/data/{script}.png", "x", properties={"name": script, script: script})
-    archive._store.add([record], np.ones((1, 16), np.float32))
+    archive.store.add([record], np.ones((1, 16), np.float32))
     with TestClient(create_app({"a": archive}, page=False)) as http:
         answers = [
             http.get("/api/archives/a/items"),

@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import rsir
-from rsir.archive.search.query_vectors import ByFile, ById, ByWindow, Examples
+from rsir.archive.search.query import ByFile, ById, ByWindow, Examples
 from rsir.errors import ArchiveError, ImageError, RsirError, UsageError
 from rsir.images.read import read_pixels
 from rsir.store.filters.filter import Filter

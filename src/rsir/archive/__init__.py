@@ -1,10 +1,10 @@
-"""Archives: what is searched, and the stores that keep it."""
+"""Archives of encoded images, and what a search of them takes and gives."""
 
 from rsir.archive.archive import Archive
 from rsir.archive.folder.encoder import Encoder
 from rsir.archive.indexing.run import IndexReport, Skipped
 from rsir.archive.search.hits import Hits
-from rsir.archive.search.query_vectors import ByFile, ById, ByWindow, Examples
+from rsir.archive.search.query import ByFile, ById, ByWindow, Examples
 from rsir.store.filters.filter import Filter
 from rsir.store.records.summary import SourceSummary
 

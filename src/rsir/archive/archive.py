@@ -1,8 +1,8 @@
-"""The archive: images that were encoded by one model, kept, and searched by example.
+"""The archive: images encoded by one model, stored, and searched by example.
 
 An archive is a folder:
 
-- archive.json: what it is: format, metric, dimension, bands, the model's fingerprint;
+- archive.json, the manifest: format, metric, dimension, bands, the model's fingerprint;
 - model/: a copy of the model, so that a search needs nothing else;
 - items.lance: records and vectors (`rsir.store.lance.store`), unless archive.json names another
   store;
@@ -13,11 +13,8 @@ archive.json appears last, in one step (`rsir.archive.folder.creation`).
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,33 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.folder.creation import ArchiveExistsError, create_folder
-from rsir.archive.folder.encoder import (
-    Encoder,
-    default_batch_size,
-    load_encoder,
-    vectors_for_metric,
-)
+from rsir.archive.folder.encoder import Encoder
 from rsir.archive.folder.failures import translate_store_errors
-from rsir.archive.folder.manifest import (
-    ITEMS,
-    LAST_INDEX,
-    MANIFEST,
-    MODEL,
-    model_names,
-    read_manifest,
-)
+from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, model_names, read_manifest
 from rsir.archive.indexing.pruning import without_file
-from rsir.archive.indexing.run import Indexing, IndexReport
+from rsir.archive.indexing.run import IndexReport, index
 from rsir.archive.pictures.thumbnails import thumbnail
 from rsir.archive.search.calibration import Calibration
+from rsir.archive.search.gallery import Gallery
 from rsir.archive.search.hits import Hits
-from rsir.archive.search.query_vectors import Query, check_bands
-from rsir.archive.search.search import Search
-from rsir.atomic import write_json
+from rsir.archive.search.query import QueryLike, as_query
+from rsir.archive.search.query_vectors import pixels_of
+from rsir.archive.search.search import Search, recall
 from rsir.errors import ArchiveError, UsageError
-from rsir.ranking import metric_named
-from rsir.sources.find import find_sources
-from rsir.store.base import KEPT_DAYS, Store, recall_of
+from rsir.store.base import KEPT_DAYS, Store
 from rsir.store.filters.filter import Filter
 from rsir.store.open import open_store, without_secrets
 from rsir.store.records.record import Record
@@ -61,46 +45,42 @@ if TYPE_CHECKING:
     from rsir.scenes.tiling import Tiling
     from rsir.store.lance.store import LanceStore, Version
 
-__all__ = ["LAST_INDEX", "MODEL", "Archive"]
-
-SAMPLE = 5000
-"""Vectors, picked at random, from which distances are calibrated. Our choice: 10 MB of 512 floats;
-100 of them are compared with 200 others each."""
-
-_CALIBRATED_TO = 0.1
-_CALIBRATED_FOR = 300.0
-"""The calibration is made anew once the archive has grown or shrunk by so much, and after so many
-seconds, for images may have been replaced. Our choice."""
-
 
 class Archive:
     """Encoded images in a folder, searched by example.
 
-    It belongs to one model: queries and additions by another are refused, for distances between
-    embeddings of different models mean nothing.
+    An archive belongs to one model and refuses queries and additions by another, because distances
+    between embeddings of different models mean nothing.
+
+    gallery: the store and the model, for those who need more than the methods here.
     """
 
     def __init__(
-        self, path: Path, said: Mapping[str, Any], store: Store, encoder: Encoder | None
+        self, path: Path, manifest: Mapping[str, Any], store: Store, encoder: Encoder | None
     ) -> None:
         """Use `create`, `open` or `open_or_create`."""
         self.path = path
-        self._about = said
-        self._store = store
-        self._encoder = encoder
-        self._calibrations: dict[str, tuple[float, int, Calibration]] = {}
+        self._manifest = manifest
         self._version: int | None = None
+        self.gallery = Gallery(
+            store,
+            path=path,
+            fingerprint=str(manifest["fingerprint"]),
+            bands=tuple(manifest["bands"]),
+            encoder=encoder,
+        )
 
     @classmethod
     def create(cls, path: str | Path, encoder: Encoder, *, store: str | None = None) -> Archive:
         """A new, empty archive for images encoded by `encoder`.
 
-        `path` may be an empty folder, or one where an earlier creation was cut off. store: where
-        the records are kept, if not in the folder (`rsir.store.open`); user, password and
-        token in it are not written down: whoever opens it says them by the environment.
+        path: an empty or a new folder, or one where an earlier creation was cut off. store: where
+        the records go, if not into the folder (`rsir.store.open`). The manifest does not keep the
+        user, password and token in it: give them again to open the archive, or set them in the
+        environment.
 
-        Raises ArchiveError if anything else is there: an archive, too, that another process makes
-        at the same time, which is waited for, ten minutes at most.
+        Raises ArchiveError if anything else is in the folder. If another process creates the same
+        archive at the same time, it waits up to ten minutes for that and then raises it, too.
         """
         path = Path(path)
         manifest, created = create_folder(path, encoder, store)
@@ -110,31 +90,28 @@ class Archive:
     def open(
         cls, path: str | Path, encoder: Encoder | None = None, *, store: str | None = None
     ) -> Archive:
-        """The archive at `path`; its model is loaded by the first image query or addition.
+        """The archive at `path`; the first image query or addition loads its model.
 
-        encoder: the archive's model, if it is loaded already. store: where its records are, with
-        the user, password and token that archive.json does not have. Raises ArchiveError if there
-        is no archive, if it is damaged, if its records are elsewhere, if what is there now is the
-        store of another archive, or if `encoder` is another model.
+        encoder: the archive's model, if you have loaded it already. store: where its records are,
+        with the user, password and token that archive.json does not keep. Raises ArchiveError if
+        there is no archive, if it is damaged, if its records are elsewhere, if its store now
+        belongs to another archive, or if `encoder` is another model.
         """
         path = Path(path)
-        said = read_manifest(path)
-        written = said.get("store")
+        manifest = read_manifest(path)
+        written = manifest.get("store")
         if store is not None and without_secrets(store) != written:
             raise ArchiveError(
                 f"{path} keeps its records in {written or ITEMS}, not in {without_secrets(store)}"
             )
-        kept = open_store(store or written or path / ITEMS, said.get("identity", ""))
-        if (kept.metric, kept.dimension) != (said["metric"], said["dimension"]):
+        opened = open_store(store or written or path / ITEMS, manifest.get("identity", ""))
+        if (opened.metric, opened.dimension) != (manifest["metric"], manifest["dimension"]):
             raise ArchiveError(
-                f"{path / MANIFEST} says {said['metric']}, {said['dimension']}, but "
-                f"{written or ITEMS} holds {kept.metric}, {kept.dimension}; restore one "
+                f"{path / MANIFEST} says {manifest['metric']}, {manifest['dimension']}, but "
+                f"{written or ITEMS} holds {opened.metric}, {opened.dimension}; restore one "
                 "of them from a copy"
             )
-        archive = cls(path, said, kept, None)
-        if encoder is not None:
-            archive._encoder = archive._checked(encoder)
-        return archive
+        return cls(path, manifest, opened, encoder)
 
     @classmethod
     def open_or_create(
@@ -142,44 +119,46 @@ class Archive:
     ) -> Archive:
         """The archive at `path` if there is one, else a new one; errors as in both.
 
-        Of several processes that ask for it at once one makes it, and the others wait for that.
-        Raises ArchiveError also if there is one whose records are not in `store`, if that is given.
+        Of several processes that call this at once, one creates the archive and the others wait
+        for it. Raises ArchiveError also for an archive whose records are not in the given `store`.
         """
         if not (Path(path) / MANIFEST).exists():
-            with suppress(ArchiveExistsError):  # by another, since the line above
+            with suppress(ArchiveExistsError):  # another process has just created it
                 return cls.create(path, encoder, store=store)
         return cls.open(path, encoder, store=store)
 
     @property
+    def store(self) -> Store:
+        """The records and vectors."""
+        return self.gallery.store
+
+    @property
     def metric(self) -> str:
         """The name of the distance, for `rsir.ranking.metric_named`."""
-        return self._store.metric
+        return self.store.metric
 
     @property
     def dimension(self) -> int:
         """D of the embeddings, or bits of the codes."""
-        return self._store.dimension
+        return self.store.dimension
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the archive's model."""
-        return str(self._about["fingerprint"])
+        return self.gallery.fingerprint
 
     @property
     def bands(self) -> tuple[str, ...]:
         """The bands of the images, in order."""
-        return tuple(self._about["bands"])
+        return self.gallery.bands
 
     @property
     def encoder(self) -> Encoder:
-        """The archive's model, loaded when first used; ArchiveError if its copy is not it."""
-        if self._encoder is None:
-            self._encoder = self._checked(load_encoder(self.path / MODEL))
-        return self._encoder
+        """The archive's model, loaded when first used; ArchiveError if the copy is another one."""
+        return self.gallery.encoder
 
     def __len__(self) -> int:
-        with translate_store_errors(self.path):
-            return len(self._store)
+        return len(self.gallery)
 
     def __repr__(self) -> str:
         return f"Archive({str(self.path)!r}: {len(self)} images, {self.metric}, {self.dimension})"
@@ -194,218 +173,44 @@ class Archive:
         workers: int = 2,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
-        """Encode and keep the images in `paths`; says what was done.
+        """Encode the images in `paths` and store them; returns a report of what was done.
 
-        paths: files, folders, globs, STAC items and catalogues, uris of object stores
-        (`rsir.sources.find.find_sources`). An image of up to 1024 × 1024 pixels is kept as it is,
-        larger ones and what is no plain image (JPEG 2000, 16 bits, more bands) are read by windows
-        and cut into tiles, of 256 pixels unless `tiling` says otherwise. With a tiling given, only
-        a plain image without a georeference that is no larger than a tile stays whole.
+        paths: files, folders, globs, STAC items and catalogues, URIs of object stores
+        (`rsir.sources.find.find_sources`); the archive's own folder is left out. An image of up to
+        1024 × 1024 pixels stays whole. Larger ones, and those that are no plain picture (JPEG 2000,
+        16 bits, more bands), are read by windows and cut into tiles, of 256 pixels unless `tiling`
+        says otherwise. With a tiling given, only a plain picture without a georeference that is no
+        larger than a tile stays whole.
 
-        A file with the size and time of change that are known is not read again, and one with
-        known content is not encoded again. One whose content has changed replaces what was kept
-        of it, but where it is damaged now what was kept of that place stays until it can be read;
-        so does one that is now cut in another way, but thresholds of nodata and clouds are for new
-        tiles: those that are there stay. A file that cannot be read is listed in the report, never
-        fatal. Files that are gone stay in the archive until `prune`. What lies
-        in the archive's own folder is left out. Interrupted, it keeps what is encoded, and the
-        next call goes on from there.
+        A file whose size and time of change are known is not read again, and known content is not
+        encoded again. New content, or another way to cut a file, replaces the file's old tiles; but
+        where the file is now damaged, the old tiles stay until it can be read. Thresholds of nodata
+        and clouds apply to new tiles only. The report lists files that cannot be read; they are
+        never fatal. Files that are gone stay in the archive until `prune`. An interrupted run keeps
+        what it has encoded, and the next call continues from there.
 
         shard: (i, n) takes every n-th of the sources, from i on
-        (`rsir.sources.find.Sources.shard`):
-        n processes or machines that are given the same paths share the work.
-        tiling: its gsd may be "model", that of the images that the archive's model learnt from.
-        batch_size: images encoded at once; None: as many as the model says, else 64.
-        workers: threads that read files ahead.
-        on_progress: called with (done, in all), in files and tiles of scenes.
+        (`rsir.sources.find.Sources.shard`): n processes or machines with the same paths share the
+        work. tiling: gsd="model" means that of the images that the archive's model learnt from.
+        batch_size: images encoded at once; None: the model's own, else 64. workers: threads that
+        read files ahead. on_progress: called with (done, in all), in files and tiles of scenes.
 
-        Raises UsageError for a size below 1, a shard that is none and the gsd of a model that does
-        not say it, DataError for a path that does not exist, ArchiveError if the archive cannot be
-        written: before any work if it is read-only, else with what was committed until then kept.
+        Raises UsageError for a size below 1, an impossible shard, and gsd="model" if the model does
+        not know its own; DataError for a path that does not exist; ArchiveError if the archive
+        cannot be written: before any work if it is read-only, else with all commits so far kept.
         """
-        if workers < 1 or (batch_size is not None and batch_size < 1):
-            raise UsageError("batch_size and workers must be at least 1")
-        self._check_addable()
-        tiling = self._told(tiling)
-        start = time.monotonic()
-        roots = [paths] if isinstance(paths, str | Path) else list(paths)
-        found = find_sources(roots, exclude=self.path)
-        found = found.without_masks(None if tiling is None else tiling.cloud_mask)
-        if shard is not None:
-            found = found.shard(*shard)
-        with translate_store_errors(self.path):
-            # A run that is killed leaves this; and what cannot be written is known before work.
-            write_json(self.path / LAST_INDEX, IndexReport(complete=False).to_dict())
-        indexing = Indexing(
-            self._store,
-            found,
-            roots,
-            path=self.path,
-            bands=self.bands,
+        self.check_addable()
+        return index(
+            self.gallery,
+            paths,
             tiling=tiling,
-            encode=self.encode,
-            check=partial(check_bands, self),
+            shard=shard,
+            batch_size=batch_size,
+            workers=workers,
             on_progress=on_progress,
         )
-        complete = False
-        try:
-            indexing.run(batch_size or default_batch_size(self.encoder), workers)
-            complete = True
-        finally:
-            # Also on Ctrl-C and on an error of the encoder: what is encoded is kept.
-            indexing.commit()
-            report = indexing.report(time.monotonic() - start, complete)
-            with translate_store_errors(self.path):
-                write_json(self.path / LAST_INDEX, report.to_dict())
-        return report
 
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        filter: Filter | None = None,
-        ranking: str | None = None,
-        diverse: bool = False,
-        min_percentile: float | None = None,
-    ) -> Hits:
-        """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
-
-        query: an image, a vector, the id of a tile, a window of a scene or several examples: see
-        `rsir.archive.search.query_vectors`. Tiles named by their id are not among the hits.
-        filter: which images may be found. ranking: None for the archive's own, which is exact;
-        "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are not
-        exact, where the store has them.
-        diverse: of hits that overlap or are nearly the same only the best
-        (`rsir.archive.search.diverse`);
-        there can be fewer than k, for it is looked no further down than the first 10,000.
-        min_percentile: only hits that are nearer than this percentage of random pairs of the
-        archive (`Hit.percentile`), in [0, 100): 99.9 leaves no hit if nothing is nearer to the
-        query than one random pair in a thousand.
-
-        Raises UsageError for k < 1, an array that is no query of this archive, a ranking that it
-        has not, a percentile out of range, or higher than so small an archive can tell; ImageError
-        for a file that cannot be read; UnknownIdError for an unknown id.
-        """
-        return self.search_many(
-            [query],
-            k,
-            filter=filter,
-            ranking=ranking,
-            diverse=diverse,
-            min_percentile=min_percentile,
-        )[0]
-
-    def search_many(
-        self,
-        queries: Sequence[Query],
-        k: int = 10,
-        *,
-        filter: Filter | None = None,
-        ranking: str | None = None,
-        diverse: bool = False,
-        min_percentile: float | None = None,
-    ) -> list[Hits]:
-        """`search` for several queries, encoded and searched together; `seconds` is the mean."""
-        search = Search(k, filter, ranking, diverse, min_percentile)
-        return search.run(self, self._store, queries)
-
-    def recall(
-        self, queries: Sequence[Query], k: int, ranking: str, *, filter: Filter | None = None
-    ) -> float:
-        """Recall@k of a ranking that is not exact (`rsir.store.base.recall_of`).
-
-        Of plain "hamming" in an archive of adaptive ranking, hits are compared by id.
-        """
-        exact = self.search_many(queries, k, filter=filter)
-        found = self.search_many(queries, k, filter=filter, ranking=ranking)
-        near = [{hit.id: hit.distance for hit in hits} for hits in exact]
-        far = [[hit.distance for hit in hits] for hits in found]
-        if self._distance(ranking) != self.metric:
-            # How far they are by the exact distance is known of those that it has found too.
-            far = [
-                [distances.get(hit.id, math.inf) for hit in hits]
-                for distances, hits in zip(near, found, strict=True)
-            ]
-        return recall_of([list(distances.values()) for distances in near], far)
-
-    def _distance(self, ranking: str | None) -> str:
-        """The name of the distance that the hits of a ranking have."""
-        return self.metric if ranking in (None, "two-stage", "approximate") else str(ranking)
-
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """The records under `ids`, in that order; ArchiveError for an unknown id."""
-        with translate_store_errors(self.path):
-            return [record for record, _ in self._store.get(ids)]
-
-    def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
-        """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
-        width = metric_named(self.metric).width(self.dimension)
-        with translate_store_errors(self.path):
-            rows = [vector for _, vector in self._store.get(ids)]
-        return np.stack(rows) if rows else np.empty((0, width), self.dtype)
-
-    def records(self, filter: Filter | None = None) -> Iterator[Record]:
-        """All records, or those that meet `filter`, ordered by id."""
-        with translate_store_errors(self.path):
-            yield from self._store.records(filter)
-
-    def count(self, filter: Filter | None = None) -> int:
-        """How many records meet `filter`; all, if it is not given."""
-        with translate_store_errors(self.path):
-            return self._store.count(filter)
-
-    def sources(self) -> list[SourceSummary]:
-        """What was indexed, ordered by name: each file or scene, and how many tiles it has."""
-        quick = getattr(self._store, "sources", None)  # of a store that has columns
-        with translate_store_errors(self.path):
-            found: list[SourceSummary] = quick() if quick else summaries(self._store.records())
-        return found
-
-    def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
-        """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
-
-        Raises UnknownIdError for an unknown id, ImageError if its file cannot be read any more,
-        UsageError for a size below 1.
-        """
-        return thumbnail(self.get([id])[0], size)
-
-    def calibration(self, ranking: str | None = None) -> Calibration:
-        """The distances of random pairs of the archive, which `Hit.percentile` is computed from."""
-        name = self._distance(ranking)
-        count, now = len(self), time.monotonic()
-        known = self._calibrations.get(name)
-        if known is not None:
-            made, of, found = known
-            if now - made < _CALIBRATED_FOR and abs(count - of) <= _CALIBRATED_TO * of:
-                return found
-        with translate_store_errors(self.path):
-            vectors = self._store.sample(SAMPLE)
-        if name == "hamming" and metric_named(self.metric).classes:
-            vectors = vectors[:, : metric_named(name).width(self.dimension)]
-        found = Calibration.of(name, vectors)
-        self._calibrations[name] = (now, count, found)
-        return found
-
-    def versions(self) -> list[Version]:
-        """The versions that are kept, oldest first; ArchiveError if the store keeps none."""
-        with translate_store_errors(self.path):
-            return self._history().versions()
-
-    def at(self, version: int) -> Archive:
-        """The archive as it was at `version`, to be searched only; ArchiveError if not kept."""
-        with translate_store_errors(self.path):
-            store = self._history().at(version)
-        archive = Archive(self.path, self._about, store, self._encoder)
-        archive._version = version
-        return archive
-
-    def restore(self, version: int) -> None:
-        """Make `version` the latest again, as a new one; ArchiveError if it is not kept."""
-        with translate_store_errors(self.path):
-            self._history().restore(version)
-
-    def _check_addable(self) -> None:
+    def check_addable(self) -> None:
         """ArchiveError for an earlier version, UsageError if its model is not one of rsir."""
         if self._version is not None:
             raise ArchiveError(
@@ -417,50 +222,158 @@ class Archive:
                 f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
             )
 
-    def _told(self, tiling: Tiling | None) -> Tiling | None:
-        """The tiling, with the model's gsd if it asks for that."""
-        if tiling is None or tiling.gsd != "model":
-            return tiling
-        return tiling.told(getattr(self.encoder, "gsd", None))
+    def search(
+        self,
+        query: QueryLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ranking: str | None = None,
+        diverse: bool = False,
+        min_percentile: float | None = None,
+    ) -> Hits:
+        """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
+
+        query: an image file, pixels, a vector, or a query of `rsir.archive.search.query`: the id of
+        a tile, a window of a scene, several examples. Tiles that it names by id are not among the
+        hits. filter: which images may be found. ranking: None for the archive's own, which is
+        exact; "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are
+        not exact, where the store has them. diverse: of hits that overlap or are nearly the same,
+        only the best (`rsir.archive.search.diverse`); there can be fewer than k of them among the
+        first 10,000 hits, where the search for them ends. min_percentile: only hits that are nearer
+        than this percentage of random pairs of the archive (`Hit.percentile`), in [0, 100): 99.9
+        leaves no hit if nothing is nearer to the query than one random pair in a thousand.
+
+        Raises UsageError for k < 1, an array that does not fit this archive, a ranking that it does
+        not have, and a percentile that is out of range or higher than so small an archive can tell;
+        ImageError for a file that cannot be read; UnknownIdError for an unknown id.
+        """
+        search = Search(k, filter, ranking, diverse, min_percentile)
+        return search.run(self.gallery, [query])[0]
+
+    def search_many(
+        self,
+        queries: Sequence[QueryLike],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ranking: str | None = None,
+        diverse: bool = False,
+        min_percentile: float | None = None,
+    ) -> list[Hits]:
+        """`search` for several queries, encoded and searched together; `seconds` is the mean."""
+        search = Search(k, filter, ranking, diverse, min_percentile)
+        return search.run(self.gallery, queries)
+
+    def recall(
+        self, queries: Sequence[QueryLike], k: int, ranking: str, *, filter: Filter | None = None
+    ) -> float:
+        """Recall@k of a ranking that is not exact (`rsir.store.base.recall_of`).
+
+        In an archive of adaptive ranking, hits of plain "hamming" are compared by id.
+        """
+        return recall(self.gallery, queries, k, ranking, filter)
+
+    def calibration(self, ranking: str | None = None) -> Calibration:
+        """The distances of random pairs of the archive, from which percentiles are computed."""
+        return self.gallery.calibration(ranking)
+
+    def pixels(self, query: QueryLike) -> NDArray[np.uint8]:
+        """(C, H, W) uint8: the image that a query holds, in the archive's bands.
+
+        Raises UsageError for a query without an image, else as `search` does.
+        """
+        return pixels_of(self.gallery, as_query(query))
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """The records under `ids`, in that order; ArchiveError for an unknown id."""
+        with translate_store_errors(self.path):
+            return [record for record, _ in self.store.get(ids)]
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
+        """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
+        return self.gallery.vectors(ids)
+
+    def records(self, filter: Filter | None = None) -> Iterator[Record]:
+        """All records, or those that meet `filter`, ordered by id."""
+        with translate_store_errors(self.path):
+            yield from self.store.records(filter)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many records meet `filter`; without one, how many there are."""
+        with translate_store_errors(self.path):
+            return self.store.count(filter)
+
+    def sources(self) -> list[SourceSummary]:
+        """What was indexed, ordered by name: each file or scene, and its number of tiles."""
+        quick = getattr(self.store, "sources", None)  # of a store that has columns
+        with translate_store_errors(self.path):
+            found: list[SourceSummary] = quick() if quick else summaries(self.store.records())
+        return found
+
+    def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
+        """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
+
+        Raises UnknownIdError for an unknown id, ImageError if its file can no longer be read,
+        UsageError for a size below 1.
+        """
+        return thumbnail(self.get([id])[0], size)
+
+    def versions(self) -> list[Version]:
+        """The versions that the store keeps, oldest first; ArchiveError if it keeps none."""
+        with translate_store_errors(self.path):
+            return self._history().versions()
+
+    def at(self, version: int) -> Archive:
+        """The archive as it was at `version`, for searching only; ArchiveError if it is gone."""
+        with translate_store_errors(self.path):
+            store = self._history().at(version)
+        archive = Archive(self.path, self._manifest, store, self.gallery.loaded_encoder)
+        archive._version = version
+        return archive
+
+    def restore(self, version: int) -> None:
+        """Make `version` the latest again, as a new one; ArchiveError if it is gone."""
+        with translate_store_errors(self.path):
+            self._history().restore(version)
 
     def _history(self) -> LanceStore:
         from rsir.store.lance.store import LanceStore
 
-        if not isinstance(self._store, LanceStore):
+        if not isinstance(self.store, LanceStore):
             raise ArchiveError(
-                f"{self.path} keeps its records in {self._about['store']}, a store without "
+                f"{self.path} keeps its records in {self._manifest['store']}, a store without "
                 "versions; keep copies by the store's own tools, or by `rsir export`"
             )
-        return self._store
+        return self.store
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`; returns how many there were. The files themselves are left alone."""
+        """Remove `ids` from the archive, not the files; returns how many of them there were."""
         with translate_store_errors(self.path):
-            return self._store.delete(ids)
+            return self.store.delete(ids)
 
     def prune(self, *, everything: bool = False) -> list[str]:
-        """Forget the images whose file is gone; returns their ids, sorted.
+        """Remove the images whose file is gone from the archive; returns their ids, sorted.
 
-        Only absolute file paths are looked for, not uris; of an item in a collection of STAC items
-        the collection's file. A file that is there but cannot be looked at (permissions) is kept.
+        It checks absolute file paths, not URIs; for an item of a collection of STAC items, the
+        collection's file. A file that exists but cannot be looked at (permissions) stays.
 
-        everything: forget also if no file at all is left. Without it that is an ArchiveError
-        (`rsir.archive.indexing.pruning.AllGoneError`), and nothing is forgotten: a disk that is
-        not mounted
-        is the likelier reason.
+        everything: remove them also if no file at all is left. Without it that raises ArchiveError
+        (`rsir.archive.indexing.pruning.AllGoneError`) and removes nothing, because a disk that is
+        not mounted is the likelier reason.
         """
         with translate_store_errors(self.path):
-            gone = sorted(without_file(self._store.states(), everything=everything))
+            gone = sorted(without_file(self.store.states(), everything=everything))
         self.delete(gone)
         return gone
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
         """Merge the small files that many commits leave, so that opening is quick again.
 
-        Versions older than `keep_days` are forgotten; the latest always stays.
+        Removes versions older than `keep_days`; the latest always stays.
         """
         with translate_store_errors(self.path):
-            self._store.optimize(keep_days=keep_days)
+            self.store.optimize(keep_days=keep_days)
 
     def info(self) -> dict[str, Any]:
         """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes.
@@ -468,46 +381,17 @@ class Archive:
         bytes: of its folder; None if the records are elsewhere.
         """
         with translate_store_errors(self.path):
-            version = getattr(self._store, "version", None)
+            version = getattr(self.store, "version", None)
         return {
             "path": str(self.path),
-            "store": self._about.get("store", ITEMS),
+            "store": self._manifest.get("store", ITEMS),
             "count": len(self),
             "metric": self.metric,
             "dimension": self.dimension,
             "bands": list(self.bands),
             "model": {"fingerprint": self.fingerprint, **model_names(self.path / MODEL)},
-            "bytes": None if "store" in self._about else bytes_of(self.path),
+            "bytes": None if "store" in self._manifest else bytes_of(self.path),
             "version": version,
-            "created": self._about["created"],
-            "rsir": self._about["rsir"],
+            "created": self._manifest["created"],
+            "rsir": self._manifest["rsir"],
         }
-
-    def _checked(self, encoder: Encoder) -> Encoder:
-        if encoder.fingerprint != self.fingerprint:
-            raise ArchiveError(
-                f"{self.path} belongs to the model {self.fingerprint}, not to "
-                f"{encoder.fingerprint}; use its own model, or index into another archive"
-            )
-        return encoder
-
-    @property
-    def dtype(self) -> type[np.uint8] | type[np.float32]:
-        """Of the vectors: bytes for hash codes, float32 for embeddings."""
-        return np.uint8 if metric_named(self.metric).kind == "bits" else np.float32
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
-        """The vectors (N, width) of images (C, H, W) uint8, as the store keeps them.
-
-        Raises DataError for an image that the model cannot take, ArchiveError for a model that
-        does not give what the archive compares.
-        """
-        encoding = self.encoder.encode(images)
-        metric = metric_named(self.metric)
-        vectors = vectors_for_metric(encoding, metric)
-        wanted = (len(images), metric.width(self.dimension))
-        if vectors is None or vectors.shape != wanted:
-            got = "none" if vectors is None else f"an array of shape {vectors.shape}"
-            what = "codes" if metric.kind == "bits" else "embeddings"
-            raise ArchiveError(f"the model gave {got} for {what} of shape {wanted}")
-        return vectors

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,7 @@ from rsir.archive.archive import Archive
 from rsir.archive.folder.encoder import Encoder, default_batch_size
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import LAST_INDEX, MODEL
-from rsir.archive.indexing.run import Indexing, IndexReport, Skipped
-from rsir.archive.search.query_vectors import check_bands
+from rsir.archive.indexing.run import Indexing, IndexReport, Skipped, with_model_gsd
 from rsir.atomic import write_json
 from rsir.errors import ArchiveError, MissingExtraError, RsirError, UsageError
 from rsir.sources.find import Sources, find_sources, normal
@@ -98,8 +97,8 @@ def index_on_ray(
         raise UsageError("batch_size, threads and workers must be at least 1")
     if cpus < 0 or gpus < 0 or not cpus + gpus:
         raise UsageError("cpus and gpus of a worker must be at least 0, and one of them more")
-    archive._check_addable()
-    tiling = archive._told(tiling)
+    archive.check_addable()
+    tiling = with_model_gsd(tiling, archive.gallery)
     start = time.monotonic()
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     found = find_sources(roots, exclude=archive.path)
@@ -205,14 +204,10 @@ class _Worker:
     def _index(self, share: Sources, reports: list[IndexReport]) -> None:
         archive = self._archive
         indexing = Indexing(
-            archive._store,
+            archive.gallery,
             share,
             self._todo.roots,
-            path=archive.path,
-            bands=archive.bands,
             tiling=self._todo.tiling,
-            encode=archive.encode,
-            check=partial(check_bands, archive),
             on_progress=None,
         )
         try:

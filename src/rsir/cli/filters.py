@@ -116,18 +116,11 @@ def filter_of(
     )
     if not sources:
         return asked
-    both = of_sources(sources) if where is None else f"({where}) AND {of_sources(sources)}"
+    from rsir.archive.search.query_vectors import from_sources
+
+    cut_from = from_sources(sources)
+    both = cut_from if where is None else f"({where}) AND {cut_from}"
     return replace(asked, where=both)
-
-
-def of_sources(sources: Sequence[str]) -> str:
-    """The condition of being cut from one of these, which are paths or uris."""
-    from rsir.sources.find import normal
-    from rsir.store.filters.sql import one_of
-
-    # A path is kept absolute; what was imported may have any name.
-    names = sorted({*sources, *map(normal, sources)})
-    return one_of("source", names)
 
 
 def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:

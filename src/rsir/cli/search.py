@@ -22,7 +22,6 @@ from rsir.cli.filters import (
     box,
     filter_of,
     numbers,
-    of_sources,
     say_unknown,
 )
 from rsir.cli.options import Folder, opened
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
 
     from rsir.archive.archive import Archive
     from rsir.archive.search.hits import Hits
-    from rsir.archive.search.query_vectors import ByWindow, Query, Single
+    from rsir.archive.search.query import ByWindow, Query
 
-    Reading = Callable[[str | Path], Single]
+    Reading = Callable[[str | Path], Query]
 
 app = typer.Typer()
 
@@ -191,10 +190,10 @@ def search(
     searched = opened(archive, version)
     part = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
-        part = _window(searched, scene, window, scene_bbox, point, size)
+        part = _window(scene, window, scene_bbox, point, size)
     query = _query(image, id, vector, part, like or (), unlike or (), _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
-    if _needs_model(query):
+    if query.holds_image:
         _ = searched.encoder  # loaded now, so that the time shown is that of the search
     say_unknown(searched, filter)
     hits = searched.search(
@@ -224,54 +223,55 @@ def _query(
     part: ByWindow | None,
     like: Sequence[str],
     unlike: Sequence[str],
-    reading: Reading,
+    reading: Reading | None,
 ) -> Query:
-    """The query of what is given; UsageError if that is nothing, or more than one thing."""
-    from rsir.archive.search.query_vectors import ByFile, ById, Examples
+    """The query that the options describe; UsageError for none, and for more than one.
 
-    asked: list[Single] = [] if part is None else [part]
+    reading: how an image file is read, if --bands or --stretch say so.
+    """
+    from rsir.archive.search.query import ById, ByPath, ByVector, Examples
+
+    read = reading or ByPath
+    queries: list[Query] = [] if part is None else [part]
     if image is not None:
-        asked.append(reading(image))
+        queries.append(read(image))
     if id is not None:
-        asked.append(ById(id))
+        queries.append(ById(id))
     if vector is not None:
-        asked.append(_vector(vector))
-    if len(asked) > 1 or not (asked or like):
+        queries.append(ByVector(_vector(vector)))
+    if len(queries) > 1 or not (queries or like):
         raise UsageError(
             "say what to look for: an IMAGE, --id, --vector, --scene or --like; one of them, and "
             "--like and --unlike as often as you want"
         )
-    query = asked[0] if asked else None
-    if reading is not Path and not any(
-        isinstance(one, ByFile)
-        for one in (query, *map(partial(_example, reading), (*like, *unlike)))
-    ):
+    query = queries[0] if queries else None
+    if query is None or like or unlike:
+        query = Examples(
+            [_example(read, text) for text in like],
+            [_example(read, text) for text in unlike],
+            query,
+        )
+    if reading is not None and "file" not in {part.kind for part in query.parts}:
         raise UsageError("--bands and --stretch say how an image file is read: give one")
-    if query is not None and not (like or unlike):
-        return query
-    return Examples(
-        [_example(reading, text) for text in like],
-        [_example(reading, text) for text in unlike],
-        query,
-    )
+    return query
 
 
-def _example(reading: Reading, text: str) -> Single:
-    from rsir.archive.search.query_vectors import ById
+def _example(read: Reading, text: str) -> Query:
+    from rsir.archive.search.query import ById
 
-    return ById(text.removeprefix("id:")) if text.startswith("id:") else reading(text)
+    return ById(text.removeprefix("id:")) if text.startswith("id:") else read(text)
 
 
-def _reading(bands: str | None, stretch: str | None) -> Reading:
-    """What an image file becomes as a query: a path, or one with bands and a stretch."""
-    from rsir.archive.search.query_vectors import ByFile
+def _reading(bands: str | None, stretch: str | None) -> Reading | None:
+    """How image files are read; None if neither option is given."""
+    from rsir.archive.search.query import ByFile
     from rsir.scenes.tiling import Tiling
 
     if bands is None and stretch is None:
-        return Path
-    wanted = None if bands is None else tuple(name.strip() for name in bands.split(","))
-    _ = Tiling(bands=wanted)  # says what is wrong with them
-    return partial(ByFile, bands=wanted, stretch="auto" if stretch is None else stretch)
+        return None
+    names = None if bands is None else tuple(name.strip() for name in bands.split(","))
+    _ = Tiling(bands=names)  # raises UsageError for wrong ones
+    return partial(ByFile, bands=names, stretch="auto" if stretch is None else stretch)
 
 
 def _vector(file: Path) -> NDArray[Any]:
@@ -290,41 +290,28 @@ def _vector(file: Path) -> NDArray[Any]:
 
 
 def _window(
-    archive: Archive,
     scene: str | None,
     window: str | None,
     bbox: str | None,
     point: str | None,
     size: float | None,
 ) -> ByWindow:
-    from rsir.archive.search.query_vectors import ByWindow
-    from rsir.store.filters.filter import Filter
+    from rsir.archive.search.query import ByWindow
 
     if scene is None:
         raise UsageError("--window, --scene-bbox, --point and --size are parts of a --scene")
-    # The archive's own name for it: a path is kept absolute.
-    known = next(archive.records(Filter(where=of_sources([scene]))), None)
-    if known is None:
-        raise UsageError(f"{archive.path} has nothing of {scene}; see `rsir info --sources`")
     pixels = None if window is None else numbers(window, 4, "--window", "C,R,W,H")
     if pixels is not None and not all(number.is_integer() for number in pixels):
         raise UsageError(f"--window {window}: they are whole pixels")
     column, row, width, height = map(int, pixels or (0, 0, 0, 0))
     middle = None if point is None else numbers(point, 2, "--point", "LON,LAT")
     return ByWindow(
-        known.source,
+        scene,
         bbox=None if bbox is None else box(bbox, "--scene-bbox"),
         point=None if middle is None else (middle[0], middle[1]),
         size=size,
         window=None if pixels is None else (column, row, width, height),
     )
-
-
-def _needs_model(query: Query) -> bool:
-    from rsir.archive.search.query_vectors import ByFile, ByWindow, Examples
-
-    parts = query.parts() if isinstance(query, Examples) else [query]
-    return any(isinstance(part, Path | ByFile | ByWindow) for part in parts)
 
 
 def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
@@ -342,33 +329,31 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 
 
 def _page(archive: Archive, hits: Hits) -> str:
-    """A page of the hits, with a picture of the query if it is one."""
+    """A page of the hits, with a picture of the query if it has one."""
     from rsir.archive.pictures.cards import Section, page
     from rsir.archive.pictures.thumbnails import visible
-    from rsir.archive.search.query_vectors import (
-        ByFile,
-        ById,
-        ByWindow,
-        Examples,
-        image_pixels,
-        window_pixels,
-    )
+    from rsir.archive.search.query import ByFile, ById, ByPath, Examples, as_query
 
-    query = hits.query.query if isinstance(hits.query, Examples) else hits.query
-    seen: Any = None
-    name = "examples"
-    if isinstance(query, Path):
-        seen, name = query, query.name
-    elif isinstance(query, ByFile):
-        seen = visible(image_pixels(query, archive.bands), archive.bands)
+    query = as_query(hits.query)
+    if isinstance(query, Examples) and query.query is not None:
+        query = query.parts[0]
+    picture: Any = None
+    name = str(query)
+    if isinstance(query, ByPath | ByFile):
         name = Path(query.path).name
+    if isinstance(query, ByPath):
+        picture = query.path
     elif isinstance(query, ById):
-        (seen,), name = archive.get([query.id]), str(query)
-    elif isinstance(query, ByWindow):
-        seen, name = visible(window_pixels(archive, query), archive.bands), str(query)
-    elif query is not None:
-        name = "a vector"
+        (picture,) = archive.get([query.id])
+    elif isinstance(query, Examples):
+        name = "examples"
+    elif query.holds_image:
+        picture = visible(archive.pixels(query), archive.bands)
     section = Section(
-        hits, seen, took=hits.seconds, searched=hits.searched, name=None if seen is None else name
+        hits,
+        picture,
+        took=hits.seconds,
+        searched=hits.searched,
+        name=None if picture is None else name,
     )
     return page(section, title=f"Images like {name}")

@@ -23,15 +23,18 @@ from numpy.typing import NDArray
 
 from rsir.archive.indexing.run import IndexReport, Skipped
 from rsir.archive.search.hits import Hits
-from rsir.archive.search.query_vectors import (
+from rsir.archive.search.query import (
     ByFile,
     ById,
+    ByPath,
+    ByPixels,
+    ByVector,
     ByWindow,
     Examples,
-    Query,
-    Single,
-    image_pixels,
+    QueryLike,
+    as_query,
 )
+from rsir.archive.search.query_vectors import file_pixels
 from rsir.errors import ArchiveError, ImageError, MissingExtraError, UsageError
 from rsir.ranking import metric_named
 from rsir.store.base import Neighbour
@@ -118,7 +121,7 @@ class RemoteArchive:
 
     def search(
         self,
-        query: Query,
+        query: QueryLike,
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -140,7 +143,7 @@ class RemoteArchive:
         }
         files: list[tuple[str, tuple[str, bytes, str]]] = []
 
-        def place(part: Single, field: str) -> dict[str, Any] | None:
+        def place(part: QueryLike, field: str) -> dict[str, Any] | None:
             """The part as JSON; None if it goes as a file."""
             sent = self._sent(part)
             if isinstance(sent, bytes):
@@ -162,7 +165,7 @@ class RemoteArchive:
 
     def search_many(
         self,
-        queries: Sequence[Query],
+        queries: Sequence[QueryLike],
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -271,33 +274,26 @@ class RemoteArchive:
             for some in _pages(ids)
         )
 
-    def _sent(self, part: Single) -> dict[str, Any] | bytes:
+    def _sent(self, part: QueryLike) -> dict[str, Any] | bytes:
         """A part of a query as JSON, or as the bytes of an image file."""
-        if isinstance(part, ById):
-            return {"id": part.id}
-        if isinstance(part, ByWindow):
-            where = {"bbox": part.bbox, "point": part.point, "size": part.size}
-            return {"scene": scene_id(part.source), **where, "window": part.window}
-        if isinstance(part, str | Path):
-            try:
-                return Path(part).read_bytes()
-            except (OSError, ValueError) as error:
-                raise ImageError(f"{part}: cannot be read ({error})") from error
-        if isinstance(part, ByFile):  # read here, for the service takes plain images
-            part = image_pixels(part, self.bands)
-        array = np.asarray(part)
-        if array.ndim == 1:
-            return {"vector": array.tolist()}
-        if array.ndim != 3 or array.dtype != np.uint8 or len(array) != 3:
-            raise UsageError(
-                "a query is an image file, pixels (3, H, W) uint8, a vector, an id, a window or "
-                f"examples; this one is an array {array.shape} {array.dtype}"
-            )
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0))).save(buffer, "PNG")
-        return buffer.getvalue()
+        match as_query(part):
+            case ById(id):
+                return {"id": id}
+            case ByVector(vector):
+                return {"vector": vector.tolist()}
+            case ByWindow() as window:
+                where = {"bbox": window.bbox, "point": window.point, "size": window.size}
+                return {"scene": scene_id(window.source), **where, "window": window.window}
+            case ByPath(path):
+                try:
+                    return Path(path).read_bytes()
+                except (OSError, ValueError) as error:
+                    raise ImageError(f"{path}: cannot be read ({error})") from error
+            case ByFile() as file:  # read here, because the service takes plain pictures only
+                return _png(file_pixels(file, self.bands))
+            case ByPixels(pixels):
+                return _png(pixels)
+        raise UsageError(f"{part} cannot be sent to a service")
 
     def _items(self, ids: Sequence[str], *, vectors: bool) -> Iterator[dict[str, Any]]:
         for some in _pages(ids):
@@ -445,7 +441,20 @@ def _record(item: Mapping[str, Any]) -> Record:
     )
 
 
-def _hits(answer: Mapping[str, Any], query: Query) -> Hits:
+def _png(pixels: NDArray[Any]) -> bytes:
+    """A picture (3, H, W) uint8 as a PNG file; UsageError for other arrays."""
+    from PIL import Image
+
+    if pixels.dtype != np.uint8 or len(pixels) != 3:
+        raise UsageError(
+            f"a picture is (3, H, W) uint8, not an array {pixels.shape} {pixels.dtype}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _hits(answer: Mapping[str, Any], query: QueryLike) -> Hits:
     hits = {
         item["id"]: Hit(
             id=item["id"],

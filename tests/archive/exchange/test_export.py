@@ -298,7 +298,7 @@ def test_what_is_no_geometry_is_counted_not_fatal(tmp_path, format, monkeypatch)
     # No store takes it now; an older one may have.
     kept[1] = chip(1, datetime=NOON, footprint={"type": "Blob", "coordinates": [1]})
     rows = list(zip(kept, vectors("cosine", 3), strict=True))
-    monkeypatch.setattr(archive._store, "get", lambda ids: rows)
+    monkeypatch.setattr(archive.store, "get", lambda ids: rows)
     report = export(archive, tmp_path / "x", kept, format=format)
     assert report.written == 2
     assert dict(report.skipped.reasons) == {"its footprint is not a GeoJSON geometry": 1}

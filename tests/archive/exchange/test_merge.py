@@ -51,13 +51,13 @@ def test_each_outcome_is_counted(tmp_path):
     old, new = ([chip(n, mtime_ns=time) for n in range(4)] for time in (1, 2))
     into = on_disk(tmp_path / "into", "cosine", [old[0], new[1], old[2]], 1)
     other = on_disk(tmp_path / "other", "cosine", [old[0], old[1], new[2], old[3]], 2)
-    version, seen = other._store.version, []
+    version, seen = other.store.version, []
     report = merge(into, other, on_progress=lambda done, total: seen.append((done, total)))
     counted = (report.added, report.replaced, report.unchanged, report.kept)
     assert counted == (1, 1, 1, 1)
     assert report.to_dict()["added"] == 1
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert other._store.version == version
+    assert other.store.version == version
     assert [r.mtime_ns for r in into.records()] == [1, 2, 2, 1]
     mine, theirs = vectors("cosine", 3, 1), vectors("cosine", 4, 2)
     np.testing.assert_array_equal(
@@ -86,7 +86,7 @@ def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, committed
     into = on_disk(tmp_path / "into", "cosine", [chip(n, mtime_ns=n % 3) for n in range(8)], 1)
     other = on_disk(tmp_path / "other", "cosine", [chip(n, mtime_ns=1) for n in range(4, 15)], 2)
     wanted = merged(into, other)
-    add, done = into._store.add, []
+    add, done = into.store.add, []
 
     def cut(records, rows):
         if len(done) == committed:
@@ -94,13 +94,13 @@ def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, committed
         done.append(len(records))
         add(records, rows)
 
-    monkeypatch.setattr(into._store, "add", cut)
+    monkeypatch.setattr(into.store, "add", cut)
     if committed < 3:
         with pytest.raises(CutError):
             merge(into, other)
     else:
         merge(into, other)
-    monkeypatch.setattr(into._store, "add", add)
+    monkeypatch.setattr(into.store, "add", add)
     merge(into, other)
     assert contents(into) == wanted
 
@@ -110,7 +110,7 @@ def test_archives_of_two_models_are_not_merged():
     with pytest.raises(ArchiveError, match="has the fingerprint external:another/cosine/13"):
         merge(one, in_memory("cosine", [chip(2)], name="another"))
     other = in_memory("euclidean", [chip(2)])
-    other._about = one._about
+    other.gallery.fingerprint = one.fingerprint
     with pytest.raises(ArchiveError, match=r"has the metric euclidean, .* has cosine"):
         merge(one, other)
     assert len(one) == 1

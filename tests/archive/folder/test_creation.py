@@ -314,7 +314,7 @@ def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, 
         path, other = tmp_path / f"one-{number}", tmp_path / f"other-{number}"
         archive = Archive.create(path, ColourEncoder(), store=uri)
         written = json.loads((path / "archive.json").read_text("utf-8"))
-        assert written["identity"] == archive._store.identity
+        assert written["identity"] == archive.store.identity
         assert len(Archive.open(path)) == 0
         if uri is None:
             Archive.create(other, ColourEncoder())

@@ -429,7 +429,7 @@ def test_a_folder_that_looks_like_an_item_of_a_list(archive, tmp_path):
 def test_what_was_imported_of_a_remote_scene_does_not_stand_for_it(archive, monkeypatch):
     """A record without a stamp says nothing of how the file is now."""
     uri = "https://nowhere.invalid/a.tif"
-    archive._store.add([Record("theirs", uri, "")], np.ones((1, 16), np.float32))
+    archive.store.add([Record("theirs", uri, "")], np.ones((1, 16), np.float32))
     asked = []
 
     def opened(source, bands=None):

@@ -326,7 +326,7 @@ def test_earlier_versions_are_searched_and_brought_back(folder, tmp_path):
 def test_embeddings_made_elsewhere_are_searched_but_not_by_image(folder, tmp_path):
     archive = Archive.create(tmp_path / "archive", ExternalEncoder("clay", "cosine", 4))
     vectors = np.eye(4, dtype=np.float32) + 0.1
-    archive._store.add([Record(f"r{i}", f"s{i}", "") for i in range(4)], vectors)
+    archive.store.add([Record(f"r{i}", f"s{i}", "") for i in range(4)], vectors)
     archive = Archive.open(archive.path)
     assert archive.search(vectors[2], 1)[0].id == "r2"
     assert [hit.id for hit in archive.search(ById("r2"), 2)] == ["r0", "r1"]
@@ -390,7 +390,7 @@ def test_prune_knows_the_collection_of_an_item(archive, folder, tmp_path):
     items.write_text("{}")
     sources = [f"{items}#a", f"{items}#b", str(tmp_path / "gone.tif"), str(tmp_path / "no#one")]
     records = [Record(str(i), source, "") for i, source in enumerate(sources)]
-    fresh._store.add(records, np.ones((4, 16), np.float32))
+    fresh.store.add(records, np.ones((4, 16), np.float32))
     assert fresh.prune() == ["2", "3"]
     items.unlink()
     with pytest.raises(ArchiveError, match="none of the 2 files"):

@@ -21,5 +21,5 @@ def archive_of(folder: Path, records: list[Record]) -> Archive:
     archive = Archive.create(folder, ColourEncoder())
     if records:
         vectors = np.random.default_rng(0).standard_normal((len(records), 16))
-        archive._store.add(records, vectors.astype(np.float32))
+        archive.store.add(records, vectors.astype(np.float32))
     return archive

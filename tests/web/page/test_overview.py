@@ -61,7 +61,7 @@ def test_an_overview_is_made_again_when_the_archive_has_changed(tmp_path):
 
     async def overviews_before_and_after() -> tuple[Overview, Overview, Overview]:
         first, same = await overviews.of("a"), await overviews.of("a")
-        archive._store.add([Record("y", "/y", "")], np.ones((1, 16), np.float32))
+        archive.store.add([Record("y", "/y", "")], np.ones((1, 16), np.float32))
         return first, same, await overviews.of("a")
 
     first, same, later = asyncio.run(overviews_before_and_after())

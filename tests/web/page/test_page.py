@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from rsir.archive import Archive
-from rsir.archive.search.query_vectors import ById, ByWindow, Examples
+from rsir.archive.search.query import ById, ByWindow, Examples
 from rsir.images.read import read_pixels
 from rsir.store.filters.filter import Filter
 from tests.web.page import page_world

@@ -17,7 +17,7 @@ from rasterio.warp import transform
 from starlette.testclient import TestClient
 
 from rsir.archive.search.hits import Hits
-from rsir.archive.search.query_vectors import ById, ByWindow, Examples
+from rsir.archive.search.query import ById, ByWindow, Examples
 from rsir.images.read import read_pixels
 from rsir.store.filters.filter import Filter
 from rsir.web.app import create_app

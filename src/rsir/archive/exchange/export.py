@@ -187,7 +187,7 @@ def _write_geoparquet(
         for batch in counts.batches(records):
             with translate_store_errors(archive.path):
                 # Read each record again, together with its vector, so that the two belong together.
-                rows = archive._store.get([record.id for record in batch])
+                rows = archive.store.get([record.id for record in batch])
             vectors = np.stack([vector for _, vector in rows])
             written = writer.write([record for record, _ in rows], vectors, counts.skipped)
             for record in written:

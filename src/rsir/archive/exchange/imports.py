@@ -132,7 +132,7 @@ def import_parquet(
     for file in files:
         for records, vectors in file.batches(counts):
             with translate_store_errors(archive.path):
-                archive._store.add(records, vectors)
+                archive.store.add(records, vectors)
             imported += len(records)
             if on_progress is not None:
                 on_progress(counts.read, total)

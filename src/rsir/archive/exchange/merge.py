@@ -102,7 +102,7 @@ def _copy(source: Archive, target: Archive, ids: list[str]) -> None:
     if ids:
         # Read each record again, together with its vector, so that the two belong together.
         with translate_store_errors(source.path):
-            rows = source._store.get(ids)
+            rows = source.store.get(ids)
         vectors: Any = np.stack([vector for _, vector in rows])
         with translate_store_errors(target.path):
-            target._store.add([record for record, _ in rows], vectors)
+            target.store.add([record for record, _ in rows], vectors)

@@ -1,4 +1,4 @@
-"""One run over sources: what is new or changed is read, encoded and kept in the store."""
+"""One run over sources: it reads, encodes and stores what is new or changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.archive.folder.encoder import default_batch_size
 from rsir.archive.folder.failures import translate_store_errors
+from rsir.archive.folder.manifest import LAST_INDEX
 from rsir.archive.indexing.reading import (
     End,
     Item,
@@ -26,14 +28,15 @@ from rsir.archive.indexing.reading import (
     Reader,
     Same,
 )
-from rsir.errors import ArchiveError, DataError
+from rsir.archive.search.gallery import Gallery
+from rsir.atomic import write_json
+from rsir.errors import ArchiveError, DataError, UsageError
 from rsir.ranking import metric_named
 from rsir.scenes.tiling import Tiling
-from rsir.sources.find import Sources
+from rsir.sources.find import Sources, find_sources
 from rsir.store.base import COMMIT_TILES, Store
 from rsir.store.records.record import Record
 from rsir.store.records.summary import WINDOW
-from rsir.types import Tile
 
 COMMIT_SECONDS = 30.0
 """A run commits after `COMMIT_TILES` tiles or so many seconds, whichever comes first; a crash loses
@@ -85,31 +88,70 @@ class IndexReport:
         return asdict(self)
 
 
+def index(
+    gallery: Gallery,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    tiling: Tiling | None = None,
+    shard: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> IndexReport:
+    """Encode the images in `paths` and store them; see `rsir.archive.Archive.add`."""
+    if workers < 1 or (batch_size is not None and batch_size < 1):
+        raise UsageError("batch_size and workers must be at least 1")
+    tiling = with_model_gsd(tiling, gallery)
+    start = time.monotonic()
+    roots = [paths] if isinstance(paths, str | Path) else list(paths)
+    sources = find_sources(roots, exclude=gallery.path)
+    sources = sources.without_masks(None if tiling is None else tiling.cloud_mask)
+    if shard is not None:
+        sources = sources.shard(*shard)
+    with translate_store_errors(gallery.path):
+        # A run that is killed leaves this report; and a read-only archive fails before any work.
+        write_json(gallery.path / LAST_INDEX, IndexReport(complete=False).to_dict())
+    indexing = Indexing(gallery, sources, roots, tiling=tiling, on_progress=on_progress)
+    complete = False
+    try:
+        indexing.run(batch_size or default_batch_size(gallery.encoder), workers)
+        complete = True
+    finally:
+        # After Ctrl-C and after an error of the encoder, too: keep what is encoded.
+        indexing.commit()
+        report = indexing.report(time.monotonic() - start, complete)
+        with translate_store_errors(gallery.path):
+            write_json(gallery.path / LAST_INDEX, report.to_dict())
+    return report
+
+
+def with_model_gsd(tiling: Tiling | None, gallery: Gallery) -> Tiling | None:
+    """The tiling, with the model's ground sampling distance where it is "model"."""
+    if tiling is None or tiling.gsd != "model":
+        return tiling
+    return tiling.told(getattr(gallery.encoder, "gsd", None))
+
+
 class Indexing:
     """One run of `Archive.add`: what is known, what waits for a commit, what was done.
 
-    roots: what the user named. path: the archive's folder, for messages. encode: (N, C, H, W) uint8
-    images, of sizes that may differ, to the store's vectors; DataError if there is one that the
-    model cannot take. on_progress: called with (done, in all), in files and tiles of scenes.
-    bands, tiling, check: as of `rsir.archive.indexing.reading.Reader`.
+    gallery: the archive's store and model. roots: the paths that the user gave. tiling: as of
+    `rsir.archive.indexing.reading.Reader`. on_progress: called with (done, in all), in files and
+    tiles of scenes.
     """
 
     def __init__(
         self,
-        store: Store,
+        gallery: Gallery,
         sources: Sources,
         roots: Sequence[str | os.PathLike[str]],
         *,
-        path: Path,
-        bands: tuple[str, ...],
         tiling: Tiling | None,
-        encode: Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]],
-        check: Callable[[Tile], None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._store = store
-        self._path = path
-        self._encode = encode
+        self._store = gallery.store
+        self._path = gallery.path
+        self._encode = gallery.encode
         self._ignored = sources.ignored
         self._masks = [_skipped(mask.uri, mask.reason) for mask in sources.masks]
         self._on_progress = on_progress
@@ -125,7 +167,9 @@ class Indexing:
         self._committed = time.monotonic()
         with translate_store_errors(self._path):
             known = _known(self._store, {source.uri for source in sources.sources})
-        self._reader = Reader(sources, roots, known, bands=bands, tiling=tiling, check=check)
+        self._reader = Reader(
+            sources, roots, known, bands=gallery.bands, tiling=tiling, check=gallery.check_bands
+        )
         for unusable in sources.unusable:
             self._skipped.append(_skipped(unusable.uri, unusable.reason))
             self._progress()

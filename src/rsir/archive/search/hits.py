@@ -1,15 +1,14 @@
-"""The answer to one query."""
+"""The hits of one query."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.search.query_vectors import ByFile, ById, ByWindow, Examples, Query
+from rsir.archive.search.query import QueryLike, as_query
 from rsir.store.base import Neighbour
 from rsir.types import Hit
 
@@ -17,10 +16,10 @@ from rsir.types import Hit
 class Hits(Sequence[Hit]):
     """The hits of one query, nearest first; a notebook shows them as a gallery.
 
-    A hit's record is read when it is first looked at; a slice reads its own.
+    Looking at a hit, or at a slice of hits, reads their records from the store.
 
-    query: what was asked, as it was given. seconds: how long reading, encoding and searching took.
-    searched: how many records were compared. distances: (N,) float64, smaller is nearer.
+    query: as the caller gave it. seconds: the time that reading, encoding and searching took.
+    searched: the number of records that were compared. distances: (N,) float64, smaller is nearer.
     """
 
     def __init__(
@@ -28,7 +27,7 @@ class Hits(Sequence[Hit]):
         neighbours: Sequence[Neighbour],
         hit: Callable[[Neighbour], Hit],
         *,
-        query: Query,
+        query: QueryLike,
         seconds: float,
         searched: int,
     ) -> None:
@@ -41,7 +40,7 @@ class Hits(Sequence[Hit]):
 
     @property
     def distances(self) -> NDArray[np.float64]:
-        """The distances alone, without reading a record."""
+        """(N,) float64, without reading a record."""
         return np.array([neighbour.distance for neighbour in self._neighbours], np.float64)
 
     def __len__(self) -> int:
@@ -53,18 +52,16 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, index: slice) -> list[Hit]: ...
     def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        if place not in self._hits:
-            self._hits[place] = self._hit(self._neighbours[place])
-        return self._hits[place]
+            return [self[rank] for rank in range(*index.indices(len(self)))]
+        rank = range(len(self))[index]
+        if rank not in self._hits:
+            self._hits[rank] = self._hit(self._neighbours[rank])
+        return self._hits[rank]
 
     def __repr__(self) -> str:
-        query = self.query
-        if not isinstance(query, str | Path | ByFile | ById | ByWindow | Examples):
-            query = "an image" if np.ndim(query) == 3 else "a vector"
         head = (
-            f"{len(self)} hits for {query} among {self.searched}, in {1000 * self.seconds:.0f} ms"
+            f"{len(self)} hits for {as_query(self.query)} among {self.searched}, in "
+            f"{1000 * self.seconds:.0f} ms"
         )
         lines = [f"  {rank:3}  {hit.score:.4f}  {hit.source}" for rank, hit in enumerate(self, 1)]
         return "\n".join([head, *lines])

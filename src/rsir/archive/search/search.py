@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,23 @@ from numpy.typing import NDArray
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.search.calibration import Calibration
 from rsir.archive.search.diverse import collapsed
+from rsir.archive.search.gallery import Gallery
 from rsir.archive.search.hits import Hits
-from rsir.archive.search.query_vectors import Query, named, vectors_of
+from rsir.archive.search.query import Query, QueryLike, as_query
+from rsir.archive.search.query_vectors import vectors_of
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import score
-from rsir.store.base import Neighbour, Store
+from rsir.store.base import Neighbour, recall_of
 from rsir.store.filters.filter import Filter
 from rsir.types import Hit
 
-if TYPE_CHECKING:
-    from rsir.archive.archive import Archive
-
 _WIDER = 4
-"""So many times as many hits are looked at first, where those that show the same are collapsed,
-and again as many whenever too few are left. Our choice."""
+"""A diverse search first looks at so many times k hits, and at so many times more whenever too few
+of them are left. Our choice."""
 
 _FARTHEST = 10_000
-"""So far down (or to k, if that is farther) it is looked for hits that show something new. Our
-choice: where thousands of tiles are the same, of open water or without data, this takes seconds."""
+"""A diverse search looks at so many hits at most, or at k if that is more. Our choice: where
+thousands of tiles are the same, of open water or without data, this takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +53,48 @@ class Search:
         if self.min_percentile is not None and not 0 <= self.min_percentile < 100:
             raise UsageError(f"min_percentile must be in [0, 100), not {self.min_percentile}")
 
-    def run(self, archive: Archive, store: Store, queries: Sequence[Query]) -> list[Hits]:
+    def run(self, gallery: Gallery, given: Sequence[QueryLike]) -> list[Hits]:
         """The hits of each query, encoded and searched together; `seconds` is the mean."""
-        if not queries:
+        if not given:
             return []
         start = time.monotonic()
-        vectors = vectors_of(archive, queries)
-        # Once, so that all hits are told by the same, whenever they are looked at.
-        calibration = functools.cache(lambda: archive.calibration(self.ranking))
+        queries = list(map(as_query, given))
+        vectors = vectors_of(gallery, queries)
+        # Once, so that all hits have percentiles of one calibration, whenever they are looked at.
+        calibration = functools.cache(lambda: gallery.calibration(self.ranking))
 
         def hit(neighbour: Neighbour) -> Hit:
-            return self._hit(archive, neighbour, calibration)
+            return self._hit(gallery, neighbour, calibration)
 
         found: list[Sequence[Neighbour]] = []
-        with translate_store_errors(archive.path):
-            every = self._nearest(store, queries, vectors, self.k)
-            for query, vector, near in zip(queries, vectors, every, strict=True):
+        with translate_store_errors(gallery.path):
+            nearest = self._nearest(gallery, queries, vectors, self.k)
+            for query, vector, near in zip(queries, vectors, nearest, strict=True):
                 near = self._remarkable(near, calibration)
                 if self.diverse:
-                    near = self._diverse(archive, store, query, vector, near, hit, calibration)
+                    near = self._diverse(gallery, query, vector, near, hit, calibration)
                 found.append(near)
-            searched = store.count(self.filter)
+            searched = gallery.store.count(self.filter)
         seconds = (time.monotonic() - start) / len(queries)
         return [
             Hits(near, hit, query=query, seconds=seconds, searched=searched)
-            for query, near in zip(queries, found, strict=True)
+            for query, near in zip(given, found, strict=True)
         ]
 
     def _nearest(
-        self, store: Store, queries: Sequence[Query], vectors: NDArray[Any], k: int
+        self, gallery: Gallery, queries: Sequence[Query], vectors: NDArray[Any], k: int
     ) -> Iterator[list[Neighbour]]:
-        """The k nearest of each query but for the tiles that it names."""
-        own = [named(query) for query in queries]
-        more = max(map(len, own))
-        found = store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
-        for ids, near in zip(own, found, strict=True):
+        """The k nearest of each query, without the tiles that it names."""
+        named = [query.ids for query in queries]
+        more = max(map(len, named))
+        found = gallery.store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
+        for ids, near in zip(named, found, strict=True):
             yield [n for n in near if not ids or n.record.id not in ids][:k]
 
     def _remarkable(
         self, near: list[Neighbour], calibration: Callable[[], Calibration]
     ) -> list[Neighbour]:
+        """Those that reach the lowest percentile."""
         if self.min_percentile is None:
             return near
         highest = calibration().highest
@@ -108,67 +109,78 @@ class Search:
 
     def _diverse(
         self,
-        archive: Archive,
-        store: Store,
+        gallery: Gallery,
         query: Query,
         vector: NDArray[Any],
         near: list[Neighbour],
         hit: Callable[[Neighbour], Hit],
         calibration: Callable[[], Calibration],
     ) -> list[Neighbour]:
-        """The first k of the hits that show something new, looking further down as needed.
-
-        Fewer if there are not k of them among the first `_FARTHEST`.
-        """
+        """The first k hits that show something new, among the first `_FARTHEST` at most."""
         looked_at, more = self.k, len(near) == self.k
         farthest = max(_FARTHEST, self.k)
-        kept: list[Neighbour] = []
+        chosen: list[Neighbour] = []
         seen: set[str] = set()
         while True:
-            # What stays has been compared with all before it; only the rest is new.
-            near = [*kept, *(n for n in near if n.record.id not in seen)]
+            # The chosen ones have been compared with all before them; only the rest is new.
+            near = [*chosen, *(n for n in near if n.record.id not in seen)]
             seen |= {n.record.id for n in near}
-            near, vectors = _still_there(archive, near)
-            places = collapsed(list(map(hit, near)), vectors, archive.metric, archive.dimension)
-            kept = [near[place] for place in places]
-            if len(kept) >= self.k or not more or looked_at >= farthest:
-                return kept[: self.k]
+            near, vectors = _still_there(gallery, near)
+            rows = collapsed(list(map(hit, near)), vectors, gallery.metric, gallery.dimension)
+            chosen = [near[row] for row in rows]
+            if len(chosen) >= self.k or not more or looked_at >= farthest:
+                return chosen[: self.k]
             looked_at = min(looked_at * _WIDER, farthest)
-            (near,) = self._nearest(store, [query], vector[None], looked_at)
+            (near,) = self._nearest(gallery, [query], vector[None], looked_at)
             near = self._remarkable(near, calibration)
             more = len(near) == looked_at
 
     def _hit(
-        self, archive: Archive, neighbour: Neighbour, calibration: Callable[[], Calibration]
+        self, gallery: Gallery, neighbour: Neighbour, calibration: Callable[[], Calibration]
     ) -> Hit:
         # Both are read when they are first needed, which may be long after the search.
-        with translate_store_errors(archive.path):
-            record, told_by = neighbour.record, calibration()
-        distance = np.array([neighbour.distance])
-        plain = self.ranking == "hamming"
+        with translate_store_errors(gallery.path):
+            record = neighbour.record
+            percentiles = calibration().percentile(np.array([neighbour.distance]))
+        metric = "hamming" if self.ranking == "hamming" else gallery.metric
         return Hit(
             id=record.id,
-            score=score(
-                "hamming" if plain else archive.metric,
-                neighbour.distance,
-                bits=archive.dimension,
-            ),
+            score=score(metric, neighbour.distance, bits=gallery.dimension),
             distance=neighbour.distance,
             source=record.source,
             footprint=record.footprint,
             datetime=record.datetime,
             properties=record.properties,
-            percentile=float(told_by.percentile(distance)[0]),
+            percentile=float(percentiles[0]),
         )
 
 
-def _still_there(archive: Archive, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
-    """The neighbours and their vectors, but for those that were deleted since they were found."""
+def recall(
+    gallery: Gallery, queries: Sequence[QueryLike], k: int, ranking: str, filter: Filter | None
+) -> float:
+    """Recall@k of a ranking that is not exact; see `rsir.archive.Archive.recall`."""
+    exact, found = (
+        Search(k, filter, name, diverse=False, min_percentile=None).run(gallery, queries)
+        for name in (None, ranking)
+    )
+    near = [{hit.id: hit.distance for hit in hits} for hits in exact]
+    far = [[hit.distance for hit in hits] for hits in found]
+    if gallery.distance_of(ranking) != gallery.metric.name:
+        # Exact distances are known only of the hits that the exact search has found, too.
+        far = [
+            [distances.get(hit.id, math.inf) for hit in hits]
+            for distances, hits in zip(near, found, strict=True)
+        ]
+    return recall_of([list(distances.values()) for distances in near], far)
+
+
+def _still_there(gallery: Gallery, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
+    """The neighbours and their vectors, without those deleted since they were found."""
     try:
-        return near, archive.vectors([neighbour.record.id for neighbour in near])
+        return near, gallery.vectors([neighbour.record.id for neighbour in near])
     except ArchiveError:
         if len(near) == 1:
-            return [], archive.vectors([])
+            return [], gallery.vectors([])
     half = len(near) // 2
-    first, second = (_still_there(archive, some) for some in (near[:half], near[half:]))
+    first, second = (_still_there(gallery, some) for some in (near[:half], near[half:]))
     return first[0] + second[0], np.concatenate([first[1], second[1]])

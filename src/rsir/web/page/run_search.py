@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rsir.archive.archive import Archive
     from rsir.archive.search.hits import Hits
-    from rsir.archive.search.query_vectors import Query, Single
+    from rsir.archive.search.query import QueryLike
     from rsir.web.page.search_state import SearchState
     from rsir.web.page.uploads import Uploads
     from rsir.web.service.service import Service
@@ -47,10 +47,10 @@ async def run_search(service: Service, uploads: Uploads, state: SearchState) -> 
     Errors: those of `Service.search`, `Service.read` and `Uploads.read`; NotFoundError for a scene
     that the archive does not have, UsageError without anything to search with.
     """
-    from rsir.archive.search.query_vectors import ById, ByWindow, Examples, window_pixels
+    from rsir.archive.search.query import ById, ByWindow, Examples
 
     pixels: NDArray[np.uint8] | None = None
-    single: Single | None = None
+    single: QueryLike | None = None
     if state.tile is not None:
         single = ById(state.tile)
     elif state.image is not None:
@@ -60,8 +60,8 @@ async def run_search(service: Service, uploads: Uploads, state: SearchState) -> 
         single = ByWindow(scene.source, bbox=state.window)
         await service.pictures.run(service.check_source, scene.source)
         archive = service.archive(state.archive)
-        pixels = await service.pictures.run(window_pixels, archive, single)
-    query: Query
+        pixels = await service.pictures.run(archive.pixels, single)
+    query: QueryLike
     if state.like or state.unlike:
         like, unlike = (tuple(map(ById, ids)) for ids in (state.like, state.unlike))
         query = Examples(like, unlike, single)

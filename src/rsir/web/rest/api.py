@@ -9,8 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
 from pydantic import ValidationError
 
-from rsir.archive.search.query_vectors import Query as ArchiveQuery
-from rsir.archive.search.query_vectors import Single
+from rsir.archive.search.query import QueryLike
 from rsir.errors import UnknownIdError, UsageError
 from rsir.store.filters.interval import interval
 from rsir.web.rest.models import (
@@ -128,8 +127,8 @@ async def search_images(
     if max(len(like), len(unlike)) > most:
         raise UsageError(f"at most {most} positive and {most} negative examples")
     pixels = None if image is None else await service.read(image.file)
-    liked: list[Single] = [await service.read(upload.file) for upload in like]
-    unliked: list[Single] = [await service.read(upload.file) for upload in unlike]
+    liked: list[QueryLike] = [await service.read(upload.file) for upload in like]
+    unliked: list[QueryLike] = [await service.read(upload.file) for upload in unlike]
     source_of = _source_of(service, name)
     query = await service.run(body.to_query, archive, source_of, pixels, liked, unliked)
     return await _search(service, name, query, body, format)
@@ -342,7 +341,7 @@ async def addition(service: ServiceDep, name: Name, id: ItemId) -> AdditionOut:
 
 
 async def _search(
-    service: Service, name: str, query: ArchiveQuery, body: SearchIn, format: Format
+    service: Service, name: str, query: QueryLike, body: SearchIn, format: Format
 ) -> Response:
     offset, limit = body.offset, min(body.limit or body.k, service.settings.max_page)
     hits = await service.search(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, computed_field
 
 from rsir.archive.exchange.features import feature
-from rsir.archive.search.query_vectors import ById, ByWindow, Examples, Query, Single
+from rsir.archive.search.query import ById, ByWindow, Examples, QueryLike
 from rsir.errors import UsageError
 from rsir.ranking import metric_named
 from rsir.store.filters.filter import Filter
@@ -78,7 +78,7 @@ class ItemQuery(_Request):
 
     id: Id
 
-    def to_query(self, _archive: Archive, _source: Callable[[str], str]) -> Single:
+    def to_query(self, _archive: Archive, _source: Callable[[str], str]) -> QueryLike:
         """The query for `Archive.search`."""
         return ById(self.id)
 
@@ -88,7 +88,7 @@ class VectorQuery(_Request):
 
     vector: Annotated[list[Finite], Field(min_length=1, max_length=_LONGEST_VECTOR)]
 
-    def to_query(self, archive: Archive, _source: Callable[[str], str]) -> Single:
+    def to_query(self, archive: Archive, _source: Callable[[str], str]) -> QueryLike:
         """The query for `Archive.search`; UsageError for a code that does not consist of bytes."""
         values: NDArray[Any] = np.array(self.vector)
         if metric_named(archive.metric).kind != "bits":
@@ -113,7 +113,7 @@ class WindowQuery(_Request):
     size: Annotated[Finite, Field(gt=0, le=1e7)] | None = None
     window: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
 
-    def to_query(self, _archive: Archive, source: Callable[[str], str]) -> Single:
+    def to_query(self, _archive: Archive, source: Callable[[str], str]) -> QueryLike:
         """The query for `Archive.search`; errors: those of `ByWindow` and of `source`."""
         return ByWindow(source(self.scene), self.bbox, self.point, self.size, self.window)
 
@@ -170,10 +170,10 @@ class SearchIn(_Request):
         self,
         archive: Archive,
         source: Callable[[str], str],
-        image: Single | None = None,
-        like: Sequence[Single] = (),
-        unlike: Sequence[Single] = (),
-    ) -> Query:
+        image: QueryLike | None = None,
+        like: Sequence[QueryLike] = (),
+        unlike: Sequence[QueryLike] = (),
+    ) -> QueryLike:
         """The query for `Archive.search`, with uploaded images.
 
         source: the function from a scene's id to its source. image, like, unlike: uploaded images.

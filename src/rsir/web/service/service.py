@@ -17,12 +17,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from rsir.archive.search.query import ById, Examples, Query, QueryLike, as_query
 from rsir.errors import DataError, ImageError, UsageError
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import sql_text
@@ -36,7 +37,6 @@ from rsir.web.service.settings import ServiceSettings
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
     from rsir.archive.search.hits import Hits
-    from rsir.archive.search.query_vectors import Query
     from rsir.store.records.record import Record
 
 P = ParamSpec("P")
@@ -99,7 +99,7 @@ class Service:
     async def search(
         self,
         name: str,
-        query: Query,
+        query: QueryLike,
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -125,12 +125,14 @@ class Service:
             raise UsageError(
                 f"on this service k is at most {self.settings.max_diverse} if diverse, not {k}"
             )
-        self._check_query(query)
-        pool = self.encoding if encodes(query) else self.searching
+        parsed = as_query(query)
+        self._check_query(parsed)
+        pool = self.encoding if parsed.holds_image else self.searching
         start = time.monotonic()
 
         def searched() -> Hits:
-            self._check_sources(query)
+            for source in parsed.sources:
+                self.check_source(source)
             hits = archive.search(
                 query,
                 k,
@@ -149,7 +151,7 @@ class Service:
             "search",
             extra={
                 "archive": name,
-                "query": kind_of_query(query),
+                "query": parsed.kind,
                 "k": k,
                 "hits": len(hits),
                 "searched": hits.searched,
@@ -243,27 +245,13 @@ class Service:
         for pool in (self.encoding, self.searching, self.pictures):
             pool.close()
 
-    def _check_query(self, query: Any) -> None:
-        """What an archive takes of its owner but not of a stranger is refused here."""
-        from rsir.archive.search.query_vectors import ByFile, Examples
-
-        if isinstance(query, Examples):
-            if max(len(query.like), len(query.unlike)) > self.settings.max_examples:
-                raise UsageError(f"at most {self.settings.max_examples} examples of a kind")
-            for part in query.parts():
-                self._check_query(part)
-        elif isinstance(query, str | Path | ByFile):
+    def _check_query(self, query: Query) -> None:
+        """UsageError for queries that an archive takes from its owner but not from a stranger."""
+        most = self.settings.max_examples
+        if isinstance(query, Examples) and max(len(query.like), len(query.unlike)) > most:
+            raise UsageError(f"at most {most} examples of a kind")
+        if "file" in {part.kind for part in query.parts}:
             raise UsageError("files of the service's machine are no queries; upload the image")
-
-    def _check_sources(self, query: Any) -> None:
-        """ForbiddenError for a window of a source that the service does not read."""
-        from rsir.archive.search.query_vectors import ByWindow, Examples
-
-        if isinstance(query, Examples):
-            for part in query.parts():
-                self._check_sources(part)
-        elif isinstance(query, ByWindow):
-            self.check_source(query.source)
 
     def _read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
         from rsir.images.read import read_pixels
@@ -298,27 +286,6 @@ def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
-
-
-def encodes(query: Any) -> bool:
-    """Whether a query has an image that the model must encode first."""
-    from rsir.archive.search.query_vectors import ByWindow, Examples
-
-    if isinstance(query, Examples):
-        return any(map(encodes, query.parts()))
-    return isinstance(query, ByWindow | str | Path) or (
-        isinstance(query, np.ndarray) and query.ndim == 3
-    )
-
-
-def kind_of_query(query: Any) -> str:
-    """One word for logs."""
-    from rsir.archive.search.query_vectors import ById, ByWindow, Examples
-
-    for kind, word in ((ById, "id"), (ByWindow, "window"), (Examples, "examples")):
-        if isinstance(query, kind):
-            return word
-    return "image" if np.ndim(query) == 3 else "vector"
 
 
 def page_of(
@@ -363,8 +330,6 @@ def open_archives(paths: Sequence[str | Path]) -> dict[str, Archive]:
 
 def _warm(archive: Archive) -> None:
     """Load everything that the first search needs."""
-    from rsir.archive.search.query_vectors import ById
-
     first = next(archive.records(Filter()), None)
     if first is not None:
         _ = archive.search(ById(first.id), 1)[:]
