@@ -1,4 +1,4 @@
-"""Every file is read as it is or refused with a reason; nothing else ever comes out."""
+"""Every file is read faithfully or refused with a reason."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from rsir.errors import DataError, ImageError
+from rsir.errors import ImageError
 from rsir.images.read import read_pixels, read_tile, tile_id
-from rsir.sources.folders import SUFFIXES, find_images
+from rsir.sources.folders import find_images
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
+BIG = RNG.integers(0, 256, (3, 64, 48), dtype=np.uint8)
 
 
 def encoded(array: np.ndarray | Image.Image, form: str, **options: object) -> bytes:
@@ -157,6 +158,20 @@ def test_white_is_zero_tiff(put):
     np.testing.assert_array_equal(read_pixels(put(tiff(GREY, 0)))[0], 255 - GREY)
 
 
+def test_ycbcr_tiff_becomes_rgb(put):
+    image = Image.fromarray(RGB).convert("YCbCr")
+    want = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_pixels(put(encoded(image, "TIFF"))), chw(want))
+
+
+def test_jpeg_with_a_preview_behind_it_is_no_animation(put):
+    preview = Image.fromarray(RGB[::2, ::2])
+    data = encoded(RGB, "MPO", save_all=True, append_images=[preview])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    want = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(read_pixels(put(data, "a.jpg")), chw(want))
+
+
 # ------------------------------------------------------------------------------------------- alpha
 
 
@@ -237,13 +252,37 @@ def test_16_bit_png_is_divided_by_257_rounded(put, colour, bands):
     assert tile.properties["converted"].startswith("16-bit")
 
 
-def test_16_bit_colour_key_compares_all_16_bits(put):
-    wide = np.full((4, 4), 1000, np.uint16)
+@pytest.mark.parametrize(("colour", "bands"), [(0, 1), (2, 3)])
+def test_16_bit_colour_key_compares_all_16_bits(put, colour, bands):
+    wide = np.full((4, 4, bands), 1000, np.uint16)
     wide[0, 0] = 1001  # the same 8-bit value
-    data = png(wide.astype(">u2"), 16, 0, chunk(b"tRNS", struct.pack(">H", 1001)))
-    tile = read_tile(put(data))
+    key = chunk(b"tRNS", struct.pack(f">{bands}H", *[1001] * bands))
+    tile = read_tile(put(png(wide.astype(">u2"), 16, colour, key)))
     assert tile.properties["transparent"] == pytest.approx(1 / 16)
     assert tile.pixels[0, 0].tolist() == [0, 4, 4, 4]
+
+
+def test_16_bit_png_is_turned_too(put):
+    exif = Image.Exif()
+    exif[274] = 6
+    wide = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
+    data = png(wide.astype(">u2"), 16, 2, chunk(b"eXIf", exif.tobytes()[6:]))
+    want = np.rot90(np.floor(wide / 257 + 0.5).astype(np.uint8), -1)  # clockwise
+    np.testing.assert_array_equal(read_pixels(put(data)), chw(want))
+
+
+def test_without_rasterio_what_it_alone_reads_is_refused(put, tmp_path, monkeypatch):
+    wide = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16).astype(">u2")
+    (tmp_path / "mask").mkdir()
+    masked = masked_tiff(tmp_path / "mask" / "a.tif")
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    monkeypatch.setitem(sys.modules, "rasterio.enums", None)
+    monkeypatch.setitem(sys.modules, "rasterio.io", None)
+    for path in (put(png(wide, 16, 2)), masked):
+        with pytest.raises(ImageError, match=r"pip install 'rsir\[geo\]'"):
+            read_tile(path)
+    grey = read_pixels(put(png(wide[..., :1], 16, 0)))
+    np.testing.assert_array_equal(grey[0], np.floor(wide[..., 0] / 257 + 0.5))
 
 
 @pytest.mark.parametrize(
@@ -330,9 +369,11 @@ def test_orientation_is_applied_as_pillow_does(put, form, orientation):
     assert (tile.properties["height"], tile.properties["width"]) == tile.pixels.shape[1:]
 
 
-def test_damaged_exif_is_no_reason_to_refuse_and_does_not_warn(put):
-    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\1" * 40
-    data = encoded(RGB, "JPEG", exif=exif)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("block", [b"II*\0\x08\0\0\0\xff\xff" + b"\1" * 40, b"no TIFF at all"])
+def test_damaged_exif_is_no_reason_to_refuse_and_does_not_warn(put, form, block):
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(RGB, form, exif=b"Exif\0\0" + block, **options)
     assert read_pixels(put(data)).shape == (3, 13, 17)
 
 
@@ -349,26 +390,67 @@ def test_several_pages_or_frames_are_refused(put):
             read_tile(put(encoded(pages[0], form, **several)))
 
 
-def test_overviews_and_masks_are_not_pages(put, tmp_path):
+def masked_tiff(path: Path) -> Path:
+    """A GeoTIFF of BIG with a mask, its first 16 rows nodata, and with overviews of both."""
     import rasterio
     from affine import Affine
 
-    path = tmp_path / "a.tif"
-    big = RNG.integers(0, 256, (3, 64, 64), dtype=np.uint8)
-    mask = np.full((64, 64), 255, np.uint8)
+    mask = np.full((64, 48), 255, np.uint8)
     mask[:16] = 0
     options = {"transform": Affine(1, 0, 5e5, 0, -1, 5e6), "crs": "EPSG:32632", "dtype": "uint8"}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(path, "w", width=64, height=64, count=3, **options) as dataset,
+        rasterio.open(path, "w", width=48, height=64, count=3, **options) as dataset,
     ):
-        dataset.write(big)
+        dataset.write(BIG)
         dataset.write_mask(mask)
         dataset.build_overviews([2, 4])
-    tile = read_tile(path)
+    return path
+
+
+def test_overviews_and_masks_are_not_pages(tmp_path):
+    tile = read_tile(masked_tiff(tmp_path / "a.tif"))
     assert tile.properties["transparent"] == pytest.approx(0.25)
     assert not tile.pixels[:, :16].any()
-    np.testing.assert_array_equal(tile.pixels[:, 16:], big[:, 16:])
+    np.testing.assert_array_equal(tile.pixels[:, 16:], BIG[:, 16:])
+
+
+def test_a_mask_is_turned_with_its_image(tmp_path):
+    path = masked_tiff(tmp_path / "a.tif")
+    upright = read_pixels(path)
+    # In place of the planar configuration, which has the default value: orientation 6.
+    planar, turned = struct.pack("<HHLHH", 284, 3, 1, 1, 0), struct.pack("<HHLHH", 274, 3, 1, 6, 0)
+    path.write_bytes(path.read_bytes().replace(planar, turned, 1))
+    tile = read_tile(path)
+    np.testing.assert_array_equal(tile.pixels, np.rot90(upright, -1, axes=(1, 2)))
+    assert not tile.pixels[:, :, -16:].any()
+
+
+def test_a_tiff_that_loses_its_mask_is_refused(tmp_path):
+    path = masked_tiff(tmp_path / "a.tif")
+    data = path.read_bytes()
+    at = data.index(struct.pack("<HHLL", 254, 4, 1, 4))  # NewSubfileType: a mask
+    width, other = struct.pack("<HHLHH", 256, 3, 1, 48, 0), struct.pack("<HHLHH", 256, 3, 1, 47, 0)
+    for damaged in (data[:at], data[: at + 30], data[:at] + data[at:].replace(width, other, 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(ImageError, match=r"damaged|cut off"):
+            read_tile(path)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "MINISBLACK"])
+def test_compressions_that_only_gdal_reads(tmp_path, photometric):
+    import rasterio
+    from affine import Affine
+
+    bands = 3 if photometric == "RGB" else 1
+    options = {"transform": Affine(1, 0, 5e5, 0, -1, 5e6), "crs": "EPSG:32632", "dtype": "uint8"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", width=48, height=64, count=bands, compress="LERC",
+        photometric=photometric, **options,
+    ) as dataset:  # fmt: skip
+        dataset.write(BIG[:bands])
+    want = np.broadcast_to(BIG[:bands], BIG.shape)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif"), want)
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
@@ -546,10 +628,10 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     for _ in range(int(rng.integers(1, 6))):
         # Headers and directories are at the ends, where a flip does the most.
         within = len(changed) if rng.random() < 0.5 else min(len(changed), 300)
-        place = int(rng.integers(within))
+        offset = int(rng.integers(within))
         if rng.random() < 0.3:
-            place = len(changed) - 1 - place
-        changed[place] = int(rng.integers(256))
+            offset = len(changed) - 1 - offset
+        changed[offset] = int(rng.integers(256))
     return bytes(changed)
 
 
@@ -609,61 +691,6 @@ def test_threads_agree_and_let_no_warning_out(tmp_path):
     assert [isinstance(a, bytes) and a for a in alone] == [
         isinstance(b, bytes) and b for b in together
     ]
-
-
-# --------------------------------------------------------------------------------------- finding
-
-
-def test_find_images(tmp_path):
-    for name in ("b.PNG", "a.jpg", "sub/deep/c.TIFF", "sub/d.webp", "notes.txt", "sub/e.TXT",
-                 "none", ".hidden.png", ".git/f.png", "odd.dat"):  # fmt: skip
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "sub" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
-    found, others = find_images([tmp_path, tmp_path / "sub", tmp_path / "odd.dat"])
-    names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["a.jpg", "b.PNG", "odd.dat", "sub/d.webp", "sub/deep/c.TIFF"]
-    assert others == {".txt": 2, "": 1, ".dat": 1}
-    assert find_images([]) == ([], Counter())
-    with pytest.raises(DataError, match=r"missing: no such file or folder"):
-        find_images([tmp_path / "missing"])
-    assert all(suffix == suffix.lower() for suffix in SUFFIXES)
-
-
-@pytest.mark.parametrize("link", ["0", "z", "deep/z", "m/z"])
-def test_a_folder_keeps_its_own_name_whatever_links_to_it(tmp_path, link):
-    for name in ("a/1.png", "m/sub/2.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    wanted = find_images([tmp_path])
-    assert [path.relative_to(tmp_path).as_posix() for path in wanted[0]] == [
-        "a/1.png",
-        "m/sub/2.png",
-    ]
-    (tmp_path / link).parent.mkdir(exist_ok=True)
-    (tmp_path / link).symlink_to(tmp_path / "a", target_is_directory=True)
-    (tmp_path / "other").symlink_to(tmp_path / "m", target_is_directory=True)
-    assert find_images([tmp_path]) == wanted
-    # Links that are named outright, or lie in a folder that comes first, give way too.
-    starts = [tmp_path / link, (tmp_path / link).parent, tmp_path / "a", tmp_path]
-    assert find_images(starts) == wanted
-    alone, _ = find_images([tmp_path / link])
-    assert alone == [tmp_path / link / "1.png"]
-
-
-def test_find_images_leaves_out_a_folder(tmp_path):
-    for name in ("a.png", "own/b.png", "own/deep/c.png", "own/about.json", "owned/d.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    own = tmp_path / "own"
-    (tmp_path / "other name").symlink_to(own, target_is_directory=True)
-    wanted = ([tmp_path / "a.png", tmp_path / "owned" / "d.png"], Counter())
-    assert find_images([tmp_path], exclude=own) == wanted
-    assert find_images([tmp_path], exclude=tmp_path / "other name") == wanted
-    within = [own, own / "b.png", own / "deep", tmp_path / "other name" / "deep" / "c.png"]
-    assert find_images(within, exclude=own) == ([], Counter())
-    assert find_images([tmp_path], exclude=tmp_path / "absent") == find_images([tmp_path])
 
 
 # ------------------------------------------------------------------------------------- real files

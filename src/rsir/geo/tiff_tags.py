@@ -62,37 +62,36 @@ def directories(data: bytes) -> Iterator[Directory]:
     """The directories of a TIFF in file order, at most 256; the first one is the image's.
 
     A tag whose type is unknown or whose value lies outside the file is left out, and so are values
-    that together are larger than the file. A damaged later directory ends the iteration.
+    that together are larger than the file.
 
-    Errors: ValueError if the data is not a TIFF or its first directory cannot be read.
+    Errors: ValueError if the data is not a TIFF, or where a directory is cut off.
     """
     if not data.startswith(MAGIC):
         raise ValueError("not a TIFF")
     ignore_warnings(UserWarning, r"PIL\.")
-    header = data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8]
-    if len(data) < 8 or len(header) not in (8, 16):
+    size = 16 if b"+" in data[:4] else 8
+    if len(data) < size:
         raise ValueError("its header is cut off")
+    header = data[:size]
     stream = io.BytesIO(data)
-    following = Directory(header).next
-    seen: set[int] = set()
-    while 0 < following < len(data) and following not in seen and len(seen) < _MAX_DIRECTORIES:
-        stream.seek(following)
+    following = Directory(header).next or len(data)
+    seen = {0}  # ends the chain
+    while following not in seen and len(seen) <= _MAX_DIRECTORIES:
         directory = Directory(header)
+        stream.seek(min(following, len(data)))
         directory.next = -1  # stays where the directory is cut off
         directory.load(stream)
         if directory.next < 0:
-            break
+            raise ValueError("a directory of its tags is cut off")
         yield directory
         seen.add(following)
         following = directory.next
-    if not seen:
-        raise ValueError("its directory of tags is cut off")
 
 
 def numbers(directory: Directory, tag: int) -> tuple[int | float, ...]:
     """The numbers of a tag; empty if it is missing or is not numeric."""
     value = directory.get(tag, ())
-    values = value if isinstance(value, tuple) else (value,)
+    values = tuple(value) if isinstance(value, tuple | bytes) else (value,)
     return tuple(number for number in values if isinstance(number, int | float))
 
 

@@ -131,6 +131,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
     """The samples as they are stored, (H, W, bands); of the mask (H, W) uint8, 0 for nodata."""
     try:
+        from rasterio.enums import MaskFlags
         from rasterio.io import MemoryFile
     except ImportError:
         raise ImageError(str(MissingExtraError("reading a picture of this kind", "geo"))) from None
@@ -138,8 +139,11 @@ def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
     try:
         with MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
             array: NDArray[Any] = dataset.read_masks(1) if mask else dataset.read()
+            flags = dataset.mask_flag_enums[0]
     except gdal_errors() as error:
         raise ImageError(f"damaged or cut off ({error}); fetch it again") from error
+    if mask and MaskFlags.per_dataset not in flags:
+        raise ImageError("damaged: its transparency mask does not fit it; fetch it again")
     return array if mask else array.transpose(1, 2, 0)
 
 
