@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
+from rsir.geo import antimeridian
 from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:
@@ -322,22 +323,12 @@ def _geometry(ring: Points) -> Geometry | None:
 
 
 def _merged(rings: Sequence[Points]) -> Geometry | None:
-    """The union of rings, each cut where it leaves [-180, 180] × [-90, 90] and brought back."""
-    from shapely import MultiPolygon, Polygon, affinity, box, make_valid, union_all
+    """The union of rings of continuous longitudes, cut at ±180°; None if it has no area."""
+    from shapely import MultiPolygon, Polygon, get_parts, make_valid, union_all
 
-    parts = []
-    for ring in rings:
-        polygon = make_valid(Polygon(ring))
-        first = math.floor((ring[:, 0].min() + 180) / 360)
-        last = math.floor((ring[:, 0].max() + 180) / 360)
-        for turn in range(first, last + 1):
-            world = box(-180 + 360 * turn, -90, 180 + 360 * turn, 90)
-            parts.append(affinity.translate(polygon.intersection(world), -360 * turn))
-    merged = union_all(parts)
-    found = [p for p in getattr(merged, "geoms", [merged]) if isinstance(p, Polygon) and p.area]
-    if not found:
-        return None
-    return _geojson_of(MultiPolygon(found))
+    merged = antimeridian.split(union_all([make_valid(Polygon(ring)) for ring in rings]))
+    found = [p for p in get_parts(merged) if isinstance(p, Polygon) and p.area]
+    return _geojson_of(MultiPolygon(found)) if found else None
 
 
 def _geojson_of(shape: Any) -> Geometry:

@@ -444,14 +444,25 @@ def test_wide_maps_are_not_taken_for_the_antimeridian(tmp_path):
     assert shape(record.footprint).bounds == pytest.approx((-179, -60, 179, 60))
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3995", "EPSG:3031"])
+def test_a_pole_in_a_geometry_is_in_its_footprint(tmp_path, crs):
+    pole = Polygon([(-1e5, -1e5), (-1e5, 1e5), (1e5, 1e5), (1e5, -1e5)])
+    archive = in_memory("cosine", [])
+    report = import_parquet(archive, written(tmp_path / "a.parquet", [pole], crs))
+    assert report.incomplete.reasons == {}
+    (record,) = archive.records()
+    west, south, east, north = shape(record.footprint).bounds
+    assert (west, east) == (-180, 180)
+    assert (south, -north)[crs == "EPSG:3995"] == (-90)
+    assert 88 < min(abs(south), abs(north)) < 90
+
+
 def test_what_has_no_place_is_kept_without(tmp_path):
-    pole = Polygon([(-1e5, -1e5), (1e5, -1e5), (1e5, 1e5), (-1e5, 1e5)])
     far = box(1e12, 1e12, 2e12, 2e12)
-    for shapes, crs in (([pole, None], "EPSG:3995"), ([far, None], "EPSG:32632")):
-        archive = in_memory("cosine", [])
-        report = import_parquet(archive, written(tmp_path / "a.parquet", shapes, crs))
-        assert [record.footprint for record in archive.records()] == [None, None]
-        assert dict(report.incomplete.reasons) == {"its geometry has no place in WGS 84": 1}
+    archive = in_memory("cosine", [])
+    report = import_parquet(archive, written(tmp_path / "a.parquet", [far, None], "EPSG:32632"))
+    assert [record.footprint for record in archive.records()] == [None, None]
+    assert dict(report.incomplete.reasons) == {"its geometry has no place in WGS 84": 1}
     wkb = [shape(SQUARE).wkb, b"12"]
     records, report = imported(tmp_path, table(2, geometry=wkb))
     assert records["t0"].footprint == SQUARE

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rsir.archive.exchange.batches import batch_size
 from rsir.archive.exchange.features import feature, unused_name
@@ -30,6 +29,7 @@ from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter, SkipSummary
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
+from rsir.geo.antimeridian import bbox
 from rsir.store.records.record import Record
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _stac_items(records: Iterable[Record], counts: _ExportCounts) -> Iterator[di
                     "stac_version": STAC_VERSION,
                     "id": record.id,
                     "geometry": record.footprint if has_shape else None,
-                    **({"bbox": _bbox(shapely().bounds(parts))} if has_shape else {}),
+                    **({"bbox": bbox(shapely().bounds(parts))} if has_shape else {}),
                     "properties": properties,
                     "links": [],
                     "assets": _stac_assets(record),
@@ -278,24 +278,6 @@ def _stac_properties(record: Record) -> dict[str, Any]:
             name = f"rsir:{name}"
         properties[unused_name(name, properties, "rsir:")] = value
     return properties
-
-
-def _bbox(boxes: NDArray[np.float64]) -> list[float]:
-    """[west, south, east, north] of parts (N, 4); west > east if they cross the antimeridian.
-
-    After RFC 7946, section 5.2: parts that meet at ±180° go round the back of the globe, and what
-    is left out is the widest gap between them.
-    """
-    boxes = boxes[np.argsort(boxes[:, 0])]
-    west, south = boxes[:, :2].min(axis=0).tolist()
-    east, north = boxes[:, 2:].max(axis=0).tolist()
-    if (west, east) == (-180, 180) and len(boxes) > 1:
-        reached = np.maximum.accumulate(boxes[:, 2])
-        gaps = boxes[1:, 0] - reached[:-1]
-        widest = int(gaps.argmax())
-        if gaps[widest] > 0:
-            west, east = float(boxes[widest + 1, 0]), float(reached[widest])
-    return [west, south, east, north]
 
 
 def _iso_time(record: Record) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from rsir.archive.exchange.shapes import geometry_of, shapely
 from rsir.errors import MissingExtraError, UsageError
+from rsir.geo.antimeridian import split
 from rsir.types import Geometry
 
 _WGS84 = "OGC:CRS84"
@@ -71,7 +71,7 @@ class FootprintReader:
             column = column.storage
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         read = shapely().from_wkt if is_text else shapely().from_wkb
-        shapes = read(np.array(column.to_pylist(), dtype=object), on_invalid="ignore")
+        original = shapes = read(np.array(column.to_pylist(), dtype=object), on_invalid="ignore")
         present = column.is_valid().to_numpy(zero_copy_only=False)
         unreadable = np.flatnonzero(present & shapely().is_missing(shapes))
         reasons = dict.fromkeys(unreadable.tolist(), UNREADABLE)
@@ -85,7 +85,16 @@ class FootprintReader:
             # False also for NaN and infinite values.
             on_earth = (np.abs([south, north]) <= 90).all(axis=0) & np.isfinite(west + east)
         for row in np.flatnonzero(~empty & ~(inside & on_earth & ~jumps)).tolist():
-            shapes[row] = _cut(shapes[row], jumps[row]) if on_earth[row] else None
+            if not on_earth[row]:
+                shapes[row] = None
+            elif jumps[row]:
+                # The transformation keeps exteriors counter-clockwise.
+                oriented = shapely().orient_polygons(original[row])
+                shapes[row] = split(
+                    shapely().transform(oriented, self._to_degrees), unwrapped=False
+                )
+            else:
+                shapes[row] = split(shapes[row])
             if shapes[row] is None:
                 reasons[row] = NOT_IN_WGS84
         footprints = [geometry_of(shape) for shape in shapes]
@@ -96,36 +105,3 @@ class FootprintReader:
 
     def _to_degrees(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(self._transformer.transform(xy[:, 0], xy[:, 1]))
-
-
-def _cut(shape: Any, jumps: bool) -> Any:
-    """`shape` within [-180, 180], cut at ±180°; None of one that goes round a pole."""
-    library = shapely()
-    parts: list[Any] = []
-    for part in library.get_parts(shape):
-        if jumps:
-            ring = library.get_exterior_ring(part)
-            if ring is not None:
-                turned = _continuous(library.get_coordinates(ring))
-                if turned[0, 0] != turned[-1, 0]:
-                    return None
-            part = library.transform(part, _continuous)
-        part = library.make_valid(part)
-        first = math.floor((part.bounds[0] + 180) / 360)
-        last = math.floor((part.bounds[2] + 180) / 360)
-        for turn in range(first, last + 1):
-            world = library.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-            there = library.transform(
-                part.intersection(world), lambda xy, t=turn: xy - (360 * t, 0)
-            )
-            # What only touches the edge leaves a line or a point there.
-            same = library.get_dimensions(part)
-            parts += [p for p in library.get_parts(there) if library.get_dimensions(p) == same]
-    merged = library.union_all([part for part in parts if not part.is_empty])
-    return library.orient_polygons(merged)
-
-
-def _continuous(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Whole turns are added, not differences, so that no rounding adds up.
-    turns = -np.floor((np.diff(xy[:, 0]) + 180) / 360)
-    return np.column_stack([xy[:, 0] + 360 * np.r_[0, np.cumsum(turns)], xy[:, 1]])
