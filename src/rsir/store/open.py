@@ -1,4 +1,4 @@
-"""Which store keeps an archive's records: a folder, an object store, or a Milvus cluster."""
+"""Open or create a store: in a folder, on an object store, or in a Milvus cluster."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def create_store(
     """A new, empty store at a path or uri; errors as those of the store's own `create`.
 
     milvus://host:port/collection is a Milvus cluster; s3://, gs:// and az://bucket/name.lance are
-    Lance tables on an object store; anything else is a folder for one. identity: of the store
-    (`rsir.store.base.Store`), by default one that is drawn.
+    Lance tables on an object store; anything else is the folder of a Lance table. identity: of
+    the store (`rsir.store.base.Store`); None draws a random one.
     """
     name = str(where)
     _check(name)
@@ -37,7 +37,7 @@ def create_store(
 def open_store(where: str | Path, identity: str = "") -> Store:
     """The store at a path or uri, as in `create_store`; errors as those of its own `open`.
 
-    Raises ArchiveError if it is not the one of that identity, if one is given.
+    Raises ArchiveError for a store of another identity; "" accepts any.
     """
     name = str(where)
     _check(name)
@@ -51,7 +51,7 @@ def open_store(where: str | Path, identity: str = "") -> Store:
 
 
 def exists(where: str) -> bool:
-    """Whether there is a store, or anything of that name, at a uri; errors as in `open_store`."""
+    """Whether a store, or anything else, is at a uri; errors as in `open_store`."""
     _check(where)
     if where.startswith(MILVUS):
         from rsir.store.milvus.connection import PATIENCE, Address, Connection
@@ -67,7 +67,7 @@ def exists(where: str) -> bool:
 
 
 def without_secrets(where: str) -> str:
-    """The same address as it may be written down: no user, password or token of a cluster."""
+    """The same address without user, password and token of a cluster; safe to store."""
     _check(where)
     if not where.startswith(MILVUS):
         return where
@@ -80,15 +80,15 @@ def _check(name: str) -> None:
     scheme, separator, rest = name.partition("://")
     if not separator or name.startswith(MILVUS):
         return
-    # Nothing else of the uri is shown: there may be a password in it.
+    # Show nothing else of the uri: there may be a password in it.
     shown = f"{scheme}://" if scheme.isalnum() else "the uri"
     if f"{scheme}://" not in OBJECTS:
         known = ", ".join((MILVUS, *OBJECTS))
         raise UsageError(f"{shown}: no store is known for it; give a folder, or one of {known}")
-    # A secret key may have a slash, so that the @ comes later.
+    # A secret key may contain a slash, and the @ comes after it.
     if set(rest.partition("/")[0]) & set("@:"):
         raise UsageError(
             f"the uri of an object store takes no user and no secret: write {shown}bucket/"
-            "name.lance, and say who asks by the environment (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or as the tools of your object store have it)"
+            "name.lance, and give the credentials in the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or the names that the tools of your object store use)"
         )

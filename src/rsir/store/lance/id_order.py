@@ -1,4 +1,4 @@
-"""The order of ids, which is that of places and of ties."""
+"""The order of ids, which is the order of rows and of ties."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 
 def order_of(ids: Any) -> NDArray[np.int64]:
-    """The order of a column of texts by code point, as Python has it.
+    """The row numbers (N,) that sort a column of N texts by code point, as Python sorts them.
 
-    By their first eight bytes, and only where these are equal by all of them: Arrow takes six
-    times as long with ten million ids. The order of UTF-8 bytes is that of the code points.
+    It compares the first eight bytes, and all bytes only where these are equal: Arrow's own sort
+    takes six times as long for ten million ids. UTF-8 bytes sort as the code points do.
     """
     keys = np.zeros((len(ids), 8), np.uint8)
     start = 0
@@ -28,14 +28,14 @@ def order_of(ids: Any) -> NDArray[np.int64]:
     equal[1:-1] = number[1:] == number[:-1]
     tied = np.flatnonzero(equal[1:] | equal[:-1])
     if len(tied):
-        some = order[tied]
-        texts = ids.cast(pa.large_string()).take(pa.array(some))
-        order[tied] = some[pc.sort_indices(texts).to_numpy()]
+        rows = order[tied]
+        texts = ids.cast(pa.large_string()).take(pa.array(rows))
+        order[tied] = rows[pc.sort_indices(texts).to_numpy()]
     return order
 
 
 def _first_bytes(texts: Any) -> NDArray[np.uint8]:
-    """The first eight UTF-8 bytes of large strings without nulls, (N, 8); 0 after the end."""
+    """The first eight UTF-8 bytes of N large strings without nulls, (N, 8); 0 after the end."""
     if not len(texts):
         return np.zeros((0, 8), np.uint8)
     _, starts, data = texts.buffers()

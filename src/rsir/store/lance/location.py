@@ -1,4 +1,4 @@
-"""Where a Lance table is: in a folder, or on an object store."""
+"""The location of a Lance table: a folder, or an object store."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 @dataclass(frozen=True)
 class Location:
-    """A table `name` in the LanceDB database `parent`: a folder, or a uri with a scheme.
+    """A table `name` in the LanceDB database `parent`, which is a folder or a uri.
 
-    folder: the table's own, None on an object store.
+    folder: of the table itself; None on an object store.
     """
 
     parent: str
@@ -29,7 +29,7 @@ class Location:
 
     @classmethod
     def of(cls, path: str | Path) -> Location:
-        """From a path or uri that ends in NAME.lance; UsageError if it does not."""
+        """The location at a path or uri that ends in NAME.lance; UsageError for any other."""
         text = str(path)
         scheme, separator, rest = text.partition("://")
         pure = PurePosixPath(rest) if separator else Path(path)
@@ -46,26 +46,26 @@ class Location:
 
     @property
     def index(self) -> Path | None:
-        """The folder beside the table for what speeds up searches; None on an object store."""
+        """The folder beside the table for its search index; None on an object store."""
         return None if self.folder is None else self.folder.with_suffix(_INDEX)
 
     def database(self) -> Any:
-        """A new connection, with nothing remembered.
+        """A new connection with empty caches.
 
-        For object stores the environment says who asks, as their own tools have it
-        (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
+        For object stores the environment supplies the credentials, by the names that their own
+        tools use (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
         """
         if self.folder is None:
             endpoint = next((os.environ[name] for name in _ENDPOINT if os.environ.get(name)), "")
-            # A server of one's own may speak plain HTTP, which is refused unless it is asked for.
+            # A private server may speak plain HTTP, which LanceDB refuses by default.
             options = {"allow_http": "true"} if endpoint.startswith("http:") else None
             return lancedb.connect(self.parent, storage_options=options)
         return lancedb.connect(self.parent)
 
     def state(self) -> tuple[int, int] | None:
-        """What differs after a commit, or if the table was made anew; None if it is not known.
+        """A value that differs after a commit or if the table was recreated; None if unknown.
 
-        The number of the folder of versions, and its time of change in nanoseconds.
+        It is the inode of the folder of versions and its time of change in nanoseconds.
         """
         if self.folder is None:
             return None

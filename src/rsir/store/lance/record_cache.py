@@ -1,4 +1,4 @@
-"""Records in a temporary file, for reading scattered ones of them quickly."""
+"""A copy of all records in a temporary file, to read scattered records quickly."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from numpy.typing import NDArray
 
 from rsir.store.lance.rows import RECORD_COLUMNS
 
-_SPOOL_ROWS = 1 << 17
+_BATCH_ROWS = 1 << 17
 """Rows of a batch of the copy. Our choice: the hits of one search lie in few batches, and the text
-of a batch stays far below the 2 GiB of an Arrow array."""
+of a batch stays far below the 2 GiB limit of an Arrow array."""
 
 
 class RecordCache:
-    """All records in a temporary file, mapped into memory: the system keeps what is in use.
+    """All records in a temporary file mapped into memory: the system keeps the pages in use.
 
-    The file stands where temporary files do (TMPDIR), uncompressed, some 0.3 GB per million
-    records, and goes with the process, however that ends, where the system can unlink it at once.
+    The file lies in the folder for temporary files (TMPDIR), uncompressed, some 0.3 GB per million
+    records. Where the system can unlink an open file, it vanishes with the process, however that
+    ends.
+
+    count: N. batches: rows (n,) of some records, and these records with `RECORD_COLUMNS`.
     """
 
     def __init__(self, count: int, batches: Iterable[tuple[NDArray[np.int64], Any]]) -> None:
-        self._row = np.empty(count, np.int64)
+        self._position = np.empty(count, np.int64)  # of each row in the file
         self._folder = tempfile.TemporaryDirectory(prefix="rsir-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / "records.arrow"
         lengths = [0]
         writer, waiting, done = None, [], 0
         try:
-            for places, batch in batches:
+            for rows, batch in batches:
                 batch = batch.select(RECORD_COLUMNS)
-                self._row[places] = done + np.arange(len(places))
-                done += len(places)
+                self._position[rows] = done + np.arange(len(rows))
+                done += len(rows)
                 writer = writer or pa.ipc.new_file(str(path), batch.schema)
                 waiting.append(batch)
-                if sum(map(len, waiting)) >= _SPOOL_ROWS:
+                if sum(map(len, waiting)) >= _BATCH_ROWS:
                     lengths += _write(writer, waiting)
                     waiting = []
             lengths += _write(writer, waiting)
@@ -50,16 +53,16 @@ class RecordCache:
         self._starts = np.cumsum(lengths)
         self._folder.cleanup()
 
-    def read(self, places: NDArray[Any], columns: list[str]) -> Any:
-        """Some columns at `places`, in that order, as a table."""
-        rows = self._row[places]
-        number = np.searchsorted(self._starts, rows, side="right") - 1
+    def read(self, rows: NDArray[Any], columns: list[str]) -> Any:
+        """Some columns at `rows`, in that order, as a table."""
+        positions = self._position[rows]
+        number = np.searchsorted(self._starts, positions, side="right") - 1
         order = np.argsort(number, kind="stable")
         parts = []
         for part in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
             n = number[part[0]]
             batch = self._batches[n].select(columns)
-            parts.append(batch.take(pa.array(rows[part] - self._starts[n])))
+            parts.append(batch.take(pa.array(positions[part] - self._starts[n])))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         table = pa.Table.from_batches(parts)
@@ -67,7 +70,7 @@ class RecordCache:
 
 
 def _write(writer: Any, batches: list[Any]) -> list[int]:
-    """Write `batches` joined, as far as Arrow joins them; returns the rows of what was written."""
+    """Write `batches`, joined as far as Arrow can; returns the lengths of the written batches."""
     if not batches:
         return []
     joined = pa.Table.from_batches(batches).combine_chunks().to_batches()

@@ -29,16 +29,16 @@ STATE_COLUMNS = list(State._fields)
 BOUND_COLUMNS = ["west", "south", "east", "north"]
 
 _ROWS_AT_ONCE = 10_000
-"""Rows that are Python objects at the same time. Our choice: some 10 MB."""
+"""Rows converted to Python objects at a time. Our choice: some 10 MB."""
 
 _PRIMARY = {b"lance-schema:unenforced-primary-key:position": b"1"}
-"""Of the column of ids, as Lance's `set_unenforced_primary_key` writes it, which would be a second
-commit. With it concurrent merges of the same ids conflict and are retried, instead of both being
-inserted."""
+"""Metadata of the column of ids, as Lance's `set_unenforced_primary_key` writes it in a second
+commit. It makes concurrent merges of the same ids conflict, so that LanceDB retries them; otherwise
+both would be inserted."""
 
 
 def schema_of(metric: str, dimension: int, metadata: Mapping[bytes, bytes]) -> Any:
-    """The columns of a table of records and of vectors as `metric` compares them."""
+    """The schema of a table of records and of vectors for `metric`."""
     kind = metric_named(metric)
     value = pa.uint8() if kind.kind == "bits" else pa.float32()
     return pa.schema(
@@ -59,7 +59,7 @@ def schema_of(metric: str, dimension: int, metadata: Mapping[bytes, bytes]) -> A
 
 
 def to_arrow(records: Sequence[Record], vectors: NDArray[Any], schema: Any) -> Any:
-    """N records and vectors (N, width), checked, as a table of a schema of `schema_of`."""
+    """N checked records and vectors (N, width) as a table; schema: from `schema_of`."""
     bounds = [bounds_of(record.footprint) or (None,) * 4 for record in records]
     columns = {
         "id": [record.id for record in records],
@@ -104,29 +104,28 @@ def records_of(rows: Any) -> Iterator[Record]:
 
 
 def states_of(batches: Iterable[Any], names: Sequence[str] | None = None) -> Iterator[State]:
-    """The states of record batches with `STATE_COLUMNS`; names: of these sources only."""
+    """The states in record batches with `STATE_COLUMNS`; names: only of these sources."""
     wanted = None if names is None else pa.array(names, pa.string())
     for batch in batches:
-        some = batch
         if wanted is not None:
-            some = batch.filter(pc.is_in(batch["source"], value_set=wanted))
-        for start in range(0, len(some), _ROWS_AT_ONCE):
-            rows = some.slice(start, _ROWS_AT_ONCE)
+            batch = batch.filter(pc.is_in(batch["source"], value_set=wanted))
+        for start in range(0, len(batch), _ROWS_AT_ONCE):
+            rows = batch.slice(start, _ROWS_AT_ONCE)
             columns = (_values(rows[name]) for name in STATE_COLUMNS[:-1])
-            # Parsed in one go, which takes half as long.
+            # Parsing all of them as one JSON array takes half as long.
             properties = json.loads(f"[{','.join(rows['properties'].to_pylist())}]")
             yield from starmap(State, zip(*columns, properties, strict=True))
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of an array; equal ones, as tiles of a scene have them, are one object."""
+    """The values of an array; equal values, as tiles of a scene have them, are one object."""
     encoded = column.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
-    return [None if place is None else distinct[place] for place in encoded.indices.to_pylist()]
+    return [None if code is None else distinct[code] for code in encoded.indices.to_pylist()]
 
 
 def matrix(column: Any) -> NDArray[Any]:
-    """A fixed-size-list column as an (N, width) array."""
+    """A column of fixed-size lists as an (N, width) array."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     values: NDArray[Any] = column.flatten().to_numpy().reshape(-1, column.type.list_size)

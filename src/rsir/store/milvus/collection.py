@@ -1,4 +1,4 @@
-"""A Milvus collection read whole: in parts that each fit into one answer of the server."""
+"""Reading all of a Milvus collection, in parts that each fit into one answer of the server."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from rsir.store.milvus.connection import Connection, TooMuchError
 from rsir.store.milvus.rows import KEY, SLOTS, VECTOR, Layout, Row, all_of, slots
 
 VALUE = "value"
-"""Of a row that was found: Milvus' distance (for "IP" 1 - the inner product), to be small."""
+"""The field of a found row with Milvus' distance, smaller is nearer ("IP": 1 - inner product)."""
 
 _ROWS = 16_384
-"""Rows of one answer, at most (Milvus' quotaAndLimits.limits.topK and maxQueryResultWindow)."""
+"""Maximum rows of one answer (Milvus' quotaAndLimits.limits.topK and maxQueryResultWindow)."""
 
 _ANSWER_BYTES = 16 << 20
-"""Of one answer, about. Our choice: a quarter of what Milvus' proxy may send (proxy.grpc)."""
+"""Approximate bytes of one answer. Our choice: a quarter of what Milvus' proxy may send
+(proxy.grpc)."""
 
 _REQUEST_BYTES = 4 << 20
-"""Of one addition, about. Our choice: below a message of Pulsar (5 MiB), so that Milvus writes it
-to its log in one piece."""
+"""Approximate bytes of one write. Our choice: less than a message of Pulsar (5 MiB), so that Milvus
+writes it to its log in one piece."""
 
 _KEYS_AT_ONCE = 1_000
-"""Keys named in one expression. Our choice."""
+"""Keys in one expression. Our choice."""
 
 EVENTUALLY = "Eventually"
 
 
 class Collection:
-    """Reading, writing and searching the rows of `connection`'s collection.
+    """Reads, writes and searches the rows of the collection of `connection`.
 
-    Several calls make up one reading: what is changed in between may be seen or not.
+    One reading takes several calls. It may or may not see what others change in between.
     """
 
     def __init__(self, connection: Connection, layout: Layout) -> None:
@@ -45,7 +46,7 @@ class Collection:
         self._level = connection.address.consistency.capitalize()
 
     def most(self, fields: Sequence[str]) -> int:
-        """Rows with `fields` that one answer can hold."""
+        """The number of rows with `fields` that one answer can hold."""
         return max(1, min(_ROWS, _ANSWER_BYTES // self.layout.row_bytes(fields)))
 
     def count(self, where: str = "") -> int:
@@ -54,7 +55,7 @@ class Collection:
         return int(found[0]["count(*)"])
 
     def pages(self, where: str, fields: Sequence[str]) -> Iterator[list[Row]]:
-        """All rows that meet an expression, with `fields`, in no order."""
+        """All rows that meet an expression, with `fields`, in no particular order."""
         most = self.most(fields)
 
         def read(part: str) -> list[Row]:
@@ -65,17 +66,17 @@ class Collection:
     def by_keys(
         self, keys: Sequence[str], fields: Sequence[str], level: str | None = None
     ) -> dict[str, Row]:
-        """The rows of `keys`, by key, as far as there are any."""
+        """The rows of `keys`, by key; unknown keys are left out."""
         found: dict[str, Row] = {}
         step = min(_KEYS_AT_ONCE, self.most(fields))
         waiting = [keys[start : start + step] for start in range(0, len(keys), step)]
         while waiting:
-            some = waiting.pop()
-            named = ", ".join(f'"{key}"' for key in some)
+            part = waiting.pop()
+            names = ", ".join(f'"{key}"' for key in part)
             try:
-                rows = self._query(f"{KEY} in [{named}]", [KEY, *fields], level)
+                rows = self._query(f"{KEY} in [{names}]", [KEY, *fields], level)
             except TooMuchError:
-                waiting += _halves(some)
+                waiting += _halves(part)
                 continue
             found |= {row[KEY]: row for row in rows}
         return found
@@ -83,27 +84,27 @@ class Collection:
     def top(
         self, queries: NDArray[Any], count: int, where: str, fields: Sequence[str]
     ) -> list[list[Row] | None]:
-        """The `count` rows nearest to each compared query by Milvus' reckoning, nearest first.
+        """The `count` rows nearest to each compared query by Milvus' distance, nearest first.
 
-        None where they do not fit into an answer. `count` is at most `most(fields)`.
+        None for a query whose rows do not fit into an answer. `count` is at most `most(fields)`.
         """
         step = max(1, self.most(fields) // count)
         found: list[list[Row] | None] = []
         for start in range(0, len(queries), step):
-            some = queries[start : start + step]
+            part = queries[start : start + step]
             try:
-                found += self._search(some, count, where, fields, {})
+                found += self._search(part, count, where, fields, {})
             except TooMuchError:
-                if len(some) == 1:
+                if len(part) == 1:
                     found.append(None)
                 else:
-                    found += [self.top(query[None], count, where, fields)[0] for query in some]
+                    found += [self.top(query[None], count, where, fields)[0] for query in part]
         return found
 
     def ball(
         self, query: NDArray[Any], bounds: dict[str, float], where: str, fields: Sequence[str]
     ) -> list[Row]:
-        """All rows within `bounds`, Milvus' parameters of a range search, of a compared query."""
+        """All rows in a range around a compared query; bounds: Milvus' range parameters."""
         most = self.most(fields)
 
         def read(part: str) -> list[Row]:
@@ -112,7 +113,7 @@ class Collection:
         return [row for part in self._parts(where, most, read, lambda: 2) for row in part]
 
     def upsert(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows, whole requests one after the other."""
+        """Write rows in several requests, each all or nothing."""
         size = self.layout.row_bytes([VECTOR])
         start = 0
         while start < len(rows):
@@ -124,7 +125,7 @@ class Collection:
             start = end
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget rows."""
+        """Delete the rows of `keys`."""
         for start in range(0, len(keys), _ROWS):
             self.connection.call("delete", ids=list(keys[start : start + _ROWS]))
 
@@ -135,7 +136,7 @@ class Collection:
         read: Callable[[str], list[Row]],
         pieces: Callable[[], int],
     ) -> Iterator[list[Row]]:
-        """What `read` gives of all slots: in parts, where it gives `most` rows or too much."""
+        """What `read` returns for all slots, in parts of fewer than `most` rows."""
         waiting = [(0, SLOTS)]
         while waiting:
             first, end = waiting.pop()
@@ -200,5 +201,5 @@ def _halves(keys: Sequence[str]) -> list[Sequence[str]]:
 
 
 def by_value(rows: Sequence[Row]) -> NDArray[np.float64]:
-    """Milvus' distances of found rows, (N,)."""
+    """Milvus' distances of found rows, (N,) float64."""
     return np.array([row[VALUE] for row in rows], np.float64)

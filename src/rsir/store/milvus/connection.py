@@ -1,4 +1,4 @@
-"""Where a Milvus collection is, and calls of its server that outlive the server's restarts."""
+"""The address of a Milvus collection, and calls that survive restarts of its server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PORT = 19530
 """Milvus' default."""
 
 PATIENCE = 60.0
-"""Seconds for which a call is tried again while the server is away or not ready. Our choice: what a
-killed node held is free for others after 30 s (Milvus' common.session.ttl)."""
+"""Seconds for which a call is repeated while the server is away or not ready. Our choice: others
+take over from a killed node after 30 s (Milvus' common.session.ttl)."""
 
 _PAUSES = (0.1, 2.0)
-"""Seconds between two tries, at first and at most. Our choice."""
+"""First and longest pause between two tries, in seconds. Our choice."""
 
 _CONNECTING = 2
-"""Seconds that the first try to connect may take; each further one takes twice as long. Our choice:
-pymilvus goes on to the end, also where the server has refused the password."""
+"""Timeout of the first connection in seconds; it doubles with each try. Our choice: pymilvus uses
+all of it, even if the server has refused the password."""
 
 STRONG, SESSION = "strong", "session"
 _EXAMPLE = f"{SCHEME}://localhost:{PORT}/my_archive"
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 # In the texts of gRPC and of Milvus 2.3 (quotaAndLimits.limits.maxOutputSize).
 _TOO_MUCH = re.compile(r"larger than max|maxOutputSize", re.IGNORECASE)
 
-# Codes of Milvus since 2.3 (pkg/util/merr): what trying again does not help.
+# Codes of Milvus since 2.3 (pkg/util/merr) for which a repetition does not help.
 _NO_DATABASE, _NO_COLLECTION, _NOT_LOADED, _BAD_REQUEST, _FORBIDDEN = 800, 100, 101, 1100, 1400
 _AUTHENTICATION = re.compile(r"auth check failure|unauthenticated|permission ?denied", re.I)
 _NO_SUCH_DATABASE = re.compile(r"database\S* not found", re.I)  # 2.3 gives it another code
@@ -47,16 +47,16 @@ _log = logging.getLogger(__name__)
 
 
 class TooMuchError(Exception):
-    """An answer is larger than the server may send; ask for less at a time."""
+    """An answer is larger than the server may send; request less at a time."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A collection of a Milvus server: what a uri says, and the environment where it does not.
+    """A collection of a Milvus server, from a uri and the environment.
 
     milvus://[user:password@]host[:port]/[database/]collection[?secure=true][&token=...]
-    [&consistency=strong|session]; the environment's MILVUS_USER, MILVUS_PASSWORD, MILVUS_TOKEN and
-    MILVUS_DB stand in for what is not there.
+    [&consistency=strong|session]; the environment variables MILVUS_USER, MILVUS_PASSWORD,
+    MILVUS_TOKEN and MILVUS_DB supply what the uri leaves out.
     """
 
     host: str
@@ -71,7 +71,7 @@ class Address:
 
     @classmethod
     def parse(cls, uri: str) -> Address:
-        """The address that `uri` spells; UsageError, which names no secret, if it is none."""
+        """The address in `uri`; UsageError, which shows no secret, for an invalid uri."""
         try:
             parts = urlsplit(uri)
             host, port = parts.hostname, PORT if parts.port is None else parts.port
@@ -107,7 +107,7 @@ class Address:
         )
 
     def __str__(self) -> str:
-        """The uri without user, password and token, to be shown and written down."""
+        """The uri without user, password and token; safe to show and to store."""
         path = "/".join(quote(name) for name in (self.database, self.collection) if name)
         options = ["secure=true"] if self.secure else []
         options += [f"consistency={self.consistency}"] if self.consistency != STRONG else []
@@ -118,16 +118,16 @@ class Address:
         )
 
     def hidden(self, text: str) -> str:
-        """`text` without the secrets."""
+        """`text` with the secrets masked."""
         for secret in (self.token, self.password):
             text = text.replace(secret, "***") if secret else text
         return text
 
 
 class Connection:
-    """Calls of `pymilvus.MilvusClient`, repeated while the server is away, at most `patience` s.
+    """Calls `pymilvus.MilvusClient`, again and again while the server is away, for `patience` s.
 
-    Every call must be one that may be made twice. Threads may share a connection.
+    Every call must be safe to repeat. Threads may share a connection.
     """
 
     def __init__(self, address: Address, patience: float = PATIENCE) -> None:
@@ -140,17 +140,17 @@ class Connection:
     def call(self, name: str, **arguments: Any) -> Any:
         """`MilvusClient.<name>(collection_name=..., **arguments)`.
 
-        Raises ArchiveError, which says where the server is, if it stays away or refuses;
-        TooMuchError if the answer is larger than it may send.
+        Raises ArchiveError, which names the server, if it stays away or refuses the call;
+        TooMuchError if the answer is larger than the server may send.
         """
         from grpc import RpcError
 
         deadline = time.monotonic() + self.patience
         pause, longest = _PAUSES
         connecting = _CONNECTING
-        told = False
+        warned = False
         while True:
-            # Whole seconds: pymilvus 2.6.0 takes no others as the end of its own repetitions.
+            # Whole seconds: pymilvus 2.6.0 rejects fractions as the limit of its own repetitions.
             left = max(1, math.ceil(deadline - time.monotonic()))
             client = None
             try:
@@ -162,14 +162,14 @@ class Connection:
                     raise TooMuchError from error
                 self._give_up(error, late=time.monotonic() + pause > deadline)
                 self._forget(client, error, left)
-            if not told and client is None:
-                told = True
+            if not warned and client is None:
+                warned = True
                 _log.warning("%s does not answer; trying for %d s", self.address, left)
             time.sleep(pause)
             pause, connecting = min(2 * pause, longest), 2 * connecting
 
     def close(self) -> None:
-        """Let the server go; the next call connects anew."""
+        """Close the connection; the next call connects again."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -190,19 +190,19 @@ class Connection:
             return self._client
 
     def _forget(self, client: Any, error: Exception, seconds: int) -> None:
-        """A connection that failed goes; a collection that is not loaded is, if it can be."""
+        """Drop a failed connection; load a collection that is not loaded."""
         if client is not None and getattr(error, "code", None) == _NOT_LOADED:
             try:
                 client.load_collection(self.address.collection, timeout=seconds)
             except pymilvus().MilvusException:
-                pass  # the call that is made again says why
+                pass  # the repeated call says why
             return
         with self._lock:
             if self._client is client:
                 self._client = None
 
     def _give_up(self, error: Any, *, late: bool) -> None:
-        """ArchiveError for what trying again does not help, and when it is late."""
+        """Raise ArchiveError if a repetition does not help, or if it is too late to repeat."""
         address = self.address
         code, text = getattr(error, "code", None), address.hidden(_first_line(error))
         if code == _FORBIDDEN or _AUTHENTICATION.search(f"{error} {error.__cause__}"):
@@ -230,15 +230,15 @@ class Connection:
 
 
 def pymilvus() -> Any:
-    """The library, whose own log is silenced: what it says is in the errors raised here.
+    """The pymilvus module, with its log silenced: the errors raised here carry its messages.
 
-    Raises MissingExtraError without it.
+    Raises MissingExtraError if it is not installed.
     """
     try:
         import pymilvus
     except ImportError as error:
         raise MissingExtraError("a Milvus store", "milvus") from error
-    # Not their handlers: those may be somebody else's.
+    # Their handlers stay: they may belong to others.
     for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus

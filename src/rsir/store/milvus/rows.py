@@ -1,14 +1,16 @@
-"""What a row of a Milvus collection holds, and what Milvus can say of it in an expression.
+"""The rows of a Milvus collection, and the part of a filter that Milvus can decide.
 
-- key: the primary key, 128 bits of the SHA-256 of the id in base64: it needs no quoting in an
+A row has these fields:
+
+- key: the primary key, 128 bits of the SHA-256 of the id in base64. It needs no quoting in an
   expression, and ids can be as long as a text. slot: 63 bits of the same digest, evenly spread, by
   which a collection is read in parts. id: the id itself.
-- record: the rest of the record, as JSON.
-- vector: what Milvus compares: the floats, at unit length for "cosine" (of the centred vector for
-  "ncc"), or the code. rest: what is not in it, in base64: the vector as it was given, if another is
-  compared, or the class probabilities.
-- time, class, west, south, east, north: what filters ask for. sure: the class that has more than
-  half of the probability.
+- record: the rest of the record as JSON.
+- vector: what Milvus compares: the floats, scaled to unit length for "cosine" (and centred before
+  for "ncc"), or the code. rest: what the vector does not hold, in base64: the original vector, if
+  the compared one differs, or the class probabilities.
+- time, class_digest, west, south, east, north: for filters. sure: the class with a probability
+  above one half.
 """
 
 from __future__ import annotations
@@ -40,35 +42,35 @@ _TIME, _CLASS = "time", "class_digest"
 _BOUNDS = ("west", "south", "east", "north")
 
 SLOTS = 1 << 63
-"""Slots are at least 0 and below this."""
+"""Slots lie in [0, SLOTS)."""
 
 SEVERAL, NONE = -1, -2
-"""Of `sure`: more than one class, or none, has a probability above one half."""
+"""Values of `sure` where more than one class, or none, has a probability above one half."""
 
 _LONGEST = 65_535
-"""Bytes of a text, at most (Milvus' limit for VARCHAR)."""
+"""Maximum bytes of a text (Milvus' limit for VARCHAR)."""
 
 _WIDEST = 32_768
-"""Floats or bits of a vector, at most (Milvus' proxy.maxDimension)."""
+"""Maximum floats or bits of a vector (Milvus' proxy.maxDimension)."""
 
 _KEY_BYTES, _KEY_LENGTH = 16, 22
 _NO_TIME = 1 - (1 << 63)
 _NO_CLASS = 0
 _NOWHERE = (1e300, 1e300, -1e300, -1e300)
-"""Bounds that meet no box."""
+"""Bounds that intersect no box."""
 
 _UNIT_TOLERANCE = 1e-5
-"""Vectors whose squared length is this near to 1 are compared as they are, as by
+"""A vector whose squared length differs from 1 by no more is compared unchanged, as in
 `rsir.store.knn.flat`."""
 
 _TYPICAL_RECORD = 1_000
-"""Bytes of a record that are reckoned with where it is not known. Our choice."""
+"""Estimated bytes of a record. Our choice."""
 
 
 class Layout:
-    """The rows of a store of one metric and dimension.
+    """How a store of one metric and dimension lays out its rows.
 
-    Raises UsageError for an unknown metric, and for a dimension that it or Milvus cannot have.
+    Raises UsageError for an unknown metric, or a dimension that the metric or Milvus rejects.
     """
 
     def __init__(self, metric: str, dimension: int) -> None:
@@ -77,12 +79,12 @@ class Layout:
         self.width = self.metric.width(dimension)
         kind, classes = self.metric.kind, self.metric.classes
         self._unit = metric in ("cosine", "ncc")
-        kept = classes if kind == "bits" else dimension * self._unit
-        most = _LONGEST // 4 * 3 // 4  # base64 holds 3 bytes in 4 letters
-        if dimension > _WIDEST or kept > most:
+        rest_floats = classes if kind == "bits" else dimension * self._unit
+        max_rest = _LONGEST // 4 * 3 // 4  # base64 holds 3 bytes in 4 letters
+        if dimension > _WIDEST or rest_floats > max_rest:
             raise UsageError(
                 f"Milvus keeps at most {_WIDEST} floats or bits of a vector, and '{metric}' here "
-                f"at most {most} floats or class probabilities; not {dimension}"
+                f"at most {max_rest} floats or class probabilities; not {dimension}"
                 + (f" with {classes} classes" if classes else "")
             )
 
@@ -119,25 +121,27 @@ class Layout:
         return schema
 
     def row_bytes(self, fields: Sequence[str]) -> int:
-        """Of a row of which `fields` are asked for, about."""
+        """Approximate bytes of a row with `fields`."""
         vector = -(-self.dimension // 8) if self.metric.kind == "bits" else 4 * self.dimension
         rest = 6 * self.metric.classes if self.metric.classes else 6 * self.dimension * self._unit
         sizes = {VECTOR: vector, REST: rest, RECORD: _TYPICAL_RECORD}
         return 100 + sum(sizes.get(name, 0) for name in fields)
 
     def rows(self, records: Sequence[Record], vectors: NDArray[Any]) -> list[dict[str, Any]]:
-        """The rows of checked records and vectors (N, width).
+        """The rows for N checked records and vectors (N, width).
 
         Raises UsageError for a record whose texts are too long for Milvus.
         """
         compared, rest, sure = self._parts(vectors)
         return [
-            {**_columns(record), VECTOR: vector, REST: more, SURE: likeliest}
-            for record, vector, more, likeliest in zip(records, compared, rest, sure, strict=True)
+            {**_columns(record), VECTOR: vector, REST: base64_rest, SURE: sure_class}
+            for record, vector, base64_rest, sure_class in zip(
+                records, compared, rest, sure, strict=True
+            )
         ]
 
     def compared(self, queries: NDArray[Any]) -> NDArray[Any]:
-        """What of checked queries (Q, width) is compared: (Q, D) float32, or codes, as in a row."""
+        """The VECTOR of checked queries (Q, width), as rows have it: (Q, D) float32, or codes."""
         if self.metric.kind == "bits":
             return np.ascontiguousarray(queries[:, : -(-self.dimension // 8)])
         if not self._unit:
@@ -147,12 +151,12 @@ class Layout:
             values -= values.mean(axis=1)[:, None]
         squares = (values**2).sum(axis=1)[:, None]
         unit = (values / np.sqrt(squares)).astype(np.float32)
-        near = (np.abs(squares - 1) <= _UNIT_TOLERANCE) & (self.metric.name == "cosine")
-        compared: NDArray[np.float32] = np.where(near, queries, unit)
+        is_unit = (np.abs(squares - 1) <= _UNIT_TOLERANCE) & (self.metric.name == "cosine")
+        compared: NDArray[np.float32] = np.where(is_unit, queries, unit)
         return compared
 
     def sent(self, compared: NDArray[Any]) -> list[Any]:
-        """What is compared, as Milvus takes it: at least two floats, or bytes."""
+        """The compared vectors as Milvus takes them: at least two floats each, or bytes."""
         if self.metric.kind == "bits":
             return [row.tobytes() for row in compared]
         # Milvus since 2.4 has no vectors of one float; a zero changes no distance.
@@ -165,14 +169,14 @@ class Layout:
             codes = codes.reshape(len(rows), -(-self.dimension // 8))
             return packed(codes, self.probabilities(rows)) if self.metric.classes else codes
         values = np.empty((len(rows), self.dimension), np.float32)
-        for place, row in enumerate(rows):
-            values[place] = _floats(row[REST]) if row[REST] else row[VECTOR][: self.dimension]
+        for value, row in zip(values, rows, strict=True):
+            value[:] = _floats(row[REST]) if row[REST] else row[VECTOR][: self.dimension]
         return values
 
     def probabilities(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """The class probabilities (N, K) of rows with REST."""
-        texts = b"".join(base64.b64decode(row[REST]) for row in rows)
-        return np.frombuffer(texts, "<f4").reshape(len(rows), self.metric.classes)
+        data = b"".join(base64.b64decode(row[REST]) for row in rows)
+        return np.frombuffer(data, "<f4").reshape(len(rows), self.metric.classes)
 
     def _parts(self, vectors: NDArray[Any]) -> tuple[list[Any], list[str], list[int]]:
         compared = self.compared(vectors)
@@ -197,10 +201,10 @@ def key_of(id: str) -> str:
 
 def record_of(row: Row) -> Record:
     """The record of a row with NAME and RECORD."""
-    said = json.loads(row[RECORD])
-    time = said.pop("datetime")
+    fields = json.loads(row[RECORD])
+    time = fields.pop("datetime")
     return Record(
-        id=row[NAME], datetime=None if time is None else datetime.fromisoformat(time), **said
+        id=row[NAME], datetime=None if time is None else datetime.fromisoformat(time), **fields
     )
 
 
@@ -241,19 +245,19 @@ def expression(filter: Filter | None) -> tuple[str, Filter | None]:
 
 
 def all_of(*terms: str) -> str:
-    """The expression that is met where all of some are; "" is met by all."""
+    """The expression that all `terms` hold; every row meets ""."""
     return " and ".join(f"({term})" for term in terms if term)
 
 
 def slots(first: int, end: int) -> str:
-    """The expression for the slots from `first` to below `end`; "" if these are all."""
+    """The expression for the slots in [first, end); "" for all slots."""
     if (first, end) == (0, SLOTS):
         return ""
     return f"{SLOT} >= {first} and {SLOT} <= {end - 1}"
 
 
 def _within(west: float, south: float, east: float, north: float) -> str:
-    """Bounds that meet a box; where west > east it reaches over the antimeridian."""
+    """The expression that bounds intersect a box; west > east reaches over the antimeridian."""
     spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
     across = " or ".join(
         f"(west <= {float(right)!r} and east >= {float(left)!r})" for left, right in spans
@@ -263,7 +267,7 @@ def _within(west: float, south: float, east: float, north: float) -> str:
 
 def _columns(record: Record) -> dict[str, Any]:
     time = record.datetime
-    said = {
+    fields = {
         "source": record.source,
         "content": record.content,
         "size": record.size,
@@ -272,12 +276,12 @@ def _columns(record: Record) -> dict[str, Any]:
         "datetime": None if time is None else time.isoformat(),
         "properties": record.properties,
     }
-    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
-    for what, value in (("id", record.id), ("record as JSON", text)):
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    for name, value in (("id", record.id), ("record as JSON", text)):
         size = len(value.encode())
         if size > _LONGEST:
             raise UsageError(
-                f"the {what} of {record.id[:80]!r} has {size} bytes; a Milvus store keeps at most "
+                f"the {name} of {record.id[:80]!r} has {size} bytes; a Milvus store keeps at most "
                 f"{_LONGEST} of each. Shorten it (a footprint of fewer points, fewer properties)"
             )
     key = key_of(record.id)
@@ -296,7 +300,7 @@ def _columns(record: Record) -> dict[str, Any]:
 
 
 def _class_digest(name: str) -> int:
-    """63 bits of a class's name: names that share one are told apart by the records."""
+    """63 bits of the digest of a class's name; the records tell apart names that share them."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -310,5 +314,5 @@ def _floats(text: str) -> NDArray[np.float32]:
 
 
 def _bytes(value: Any) -> bytes:
-    """A binary vector as pymilvus gives it: bytes, or a list of one."""
+    """The bytes of a binary vector, which pymilvus returns as bytes or as a list of one."""
     return value if isinstance(value, bytes) else b"".join(value)

@@ -1,4 +1,4 @@
-"""What an archive holds, source by source."""
+"""The contents of an archive, source by source."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rsir.store.records.record import Record
 from rsir.types import Bounds
 
 WINDOW = "window"
-"""The property of a tile that says which part of its scene it is."""
+"""The property of a tile with its window of the scene."""
 
 SUMMARY_COLUMNS = ["source", "west", "south", "east", "north", "properties"]
 
 _WINDOW_KEY = r'[{,]\s*"window"\s*:'
-"""Where JSON has the name; in a string each quote follows a backslash. It may be of an inner object
-too, if there is one."""
+"""Where JSON has the name as a key; inside a string a backslash precedes each quote. It may also be
+a key of a nested object."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSummary:
-    """A file or scene that was indexed.
+    """An indexed file or scene.
 
-    source: path or uri. tiles: how many records it has. bounds: around their footprints, WGS 84;
-    these are cut at the antimeridian, so that of what crosses it they are (-180, south, 180,
-    north); None without any. tiled: whether a tile of it is a window of it.
+    source: path or uri. tiles: its number of records. bounds: around their footprints, in WGS 84;
+    footprints are cut at the antimeridian, so that the bounds of a scene across it are (-180,
+    south, 180, north); None without footprints. tiled: whether some tile is a window of it.
     """
 
     source: str
@@ -59,9 +59,9 @@ def summaries(records: Iterable[Record]) -> list[SourceSummary]:
 
 
 def summaries_of_columns(batches: Iterable[Any]) -> list[SourceSummary]:
-    """As `summaries`, of record batches with `SUMMARY_COLUMNS`; bounds null without a footprint.
+    """As `summaries`, from record batches with `SUMMARY_COLUMNS`; bounds null without a footprint.
 
-    A million rows of a thousand sources never become objects; memory holds one batch.
+    No row becomes an object; memory holds one batch.
     """
     parts = []
     for batch in batches:
@@ -82,16 +82,15 @@ def summaries_of_columns(batches: Iterable[Any]) -> list[SourceSummary]:
 
 
 def _by_source(table: Any) -> Any:
-    how = {"tiles": "sum", "tiled": "any"}
-    how |= {"west": "min", "south": "min", "east": "max", "north": "max"}
-    found = table.group_by("source").aggregate(list(how.items()))
-    return found.select(
-        ["source", *(f"{name}_{kind}" for name, kind in how.items())]
-    ).rename_columns(["source", *how])
+    functions = {"tiles": "sum", "tiled": "any"}
+    functions |= {"west": "min", "south": "min", "east": "max", "north": "max"}
+    found = table.group_by("source").aggregate(list(functions.items()))
+    names = ["source", *(f"{name}_{function}" for name, function in functions.items())]
+    return found.select(names).rename_columns(["source", *functions])
 
 
 def _have_window(properties: Any) -> NDArray[np.bool_]:
-    """Which of N texts, JSON objects, have the property `WINDOW`."""
+    """Which of N JSON objects, as texts, have the property `WINDOW`, (N,)."""
     have: NDArray[np.bool_] = pc.match_substring_regex(properties, _WINDOW_KEY).to_numpy(
         zero_copy_only=False
     )
@@ -102,16 +101,16 @@ def _have_window(properties: Any) -> NDArray[np.bool_]:
     return have
 
 
-def _around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
+def _around(first: Bounds | None, second: Bounds | None) -> Bounds | None:
     """The box around two boxes in degrees."""
-    if one is None or other is None:
-        return one or other
-    wests, souths, easts, norths = zip(one, other, strict=True)
+    if first is None or second is None:
+        return first or second
+    wests, souths, easts, norths = zip(first, second, strict=True)
     return min(wests), min(souths), max(easts), max(norths)
 
 
 def bytes_of(folder: Path) -> int:
-    """Of all files in a folder, where others may be adding and deleting some."""
+    """The bytes of all files in a folder, while others may add and delete some."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
