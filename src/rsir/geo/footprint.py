@@ -1,8 +1,8 @@
 """Where a window of pixels lies on the globe, as GeoJSON in WGS 84.
 
-The outline is followed in pixels and every point is transformed, so that edges may bend. Its
-longitudes are then made continuous, and cut at ±180° (RFC 7946 section 3.1.9). The poles are asked
-for by name: a window that holds one is everything from its outline up to that pole.
+Points along the window's outline, in pixels, are transformed one by one, so that edges may bend.
+Their longitudes are then made continuous, and the polygon is cut at ±180° (RFC 7946 section 3.1.9).
+Both poles are looked up: if a window contains one, its polygon reaches from outline to pole.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ Affine = Sequence[float]
 _POINTS_PER_EDGE = 21
 # Our choice: an edge that bends by less than a tenth of a pixel is drawn straight.
 _STRAIGHT_WITHIN_PIXELS = 0.1
-# Our choice: near a pole, points are put in until neighbours are this near in longitude …
+# Our choice: edges are halved until neighbouring points differ by at most so many degrees of
+# longitude; this adds points near a pole …
 _LONGITUDE_STEP = 10.0
-# … but edges are halved no more often than this: a pole on the edge is never reached by halving.
-_MOST_HALVINGS = 16
-# Our choice: a window that lies partly off the globe is looked at in so many cells a side.
+# … but so many times at most, because halving never reaches a pole that lies on an edge.
+_MAX_HALVINGS = 16
+# Our choice: the cells a side into which a window that lies partly off the globe is divided.
 _CELLS = 64
-# Our choice: a point that does not come back to within half a pixel is outside the CRS's domain.
+# Our choice: a point is outside the CRS's domain if the way to degrees and back moves it further.
 _ROUND_TRIP_PIXELS = 0.5
-# A pole this near to the outline, in pixels, is on it.
+# A pole that is this near to the outline, in pixels, lies on it.
 _ON_EDGE_PIXELS = 1e-6
 
 Points = NDArray[np.float64]
@@ -55,12 +56,12 @@ Points = NDArray[np.float64]
 def footprint(transform: Affine, crs: str, window: Window) -> Geometry | None:
     """The GeoJSON Polygon or MultiPolygon of a window, longitude before latitude.
 
-    transform: of the scene, from (column, row) to the coordinates of `crs`. crs: anything that
-    PROJ knows a CRS by, "EPSG:32632" or WKT. Exterior rings are counter-clockwise, longitudes
-    within [-180, 180]; what crosses the antimeridian is cut there; a pole inside the window is
-    part of the polygon. A window that reaches beyond the CRS's domain (a full disk of a
-    geostationary satellite) is the union of those of its 64 × 64 cells that lie on the globe.
-    None if no part of it does, or if PROJ does not understand the CRS.
+    transform: of the scene, from (column, row) to the coordinates of `crs`. crs: any name of a CRS
+    that PROJ understands, such as "EPSG:32632" or WKT. Exterior rings are counter-clockwise and
+    longitudes are within [-180, 180]. A polygon that crosses the antimeridian is cut there. A pole
+    inside the window is part of the polygon. If a window reaches beyond the CRS's domain (such as
+    the full disk of a geostationary satellite), the result is the union of those of its 64 × 64
+    cells that lie on the globe. None if no cell does, or if PROJ does not understand the CRS.
 
     Errors: MissingExtraError without pyproj or shapely.
     """
@@ -68,31 +69,37 @@ def footprint(transform: Affine, crs: str, window: Window) -> Geometry | None:
     if projection is None:
         return None
     outline = _outline(window)
-    place = _Place(transform, projection)
-    poles = place.poles(window)
+    grid = _PixelGrid(transform, projection)
+    poles = grid.poles(window)
     for pole in poles:
         outline = _with_point(outline, pole[:2])
-    refined = _refined(outline, place)
+    refined = _refined(outline, grid)
     if refined is None:
-        return _by_cells(window, place)
+        return _by_cells(window, grid)
     return _geometry(_ring(*refined, poles, window))
 
 
 def to_wgs84(transform: Affine, crs: str, pixels: Points) -> Points | None:
-    """Longitude and latitude of (N, 2) (column, row), as (N, 2); None if any has none."""
+    """Longitude and latitude, (N, 2), of pixels (column, row), (N, 2).
+
+    None if a pixel lies off the globe, or if PROJ does not understand the CRS.
+    """
     projection = _projection(crs)
     if projection is None:
         return None
-    degrees = _Place(transform, projection).degrees(pixels)
+    degrees = _PixelGrid(transform, projection).degrees(pixels)
     return degrees if np.isfinite(degrees).all() else None
 
 
 def from_wgs84(transform: Affine, crs: str, degrees: Points) -> Points | None:
-    """(column, row) of (N, 2) longitude and latitude, as (N, 2); None if any has none."""
+    """(column, row), (N, 2), of longitudes and latitudes, (N, 2).
+
+    None if one of them has no pixel, if the transform is flat or PROJ does not understand the CRS.
+    """
     projection = _projection(crs)
     if projection is None or is_flat(transform):
         return None
-    pixels = _Place(transform, projection).pixels(degrees)
+    pixels = _PixelGrid(transform, projection).pixels(degrees)
     return pixels if np.isfinite(pixels).all() else None
 
 
@@ -105,13 +112,13 @@ def bounds(transform: Affine, window: Window) -> Bounds:
 
 
 def is_flat(transform: Affine) -> bool:
-    """Whether all pixels lie on one line or point: no place at all."""
+    """Whether the transform maps all pixels to one line or one point."""
     a, b, _, d, e, _ = transform[:6]
     return a * e == b * d
 
 
 class _Projection:
-    """A CRS and the ways from it to WGS 84 and back."""
+    """The transformers from a CRS to WGS 84 and back."""
 
     def __init__(self, crs: CRS) -> None:
         from pyproj import Transformer
@@ -120,8 +127,8 @@ class _Projection:
         self.back: Transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
         operation = crs.coordinate_operation
         method = operation.method_name if operation else ""
-        # x is longitude and goes on beyond the antimeridian, where PROJ comes back on the other
-        # side: no sign of having left the domain.
+        # Where x is longitude, it may go on beyond the antimeridian, and PROJ returns it on the
+        # other side. So a failed round trip does not mean that a point is outside the domain.
         self.endless = crs.is_geographic or method.startswith(
             ("Popular Visualisation", "Mercator", "Equidistant Cylindrical", "Lambert Cylindrical")
         )
@@ -131,7 +138,7 @@ _per_thread = threading.local()
 
 
 def _projection(crs: str) -> _Projection | None:
-    # A pyproj Transformer may not be shared by threads; making one takes milliseconds.
+    # Threads must not share a pyproj Transformer, and making one takes milliseconds.
     if not hasattr(_per_thread, "projection"):
         _per_thread.projection = lru_cache(maxsize=64)(_new_projection)
     found: _Projection | None = _per_thread.projection(crs)
@@ -152,15 +159,15 @@ def _new_projection(crs: str) -> _Projection | None:
         return None
 
 
-class _Place:
-    """Pixels of one scene to degrees and back."""
+class _PixelGrid:
+    """Maps the pixels of one scene to degrees and back."""
 
     def __init__(self, transform: Affine, projection: _Projection) -> None:
         self._transform = transform
         self._projection = projection
 
     def degrees(self, pixels: Points) -> Points:
-        """(N, 2) longitude and latitude; inf where there is none."""
+        """Longitude and latitude of pixels, (N, 2); inf off the globe."""
         xy = _mapped(self._transform, pixels)
         lon, lat = self._projection.forth.transform(xy[:, 0], xy[:, 1])
         found = np.column_stack([lon, lat])
@@ -170,11 +177,11 @@ class _Place:
         return found
 
     def poles(self, window: Window) -> list[tuple[float, float, int]]:
-        """(column, row, ±90) of the poles that are one point of the window or of its edge."""
+        """(column, row, ±90) of each pole that is one point in the window or on its edge."""
         column, row, width, height = window
         found = []
         for latitude in (90, -90):
-            # On maps where a pole is a line (the cylindrical ones) it is nothing special.
+            # In cylindrical projections a pole is a line and needs no care.
             points = self.pixels(np.array([[lon, latitude] for lon in (0.0, 90.0, 180.0)]))
             if not np.isfinite(points).all() or np.ptp(points, axis=0).max() > _ON_EDGE_PIXELS:
                 continue
@@ -187,7 +194,7 @@ class _Place:
         return found
 
     def pixels(self, degrees: Points) -> Points:
-        """(N, 2) column and row; not finite where there is none."""
+        """(column, row) of longitudes and latitudes, (N, 2); not finite where there is no pixel."""
         x, y = self._projection.back.transform(degrees[:, 0], degrees[:, 1])
         a, b, c, d, e, f = self._transform[:6]
         x, y = x - c, y - f
@@ -196,14 +203,14 @@ class _Place:
 
 
 def _mapped(transform: Affine, pixels: Points) -> Points:
-    # By hand: affine 3 warns of `transform * point`, affine 2 has no `transform @ point`.
+    # Not with the operators of affine: version 3 deprecates `*` for points, version 2 has no `@`.
     a, b, c, d, e, f = transform[:6]
     x, y = pixels.T
     return np.column_stack([a * x + b * y + c, d * x + e * y + f])
 
 
 def _outline(window: Window) -> Points:
-    """The window's edge in pixels, down the left side first; its end is not its start again."""
+    """Points along the window's edge, (N, 2), down the left side first; the ring is not closed."""
     column, row, width, height = window
     corners = np.array([(0, 0), (0, height), (width, height), (width, 0)], dtype=np.float64)
     steps = np.arange(_POINTS_PER_EDGE)[:, None] / _POINTS_PER_EDGE
@@ -215,21 +222,21 @@ def _outline(window: Window) -> Points:
 
 
 def _with_point(outline: Points, point: tuple[float, float]) -> Points:
-    """The outline with `point` as one of its vertices, if it lies on it."""
-    there = np.array(point)
+    """The outline with `point` added as a vertex if it lies on it."""
+    vertex = np.array(point)
     start, end = outline, np.roll(outline, -1, axis=0)
-    if np.abs(start - there).max(axis=1).min() <= _ON_EDGE_PIXELS:
+    if np.abs(start - vertex).max(axis=1).min() <= _ON_EDGE_PIXELS:
         return outline
-    along = ((there - start) * (end - start)).sum(1) / ((end - start) ** 2).sum(1)
-    off = np.abs(start + along[:, None] * (end - start) - there).max(axis=1)
+    along = ((vertex - start) * (end - start)).sum(1) / ((end - start) ** 2).sum(1)
+    off = np.abs(start + along[:, None] * (end - start) - vertex).max(axis=1)
     on = np.flatnonzero((off <= _ON_EDGE_PIXELS) & (along > 0) & (along < 1))
-    return np.insert(outline, on[0] + 1, there, axis=0) if len(on) else outline
+    return np.insert(outline, on[0] + 1, vertex, axis=0) if len(on) else outline
 
 
-def _refined(outline: Points, place: _Place) -> tuple[Points, Points] | None:
-    """The outline and its degrees, with points put in where longitudes change fast."""
-    degrees = place.degrees(outline)
-    for _ in range(_MOST_HALVINGS):
+def _refined(outline: Points, grid: _PixelGrid) -> tuple[Points, Points] | None:
+    """The outline with points added where longitudes change fast, and its degrees; or None."""
+    degrees = grid.degrees(outline)
+    for _ in range(_MAX_HALVINGS):
         if not np.isfinite(degrees).all():
             return None
         following = np.roll(degrees, -1, axis=0)
@@ -240,7 +247,7 @@ def _refined(outline: Points, place: _Place) -> tuple[Points, Points] | None:
             break
         middles = (outline[where] + np.roll(outline, -1, axis=0)[where]) / 2
         outline = np.insert(outline, where + 1, middles, axis=0)
-        degrees = np.insert(degrees, where + 1, place.degrees(middles), axis=0)
+        degrees = np.insert(degrees, where + 1, grid.degrees(middles), axis=0)
     return (outline, degrees) if np.isfinite(degrees).all() else None
 
 
@@ -250,14 +257,17 @@ def _is_pole(degrees: Points) -> NDArray[np.bool_]:
 
 
 def _turn(difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A difference of longitudes as the shorter way round, in [-180, 180)."""
+    """A difference of longitudes, the shorter way round, in [-180, 180)."""
     return (difference + 180) % 360 - 180
 
 
 def _ring(
     pixels: Points, degrees: Points, poles: Sequence[tuple[float, float, int]], window: Window
 ) -> Points:
-    """The outline with continuous longitudes, up to the pole if it goes round one; open."""
+    """The outline in degrees with continuous longitudes, extended to a pole that it encloses.
+
+    The ring is not closed.
+    """
     column, row, width, height = window
     touched = np.zeros(len(pixels), dtype=bool)
     inside: list[int] = []
@@ -267,7 +277,7 @@ def _ring(
         else:
             inside.append(latitude)
     if touched.any():
-        # At the pole longitude says nothing: it is met along one meridian and left along another.
+        # A pole has no longitude: the ring arrives along one meridian and leaves along another.
         first = int(np.flatnonzero(touched)[0])
         order = np.roll(np.arange(len(pixels)), -first)[~np.roll(touched, -first)]
         rest, pole = degrees[order], degrees[first, 1]
@@ -285,23 +295,23 @@ def _ring(
 
 
 def _continuous(longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Whole turns are added, not differences, so that no rounding adds up.
+    # Add whole turns rather than differences, so that rounding errors do not add up.
     turns = -np.floor((np.diff(longitudes) + 180) / 360)
     continuous: NDArray[np.float64] = longitudes + 360 * np.r_[0, np.cumsum(turns)]
     return continuous
 
 
 def _without_straight(ring: Points, pixels: Points, size: int) -> Points:
-    """The ring without the points of those of the window's edges that are straight."""
+    """The ring without the points inside those edges of the window that are straight in degrees."""
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     is_corner = ((pixels == low) | (pixels == high)).all(axis=1)
     corners = [*np.flatnonzero(is_corner), len(ring)]
     closed = np.concatenate([ring, ring[:1]])
-    kept = []
+    edges = []
     for start, end in pairwise(corners):
         edge = closed[start : end + 1]
-        kept.append(edge[:-1] if _bends(edge, size) else edge[:1])
-    return np.concatenate(kept)
+        edges.append(edge[:-1] if _bends(edge, size) else edge[:1])
+    return np.concatenate(edges)
 
 
 def _bends(edge: Points, size: int) -> bool:
@@ -353,13 +363,13 @@ def _geojson(rings: Sequence[Points]) -> Geometry:
     return {"type": "Polygon", "coordinates": closed}
 
 
-def _by_cells(window: Window, place: _Place) -> Geometry | None:
-    """The union of the cells of a grid in the window that lie wholly on the globe."""
+def _by_cells(window: Window, grid: _PixelGrid) -> Geometry | None:
+    """The union of those cells of the window that lie wholly on the globe; None if none does."""
     column, row, width, height = window
     across = column + width * np.arange(_CELLS + 1) / _CELLS
     down = row + height * np.arange(_CELLS + 1) / _CELLS
     pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
-    degrees = place.degrees(pixels).reshape(_CELLS + 1, _CELLS + 1, 2)
+    degrees = grid.degrees(pixels).reshape(_CELLS + 1, _CELLS + 1, 2)
     rings = []
     for i in range(_CELLS):
         for j in range(_CELLS):
@@ -367,7 +377,7 @@ def _by_cells(window: Window, place: _Place) -> Geometry | None:
             if not np.isfinite(ring).all():
                 continue
             lon = _continuous(ring[:, 0])
-            # A cell that goes round a pole, or that touches it, has no outline in degrees.
+            # A cell that contains or touches a pole has no outline in degrees.
             if abs(lon[-1] - lon[0]) < 180 and np.ptp(lon) < 90:
                 rings.append(np.column_stack([lon, ring[:, 1]]))
     return _merged(rings) if rings else None

@@ -33,7 +33,7 @@ class Georeference:
     crs: "EPSG:32632", or WKT 2 if the CRS has no EPSG code.
     footprint: GeoJSON Polygon or MultiPolygon in WGS 84 (see `rsir.geo.footprint`); None if no
         part of the image lies in the CRS's domain.
-    datetime: from the tag DateTime; TIFF knows no time zone, taken as UTC (our choice).
+    datetime: from the tag DateTime, which has no time zone; taken as UTC (our choice).
     """
 
     bounds: Bounds
@@ -43,11 +43,11 @@ class Georeference:
 
 
 def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
-    """Where a GeoTIFF lies, from its path or its bytes; None if its tags do not say so.
+    """Where a GeoTIFF lies, from its path or its bytes; None if its tags do not give this.
 
-    Only what is inside the file counts: sidecar files (.tfw, .aux.xml) are not read, so that the
-    same bytes always give the same answer. None for files that are not TIFF, for a transform
-    without a CRS, and for a CRS that PROJ does not understand.
+    Sidecar files (.tfw, .aux.xml) are not read, so that the same bytes always give the same result.
+    None for a file that is not a TIFF, for a transform without a CRS, and for a CRS that PROJ does
+    not understand.
 
     Errors: MissingExtraError if the file has a georeference and rasterio is not installed; OSError
     if the path cannot be read.
@@ -57,7 +57,7 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
         tags = next(directories(data))
     except ValueError:
         return None
-    # GDAL makes a transform of a pixel size alone; OGC GeoTIFF 1.1 wants a point, or all of it.
+    # OGC GeoTIFF 1.1 wants a tie point or a matrix; GDAL takes a pixel size alone for a transform.
     is_located = len(numbers(tags, TIE_POINTS)) >= 6 or MODEL_TRANSFORMATION in tags
     if GEO_KEYS not in tags or not is_located:
         return None
@@ -97,19 +97,22 @@ def ignore_not_georeferenced() -> None:
 
 
 def gdal_errors() -> tuple[type[Exception], ...]:
-    """What rasterio raises for files, transforms and CRSs that GDAL cannot take."""
+    """The exceptions of rasterio for files, transforms and CRSs that GDAL cannot handle."""
     # GDAL's own errors pass through rasterio unwrapped, and have no public common base; damaged
-    # names in the GeoKeys come out as UnicodeDecodeError, which is a ValueError.
+    # names in the GeoKeys raise UnicodeDecodeError, which is a ValueError.
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import CRSError, RasterioError
 
     return RasterioError, CRSError, CPLE_BaseError, ValueError
 
 
-# A folder of chips has a handful of CRSs and finding the EPSG code of one takes milliseconds.
+# A folder of chips has a handful of CRSs, and finding an EPSG code takes milliseconds.
 @lru_cache(maxsize=256)
 def crs_name(wkt: str) -> str | None:
-    """The name of a CRS given as WKT: "EPSG:32632", or WKT 2 without such a code, or None."""
+    """The name of a CRS given as WKT: "EPSG:32632", or WKT 2 if it has no EPSG code.
+
+    None if PROJ does not understand it.
+    """
     from rasterio.crs import CRS
 
     try:
@@ -122,7 +125,7 @@ def crs_name(wkt: str) -> str | None:
 
 
 def tiff_datetime(text: str | None) -> datetime | None:
-    """The time in a TIFF's tag DateTime, taken as UTC (our choice); None if it is none."""
+    """The time in a TIFF's tag DateTime, taken as UTC (our choice); None if it is not valid."""
     try:
         return datetime.strptime((text or "").strip(), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:

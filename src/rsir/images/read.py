@@ -18,7 +18,7 @@ from rsir.sources.folders import source_name
 from rsir.types import Tile, is_unicode
 
 MAX_PIXELS = 89_478_485
-"""Width × height above which a file is a scene, not a chip: Pillow's own limit against
+"""Width × height above which a file is a scene, not a chip: Pillow's limit against
 decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of RGB)."""
 
 _ID_BYTES = 12  # 24 hex digits. Our choice: a clash among 10^9 tiles has a chance below 10^-11
@@ -36,26 +36,28 @@ def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
 
 
 def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tile:
-    """One image file as a Tile: pixels (3, H, W) uint8 RGB, identity, and where and when if known.
+    """One image file as a Tile: pixels (3, H, W) uint8 RGB, identity, location and time if known.
 
     The file is read once, so that `content` (BLAKE2b of its bytes, 32 hex digits) and the pixels
     agree. `source` is the absolute path. `bounds`, `crs`, `footprint` and `datetime` come from a
     GeoTIFF's tags (see `rsir.geo.georeference`); without the extra 'geo' they are None.
 
-    Properties: `width`, `height` after orientation; `converted`, if the samples are not the
-    file's own; `transparent`, the share of pixels that are nodata by the file's alpha or mask, in
-    (0, 1).
+    Properties: `width` and `height`, after orientation; `converted`, in words, if the samples are
+    not the file's own; `transparent`, the share of pixels in (0, 1) that the file's alpha or mask
+    marks as nodata.
 
-    Kept: 8-bit RGB. Converted without loss: grey, 1-bit, palette. Alpha is dropped; pixels with
-    alpha 0 are nodata and become 0, all others keep their colour. 16-bit PNG samples span
-    0..65535 by its specification and are divided by 257, rounded. CMYK goes through the file's
-    colour profile if it has one. A profile on an RGB image is left alone: archives and training
-    sets are read as stored samples everywhere, and converting some would move them apart.
-    EXIF orientation is applied.
+    8-bit RGB stays as it is. Grey, 1-bit and palette images are converted without loss. Alpha is
+    dropped; pixels with alpha 0 are nodata and become 0, and all others keep their colour. 16-bit
+    PNG samples, which span 0..65535 by its specification, are divided by 257 and rounded. CMYK is
+    converted by the file's colour profile if it has one. The profile of an RGB image is ignored:
+    archives and training sets are read as stored samples everywhere, and converting some images
+    would set them apart. The orientation of EXIF or XMP is applied.
 
-    Refused: 16-bit and float TIFF (their stretch is unknown), any number of bands that is not
-    grey or RGB, several pages or frames, wholly transparent, damaged or cut off, more than
-    `max_pixels` = width × height (never above Pillow's own limit), and what is no image at all.
+    Refused are TIFFs of more than 8 bits (their stretch is unknown), other bands than grey or RGB,
+    several pages or frames, images that are wholly transparent, damaged or cut off, images of more
+    than `max_pixels` = width × height (never above Pillow's own limit), and files of other formats.
+    Three kinds need the extra 'geo': 16-bit PNG unless it is grey without alpha, TIFF with a
+    transparency mask, and TIFF of a compression that Pillow lacks (LERC).
 
     Errors: ImageError, with the path, the reason and what to do.
     """
@@ -79,7 +81,7 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
 
 
 def tile_id(source: str, content: str) -> str:
-    """The stable id of what `source` holds while its bytes hash to `content`: 24 hex digits."""
+    """The stable id, 24 hex digits, of a source whose bytes hash to `content`."""
     both = f"{source}\0{content}".encode()
     return hashlib.blake2b(both, digest_size=_ID_BYTES).hexdigest()
 
@@ -94,7 +96,7 @@ def _source(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Puts the file's path before the message of an ImageError."""
+    """Put the file's path before the message of an ImageError."""
     try:
         yield
     except ImageError as error:
