@@ -1,4 +1,4 @@
-"""Lets these tests import what is beside them, and the encoder of the archives' tests."""
+"""A service of generated archives, for all tests of the web."""
 
 from collections.abc import Iterator
 

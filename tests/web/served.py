@@ -1,4 +1,4 @@
-"""Archives that are served: small, of generated images and a scene, by a quick real encoder."""
+"""Small archives of generated images and a scene by a fast encoder, and helpers to serve them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ OWNER = {"Authorization": f"Bearer {KEY}"}
 
 @dataclass
 class World:
-    """land: an archive of floats, 16 images and a scene in 9 tiles; codes: of the images alone."""
+    """land: float vectors of 16 images and a scene in 9 tiles. codes: hash codes of the images."""
 
     folder: Path
     images: Path
@@ -53,7 +54,7 @@ def make(folder: Path) -> World:
 
 
 def scene(path: Path, size: tuple[int, int] = (600, 500), side: int = 100) -> Path:
-    """A scene of 16 bits in UTM 33, every 100 × 100 pixels of another colour."""
+    """A scene of 16 bits in UTM 33, in blocks of `side` × `side` pixels of one colour each."""
     random = np.random.default_rng(0)
     width, height = size
     blocks = random.uniform(200, 2800, (3, -(-height // side), -(-width // side)))
@@ -67,7 +68,7 @@ def scene(path: Path, size: tuple[int, int] = (600, 500), side: int = 100) -> Pa
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) or (H, W) uint8 as a PNG."""
+    """Pixels (H, W, 3) or (H, W) uint8 as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -100,7 +101,7 @@ def upload(
 
 
 def problem(answer: httpx2.Response, status: int, name: str) -> dict[str, Any]:
-    """The problem of an answer, checked to be one as RFC 9457 has it."""
+    """The problem in a response, after a check that it follows RFC 9457."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -114,7 +115,7 @@ def problem(answer: httpx2.Response, status: int, name: str) -> dict[str, Any]:
 
 @contextmanager
 def running(app: Any, **options: Any) -> Iterator[tuple[str, uvicorn.Server]]:
-    """The application on a port of loopback, by the server that `rsir serve` takes."""
+    """Run the application on a port of loopback, by the same server as `rsir serve`."""
     server = uvicorn.Server(
         uvicorn.Config(
             app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=20, **options
@@ -132,3 +133,31 @@ def running(app: Any, **options: Any) -> Iterator[tuple[str, uvicorn.Server]]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def recording_server() -> Iterator[tuple[str, list[str]]]:
+    """A web server that has nothing: its address, and the paths that clients request."""
+    requested: list[str] = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requested.append(self.path)
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Recorder)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requested
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

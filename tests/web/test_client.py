@@ -1,4 +1,4 @@
-"""The client gives what a local archive gives: the same hits, the same errors."""
+"""The client returns what a local archive returns: the same hits, the same errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def same(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(found.distances, expected.distances)
 
 
-def test_it_knows_what_the_archive_is(remote: RemoteArchive, world: World) -> None:
+def test_the_description_of_the_archive(remote: RemoteArchive, world: World) -> None:
     local = world.land
     assert len(remote) == len(local)
     for name in ("metric", "dimension", "fingerprint", "bands"):
@@ -51,9 +51,9 @@ def test_it_knows_what_the_archive_is(remote: RemoteArchive, world: World) -> No
     assert "land" in repr(remote)
 
 
-def test_a_file_that_is_read_by_bands_is_read_here(remote: RemoteArchive, world: World) -> None:
-    asked = ByFile(world.scene, ("red=3", "green=2", "blue=1"), "range:0,3000")
-    found, expected = remote.search(asked, 5), world.land.search(asked, 5)
+def test_the_client_reads_a_query_by_bands_itself(remote: RemoteArchive, world: World) -> None:
+    query = ByFile(world.scene, ("red=3", "green=2", "blue=1"), "range:0,3000")
+    found, expected = remote.search(query, 5), world.land.search(query, 5)
     assert [hit.id for hit in found] == [hit.id for hit in expected]
     np.testing.assert_allclose(found.distances, expected.distances, atol=1e-6)
     with pytest.raises(ImageError, match="no such file"):
@@ -83,9 +83,9 @@ def test_every_kind_of_query(remote: RemoteArchive, world: World) -> None:
 
 
 def test_search_many(remote: RemoteArchive, world: World) -> None:
-    asked = list(queries(world))[:4]
+    some = list(queries(world))[:4]
     for found, expected in zip(
-        remote.search_many(asked, 3), world.land.search_many(asked, 3), strict=True
+        remote.search_many(some, 3), world.land.search_many(some, 3), strict=True
     ):
         same(found, expected)
     assert remote.search_many([], 3) == []
@@ -158,9 +158,9 @@ def test_the_errors_are_those_of_a_local_archive(
             call(world.land)
         with pytest.raises(RsirError) as far:
             call(remote)
-        # A scene that the archive has not is an id that it has not.
-        wanted = ArchiveError if "nowhere" in str(near.value) else type(near.value)
-        assert isinstance(far.value, wanted), (number, far.value)
+        # The service names a scene that the archive does not have by its id.
+        expected = ArchiveError if "nowhere" in str(near.value) else type(near.value)
+        assert isinstance(far.value, expected), (number, far.value)
     with pytest.raises(ArchiveError, match="nothing"):
         remote.get(["nothing"])
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_gone(http: TestClient, world: World, tmp_path: Path) -> 
         assert client.get(f"/api/archives/a/items/{record.id}/thumbnail").status_code == 410
 
 
-def test_every_kind_of_problem_comes_back_as_it_went() -> None:
+def test_the_client_raises_the_error_of_the_service() -> None:
     for kind in KINDS:
         error = (
             OverloadedError("full", retry_after=3)
@@ -241,7 +241,7 @@ def test_adding_and_deleting(world: World, tmp_path: Path) -> None:
     assert len(archive) == 13
 
 
-def test_the_client_needs_nothing_of_what_the_service_needs() -> None:
+def test_the_client_imports_nothing_that_only_the_service_needs() -> None:
     heavy = {"torch", "fastapi", "starlette", "lancedb", "faiss", "rasterio", "prometheus_client"}
     code = "import rsir.web.client, sys; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

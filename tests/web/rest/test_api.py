@@ -1,4 +1,4 @@
-"""What the REST interface answers is what the archive answers."""
+"""The REST interface returns what the archive returns."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from rsir.web.service.scenes import scene_id
 from tests.web.served import World, png, problem, search, settings, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-"""Of affine 3, for what rasterio 1.4 does."""
+"""From affine 3, caused by rasterio 1.4."""
 
 LAND = "/api/archives/land"
 
 
 def same(answer: dict[str, Any], hits: Hits) -> None:
-    """The hits of an answer are `hits`, field by field."""
+    """Assert that the hits of a response equal `hits`, field by field."""
     assert answer["total"] == len(hits)
     assert answer["searched"] == hits.searched
-    told = [{n: v for n, v in h.items() if n not in ("rank", "scene")} for h in answer["hits"]]
-    kept = [json.loads(json.dumps(hit.to_dict())) for hit in hits]
-    for hit in (*told, *kept):
+    found = [{n: v for n, v in h.items() if n not in ("rank", "scene")} for h in answer["hits"]]
+    expected = [json.loads(json.dumps(hit.to_dict())) for hit in hits]
+    for hit in (*found, *expected):
         hit["datetime"] = hit["datetime"] and hit["datetime"].replace("+00:00", "Z")
-    assert told == kept
+    assert found == expected
     assert [h["scene"] for h in answer["hits"]] == [scene_id(hit.source) for hit in hits]
     assert [h["rank"] for h in answer["hits"]] == list(range(1, len(hits) + 1))
 
@@ -104,13 +104,13 @@ def test_by_positives_and_negatives(http: TestClient, world: World, ids: list[st
     like, unlike = ids[2:4], ids[6:7]
     examples = [{"id": id} for id in like]
     answer = search(http, like=examples, unlike=[{"id": unlike[0]}], k=4)
-    asked = Examples([ById(id) for id in like], [ById(id) for id in unlike])
-    same(answer, world.land.search(asked, 4))
+    query = Examples([ById(id) for id in like], [ById(id) for id in unlike])
+    same(answer, world.land.search(query, 4))
     with_query = search(http, query={"id": ids[0]}, like=examples, k=4)
     same(with_query, world.land.search(Examples([ById(id) for id in like], (), ById(ids[0])), 4))
 
 
-def test_by_uploaded_examples_beside_others(http: TestClient, world: World, ids: list[str]) -> None:
+def test_by_uploaded_examples_and_ids(http: TestClient, world: World, ids: list[str]) -> None:
     files = sorted(world.images.rglob("*.tif"))[:3]
     answer = http.post(
         f"{LAND}/search/images",
@@ -125,7 +125,7 @@ def test_by_uploaded_examples_beside_others(http: TestClient, world: World, ids:
     same(answer.json(), world.land.search(asked, 3))
 
 
-def test_a_search_for_nothing_says_so(http: TestClient) -> None:
+def test_a_search_without_a_query_is_refused(http: TestClient) -> None:
     problem(http.post(f"{LAND}/search", json={}), 422, "usage")
     problem(http.post(f"{LAND}/search", json={"unlike": [{"vector": [1] * 16}]}), 422, "usage")
     answer = http.post(f"{LAND}/search/images", files={"unlike": ("a", b"", "image/png")})
@@ -168,9 +168,9 @@ def test_filters(http: TestClient, world: World, ids: list[str], given: dict[str
     assert listed["total"] == world.land.count(filter)
 
 
-def test_rankings_diversity_and_cut_off(http: TestClient, world: World) -> None:
+def test_rankings_diversity_and_least_percentile(http: TestClient, world: World) -> None:
     record = next(world.codes.records())
-    query, asked = {"id": record.id}, ById(record.id)
+    query, by_id = {"id": record.id}, ById(record.id)
     for options in (
         {"ranking": "hamming"},
         {"diverse": True},
@@ -178,7 +178,7 @@ def test_rankings_diversity_and_cut_off(http: TestClient, world: World) -> None:
         {"ranking": "hamming", "diverse": True, "min_percentile": 20},
     ):
         answer = search(http, "codes", query=query, k=12, **options)
-        same(answer, world.codes.search(asked, 12, **options))
+        same(answer, world.codes.search(by_id, 12, **options))
     adaptive = search(http, "codes", query=query, k=12)["hits"]
     plain = search(http, "codes", query=query, k=12, ranking="hamming")["hits"]
     assert [h["distance"] for h in adaptive] != [h["distance"] for h in plain]
@@ -205,12 +205,12 @@ def test_only_the_records_of_a_page_are_read(
 
     def counted(self: Hits, index: Any) -> Any:
         if isinstance(index, int):
-            read.append("one")
+            read.append("hit")
         return real(self, index)
 
     monkeypatch.setattr(Hits, "__getitem__", counted)
     search(http, query={"id": ids[0]}, k=20, offset=4, limit=3)
-    assert len(read) == 6  # three, in a thread, and once more from memory
+    assert len(read) == 6  # three from the store, in a thread, and again from memory
 
 
 def test_geojson_of_hits(http: TestClient, world: World, ids: list[str]) -> None:
@@ -246,8 +246,8 @@ def test_items_by_page(http: TestClient, world: World, ids: list[str]) -> None:
     narrowed = http.get(
         f"{LAND}/items", params={"where": "folder = 'forest' OR folder = 'water'", "after": ids[5]}
     ).json()
-    kept = world.land.records(Filter(where="folder = 'forest' OR folder = 'water'"))
-    assert [item["id"] for item in narrowed["items"]] == [r.id for r in kept if r.id > ids[5]]
+    records = world.land.records(Filter(where="folder = 'forest' OR folder = 'water'"))
+    assert [item["id"] for item in narrowed["items"]] == [r.id for r in records if r.id > ids[5]]
     shapes = http.get(f"{LAND}/items", params={"format": "geojson"})
     assert shapes.headers["content-type"] == "application/geo+json"
     assert [f["id"] for f in shapes.json()["features"]] == ids
@@ -292,15 +292,17 @@ def test_intervals_of_time(
         {"format": "xml"},
     ],
 )
-def test_senseless_parameters_are_told(http: TestClient, parameters: dict[str, Any]) -> None:
+def test_parameters_that_make_no_sense_are_refused(
+    http: TestClient, parameters: dict[str, Any]
+) -> None:
     problem(http.get(f"{LAND}/items", params=parameters), 422, "usage")
 
 
 def test_one_item(http: TestClient, world: World, ids: list[str]) -> None:
     (record,) = world.land.get([ids[0]])
-    told = http.get(f"{LAND}/items/{ids[0]}").json()
-    assert (told["id"], told["source"], told["content"]) == (ids[0], record.source, record.content)
-    assert (told["size"], told["mtime_ns"]) == (record.size, record.mtime_ns)
+    item = http.get(f"{LAND}/items/{ids[0]}").json()
+    assert (item["id"], item["source"], item["content"]) == (ids[0], record.source, record.content)
+    assert (item["size"], item["mtime_ns"]) == (record.size, record.mtime_ns)
     problem(http.get(f"{LAND}/items/nothing"), 404, "unknown-id")
     some = http.post(f"{LAND}/items/get", json={"ids": ids[:2], "vectors": True}).json()["items"]
     np.testing.assert_array_equal(
@@ -309,7 +311,7 @@ def test_one_item(http: TestClient, world: World, ids: list[str]) -> None:
     problem(http.post(f"{LAND}/items/get", json={"ids": ["nothing"]}), 404, "unknown-id")
 
 
-def test_thumbnails_are_made_once_and_kept(http: TestClient, app: FastAPI, ids: list[str]) -> None:
+def test_a_thumbnail_is_made_once(http: TestClient, app: FastAPI, ids: list[str]) -> None:
     made = app.state.service.metrics.thumbnails.labels("made")
     kept = app.state.service.metrics.thumbnails.labels("kept")
     before = made._value.get(), kept._value.get()
@@ -331,19 +333,19 @@ def test_a_thumbnail_shows_the_item(http: TestClient, world: World) -> None:
         answer = http.get(f"{LAND}/items/{record.id}/thumbnail", params={"size": 64})
         with Image.open(io.BytesIO(answer.content)) as picture:
             shown = np.asarray(picture.convert("RGB"), np.float64).transpose(2, 0, 1)
-        wanted = world.land.thumbnail(record.id, 64).astype(np.float64)
-        assert np.abs(shown - wanted).mean() < 12  # JPEG
+        expected = world.land.thumbnail(record.id, 64).astype(np.float64)
+        assert np.abs(shown - expected).mean() < 12  # JPEG
 
 
 def test_scenes(http: TestClient, world: World) -> None:
-    told = http.get(f"{LAND}/scenes").json()
+    response = http.get(f"{LAND}/scenes").json()
     local = world.land.sources()
-    assert told["total"] == len(local)
-    assert [(s["source"], s["tiles"], s["tiled"]) for s in told["scenes"]] == [
+    assert response["total"] == len(local)
+    assert [(s["source"], s["tiles"], s["tiled"]) for s in response["scenes"]] == [
         (s.source, s.tiles, s.tiled) for s in local
     ]
     page = http.get(f"{LAND}/scenes", params={"offset": 2, "limit": 3}).json()["scenes"]
-    assert page == told["scenes"][2:5]
+    assert page == response["scenes"][2:5]
 
 
 def address(scene: str, z: int, x: int, y: int, format: str = "png") -> str:
@@ -351,8 +353,10 @@ def address(scene: str, z: int, x: int, y: int, format: str = "png") -> str:
 
 
 @pytest.mark.parametrize("format", ["png", "webp"])
-def test_map_tiles_show_the_scene_in_its_place(http: TestClient, world: World, format: str) -> None:
-    """Against the scene's own pixels, found by projecting the middle of each of its blocks."""
+def test_map_tiles_show_the_scene_where_it_lies(
+    http: TestClient, world: World, format: str
+) -> None:
+    """Compare map tiles with the scene's pixels at the projected middle of each of its blocks."""
     scene = scene_id(str(world.scene))
     about = http.get(f"{LAND}/scenes/{scene}").json()
     assert about["tilejson"] == "3.0.0"
@@ -361,7 +365,7 @@ def test_map_tiles_show_the_scene_in_its_place(http: TestClient, world: World, f
     record = next(r for r in world.land.records() if r.source == str(world.scene))
     low_high = np.array(record.properties["stretch"].split(":")[1].split(","), float).reshape(3, 2)
     pictures: dict[tuple[int, int], np.ndarray] = {}
-    looked = 0
+    compared = 0
     with rasterio.open(world.scene) as dataset:
         pixels = dataset.read().astype(float)
         for row in range(50, 500, 100):
@@ -370,24 +374,24 @@ def test_map_tiles_show_the_scene_in_its_place(http: TestClient, world: World, f
                 (lon,), (lat,) = transform("EPSG:32633", "EPSG:4326", [x], [y])
                 across = (lon + 180) / 360 * 2**z
                 down = (1 - math.asinh(math.tan(math.radians(lat))) / math.pi) / 2 * 2**z
-                place = int(across), int(down)
-                if place not in pictures:
-                    answer = http.get(address(scene, z, *place, format))
+                tile = int(across), int(down)
+                if tile not in pictures:
+                    answer = http.get(address(scene, z, *tile, format))
                     assert answer.headers["content-type"] == f"image/{format}"
                     with Image.open(io.BytesIO(answer.content)) as picture:
-                        pictures[place] = np.asarray(picture.convert("RGBA"))
-                shown = pictures[place][int(down % 1 * 256), int(across % 1 * 256)]
+                        pictures[tile] = np.asarray(picture.convert("RGBA"))
+                shown = pictures[tile][int(down % 1 * 256), int(across % 1 * 256)]
                 low, high = low_high.T
-                wanted = (255 * (pixels[:, row, column] - low) / (high - low)).clip(0, 255)
+                expected = (255 * (pixels[:, row, column] - low) / (high - low)).clip(0, 255)
                 assert shown[3] == 255
-                assert np.abs(shown[:3] - wanted).max() < (3 if format == "png" else 40)
-                looked += 1
-    assert looked == 30
-    # What of a map tile lies beside the scene is transparent.
+                assert np.abs(shown[:3] - expected).max() < (3 if format == "png" else 40)
+                compared += 1
+    assert compared == 30
+    # The parts of map tiles outside the scene are transparent.
     assert {0, 255} == set(np.unique([picture[..., 3] for picture in pictures.values()]))
 
 
-def test_map_tiles_that_there_are_not(http: TestClient, world: World) -> None:
+def test_map_tiles_that_do_not_exist(http: TestClient, world: World) -> None:
     scene = scene_id(str(world.scene))
     problem(http.get(address(scene, 13, 0, 0)), 404, "not-found")
     problem(http.get(address(scene, 3, 99, 0)), 404, "not-found")
@@ -396,7 +400,7 @@ def test_map_tiles_that_there_are_not(http: TestClient, world: World) -> None:
     problem(http.get(address(scene, 99, 0, 0)), 422, "usage")
 
 
-def test_a_picture_without_a_place_has_no_tiles(world: World, tmp_path: Any) -> None:
+def test_a_picture_without_georeference_has_no_tiles(world: World, tmp_path: Any) -> None:
     from rsir.archive import Archive
     from tests.support.colour_encoder import ColourEncoder
 
@@ -412,19 +416,19 @@ def test_a_picture_without_a_place_has_no_tiles(world: World, tmp_path: Any) -> 
 # The service itself
 
 
-def test_archives_and_what_they_are(http: TestClient, world: World) -> None:
-    told = {one["name"]: one for one in http.get("/api/archives").json()["archives"]}
-    assert sorted(told) == ["codes", "land"]
+def test_the_archives_and_their_description(http: TestClient, world: World) -> None:
+    archives = {entry["name"]: entry for entry in http.get("/api/archives").json()["archives"]}
+    assert sorted(archives) == ["codes", "land"]
     for name, archive in (("land", world.land), ("codes", world.codes)):
         info = archive.info()
         for key in ("count", "metric", "dimension", "bands", "model", "version", "created"):
-            assert told[name][key] == info[key], key
-        assert http.get(f"/api/archives/{name}").json() == told[name]
-    assert "path" not in told["land"]
+            assert archives[name][key] == info[key], key
+        assert http.get(f"/api/archives/{name}").json() == archives[name]
+    assert "path" not in archives["land"]
     problem(http.get("/api/archives/nothing"), 404, "not-found")
 
 
-def test_it_becomes_ready(world: World) -> None:
+def test_the_service_becomes_ready(world: World) -> None:
     app = create_app({"land": world.land}, settings(world), page=False)
     with TestClient(app) as http:
         assert http.get("/health").json()["status"] == "ok"
@@ -444,17 +448,17 @@ def test_an_archive_whose_model_is_damaged_is_never_ready(world: World, tmp_path
     from rsir.archive import Archive
 
     shutil.copytree(world.land.path, tmp_path / "damaged")
-    damaged = Archive.open(tmp_path / "damaged")  # its model is no model of rsir's
+    damaged = Archive.open(tmp_path / "damaged")  # the folder of its model holds no model of rsir
     app = create_app({"damaged": damaged, "land": world.land}, page=False)
     with TestClient(app) as http:
-        for _ in range(1200):  # torch is loaded, which may take its time
+        for _ in range(1200):  # loading torch takes some time
             waiting = http.get("/ready").json()["waiting_for"]
             if "land" not in waiting and waiting.get("damaged") != "is being opened":
                 break
             time.sleep(0.05)
         assert list(waiting) == ["damaged"]
         assert http.get("/ready").status_code == 503
-        # What needs no model is still answered, and what does says why not.
+        # Searches without the model still work; others say why they fail.
         record = next(damaged.records())
         search(http, "damaged", query={"id": record.id}, k=1)
         problem(upload(http, png(np.zeros((9, 9, 3), np.uint8)), archive="damaged"), 503, "model")
@@ -476,7 +480,7 @@ def test_metrics(http: TestClient, ids: list[str]) -> None:
     assert http.get("/metrics").headers["content-type"].startswith("text/plain")
 
 
-def test_addresses_and_methods_that_there_are_not(http: TestClient) -> None:
+def test_unknown_addresses_and_methods(http: TestClient) -> None:
     for method, path, status in (
         ("GET", "/api/nothing", 404),
         ("GET", "/nothing", 404),
@@ -496,13 +500,13 @@ def test_every_problem_has_a_page_and_one_status(http: TestClient) -> None:
     assert [(p["type"], p["status"]) for p in listed] == [
         (f"/problems/{kind.name}", kind.status) for kind in KINDS
     ]
-    for one in listed:
-        assert http.get(one["type"]).json() == one
+    for entry in listed:
+        assert http.get(entry["type"]).json() == entry
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     problem(http.get("/problems/none"), 404, "not-found")
 
 
-def test_openapi_names_every_answer(http: TestClient, app: FastAPI) -> None:
+def test_openapi_describes_every_response(http: TestClient, app: FastAPI) -> None:
     described = http.get("/openapi.json").json()
     assert described == app.openapi()
     operations = [
@@ -512,9 +516,9 @@ def test_openapi_names_every_answer(http: TestClient, app: FastAPI) -> None:
     ]
     assert len(operations) > 20
     for path, method, operation in operations:
-        done = next(status for status in operation["responses"] if status.startswith("2"))
-        content = operation["responses"][done].get("content", {})
-        assert content or done == "204", (method, path)
+        success = next(status for status in operation["responses"] if status.startswith("2"))
+        content = operation["responses"][success].get("content", {})
+        assert content or success == "204", (method, path)
         for kind, body in content.items():
             if kind == "application/json":
                 assert body["schema"], (method, path)
@@ -555,7 +559,7 @@ def test_request_ids(http: TestClient) -> None:
     assert (
         http.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     )
-    for strange in ("a b", "x" * 65, "<script>", ""):
-        given = http.get("/health", headers={"x-request-id": strange}).headers["x-request-id"]
-        assert given != strange
+    for invalid in ("a b", "x" * 65, "<script>", ""):
+        given = http.get("/health", headers={"x-request-id": invalid}).headers["x-request-id"]
+        assert given != invalid
         assert len(given) == 32

@@ -1,6 +1,6 @@
-"""Schemathesis: what fits the API's description, and what does not, is answered as described.
+"""Schemathesis: responses to valid and invalid requests are as the OpenAPI document describes.
 
-Requests are made up from /openapi.json, the same ones in every run, and go to a running server.
+It generates the requests from /openapi.json, the same in every run, and sends them to a server.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-# The description does not depend on what is served.
+# The document does not depend on the archives.
 api = schemathesis.openapi.from_dict(create_app({}, page=False).openapi())
 seen: dict[str, set[int]] = {}
-"""Statuses by operation, of the whole run."""
+"""Statuses by operation, collected by all tests."""
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +51,23 @@ def url(world: World) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[requests.Session]:
-    with requests.Session() as one:
-        yield one
+    with requests.Session() as session:
+        yield session
 
 
-def answered(case: schemathesis.Case, session: requests.Session, world: World, url: str) -> None:
-    turn = sum(map(ord, repr(case.path_parameters) + repr(case.query) + repr(case.body)))
+def check(case: schemathesis.Case, session: requests.Session, world: World, url: str) -> None:
+    seed = sum(map(ord, repr(case.path_parameters) + repr(case.query) + repr(case.body)))
     real = {
-        "name": ("land", "codes")[turn % 2],
+        "name": ("land", "codes")[seed % 2],
         "id": next(world.land.records()).id,
         "scene": scene_id(str(world.scene)),
     }
-    # Made-up names lead nowhere: mostly the real ones are asked for.
-    if turn % 5 and isinstance(case.path_parameters, dict) and case.method != "DELETE":
+    # Generated names do not exist; use real ones in most requests.
+    if seed % 5 and isinstance(case.path_parameters, dict) and case.method != "DELETE":
         case.path_parameters.update({k: v for k, v in real.items() if k in case.path_parameters})
-    if turn % 3 and isinstance(case.body, dict) and case.path.endswith("/search"):
+    if seed % 3 and isinstance(case.body, dict) and case.path.endswith("/search"):
         case.body["query"] = {"id": real["id"]}
-    headers = OWNER if turn % 2 else {}
+    headers = OWNER if seed % 2 else {}
     answer = case.call_and_validate(url, session, headers, CHECKS)
     seen.setdefault(f"{case.method} {case.path}", set()).add(answer.status_code)
 
@@ -84,31 +84,30 @@ def as_described(operation: schemathesis.APIOperation) -> Callable[..., None]:
         suppress_health_check=list(HealthCheck),
     )
     def test(case: schemathesis.Case, session: requests.Session, world: World, url: str) -> None:
-        answered(case, session, world, url)
+        check(case, session, world, url)
 
     return test
 
 
-# One name each: schemathesis would call them all alike, and of equal names only one is run where
-# several processes share the tests.
+# Distinct names: schemathesis uses one name for all, of which pytest-xdist would run only one.
 for number, found in enumerate(api.get_all_operations()):
     globals()[f"test_operation_{number:02d}_is_answered_as_described"] = as_described(found.ok())
 
 
-def test_it_was_not_only_refused(url: str) -> None:
-    """After the tests above: of every address something was answered, of most with success."""
+def test_most_operations_succeed(url: str) -> None:
+    """Runs after the tests above: every operation was called, and most succeeded."""
     described = requests.get(f"{url}/openapi.json", timeout=10).json()["paths"]
     operations = {f"{m.upper()} {path}" for path, methods in described.items() for m in methods}
-    assert operations <= seen.keys()  # beside them are methods that there are not
+    assert operations <= seen.keys()  # which also has methods that do not exist
     good = {name for name, statuses in seen.items() if statuses & {200, 202, 204}}
     refused = operations - good
     assert refused <= {
-        "DELETE /api/archives/{name}/items/{id}",  # made-up ids
+        "DELETE /api/archives/{name}/items/{id}",  # generated ids
         "POST /api/archives/{name}/items/get",
         "GET /api/archives/{name}/additions/{id}",
         "GET /problems/{name}",
-        "POST /api/archives/{name}/additions",  # made-up paths
-        "POST /api/archives/{name}/search/images",  # made-up images
-        "GET /api/archives/{name}/scenes/{scene}/tiles/{z}/{x}/{y}.{format}",  # made-up places
+        "POST /api/archives/{name}/additions",  # generated paths
+        "POST /api/archives/{name}/search/images",  # generated images
+        "GET /api/archives/{name}/scenes/{scene}/tiles/{z}/{x}/{y}.{format}",  # generated tiles
     }
     assert not {status for statuses in seen.values() for status in statuses if status >= 500}

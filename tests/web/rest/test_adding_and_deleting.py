@@ -1,4 +1,4 @@
-"""Adding and deleting: by the owner only, from where it is allowed, seen at once."""
+"""Adding and deleting: only by the owner, only from allowed folders, visible at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.web.served import KEY, OWNER, World, problem, scene, search
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder from which may be added, with four images."""
+def images(tmp_path: Path) -> Path:
+    """A folder with four images, from which the service may add."""
     folder = tmp_path / "allowed"
     for n in range(4):
         paint(folder / f"{n}.png", n)
@@ -45,8 +45,8 @@ def archive(tmp_path: Path) -> Archive:
 
 
 @pytest.fixture
-def http(archive: Archive, place: Path) -> Iterator[TestClient]:
-    allowed = ServiceSettings(api_key=KEY, allow_add=(place,))
+def http(archive: Archive, images: Path) -> Iterator[TestClient]:
+    allowed = ServiceSettings(api_key=KEY, allow_add=(images,))
     with TestClient(create_app({"a": archive}, allowed, page=False)) as client:
         yield client
 
@@ -56,90 +56,90 @@ def added(http: TestClient, *paths: object, **more: Any) -> dict[str, Any]:
     answer = http.post("/api/archives/a/additions", json=body, headers=OWNER)
     assert answer.status_code == 202, answer.text
     for _ in range(300):
-        told = http.get(answer.headers["location"], headers=OWNER).json()
-        if told["state"] not in ("waiting", "running"):
-            return told
+        addition = http.get(answer.headers["location"], headers=OWNER).json()
+        if addition["state"] not in ("waiting", "running"):
+            return addition
         time.sleep(0.02)
     raise AssertionError("the addition does not end")
 
 
-def test_what_is_added_can_be_found_at_once(
-    http: TestClient, archive: Archive, place: Path
+def test_added_images_can_be_found_at_once(
+    http: TestClient, archive: Archive, images: Path
 ) -> None:
     assert http.get("/api/archives/a").json()["count"] == 0
     assert search(http, "a", query={"vector": [1] * 16})["hits"] == []
-    told = added(http, place)
-    assert told["state"] == "done"
-    assert (told["done"], told["total"]) == (4, 4)
-    assert told["report"]["added"] == 4
+    addition = added(http, images)
+    assert addition["state"] == "done"
+    assert (addition["done"], addition["total"]) == (4, 4)
+    assert addition["report"]["added"] == 4
     found = search(http, "a", query={"vector": [1] * 16})["hits"]
-    assert sorted(hit["source"] for hit in found) == sorted(map(str, place.iterdir()))
+    assert sorted(hit["source"] for hit in found) == sorted(map(str, images.iterdir()))
     assert len(archive) == 4
     listed = http.get("/api/archives/a/additions", headers=OWNER).json()["additions"]
-    assert [one["id"] for one in listed] == [told["id"]]
+    assert [entry["id"] for entry in listed] == [addition["id"]]
 
 
-def test_files_that_cannot_be_read_are_told(http: TestClient, place: Path) -> None:
-    (place / "broken.png").write_bytes(b"nothing")
-    told = added(http, place)
-    assert told["report"]["added"] == 4
-    (skipped,) = told["report"]["skipped"]
+def test_files_that_cannot_be_read_are_reported(http: TestClient, images: Path) -> None:
+    (images / "broken.png").write_bytes(b"nothing")
+    addition = added(http, images)
+    assert addition["report"]["added"] == 4
+    (skipped,) = addition["report"]["skipped"]
     assert skipped["path"].endswith("broken.png")
 
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-def test_a_tiling_is_taken(http: TestClient, place: Path, world: World) -> None:
-    shutil.copy(world.scene, place / "scene.tif")
-    told = added(http, place / "scene.tif", tiling={"size": 300, "stretch": "range:0,3000"})
-    assert told["report"]["tiles"] == 4
+def test_the_tiling_of_an_addition(http: TestClient, images: Path, world: World) -> None:
+    shutil.copy(world.scene, images / "scene.tif")
+    addition = added(http, images / "scene.tif", tiling={"size": 300, "stretch": "range:0,3000"})
+    assert addition["report"]["tiles"] == 4
     (scene,) = http.get("/api/archives/a/scenes").json()["scenes"]
     assert (scene["tiles"], scene["tiled"]) == (4, True)
     for wrong in (
         *({"size": -1}, {"size": 1e9}, {"stretch": "much"}, {"cloud_mask": "/etc/passwd"}),
         *({"gsd": "many"}, {"bands": ["red", "red", "red"]}, {"bands": [""]}),
     ):
-        body = {"paths": [str(place)], "tiling": wrong}
+        body = {"paths": [str(images)], "tiling": wrong}
         problem(http.post("/api/archives/a/additions", json=body, headers=OWNER), 422, "usage")
 
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-def test_the_gsd_of_the_model_is_taken(http: TestClient, archive: Archive, place: Path) -> None:
-    scene(place / "scene.tif", (64, 64))
-    told = added(http, place / "scene.tif", tiling={"size": 16, "gsd": "model"})
-    assert told["state"] == "failed"
-    assert "does not say" in told["problem"]
+def test_tiling_at_the_gsd_of_the_model(http: TestClient, archive: Archive, images: Path) -> None:
+    scene(images / "scene.tif", (64, 64))
+    addition = added(http, images / "scene.tif", tiling={"size": 16, "gsd": "model"})
+    assert addition["state"] == "failed"
+    assert "does not say" in addition["problem"]
     archive.encoder.gsd = 20.0  # type: ignore[attr-defined]
-    told = added(http, place / "scene.tif", tiling={"size": 16, "gsd": "model"})
-    assert told["report"]["tiles"] == 4
+    addition = added(http, images / "scene.tif", tiling={"size": 16, "gsd": "model"})
+    assert addition["report"]["tiles"] == 4
     assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
 
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-def test_masks_are_told(http: TestClient, place: Path) -> None:
+def test_masks_are_reported(http: TestClient, images: Path) -> None:
     for name in ("land.tif", "land_mask.tif"):
-        scene(place / name, (64, 64))
-    told = added(http, place)
-    (mask,) = told["report"]["masks"]
+        scene(images / name, (64, 64))
+    addition = added(http, images)
+    (mask,) = addition["report"]["masks"]
     assert mask["path"].endswith("land_mask.tif")
     remote = connected(http, "a")
     remote._http.headers.update(OWNER)
-    (one,) = remote.add(place).masks
-    assert (one.path, one.reason) == (mask["path"], mask["reason"])
-    assert remote.add(place, tiling=Tiling(size=64, gsd=10)).masks == (one,)
+    (reported,) = remote.add(images).masks
+    assert (reported.path, reported.reason) == (mask["path"], mask["reason"])
+    assert remote.add(images, tiling=Tiling(size=64, gsd=10)).masks == (reported,)
 
 
-def test_only_from_where_it_is_allowed(
-    http: TestClient, archive: Archive, place: Path, tmp_path: Path
+def test_additions_lie_below_allowed_folders(
+    http: TestClient, archive: Archive, images: Path, tmp_path: Path
 ) -> None:
     outside = paint(tmp_path / "outside" / "secret.png", 9)
-    (place / "link.png").symlink_to(outside)
+    (images / "link.png").symlink_to(outside)
     for path in (
         outside,
         outside.parent,
         "/etc/passwd",
-        f"{place}/../outside/secret.png",
-        f"{place}/link.png",
-        f"{place}-other",
+        f"{images}/../outside/secret.png",
+        f"{images}/link.png",
+        f"{images}-other",
         "/",
         "relative.png",
         "file:///etc/passwd",
@@ -150,11 +150,11 @@ def test_only_from_where_it_is_allowed(
         body = {"paths": [str(path)]}
         answer = http.post("/api/archives/a/additions", json=body, headers=OWNER)
         problem(answer, 403, "forbidden")
-    missing = {"paths": [f"{place}/none.png"]}
+    missing = {"paths": [f"{images}/none.png"]}
     problem(http.post("/api/archives/a/additions", json=missing, headers=OWNER), 422, "usage")
     for name in ("item.json", "all.vrt"):
-        (place / name).write_text("{}")
-        body = {"paths": [str(place / name)]}
+        (images / name).write_text("{}")
+        body = {"paths": [str(images / name)]}
         answer = http.post("/api/archives/a/additions", json=body, headers=OWNER)
         problem(answer, 403, "forbidden")
     nul = http.post("/api/archives/a/additions", json={"paths": ["a\0b"]}, headers=OWNER)
@@ -162,20 +162,20 @@ def test_only_from_where_it_is_allowed(
     assert len(archive) == 0
 
 
-def test_deleting(http: TestClient, archive: Archive, place: Path) -> None:
-    added(http, place)
+def test_deleting(http: TestClient, archive: Archive, images: Path) -> None:
+    added(http, images)
     ids = [record.id for record in archive.records()]
     picture = f"/api/archives/a/items/{ids[0]}/thumbnail"
     assert http.get(picture).status_code == 200
     assert http.delete(f"/api/archives/a/items/{ids[0]}", headers=OWNER).status_code == 204
     problem(http.delete(f"/api/archives/a/items/{ids[0]}", headers=OWNER), 404, "unknown-id")
-    problem(http.get(picture), 404, "unknown-id")  # also though it was kept
+    problem(http.get(picture), 404, "unknown-id")  # although the thumbnail was in memory
     body = {"ids": [ids[0], ids[1], ids[1], "nothing"]}
     answer = http.post("/api/archives/a/items/delete", json=body, headers=OWNER)
     assert answer.json() == {"deleted": 1}
     found = search(http, "a", query={"vector": [1] * 16})["hits"]
     assert sorted(hit["id"] for hit in found) == sorted(ids[2:])
-    assert len(list(place.iterdir())) == 4  # files are left alone
+    assert len(list(images.iterdir())) == 4  # the files are still there
 
 
 WRITES = [
@@ -202,7 +202,7 @@ WRITES = [
         {"X-API-Key": KEY},
     ],
 )
-def test_nobody_changes_anything_without_the_key(
+def test_without_the_key_no_client_changes_anything(
     http: TestClient, method: str, path: str, body: Any, headers: dict[str, Any]
 ) -> None:
     answer = http.request(method, path, json=body, headers=headers)
@@ -212,10 +212,10 @@ def test_nobody_changes_anything_without_the_key(
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
-def test_without_a_key_of_its_own_a_service_only_reads(
-    archive: Archive, place: Path, method: str, path: str, body: Any
+def test_a_service_without_a_key_only_reads(
+    archive: Archive, images: Path, method: str, path: str, body: Any
 ) -> None:
-    app = create_app({"a": archive}, ServiceSettings(allow_add=(place,)), page=False)
+    app = create_app({"a": archive}, ServiceSettings(allow_add=(images,)), page=False)
     for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
         with TestClient(app) as http:
             answer = http.request(method, path, json=body, headers=headers)
@@ -243,11 +243,11 @@ def test_a_key_is_not_shown() -> None:
     assert KEY not in repr(ServiceSettings(api_key=KEY))
 
 
-def test_tiles_that_another_process_writes_appear_without_restart(
-    http: TestClient, archive: Archive, place: Path
+def test_searches_see_what_another_process_writes(
+    http: TestClient, archive: Archive, images: Path
 ) -> None:
-    """Searches go on while the archive is written by someone else, and see each commit."""
-    added(http, place)
+    """Searches go on while another process writes to the archive, and see each commit."""
+    added(http, images)
     other = Archive.open(archive.path, ColourEncoder())
     vector = {"vector": [1] * 16}
     seen: list[int] = []
@@ -266,9 +266,9 @@ def test_tiles_that_another_process_writes_appear_without_restart(
     thread.start()
     try:
         for n in range(5):
-            other.add([paint(place / f"new{n}.png", 100 + n)])
-            told = search(http, "a", query=vector, k=500)
-            assert told["total"] == 5 + n
+            other.add([paint(images / f"new{n}.png", 100 + n)])
+            addition = search(http, "a", query=vector, k=500)
+            assert addition["total"] == 5 + n
         ids = [record.id for record in other.records()]
         other.delete(ids[:2])
         assert search(http, "a", query=vector, k=500)["total"] == 7
@@ -282,20 +282,22 @@ def test_tiles_that_another_process_writes_appear_without_restart(
     assert len(http.get("/api/archives/a/scenes").json()["scenes"]) in (7, 4)
 
 
-def test_a_stop_ends_an_addition_and_keeps_what_is_done(archive: Archive, place: Path) -> None:
+def test_a_stop_ends_an_addition_and_keeps_its_commits(archive: Archive, images: Path) -> None:
     class Slow(ColourEncoder):
         def encode(self, images):  # type: ignore[no-untyped-def]
             time.sleep(0.2)
             return super().encode(images)
 
     for n in range(300):
-        paint(place / f"many{n}.png", n)
+        paint(images / f"many{n}.png", n)
     slow = Archive.open(archive.path, Slow())
-    app = create_app({"a": slow}, ServiceSettings(api_key=KEY, allow_add=(place,)), page=False)
+    app = create_app({"a": slow}, ServiceSettings(api_key=KEY, allow_add=(images,)), page=False)
     with TestClient(app) as http:
-        answer = http.post("/api/archives/a/additions", json={"paths": [str(place)]}, headers=OWNER)
+        answer = http.post(
+            "/api/archives/a/additions", json={"paths": [str(images)]}, headers=OWNER
+        )
         waiting = http.post(
-            "/api/archives/a/additions", json={"paths": [str(place)]}, headers=OWNER
+            "/api/archives/a/additions", json={"paths": [str(images)]}, headers=OWNER
         ).json()
         while http.get(answer.headers["location"], headers=OWNER).json()["done"] < 10:
             time.sleep(0.01)

@@ -1,11 +1,9 @@
-"""Records made elsewhere may name any address: the service asks there only if it is told to."""
+"""Imported records may name any address; the service reads there only with `allow_remote`."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,47 +22,25 @@ from rsir.web.app import create_app
 from rsir.web.service.scenes import scene_id
 from rsir.web.service.settings import ServiceSettings
 from tests.support.colour_encoder import ColourEncoder
-from tests.web.served import problem
+from tests.web.served import problem, recording_server
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What a web server, that is also the object store of this machine, is asked for."""
-    paths: list[str] = []
-
-    class Noting(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Noting)
-    at = f"127.0.0.1:{server.server_port}"
-    for name, value in {
-        "no_proxy": "127.0.0.1",
-        "HERE": f"http://{at}",
-        "AWS_S3_ENDPOINT": at,  # GDAL's
-        "AWS_HTTPS": "NO",
-        "AWS_VIRTUAL_HOSTING": "FALSE",
-        "AWS_NO_SIGN_REQUEST": "YES",
-        "AWS_ENDPOINT_URL": f"http://{at}",  # pyarrow's
-    }.items():
-        monkeypatch.setenv(name, value)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        paths.append(f"http://{at}")
-        yield paths
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """A web server that is also the object store of this machine; see `recording_server`."""
+    with recording_server() as (url, requested):
+        host = url.removeprefix("http://")
+        for name, value in {
+            "no_proxy": "127.0.0.1",
+            "HERE": url,
+            "AWS_S3_ENDPOINT": host,  # GDAL's
+            "AWS_HTTPS": "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_NO_SIGN_REQUEST": "YES",
+            "AWS_ENDPOINT_URL": url,  # pyarrow's
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield url, requested
 
 
 def imported(
@@ -74,7 +50,7 @@ def imported(
     tiled: bool,
     bands: Sequence[str] = ("red=1", "green=2", "blue=3"),
 ) -> Archive:
-    """An archive of records from a GeoParquet made elsewhere; sources: by id."""
+    """An archive of records imported from GeoParquet; sources: by id."""
     count = len(sources)
     columns: dict[str, Any] = {
         "id": list(sources),
@@ -87,20 +63,20 @@ def imported(
             "bands": [list(bands)] * count,
             "stretch": ["none"] * count,
         }
-    pq.write_table(pa.table(columns), folder / "theirs.parquet")
+    pq.write_table(pa.table(columns), folder / "records.parquet")
     archive = Archive.create(folder / "archive", ColourEncoder())
     fingerprint = archive.fingerprint
     assert (
-        import_parquet(archive, folder / "theirs.parquet", fingerprint=fingerprint).added == count
+        import_parquet(archive, folder / "records.parquet", fingerprint=fingerprint).added == count
     )
     return archive
 
 
 @pytest.mark.parametrize("tiled", [False, True])
-def test_only_a_service_that_may_asks_other_machines(
-    tmp_path: Path, asked: list[str], tiled: bool
+def test_only_with_allow_remote_does_the_service_read_other_machines(
+    tmp_path: Path, remote: tuple[str, list[str]], tiled: bool
 ) -> None:
-    url = asked.pop()
+    url, requested = remote
     sources = {
         "web": f"{url}/a.tif",
         "store": "s3://bucket/b.tif",
@@ -122,42 +98,42 @@ def test_only_a_service_that_may_asks_other_machines(
 
     with TestClient(create_app({"a": archive}, ServiceSettings(), page=False)) as http:
         for id, answer in answers(http):
-            if id == "gdal-store":  # to rsir a path, where there is no file
+            if id == "gdal-store":  # a path to rsir, without a file
                 assert answer.status_code in (404, 410, 422), answer.text
             else:
                 problem(answer, 403, "forbidden")
         listed = http.get("/api/archives/a/items").json()["items"]
         assert {item["id"]: item["source"] for item in listed} == sources
-    assert asked == []
+    assert requested == []
     with TestClient(
         create_app({"a": archive}, ServiceSettings(allow_remote=True), page=False)
     ) as http:
         for _, answer in answers(http):
             assert answer.status_code in (404, 410, 422), answer.text
-    assert {path.partition("?")[0] for path in asked} >= (
+    assert {path.partition("?")[0] for path in requested} >= (
         {"/a.tif", "/bucket/b.tif", "/items.json"} if tiled else {"/a.tif"}
     )
-    assert not any(path.startswith(("/d.tif", "/bucket/e.tif")) for path in asked)
+    assert not any(path.startswith(("/d.tif", "/bucket/e.tif")) for path in requested)
 
 
-def test_in_python_the_owner_asks_for_windows_of_scenes_alone(
-    tmp_path: Path, asked: list[str]
+def test_a_local_archive_reads_remote_scenes_but_no_remote_images(
+    tmp_path: Path, remote: tuple[str, list[str]]
 ) -> None:
-    url = asked.pop()
+    url, requested = remote
     (tmp_path / "whole").mkdir()
     whole = imported(tmp_path / "whole", {"web": f"{url}/a.tif"}, tiled=False)
     with pytest.raises(ImageError, match="not a file of this machine"):
         whole.thumbnail("web")
-    assert asked == []
+    assert requested == []
     (tmp_path / "tiled").mkdir()
     tiled = imported(tmp_path / "tiled", {"web": f"{url}/a.tif"}, tiled=True)
     with pytest.raises(ImageError):
         tiled.thumbnail("web")
-    assert asked
+    assert requested
 
 
 def vrt(name: str, more: str = "") -> str:
-    """A VRT of one band that is that of another file."""
+    """A VRT whose one band is that of another file."""
     return (
         '<VRTDataset rasterXSize="40" rasterYSize="30"><VRTRasterBand dataType="Byte" band="1">'
         f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
@@ -166,18 +142,18 @@ def vrt(name: str, more: str = "") -> str:
 
 
 def item(href: str, **others: str) -> dict[str, Any]:
-    """A STAC item with an asset made to be looked at, and others that are not."""
-    said: dict[str, Any] = {"v": {"href": href, "type": "image/tiff", "roles": ["visual"]}}
+    """A STAC item with an asset in the role "visual", and others in the role "thumbnail"."""
+    assets: dict[str, Any] = {"v": {"href": href, "type": "image/tiff", "roles": ["visual"]}}
     for key, other in others.items():
-        said[key] = {"href": other, "type": "image/png", "roles": ["thumbnail"]}
+        assets[key] = {"href": other, "type": "image/png", "roles": ["thumbnail"]}
     return {
         "type": "Feature", "stac_version": "1.0.0", "id": "one", "geometry": None, "links": [],
-        "properties": {"datetime": "2024-05-06T07:08:09Z"}, "assets": said,
+        "properties": {"datetime": "2024-05-06T07:08:09Z"}, "assets": assets,
     }  # fmt: skip
 
 
 def local_files(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Sources in a folder by id: those that name other machines, and those that do not."""
+    """Sources in a folder by id: those that name files on other machines, and those that do not."""
     pixels = np.random.default_rng(0).integers(1, 255, (30, 40)).astype(np.uint8)
     for name in ("here.tif", "overviews.tif", "sidecar.tif"):
         Image.fromarray(pixels).save(folder / name)
@@ -208,16 +184,16 @@ def local_files(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str]]
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
-    there = ["plain.vrt", "curl.vrt", "hidden.vrt", "nested.vrt", "named.tif", "overviews.tif"]
-    there += ["sidecar.tif", "remote.json", "preview.json", "of-vrt.json", "list.geojson#one"]
-    here = ["here.tif", "here.vrt", "twice.vrt", "here.json", "self.vrt"]
-    return tuple({name: str(folder / name) for name in names} for names in (there, here))  # type: ignore[return-value]
+    remote = ["plain.vrt", "curl.vrt", "hidden.vrt", "nested.vrt", "named.tif", "overviews.tif"]
+    remote += ["sidecar.tif", "remote.json", "preview.json", "of-vrt.json", "list.geojson#one"]
+    local = ["here.tif", "here.vrt", "twice.vrt", "here.json", "self.vrt"]
+    return tuple({name: str(folder / name) for name in names} for names in (remote, local))  # type: ignore[return-value]
 
 
-def test_files_of_this_machine_that_name_others_are_not_read(
-    tmp_path: Path, asked: list[str]
+def test_local_files_that_name_remote_files_are_not_read(
+    tmp_path: Path, remote: tuple[str, list[str]]
 ) -> None:
-    url = asked.pop()
+    url, requested = remote
     there, here = local_files(tmp_path, url)
     archive = imported(tmp_path, there | here, tiled=True, bands=["red=1", "green=1", "blue=1"])
     with TestClient(create_app({"a": archive}, ServiceSettings(), page=False)) as http:
@@ -236,11 +212,11 @@ def test_files_of_this_machine_that_name_others_are_not_read(
             else:
                 assert 403 not in [answer.status_code for answer in answers], id
                 assert answers[0].status_code == (410 if id == "self.vrt" else 200), id
-    assert asked == []
+    assert requested == []
     with TestClient(
         create_app({"a": archive}, ServiceSettings(allow_remote=True), page=False)
     ) as http:
         for id in there.keys() - {"preview.json", "of-vrt.json", "list.geojson#one"}:
             http.get(f"/api/archives/a/items/{id}/thumbnail?size=16")
-            assert asked, f"{id} asks nobody: it tests nothing"
-            asked.clear()
+            assert requested, f"{id} requests nothing, so it tests nothing"
+            requested.clear()

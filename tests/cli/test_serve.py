@@ -1,4 +1,4 @@
-"""`rsir serve` as a process: an archive of real images, its own model, started and stopped."""
+"""`rsir serve` as a process, with an archive of real images: start, stop, mistakes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ import rsir
 from rsir.archive import Archive
 from rsir.cli import app as shell
 from rsir.cli.serve import _key
-from rsir.errors import RsirError, UsageError
+from rsir.errors import RsirError
 from rsir.models.encoder import load
 from rsir.models.model import build_model
-from rsir.web.service.service import open_archives
 
 KEY = "the-owner-has-this-key"
 
@@ -40,7 +39,7 @@ def images(data_root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def archive(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a small net as it is before training: enough to find an image itself."""
+    """An archive with a small untrained model, which finds at least the query image itself."""
     folder = tmp_path_factory.mktemp("serve")
     model = build_model("pooled", backbone="resnet10t", spec=32, classes=("a", "b"))
     made = Archive.create(folder / "archive", load(model.save(folder / "model")))
@@ -87,7 +86,7 @@ def serving(*arguments: object, **environment: str) -> Iterator[Served]:
         process.stderr.close()
 
 
-def test_it_serves_until_it_is_told_to_stop(archive: Path, images: list[Path]) -> None:
+def test_it_serves_until_sigterm(archive: Path, images: list[Path]) -> None:
     with serving(f"ucm={archive}", f"other={archive}", RSIR_API_KEY=KEY) as served:
         assert served.url.startswith("http://127.0.0.1:")
         local = Archive.open(archive)
@@ -102,7 +101,7 @@ def test_it_serves_until_it_is_told_to_stop(archive: Path, images: list[Path]) -
             pytest.raises(RsirError, match="API key"),
         ):
             stranger.delete(["nothing"])
-        # Only by the names of loopback: a site that has its own name point here is refused.
+        # It answers only to the names of loopback, not to those of sites that resolve to it.
         answer = httpx2.get(f"{served.url}/api/archives", headers={"host": "evil.example"})
         assert answer.status_code == 403
         served.process.send_signal(signal.SIGTERM)
@@ -113,7 +112,7 @@ def test_it_serves_until_it_is_told_to_stop(archive: Path, images: list[Path]) -
     assert not [line for line in lines if line["level"] in ("error", "critical")]
 
 
-def test_the_key_is_in_a_file_or_in_the_environment(
+def test_the_key_comes_from_a_file_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RSIR_API_KEY", raising=False)
@@ -124,7 +123,7 @@ def test_the_key_is_in_a_file_or_in_the_environment(
     assert _key(tmp_path / "key") == "another-key-in-a-file"
 
 
-def test_what_cannot_be_served_is_said_before_it_starts(archive: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_it_starts(archive: Path, tmp_path: Path) -> None:
     def refused(*arguments: object, **environment: str) -> RsirError:
         done = CliRunner(env=environment).invoke(shell, ["serve", *map(str, arguments)])
         assert isinstance(done.exception, RsirError), done.output
@@ -138,13 +137,3 @@ def test_what_cannot_be_served_is_said_before_it_starts(archive: Path, tmp_path:
     (tmp_path / "empty").write_text("\n")
     assert "is empty" in str(refused(archive, "--key-file", tmp_path / "empty"))
     assert "no such folder" in str(refused(archive, "--allow-add", tmp_path / "none"))
-
-
-def test_names_of_archives(archive: Path) -> None:
-    assert list(open_archives([archive])) == ["archive"]
-    assert list(open_archives([f"x.y-1={archive}", archive])) == ["x.y-1", "archive"]
-    for wrong in (f"../x={archive}", f"={archive}", f".x={archive}"):
-        with pytest.raises(RsirError):
-            open_archives([wrong])
-    with pytest.raises(UsageError, match="two archives"):
-        open_archives([archive, f"archive={archive}"])
