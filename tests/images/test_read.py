@@ -565,6 +565,13 @@ def test_pillows_own_limit_stays(put):
         read_tile(put(data.replace(data[8:33], header)), max_pixels=10**12)
 
 
+def test_a_webp_beyond_pillows_own_limit_is_refused_by_its_header(put):
+    canvas = (16_383).to_bytes(3, "little") * 2  # 16,384 × 16,384
+    body = b"WEBPVP8X" + struct.pack("<L", 10) + bytes(4) + canvas
+    with pytest.raises(ImageError, match=r"268435456 pixels.*a scene"):
+        read_tile(put(b"RIFF" + struct.pack("<L", len(body)) + body))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1)])
 def test_degenerate_shapes(put, shape):
     array = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
