@@ -29,6 +29,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def printable(text: str) -> str:
+    """`text` that UTF-8 can encode: the bytes of a file name that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
     """One image as the encoder sees it: pixels, and where and when they were taken.

@@ -15,8 +15,7 @@ from PIL import Image
 
 from rsir.archive import Archive, Hits, Skipped
 from rsir.archive.folder.manifest import LAST_INDEX
-from rsir.archive.indexing import reading
-from rsir.archive.indexing import run as indexing
+from rsir.archive.indexing import indexer, reading
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
 from rsir.images.read import read_tile
 from rsir.ranking import packed, pairwise, score
@@ -443,7 +442,7 @@ class Interrupted(ColourEncoder):
 def test_an_interrupted_run_keeps_its_work_and_resumes(
     tmp_path, images, monkeypatch, batches, commit, error
 ):
-    monkeypatch.setattr(indexing, "COMMIT_TILES", commit)
+    monkeypatch.setattr(indexer, "COMMIT_TILES", commit)
     whole = Archive.create(tmp_path / "whole", ColourEncoder())
     whole.add(images, batch_size=2)
     path = tmp_path / "archive"
@@ -463,8 +462,8 @@ INDEXER = """
 import sys
 from tests.support.colour_encoder import ColourEncoder
 from rsir.archive.archive import Archive
-from rsir.archive.indexing import run as indexing
-indexing.COMMIT_TILES = 3
+from rsir.archive.indexing import indexer
+indexer.COMMIT_TILES = 3
 archive = Archive.open(sys.argv[1], ColourEncoder())
 print("ready", flush=True)
 archive.add(sys.argv[2], batch_size=2)

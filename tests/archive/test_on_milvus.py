@@ -20,7 +20,7 @@ from shapely.geometry import shape
 from rsir.archive import Archive, ById, ByWindow, Examples
 from rsir.archive.exchange.export import FORMATS, SUFFIXES, export
 from rsir.archive.exchange.merge import merge
-from rsir.archive.indexing import run as indexing
+from rsir.archive.indexing import indexer
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.ranking import pairwise
 from rsir.scenes.tiling import Tiling
@@ -253,7 +253,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
     for number in range(9):
         paint(folder / f"{number}.png", number)
     scene = write(folder / "a.tif", land(height=96, width=96))
-    monkeypatch.setattr(indexing, "COMMIT_TILES", 4)
+    monkeypatch.setattr(indexer, "COMMIT_TILES", 4)
 
     def both(change):
         first, second = (change(archive) for archive in (here, there))
@@ -358,8 +358,8 @@ import time
 from pathlib import Path
 from tests.support.colour_encoder import ColourEncoder
 from rsir.archive.archive import Archive
-from rsir.archive.indexing import run as indexing
-indexing.COMMIT_TILES = 2
+from rsir.archive.indexing import indexer
+indexer.COMMIT_TILES = 2
 class Slow(ColourEncoder):
     def encode(self, images):
         time.sleep(0.05)

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from rsir.archive import Archive
-from rsir.archive.indexing import run as indexing
-from rsir.archive.ray import _Deaths, _Todo, _Worker, index_on_ray
+from rsir.archive.indexing import indexer
+from rsir.archive.ray import index_on_ray
+from rsir.archive.ray_worker import DeathCounter, ShareWorker, WorkerTask, share_name
 from rsir.errors import ArchiveError, DataError, MissingExtraError, UsageError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes.tiling import Tiling
@@ -62,7 +63,7 @@ class Mortal(ColourEncoder):
     def __init__(self, lives: Path) -> None:
         super().__init__()
         # So that something is committed before.
-        indexing.COMMIT_TILES = 1
+        indexer.COMMIT_TILES = 1
         self.lives = lives
 
     def encode(self, images):
@@ -202,8 +203,8 @@ def test_what_a_worker_had_when_it_died_is_done_anew_and_what_kills_them_skipped
 def test_workers_that_die_again_and_again_end_the_run(cluster, archive, images):
     import ray
 
-    deaths = ray.remote(num_cpus=0)(_Deaths).remote()
-    todo = _Todo(
+    deaths = ray.remote(num_cpus=0)(DeathCounter).remote()
+    task = WorkerTask(
         archive.path,
         (str(images),),
         None,
@@ -212,13 +213,14 @@ def test_workers_that_die_again_and_again_end_the_run(cluster, archive, images):
         device="cpu",
         load=ColourEncoder,
     )
-    worker = _Worker(todo, deaths, most=2)
+    worker = ShareWorker(task, deaths, max_deaths=2)
     share = find_sources([images]).shard(3, 8)
     for _ in range(2):
-        ray.get(deaths.begin.remote(f"{len(share.sources)} ['{share.sources[0].uri}']"))
-    said = worker({"share": pickle.dumps(share)})
-    assert f"2 workers died over the same {len(share.sources)} files, such as ['/" in said["error"]
-    assert pickle.loads(said["report"]).complete is False
+        ray.get(deaths.begin.remote(share_name(share)))
+    result = worker({"share": pickle.dumps(share)})
+    message = f"2 workers died over the same {len(share.sources)} files, such as ['/"
+    assert message in result["error"]
+    assert pickle.loads(result["report"]).complete is False
     assert len(archive) == 0
 
 

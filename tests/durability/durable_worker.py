@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rsir.archive import Archive
-from rsir.archive.indexing import run as indexing
+from rsir.archive.indexing import indexer
 from rsir.errors import RsirError
 from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
@@ -155,7 +155,7 @@ OPERATIONS = {f.__name__: f for f in (index, delete, prune, optimize, life, grow
 
 def work(connection: Connection, task: Task) -> None:
     """Do `task`, and tell; exit status 1 if it ended with an error that a person is told of."""
-    indexing.COMMIT_TILES = COMMIT_TILES
+    indexer.COMMIT_TILES = COMMIT_TILES
     if task.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task.file_limit, task.file_limit))
     connection.send(Started())

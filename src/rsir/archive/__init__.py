@@ -2,7 +2,7 @@
 
 from rsir.archive.archive import Archive
 from rsir.archive.folder.encoder import Encoder
-from rsir.archive.indexing.run import IndexReport, Skipped
+from rsir.archive.indexing.report import IndexReport, Skipped
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import ByFile, ById, ByWindow, Examples
 from rsir.store.filters.filter import Filter

@@ -26,7 +26,8 @@ from rsir.archive.folder.encoder import Encoder
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, model_names, read_manifest
 from rsir.archive.indexing.pruning import without_file
-from rsir.archive.indexing.run import IndexReport, index
+from rsir.archive.indexing.report import IndexReport
+from rsir.archive.indexing.run import index
 from rsir.archive.pictures.thumbnails import thumbnail
 from rsir.archive.search.calibration import Calibration
 from rsir.archive.search.gallery import Gallery

@@ -17,7 +17,7 @@ from rsir.evaluation.metrics.names import measure_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rsir.archive.indexing.run import IndexReport
+    from rsir.archive.indexing.report import IndexReport
     from rsir.archive.search.hits import Hits
     from rsir.cost.timing import Measured
     from rsir.evaluation.evaluate import Report

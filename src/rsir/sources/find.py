@@ -30,6 +30,7 @@ from rsir.sources.source import (
     suffix_of,
 )
 from rsir.sources.stac import STAC_PROPERTIES, loaded, scenes_of
+from rsir.types import printable
 
 __all__ = [
     "REMOTE", "SCENE_SUFFIXES", "STAC_PROPERTIES", "Asset", "Source", "Sources", "Unusable",
@@ -124,7 +125,7 @@ def find_sources(
     for name in texts:
         try:
             for one in _found(name, closed, ignored):
-                shown = one.uri.encode("utf-8", "backslashreplace").decode()
+                shown = printable(one.uri)
                 if isinstance(one, Unusable):
                     unusable.append(one)
                 elif shown != one.uri:

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.indexing.run import IndexReport, Skipped
+from rsir.archive.indexing.report import IndexReport, Skipped
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import (
     ByFile,

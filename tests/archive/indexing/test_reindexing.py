@@ -18,8 +18,8 @@ from affine import Affine
 from PIL import Image
 
 from rsir.archive import Archive, Skipped
-from rsir.archive.indexing import run as indexing
-from rsir.archive.indexing.reading import _NAMED, Progress
+from rsir.archive.indexing import indexer
+from rsir.archive.indexing.progress import LISTED_WINDOWS, SourceProgress
 from rsir.errors import DataError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes.scene import Scene
@@ -238,8 +238,8 @@ def test_windows_meet():
             {(x, y) for x in range(c, c + w) for y in range(r, r + h)} for c, r, w, h in windows
         ]
         wanted = any(one & pixels[0] for one in pixels[1:])
-        assert indexing._overlaps(windows[1:], windows[0].tolist()) == wanted
-    assert indexing._overlaps(windows, None)
+        assert indexer._overlaps(windows[1:], windows[0].tolist()) == wanted
+    assert indexer._overlaps(windows, None)
 
 
 def test_an_item_without_the_asset_of_the_cloud_mask_says_so(archive, tmp_path):
@@ -296,7 +296,7 @@ def test_damaged_windows_of_a_scene_are_one_line(archive, tmp_path):
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one():
-    progress = Progress("/a.tif", {})
+    progress = SourceProgress("/a.tif", {})
     windows = [(64 * n, 0, 64, 64) for n in range(2000)]
     for n, window in enumerate(windows):
         progress.refuse(window, f"/a.tif: window {window} cannot be read (at {n * 7})")
@@ -304,7 +304,10 @@ def test_reasons_that_differ_in_numbers_alone_are_one():
             progress.refuse(window, "is too bright")
     first, second = progress.refused.values()
     assert (first.count, second.count) == (2000, 1000)
-    assert (first.windows, second.windows) == (windows[:_NAMED], windows[1 : 2 * _NAMED : 2])
+    assert (first.windows, second.windows) == (
+        windows[:LISTED_WINDOWS],
+        windows[1 : 2 * LISTED_WINDOWS : 2],
+    )
     assert first.reason == "cannot be read (at 0)"
     assert re.fullmatch(r"1000 windows, (\[\d+, 0, 64, 64\], ){3}…: is too bright", str(second))
 

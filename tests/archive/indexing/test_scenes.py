@@ -15,7 +15,6 @@ from PIL import Image
 from shapely.geometry import shape
 
 from rsir.archive import Archive, Skipped
-from rsir.archive.indexing import reading
 from rsir.errors import ArchiveError, ImageError, UsageError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes import chips
@@ -330,30 +329,6 @@ def test_plain_images_need_no_gdal(archive, tmp_path, monkeypatch, scene):
     report = archive.add(tmp_path / "scenes")
     assert {Path(r.source).name for r in archive.records()} == {"chip.png", "a.tif"}
     assert [Path(s.path).name for s in report.skipped] == ["deep.tif"]
-
-
-def test_the_reading_thread_ends_with_the_run():
-    made = []
-
-    def numbers():
-        for n in range(1000):
-            made.append(n)
-            yield n
-
-    ahead = reading._ahead(numbers(), 4)
-    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
-    ahead.close()
-    assert len(made) <= 3 + 4 + 2
-    assert list(reading._ahead(iter(range(50)), 4)) == list(range(50))
-
-    def failing():
-        yield 1
-        raise ArchiveError("gone")
-
-    ahead = reading._ahead(failing(), 4)
-    assert next(ahead) == 1
-    with pytest.raises(ArchiveError, match="gone"):
-        next(ahead)
 
 
 def test_sources_and_thumbnails(archive, scene, tmp_path):

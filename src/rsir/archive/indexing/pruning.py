@@ -1,4 +1,4 @@
-"""Which images have lost their file."""
+"""Find the images whose file is gone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rsir.errors import ArchiveError, DataError
 from rsir.sources.find import document_of
 from rsir.store.records.record import Record, State
 
-_KNOWN = 1 << 16
-"""Files whose state is remembered, for the tiles of a scene ask the same. Our choice."""
+_REMEMBERED_FILES = 1 << 16
+"""Files whose state is remembered, because all tiles of a scene need the same one. Our choice."""
 
 
 class AllGoneError(ArchiveError):
-    """No file at all is left: a disk that is not mounted is the likelier reason.
+    """Every file is gone: a disk that is not mounted is the likelier reason.
 
-    finding: the message, but for what to do in Python.
+    finding: the message without the advice for Python.
     """
 
     def __init__(self, finding: str) -> None:
@@ -28,9 +28,9 @@ class AllGoneError(ArchiveError):
 def without_file(records: Iterable[Record | State], *, everything: bool) -> list[str]:
     """The ids of the records whose file is gone, in their order; see `Archive.prune`.
 
-    Raises AllGoneError if no file is left, unless `everything` is said.
+    Raises AllGoneError if every file is gone, unless `everything` is true.
     """
-    is_gone = lru_cache(maxsize=_KNOWN)(_is_gone)
+    is_gone = lru_cache(maxsize=_REMEMBERED_FILES)(_is_gone)
     gone: list[str] = []
     files, last = 0, ""
     for record in records:
@@ -47,13 +47,13 @@ def without_file(records: Iterable[Record | State], *, everything: bool) -> list
 
 
 def _is_gone(source: str) -> bool:
-    """Whether there is no such file, nor, of "items.geojson#id", its collection."""
+    """Whether there is neither such a file nor, for "items.geojson#id", its collection."""
     try:
         Path(source).stat()
     except (FileNotFoundError, NotADirectoryError):
         try:
             return not document_of(source)[1]
-        except DataError:  # what may not be looked at may be there
+        except DataError:  # without permission to look, the file may exist
             return False
     except OSError:
         return False

@@ -19,7 +19,7 @@ import numpy as np
 from rsir.archive.pictures.thumbnails import Subject, picture
 from rsir.errors import RsirError
 from rsir.scenes.tile_cut import TileCut
-from rsir.types import Geometry, Hit
+from rsir.types import Geometry, Hit, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,7 +57,7 @@ def cards(hits: Sequence[Hit]) -> str:
 def page(*sections: Section, title: str = "Search results") -> str:
     """A complete HTML page of searches in one file."""
     views = [_section_view(section) for section in sections]
-    return _templates().get_template("page.html").render(sections=views, title=_printable(title))
+    return _templates().get_template("page.html").render(sections=views, title=printable(title))
 
 
 def contact_sheet(query: str | Path | None, hits: Sequence[Hit], *, side: int = 128) -> Image.Image:
@@ -114,9 +114,7 @@ def _hit_views(hits: Sequence[Hit]) -> list[dict[str, Any]]:
             "percentile": None if hit.percentile is None else f"{hit.percentile:.5g}",
             "location": _location(hit.footprint),
             "date": None if hit.datetime is None else hit.datetime.isoformat(),
-            "properties": {
-                _printable(str(k)): _printable(str(v)) for k, v in hit.properties.items()
-            },
+            "properties": {printable(str(k)): printable(str(v)) for k, v in hit.properties.items()},
         }
         for rank, hit in enumerate(hits, 1)
     ]
@@ -127,15 +125,15 @@ def _view(subject: Subject, label: str, name: str | None = None) -> dict[str, An
     file_name, folder = _file_name(subject)
     name = name or file_name
     view: dict[str, Any] = {
-        "name": _printable(name),
-        "folder": _printable(folder),
-        "alt": _printable(f"{label} {name}"),
+        "name": printable(name),
+        "folder": printable(folder),
+        "alt": printable(f"{label} {name}"),
         "thumbnail": None,
     }
     try:
         image = picture(subject, _SIDE)
     except RsirError as error:
-        return view | {"reason": _printable(str(error))}
+        return view | {"reason": printable(str(error))}
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -173,11 +171,6 @@ def _positions(coordinates: Sequence[Any]) -> Iterator[tuple[float, float]]:
         return
     for part in coordinates:
         yield from _positions(part)
-
-
-def _printable(text: str) -> str:
-    # A file name that is not UTF-8 has lone surrogates, which cannot be written to a file.
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @cache

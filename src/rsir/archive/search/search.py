@@ -19,9 +19,10 @@ from rsir.archive.search.gallery import Gallery
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import Query, QueryLike, as_query
 from rsir.archive.search.query_vectors import vectors_of
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import UsageError
 from rsir.ranking import score
 from rsir.store.base import Neighbour, recall_of
+from rsir.store.existing import get_existing
 from rsir.store.filters.filter import Filter
 from rsir.types import Hit
 
@@ -176,11 +177,8 @@ def recall(
 
 def _still_there(gallery: Gallery, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
     """The neighbours and their vectors, without those deleted since they were found."""
-    try:
-        return near, gallery.vectors([neighbour.record.id for neighbour in near])
-    except ArchiveError:
-        if len(near) == 1:
-            return [], gallery.vectors([])
-    half = len(near) // 2
-    first, second = (_still_there(gallery, some) for some in (near[:half], near[half:]))
-    return first[0] + second[0], np.concatenate([first[1], second[1]])
+    with translate_store_errors(gallery.path):
+        rows = get_existing(gallery.store, [neighbour.record.id for neighbour in near])
+    existing = {record.id for record, _ in rows}
+    vectors = np.stack([vector for _, vector in rows]) if rows else gallery.vectors([])
+    return [neighbour for neighbour in near if neighbour.record.id in existing], vectors

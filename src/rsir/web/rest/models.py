@@ -387,7 +387,7 @@ class SkippedOut(_Response):
 
 
 class ReportOut(_Response):
-    """The result of an addition (`rsir.archive.indexing.run.IndexReport`)."""
+    """The result of an addition (`rsir.archive.indexing.report.IndexReport`)."""
 
     added: int
     replaced: int

@@ -17,7 +17,7 @@ from rsir.web.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.archive.indexing.run import IndexReport
+    from rsir.archive.indexing.report import IndexReport
     from rsir.scenes.tiling import Tiling
 
 log = logging.getLogger("rsir.web")
