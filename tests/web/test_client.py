@@ -20,7 +20,7 @@ from rsir.archive.search.query import ByFile, ById, ByWindow, Examples
 from rsir.errors import ArchiveError, ImageError, RsirError, UsageError
 from rsir.images.read import read_pixels
 from rsir.store.filters.filter import Filter
-from rsir.web.client import RemoteArchive, connected
+from rsir.web.client import RemoteArchive, connect_with
 from rsir.web.problems import KINDS, OverloadedError, body_of, error_of
 from tests.web.served import KEY, World, running
 
@@ -176,7 +176,7 @@ def test_a_file_that_is_gone(http: TestClient, world: World, tmp_path: Path) -> 
     archive.add(file)
     file.unlink()
     with TestClient(create_app({"a": archive}, page=False)) as client:
-        far = connected(client)
+        far = connect_with(client)
         (record,) = far.records()
         with pytest.raises(ImageError):
             far.thumbnail(record.id)

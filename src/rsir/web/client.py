@@ -1,9 +1,9 @@
-"""An archive of a service, searched as one of this machine is.
+"""An archive of a service, searched like an archive of this machine.
 
     archive = rsir.connect("http://127.0.0.1:8000")
     archive.search("chip.png", k=5)
 
-Needs neither torch nor a model: images are encoded where the archive is.
+It needs neither torch nor a model, because the service encodes the images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -50,28 +51,29 @@ if TYPE_CHECKING:
     from rsir.scenes.tiling import Tiling
     from rsir.store.records.summary import SourceSummary
 
-SECONDS = 60.0
-"""Within which an answer must come; our choice: longer than the service lets anything wait."""
+TIMEOUT_SECONDS = 60.0
+"""Limit for a response; our choice: longer than any request waits in the service."""
 TRIES = 4
-"""Of a request to a service that is overloaded, after the pause that it asks for. Our choice."""
+"""Tries of a request to an overloaded service, with the pauses that it requests; our choice."""
 
 _PAGE = 1000
-"""Records or ids in one request: what the service takes at most."""
+"""Records or ids in one request: the service's limit."""
 _POLL_SECONDS = 0.2
+"""Interval between questions for the progress of an addition; our choice."""
 
 
 class RemoteArchive:
-    """An archive of a service: `search`, `get`, `records`, `add` … as those of `Archive`.
+    """An archive of a service, with `search`, `get`, `records`, `add` … as `Archive` has them.
 
-    Errors are those that the archive raises where it is, with their messages; ArchiveError if the
-    service cannot be reached, `rsir.web.problems.OverloadedError` if it stays overloaded.
+    The methods raise the errors of the archive, with their messages; ArchiveError if the service
+    does not answer, `rsir.web.problems.OverloadedError` if it stays overloaded.
     """
 
     def __init__(self, http: httpx2.Client, name: str) -> None:
         """Use `rsir.connect`."""
         self._http = http
         self.name = name
-        self._about = self._get("")
+        self._info = self.info()
 
     def __enter__(self) -> Self:
         return self
@@ -85,28 +87,28 @@ class RemoteArchive:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections to the service."""
         self._http.close()
 
     @property
     def metric(self) -> str:
         """The name of the distance, for `rsir.ranking.metric_named`."""
-        return str(self._about["metric"])
+        return str(self._info["metric"])
 
     @property
     def dimension(self) -> int:
         """D of the embeddings, or bits of the codes."""
-        return int(self._about["dimension"])
+        return int(self._info["dimension"])
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the archive's model."""
-        return str(self._about["model"]["fingerprint"])
+        return str(self._info["model"]["fingerprint"])
 
     @property
     def bands(self) -> tuple[str, ...]:
         """The bands of the images, in order."""
-        return tuple(self._about["bands"])
+        return tuple(self._info["bands"])
 
     def __len__(self) -> int:
         return int(self.info()["count"])
@@ -115,9 +117,9 @@ class RemoteArchive:
         return f"RemoteArchive({self.name!r} of {self._http.base_url}: {self.metric})"
 
     def info(self) -> dict[str, Any]:
-        """What the archive is, as the service tells it."""
-        found: dict[str, Any] = self._get("")
-        return found
+        """The description of the archive, from the service."""
+        info: dict[str, Any] = self._get("")
+        return info
 
     def search(
         self,
@@ -129,11 +131,11 @@ class RemoteArchive:
         diverse: bool = False,
         min_percentile: float | None = None,
     ) -> Hits:
-        """The k nearest images to `query`, as `Archive.search`; its errors, too.
+        """The k nearest images to `query`; arguments and errors as for `Archive.search`.
 
         Image files and pixels, (3, H, W) uint8, are sent to the service.
         """
-        asked = query if isinstance(query, Examples) else Examples(query=query)
+        examples = query if isinstance(query, Examples) else Examples(query=query)
         body: dict[str, Any] = {
             "k": k,
             "filter": {} if filter is None else _filter_body(filter),
@@ -143,25 +145,24 @@ class RemoteArchive:
         }
         files: list[tuple[str, tuple[str, bytes, str]]] = []
 
-        def place(part: QueryLike, field: str) -> dict[str, Any] | None:
+        def add(part: QueryLike, field: str) -> dict[str, Any] | None:
             """The part as JSON; None if it goes as a file."""
-            sent = self._sent(part)
-            if isinstance(sent, bytes):
-                files.append((field, ("image", sent, "application/octet-stream")))
+            value = self._json_or_file(part)
+            if isinstance(value, bytes):
+                files.append((field, ("image", value, "application/octet-stream")))
                 return None
-            return sent
+            return value
 
-        if asked.query is not None:
-            body["query"] = place(asked.query, "image")
-        body["like"] = [sent for part in asked.like if (sent := place(part, "like"))]
-        body["unlike"] = [sent for part in asked.unlike if (sent := place(part, "unlike"))]
+        if examples.query is not None:
+            body["query"] = add(examples.query, "image")
+        body["like"] = [value for part in examples.like if (value := add(part, "like"))]
+        body["unlike"] = [value for part in examples.unlike if (value := add(part, "unlike"))]
         if files:
-            answer = self._send(
-                "POST", "/search/images", files=files, data={"options": json.dumps(body)}
-            )
+            form = {"options": json.dumps(body)}
+            response = self._send("POST", "/search/images", files=files, data=form)
         else:
-            answer = self._send("POST", "/search", json=body)
-        return _hits(answer.json(), query)
+            response = self._send("POST", "/search", json=body)
+        return _hits(response.json(), query)
 
     def search_many(
         self,
@@ -173,7 +174,7 @@ class RemoteArchive:
         diverse: bool = False,
         min_percentile: float | None = None,
     ) -> list[Hits]:
-        """`search` for several queries, one after the other."""
+        """`search` for several queries, one after another."""
         return [
             self.search(
                 query,
@@ -193,48 +194,48 @@ class RemoteArchive:
     def vectors(self, ids: Sequence[str]) -> NDArray[Any]:
         """The embeddings (N, D) float32 or rows of bytes (N, width) uint8 under `ids`, in order."""
         metric = metric_named(self.metric)
-        kind = np.uint8 if metric.kind == "bits" else np.float32
+        dtype = np.uint8 if metric.kind == "bits" else np.float32
         rows = [item["vector"] for item in self._items(ids, vectors=True)]
-        return np.array(rows, kind).reshape(-1, metric.width(self.dimension))
+        return np.array(rows, dtype).reshape(-1, metric.width(self.dimension))
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
-        """All records, or those that meet `filter`, ordered by id; a page at a time."""
-        asked = {**_filter_parameters(filter), "limit": _PAGE}
-        after: dict[str, Any] = {}
+        """All records, or those that meet `filter`, ordered by id; read a page at a time."""
+        parameters = {**_filter_parameters(filter), "limit": _PAGE}
         while True:
-            page = self._get("/items", params={**asked, **after})
+            page = self._get("/items", params=parameters)
             yield from map(_record, page["items"])
             if page["next"] is None:
                 return
-            after = {"after": page["next"]}
+            parameters["after"] = page["next"]
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many records meet `filter`; all, if it is not given."""
+        """The number of records that meet `filter`; of all records without it."""
         page = self._get("/items", params={**_filter_parameters(filter), "limit": 1})
         return int(page["total"])
 
     def sources(self) -> list[SourceSummary]:
-        """What was indexed: each file or scene, how many tiles it has, and where it lies."""
+        """The indexed files and scenes, each with its number of tiles and its bounds."""
         from rsir.store.records.summary import SourceSummary
 
-        found: list[SourceSummary] = []
+        sources: list[SourceSummary] = []
         while True:
-            page = self._get("/scenes", params={"offset": len(found), "limit": _PAGE})
-            for s in page["scenes"]:
-                bounds = None if s["bounds"] is None else tuple(s["bounds"])
-                found.append(SourceSummary(s["source"], s["tiles"], bounds, s["tiled"]))
-            if len(found) >= page["total"] or not page["scenes"]:
-                return found
+            page = self._get("/scenes", params={"offset": len(sources), "limit": _PAGE})
+            for scene in page["scenes"]:
+                bounds = None if scene["bounds"] is None else tuple(scene["bounds"])
+                sources.append(SourceSummary(**_values(SourceSummary, scene) | {"bounds": bounds}))
+            if len(sources) >= page["total"] or not page["scenes"]:
+                return sources
 
     def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
-        """A tile to look at, (3, h, w) uint8, its longer side at most `size` pixels; from a JPEG.
+        """A picture of a tile, (3, h, w) uint8; its longer side has at most `size` pixels.
 
-        ImageError if its file is gone; ArchiveError for an unknown id.
+        It comes as a JPEG. Raises ImageError if the tile's file is gone, ArchiveError for an
+        unknown id.
         """
         from PIL import Image
 
-        answer = self._send("GET", f"/items/{_quoted(id)}/thumbnail", params={"size": size})
-        with Image.open(io.BytesIO(answer.content)) as picture:
+        response = self._send("GET", f"/items/{_quoted(id)}/thumbnail", params={"size": size})
+        with Image.open(io.BytesIO(response.content)) as picture:
             return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
 
     def add(
@@ -244,9 +245,9 @@ class RemoteArchive:
         tiling: Tiling | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
-        """Add files and folders of the service's machine, and wait until that is done.
+        """Add files and folders of the service's machine, and wait until they are added.
 
-        Needs the API key, and paths below the folders that the service allows.
+        It needs the API key, and paths below the folders that the service allows.
         """
         roots = [paths] if isinstance(paths, str | Path) else paths
         body: dict[str, Any] = {"paths": [str(path) for path in roots]}
@@ -259,22 +260,22 @@ class RemoteArchive:
             if on_progress is not None and addition["total"] is not None:
                 on_progress(addition["done"], addition["total"])
         if addition["report"] is None:
-            reason = addition["problem"] or "the service was stopped; add the same again"
+            reason = addition["problem"] or "the service was stopped; add the same paths again"
             raise ArchiveError(f"{self.name}: {reason}")
         report = addition["report"]
         lists = {
-            name: tuple(Skipped(**one) for one in report[name]) for name in ("skipped", "masks")
+            name: tuple(Skipped(**entry) for entry in report[name]) for name in ("skipped", "masks")
         }
         return IndexReport(**{**report, **lists})
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`; returns how many there were. Needs the API key."""
+        """Delete `ids`, but not their files; returns how many existed. Needs the API key."""
         return sum(
-            int(self._send("POST", "/items/delete", json={"ids": some}).json()["deleted"])
-            for some in _pages(ids)
+            int(self._send("POST", "/items/delete", json={"ids": page}).json()["deleted"])
+            for page in _pages(ids)
         )
 
-    def _sent(self, part: QueryLike) -> dict[str, Any] | bytes:
+    def _json_or_file(self, part: QueryLike) -> dict[str, Any] | bytes:
         """A part of a query as JSON, or as the bytes of an image file."""
         match as_query(part):
             case ById(id):
@@ -282,8 +283,8 @@ class RemoteArchive:
             case ByVector(vector):
                 return {"vector": vector.tolist()}
             case ByWindow() as window:
-                where = {"bbox": window.bbox, "point": window.point, "size": window.size}
-                return {"scene": scene_id(window.source), **where, "window": window.window}
+                rectangle = {"bbox": window.bbox, "point": window.point, "size": window.size}
+                return {"scene": scene_id(window.source), **rectangle, "window": window.window}
             case ByPath(path):
                 try:
                     return Path(path).read_bytes()
@@ -296,53 +297,55 @@ class RemoteArchive:
         raise UsageError(f"{part} cannot be sent to a service")
 
     def _items(self, ids: Sequence[str], *, vectors: bool) -> Iterator[dict[str, Any]]:
-        for some in _pages(ids):
-            body = {"ids": some, "vectors": vectors}
+        for page in _pages(ids):
+            body = {"ids": page, "vectors": vectors}
             yield from self._send("POST", "/items/get", json=body).json()["items"]
 
-    def _get(self, path: str, **more: Any) -> Any:
-        return self._send("GET", path, **more).json()
+    def _get(self, path: str, **options: Any) -> Any:
+        return self._send("GET", path, **options).json()
 
-    def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         address = f"/api/archives/{_quoted(self.name)}{path}"
-        for tried in range(1, TRIES + 1):
+        for _ in range(TRIES - 1):
             try:
-                return sent(self._http, method, address, **more)
+                return send(self._http, method, address, **options)
             except OverloadedError as error:
-                if tried == TRIES:
-                    raise
                 time.sleep(error.retry_after)
-        raise AssertionError("the last try returns or raises")
+        return send(self._http, method, address, **options)
 
 
 def connect(
-    url: str, archive: str | None = None, *, key: str | None = None, timeout: float = SECONDS
+    url: str,
+    archive: str | None = None,
+    *,
+    key: str | None = None,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> RemoteArchive:
     """An archive of the service at `url`, such as "http://127.0.0.1:8000".
 
     archive: its name; not needed if the service has only one. key: for adding and deleting.
-    timeout: seconds within which an answer must come.
+    timeout: limit for a response in seconds.
 
-    Raises ArchiveError if there is no such service or archive, UsageError for an address that is
-    none or if the archive must be named, MissingExtraError without httpx2.
+    Raises ArchiveError for an unknown service or archive; UsageError for an invalid address, or
+    if the archive must be named; MissingExtraError without httpx2.
     """
     try:
         import httpx2
     except ImportError:
         raise MissingExtraError("a service's client", "client") from None
     if urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"{url!r} is no address of a service; write http://HOST:PORT")
+        raise UsageError(f"{url!r} is not the address of a service; write http://HOST:PORT")
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
-    return connected(http, archive)
+    return connect_with(http, archive)
 
 
-def connected(http: httpx2.Client, archive: str | None = None) -> RemoteArchive:
-    """`connect` by a client that is there; it is closed if that fails."""
+def connect_with(http: httpx2.Client, archive: str | None = None) -> RemoteArchive:
+    """`connect` with an HTTP client of the service, which is closed after a failure."""
     try:
         if archive is None:
-            found = sent(http, "GET", "/api/archives").json()["archives"]
-            names = [one["name"] for one in found]
+            archives = send(http, "GET", "/api/archives").json()["archives"]
+            names = [entry["name"] for entry in archives]
             if len(names) != 1:
                 raise UsageError(f"name one of the service's archives: {', '.join(names)}")
             (archive,) = names
@@ -352,26 +355,26 @@ def connected(http: httpx2.Client, archive: str | None = None) -> RemoteArchive:
         raise
 
 
-def sent(http: httpx2.Client, method: str, address: str, **more: Any) -> httpx2.Response:
-    """The answer to one request; what the service says went wrong is raised."""
+def send(http: httpx2.Client, method: str, address: str, **options: Any) -> httpx2.Response:
+    """The response to a request; raises the error of a problem that the service reports."""
     import httpx2
 
     try:
-        answer = http.request(method, address, **more)
+        response = http.request(method, address, **options)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ArchiveError(
             f"{http.base_url}: the service does not answer ({error}); does it run there?"
         ) from error
     except ValueError as error:  # infinite, not a number, no Unicode
-        raise UsageError(f"this cannot be asked: {error}") from error
-    if answer.is_success:
-        return answer
+        raise UsageError(f"the request cannot be sent: {error}") from error
+    if response.is_success:
+        return response
     try:
-        problem = answer.json()
+        problem = response.json()
     except ValueError:
         problem = None
-    pause = answer.headers.get("retry-after", "")
-    raise error_of(problem, answer.status_code, int(pause) if pause.isdecimal() else None)
+    pause = response.headers.get("retry-after", "")
+    raise error_of(problem, response.status_code, int(pause) if pause.isdecimal() else None)
 
 
 def _quoted(text: str) -> str:
@@ -381,10 +384,6 @@ def _quoted(text: str) -> str:
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
     for start in range(0, len(ids), _PAGE):
         yield list(ids[start : start + _PAGE])
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _filter_body(filter: Filter) -> dict[str, Any]:
@@ -403,22 +402,19 @@ def _filter_parameters(filter: Filter | None) -> dict[str, Any]:
     if filter is None:
         return {}
     body = _filter_body(filter)
-    found: dict[str, Any] = {}
-    if body["bbox"] is not None:
-        found["bbox"] = ",".join(map(repr, body["bbox"]))
-    if body["geometry"] is not None:
-        found["geometry"] = json.dumps(body["geometry"])
-    if body["start"] or body["end"]:
-        found["datetime"] = f"{body['start'] or '..'}/{body['end'] or '..'}"
-    for name in ("classes", "where"):
-        if body[name] is not None:
-            found[name] = body[name]
-    return found
+    start, end = body.pop("start"), body.pop("end")
+    if filter.bbox is not None:
+        body["bbox"] = ",".join(map(repr, filter.bbox))
+    if filter.geometry is not None:
+        body["geometry"] = json.dumps(body["geometry"])
+    if start or end:
+        body["datetime"] = f"{start or '..'}/{end or '..'}"
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _tiling_body(tiling: Tiling) -> dict[str, Any]:
     if tiling.cloud_mask is not None:
-        raise UsageError("cloud masks are not for services; index where the archive is")
+        raise UsageError("a service does not take cloud masks; index where the archive is")
     names = ("size", "stride", "unit", "gsd", "edges", "resampling", "min_valid")
     return {
         **{name: getattr(tiling, name) for name in names},
@@ -427,18 +423,17 @@ def _tiling_body(tiling: Tiling) -> dict[str, Any]:
     }
 
 
+def _values(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an item in JSON for the fields of a dataclass."""
+    values = {field.name: item[field.name] for field in fields(kind) if field.name in item}
+    if values.get("datetime") is not None:
+        values["datetime"] = datetime.fromisoformat(values["datetime"])
+    return values
+
+
 def _record(item: Mapping[str, Any]) -> Record:
-    """The record of an item, as far as the service tells it."""
-    return Record(
-        id=item["id"],
-        source=item["source"],
-        content=item.get("content", ""),
-        size=item.get("size", 0),
-        mtime_ns=item.get("mtime_ns", 0),
-        footprint=item["footprint"],
-        datetime=_time(item["datetime"]),
-        properties=item["properties"],
-    )
+    """The record of an item or a hit; a hit lacks the state of its file."""
+    return Record(**{"content": ""} | _values(Record, item))
 
 
 def _png(pixels: NDArray[Any]) -> bytes:
@@ -454,25 +449,12 @@ def _png(pixels: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _hits(answer: Mapping[str, Any], query: QueryLike) -> Hits:
-    hits = {
-        item["id"]: Hit(
-            id=item["id"],
-            score=item["score"],
-            distance=item["distance"],
-            source=item["source"],
-            footprint=item["footprint"],
-            datetime=_time(item["datetime"]),
-            properties=item["properties"],
-            percentile=item["percentile"],
-        )
-        for item in answer["hits"]
-    }
-    neighbours = [Neighbour(_record(item), item["distance"]) for item in answer["hits"]]
+def _hits(body: Mapping[str, Any], query: QueryLike) -> Hits:
+    items = {item["id"]: item for item in body["hits"]}
     return Hits(
-        neighbours,
-        lambda neighbour: hits[neighbour.record.id],
+        [Neighbour(_record(item), item["distance"]) for item in body["hits"]],
+        lambda neighbour: Hit(**_values(Hit, items[neighbour.record.id])),
         query=query,
-        seconds=answer["seconds"],
-        searched=answer["searched"],
+        seconds=body["seconds"],
+        searched=body["searched"],
     )

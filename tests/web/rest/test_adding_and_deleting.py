@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from rsir.archive import Archive
 from rsir.scenes.tiling import Tiling
 from rsir.web.app import create_app
-from rsir.web.client import connected
+from rsir.web.client import connect_with
 from rsir.web.service.settings import ServiceSettings
 from tests.support.colour_encoder import ColourEncoder
 from tests.web.served import KEY, OWNER, World, problem, scene, search
@@ -121,7 +121,7 @@ def test_masks_are_reported(http: TestClient, images: Path) -> None:
     addition = added(http, images)
     (mask,) = addition["report"]["masks"]
     assert mask["path"].endswith("land_mask.tif")
-    remote = connected(http, "a")
+    remote = connect_with(http, "a")
     remote._http.headers.update(OWNER)
     (reported,) = remote.add(images).masks
     assert (reported.path, reported.reason) == (mask["path"], mask["reason"])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsir.archive import Archive
 from rsir.types import Encoding
 from rsir.web.app import create_app
-from rsir.web.client import connected
+from rsir.web.client import connect_with
 from tests.support.colour_encoder import ColourEncoder
 from tests.web.served import World, png, problem, running, search, settings, upload
 
@@ -126,7 +126,7 @@ def test_the_client_tries_again_after_the_requested_pause(
     with running(app) as (url, _), ThreadPoolExecutor(1) as pool:
         other = pool.submit(post, url)
         real(0.1)
-        with connected(httpx2.Client(base_url=url, timeout=30)) as remote:
+        with connect_with(httpx2.Client(base_url=url, timeout=30)) as remote:
             assert len(remote.search(np.full((3, 9, 9), 50, np.uint8), 2)) == 2
         assert other.result().status_code == 200
     assert max(pauses) >= 1  # other code may pause, too
