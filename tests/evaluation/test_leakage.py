@@ -84,7 +84,7 @@ def test_equal_files_are_paired_once(
     assert "2 pairs" in across.lines[-1]
 
 
-def test_a_model_without_its_split_says_so(
+def test_a_missing_split_gives_a_warning(
     encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
@@ -92,10 +92,10 @@ def test_a_model_without_its_split_says_so(
     found = check(load(tmp_path / "run", device="cpu"), folder.load(coloured_classes))
     assert (found.known, found.trained_on) == (False, ())
     assert found.split_hash == check(encoder, folder.load(coloured_classes)).split_hash
-    assert "not known" in found.lines[0]
+    assert "training images of the model are unknown" in found.lines[0]
 
 
-def test_another_split_in_its_place_is_noticed(
+def test_a_different_split_gives_a_warning(
     encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     images = folder.load(coloured_classes)
@@ -104,6 +104,6 @@ def test_another_split_in_its_place_is_noticed(
     moved = load(tmp_path / "run", device="cpu")
     found = check(moved, images)
     assert (found.known, found.trained_on) == (False, ())
-    # The split that is handed in may be the one it remembers.
+    # The split that the caller passes may be the model's own.
     own = splits.read(run / "split.csv")
     assert check(moved, images, split=own) == check(encoder, images)

@@ -110,7 +110,7 @@ def test_the_loss_is_cross_entropy() -> None:
     assert output.logits is not None
     expected = functional.nll_loss(output.logits.log_softmax(dim=1), targets)
     torch.testing.assert_close(method.loss(output, targets), expected)
-    with pytest.raises(UsageError, match="one class an image"):
+    with pytest.raises(UsageError, match="one class per image"):
         method.loss(output, torch.ones(2, 5))
 
 

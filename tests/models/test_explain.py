@@ -15,7 +15,7 @@ from rsir.images.read import read_pixels
 from rsir.methods import METHODS
 from rsir.methods.jsrt import JSRT
 from rsir.models.encoder import Encoder
-from rsir.models.explain import explain, grad_cam, seen_through
+from rsir.models.explain import explain, grad_cam, through_window
 from rsir.models.model import build_model
 from rsir.nn.warp import IDENTITY, spatial_transform
 
@@ -285,7 +285,7 @@ def shift(down: int, right: int, height: int, width: int) -> Tensor:
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 0), (0, -3), (-1, 4), (6, 8), (-5, 7)])
 def test_what_was_seen_elsewhere_is_put_back(down: int, right: int) -> None:
     heat = torch.rand(1, 1, 6, 8)
-    found = seen_through(heat, shift(down, right, 6, 8))
+    found = through_window(heat, shift(down, right, 6, 8))
     torch.testing.assert_close(found[0, 0], moved_back(heat[0, 0], down, right), atol=1e-5, rtol=0)
 
 
@@ -294,11 +294,11 @@ def test_a_turned_window_is_turned_back() -> None:
     quarter = torch.tensor([[0.0, -1.0, 0.0, 1.0, 0.0, 0.0], list(IDENTITY)])
     seen = spatial_transform(heat, quarter)
     assert not torch.allclose(seen[0], heat[0], atol=0.1)
-    torch.testing.assert_close(seen_through(seen, quarter), heat, atol=1e-5, rtol=0)
+    torch.testing.assert_close(through_window(seen, quarter), heat, atol=1e-5, rtol=0)
 
 
 def test_outside_a_narrow_window_is_no_heat() -> None:
-    heat = seen_through(torch.ones(1, 1, 16, 16), torch.tensor([[0.5, 0, 0, 0, 0.5, 0]]))[0, 0]
+    heat = through_window(torch.ones(1, 1, 16, 16), torch.tensor([[0.5, 0, 0, 0, 0.5, 0]]))[0, 0]
     assert torch.equal(heat[4:12, 4:12], torch.ones(8, 8))
     assert heat.sum() == 64
 
@@ -306,13 +306,13 @@ def test_outside_a_narrow_window_is_no_heat() -> None:
 def test_a_wide_window_puts_the_middle_of_the_heat_over_the_image() -> None:
     seen = torch.zeros(1, 1, 16, 16)
     seen[:, :, 4:12, 4:12] = 1
-    heat = seen_through(seen, torch.tensor([[2.0, 0, 0, 0, 2.0, 0]]))[0, 0]
+    heat = through_window(seen, torch.tensor([[2.0, 0, 0, 0, 2.0, 0]]))[0, 0]
     assert torch.equal(heat[1:-1, 1:-1], torch.ones(14, 14))
 
 
 def test_a_window_without_an_inverse_gives_finite_heat() -> None:
     window = torch.tensor([[0.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 1, 1, 0]])
-    assert torch.isfinite(seen_through(torch.rand(2, 1, 8, 8), window)).all()
+    assert torch.isfinite(through_window(torch.rand(2, 1, 8, 8), window)).all()
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 16), (-24, 8)])

@@ -1,4 +1,4 @@
-"""What it costs to describe an image: parameters and multiply-adds, counted alike for all."""
+"""Count the parameters and multiply-adds of encoding an image, the same way for every method."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from rsir.methods.base import Method
 from rsir.models.model import Model
 
 TAPS = 4
-"""Multiply-adds of bilinear sampling for each value: the four neighbours times their weights."""
+"""Multiply-adds of bilinear sampling per value: four neighbours times their weights."""
 
 NEEDS_CLASSES = ("adaptive-hamming",)
-"""Rankings that compare class probabilities too, so that a classifier is used in search."""
+"""Rankings that also compare class probabilities, so that search uses the classifier."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What describing one image costs.
+    """The cost of encoding one image.
 
-    parameters: numbers that the embedding depends on, learnt, fitted or fixed; for a ranking that
-    needs them, those of the class probabilities too. What only training uses (a classifier,
-    proxies of a loss) is not in it, nor are the running statistics of batch normalisation.
+    parameters: number of parameters that the embedding depends on, learnt, fitted or fixed; for a
+    ranking that compares class probabilities, also those of the classifier. Not counted:
+    parameters that only training uses (a classifier, proxies of a loss), and the running statistics
+    of batch normalisation.
     multiply_adds: of one forward pass: convolutions, matrix products, attention, and bilinear
-    sampling with 4 for each value; a product with an addition is 1, not 2. As usual, what is done
-    value by value is not counted: biases, activations, normalisation, gains, pooling, resizing,
-    softmax. A classifier in forward() is, 1 for each weight, although search may not need it.
+    sampling with 4 per value; a multiplication with an addition is 1, not 2. As usual, elementwise
+    operations are not counted: biases, activations, normalisation, gains, pooling, resizing,
+    softmax. A classifier in forward() counts 1 per weight, although search may not need it.
     image_size: (height, width) in pixels.
     """
 
@@ -41,9 +42,9 @@ class Cost:
 
 
 def cost(model: Model) -> Cost:
-    """The Cost of one image of the model's own bands and input size.
+    """The Cost of one image with the model's bands and input size.
 
-    A method that learns from a gallery is counted as if it had done so.
+    A method that learns from a gallery is counted in its adapted state.
     """
     module = ready(model).requires_grad_()
     image = _image(model)
@@ -54,17 +55,17 @@ def cost(model: Model) -> Cost:
         compared = compared + output.logits.sum()
     parameters = list(module.parameters())
     gradients = torch.autograd.grad(compared, parameters, allow_unused=True)
-    # None, not 0: there is no path from that parameter to what search compares.
+    # None, not 0, means that the compared vectors do not depend on that parameter.
     used = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
     size = (model.spec.size, model.spec.size)
     return Cost(sum(p.numel() for p in used), counter.get_total_flops() // 2, size)
 
 
 def ready(model: Model) -> Method:
-    """A copy of the model's module as it is in search, for counting and timing, not for use.
+    """A copy of the model's module in its state during search, for counting and timing only.
 
-    It is in evaluation mode. What learns from a gallery has done so, but from nothing real: its
-    layers and widths are those of a fitted one, its values are not.
+    It is in evaluation mode. A method that learns from a gallery is adapted to dummy features: its
+    layers and widths are those of an adapted model, its values are meaningless.
     """
     module = copy.deepcopy(model.module).eval()
     learner = module.learner()
@@ -76,24 +77,24 @@ def ready(model: Model) -> Method:
 
 
 def _image(model: Model) -> torch.Tensor:
-    """(1, bands, size, size) normalised; not zeros: norms and powers may have no gradient there."""
+    """(1, bands, size, size) normalised values; not zeros, where norms may have no gradient."""
     spec = model.spec
     device = next(model.module.parameters()).device
     values = torch.linspace(-1, 1, len(spec.bands) * spec.size**2, device=device)
     return values.view(1, len(spec.bands), spec.size, spec.size)
 
 
-def _sampled(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
+def _grid_sample(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
     return 2 * TAPS * math.prod(out_shape)
 
 
-def _placed(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
-    """(x, y, 1) times a row of the affine matrix for each coordinate of the grid."""
+def _affine_grid(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
+    """FLOPs: (x, y, 1) times a row of the affine matrix per coordinate of the grid."""
     return 2 * 3 * math.prod(out_shape)
 
 
 _SAMPLING: dict[Any, Callable[..., int]] = {
-    torch.ops.aten.grid_sampler_2d: _sampled,
-    torch.ops.aten.affine_grid_generator: _placed,
+    torch.ops.aten.grid_sampler_2d: _grid_sample,
+    torch.ops.aten.affine_grid_generator: _affine_grid,
 }
-"""FLOPs of what torch's counter does not know."""
+"""FLOPs of the operators that torch's counter does not know."""

@@ -1,6 +1,6 @@
-"""How long a model takes and how much it stores: measured alike for all, as a user would have it.
+"""Measure encoding and search times and storage of a model, the same way for every method.
 
-`rsir.cost.count` counts what does not depend on the machine; this is what does.
+`rsir.cost.count` counts what does not depend on the machine; this module measures what does.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ from rsir.store.lance.store import LanceStore
 from rsir.store.records.record import Record
 
 GALLERY = 10_000
-"""Images searched: as many as AID has (paper B, table 8). Our choice."""
+"""Images in the gallery: as many as AID has (paper B, table 8). Our choice."""
 
 K = 100
-"""Hits asked for: the longest list that a measure of the papers looks at. Our choice."""
+"""Hits per search: the longest list in a measure of the papers. Our choice."""
 
 WARM_UP = 3
-"""Calls before the first that counts: they load libraries and choose kernels. Our choice."""
+"""Calls before the first timed call: they load libraries and choose kernels. Our choice."""
 
 FEWEST = 5
-"""Runs, however long one takes. Our choice."""
+"""Least number of runs, however long a run takes. Our choice."""
 
 FLIPPED = 0.02
 NOISE = 0.58
 CONFIDENCE = 0.97
-"""How alike random encodings of one class are; our choice, near what trained models have.
+"""Similarity of random encodings within a class; our choice, close to trained models.
 
-FLIPPED: a bit is another than its class's with this probability, so that two codes differ in
-2 · 0.02 · 0.98 = 3.9 % of their bits; 3.8 % is the mean of DAH with 64 bits on AID. NOISE: standard
-deviation against 1 of the class centres, so that two embeddings have a cosine of
-1 / (1 + 0.58²) = 0.75; 0.75 to 0.77 are the means of a ResNet classifier's and JSRT's on AID.
-CONFIDENCE: the likeliest class's median probability; 0.97 of DAH on AID. Codes without classes
-are no stand-in: their nearest are so far away that adaptive search has to look at the whole
-gallery, which took 7 times as long among 6,080."""
+FLIPPED: probability that a bit differs from its class's bit, so that two codes differ in
+2 · 0.02 · 0.98 = 3.9 % of their bits; DAH with 64 bits has a mean of 3.8 % on AID. NOISE: standard
+deviation, relative to 1 of the class centres, so that two embeddings have a cosine of
+1 / (1 + 0.58²) = 0.75; a ResNet classifier and JSRT have means of 0.75 to 0.77 on AID.
+CONFIDENCE: median probability of the likeliest class; DAH has 0.97 on AID. Codes without classes
+are no substitute: their nearest neighbours are so far away that adaptive search has to scan the
+whole gallery, which took 7 times as long among 6,080."""
 
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Milliseconds of one thing: the median of the runs, their 5th and their 95th percentile.
+    """A duration in milliseconds: median, 5th and 95th percentile of the runs.
 
-    runs: how often it was timed, each alone, after a warm-up.
+    runs: number of timed runs, after a warm-up.
     """
 
     median: float
@@ -73,25 +73,24 @@ class Duration:
 
 @dataclass(frozen=True)
 class Measured:
-    """What describing, searching and keeping images took here.
+    """The measured times and storage on this machine.
 
-    ms_per_image: from the pixels of one image, uint8 at the model's size, to its Encoding, both
-    in memory: to the device, normalised, through the model, back. Reading, decoding and resizing
-    files, which is the same for all models, is not in it. ms_per_image_batched: the same with
-    `batch` images at once, divided by `batch`.
-    ms_per_query: from one encoded query to the places and distances of its `k` nearest among
-    `gallery`, exactly, in the model's own ranking: the index that the embedded archive holds in
-    memory, on the CPU. What the papers call the time of the similarity metric, or of a query.
-    ms_per_search: the same through the archive's table: with a look for newer commits, and
-    the hits' records read from disk.
-    bytes_per_image: the vector as it is stored and compared: 4 · D of an embedding, ceil(bits / 8)
-    of a code, with 4 · K for class probabilities if the ranking needs them. The same in memory.
-    table_bytes_per_image: of the whole table on disk as indexing leaves it, with the records
-    (id, path, hash, times, size of the image; no footprint), what Lance adds, and what its
-    commits leave; divided by `gallery`.
+    ms_per_image: from the pixels of one image, uint8 at the model's size, to its Encoding, both in
+    memory: transfer to the device, normalisation, forward pass, transfer back. Reading, decoding
+    and resizing files, which are the same for all models, are not included.
+    ms_per_image_batched: the same for `batch` images at once, divided by `batch`.
+    ms_per_query: from one encoded query to the rows and distances of its `k` nearest among
+    `gallery`, exactly, in the model's own ranking, with the in-memory index of the embedded
+    archive, on the CPU. The papers call it the time of the similarity metric, or of a query.
+    ms_per_search: the same through the archive's table, including the check for newer commits and
+    reading the hits' records from disk.
+    bytes_per_image: size of the vector, on disk and in memory: 4 · D for an embedding,
+    ceil(bits / 8) for a code, and 4 · K for class probabilities if the ranking needs them.
+    table_bytes_per_image: size of the whole table on disk after indexing, with the records (id,
+    path, hash, times, size of the image; no footprint) and Lance's own files; divided by `gallery`.
     dimension, ranking, image_size (height, width): of the model. precision: of its weights.
-    device: that encodes, with its name if it is a GPU. cpu: its name. threads: of torch;
-    search_threads: that FAISS may use. torch: its version.
+    device: the device that encodes, with its name if it is a GPU. cpu: name of the CPU. threads: of
+    torch; search_threads: of FAISS. torch: version of torch.
     """
 
     ms_per_image: Duration
@@ -128,18 +127,18 @@ def measure(
     k: int = K,
     seconds: float = 1.0,
 ) -> Measured:
-    """Measure a copy of the model; it need not be trained, nor fitted to a gallery.
+    """Measure a copy of the model, which need not be trained or adapted to a gallery.
 
-    Images are noise of the model's bands and size. The gallery and the queries are random
-    encodings of the model's dimension and ranking, alike within as many classes as it has, and
-    the same in every call.
+    Images are noise with the model's bands and size. The gallery and the queries are random
+    encodings with the model's dimension and ranking, similar within as many classes as the model
+    has, and the same in every call.
 
-    gallery: images searched. batch: images encoded at once; None: the encoder's batch size.
-    queries: different ones, that take turns. k: hits of a search; all, if they are fewer.
-    seconds: that each of the four durations is measured for, at least.
+    gallery: images in the gallery. batch: images encoded at once; None: the encoder's batch size.
+    queries: number of different queries, used in turn. k: hits per search, at most `gallery`.
+    seconds: least measuring time of each of the four durations.
     The table is written to a temporary folder.
 
-    Raises UsageError for a number below 1, or seconds that are not above 0.
+    Raises UsageError for a number below 1, and for seconds that are not above 0.
     """
     batch = encoder.batch_size if batch is None else batch
     for name, number in {"gallery": gallery, "batch": batch, "queries": queries, "k": k}.items():
@@ -151,27 +150,27 @@ def measure(
     copied = Encoder(model, device=str(encoder.device), batch_size=batch)
     metric = metric_named(copied.ranking)
     random = np.random.default_rng(_SEED)
-    one, many = (_images(copied, count, random) for count in (1, batch))
+    single, batched = (_images(copied, count, random) for count in (1, batch))
 
     def encoding(images: torch.Tensor) -> Duration:
-        # It gives NumPy arrays, so an accelerator has done its work when it returns.
+        # The result is in NumPy arrays, so an accelerator has finished when the call returns.
         call = partial(copied.encode_batch, images)
         return _timed(call, seconds, shared_by=len(images))
 
     groups = max(1, len(model.classes))
     vectors = _encodings(metric, copied.dimension, groups, gallery + queries, random)
-    kept, asked = vectors[:gallery], itertools.cycle(np.split(vectors[gallery:], queries))
+    stored, query = vectors[:gallery], itertools.cycle(np.split(vectors[gallery:], queries))
     with tempfile.TemporaryDirectory() as folder:
-        store = _stored(Path(folder) / "items.lance", metric, copied.dimension, kept)
+        store = _stored(Path(folder) / "items.lance", metric, copied.dimension, stored)
         table_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
-        per_search = _timed(lambda: store.search(next(asked), k), seconds)
-    index = flat_index(metric, kept)
+        per_search = _timed(lambda: store.search(next(query), k), seconds)
+    index = flat_index(metric, stored)
     return Measured(
-        ms_per_image=encoding(one),
-        ms_per_image_batched=encoding(many),
-        ms_per_query=_timed(lambda: index.nearest(next(asked), k), seconds),
+        ms_per_image=encoding(single),
+        ms_per_image_batched=encoding(batched),
+        ms_per_query=_timed(lambda: index.nearest(next(query), k), seconds),
         ms_per_search=per_search,
-        bytes_per_image=kept[0].nbytes,
+        bytes_per_image=stored[0].nbytes,
         table_bytes_per_image=table_bytes / gallery,
         ranking=copied.ranking,
         dimension=copied.dimension,
@@ -190,7 +189,7 @@ def measure(
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it, e.g. "Intel(R) Xeon(R) …"."""
+    """The processor's name as the system reports it, e.g. "Intel(R) Xeon(R) …"."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -200,7 +199,7 @@ def cpu_name() -> str:
 
 
 def _timed(call: Callable[[], object], seconds: float, *, shared_by: int = 1) -> Duration:
-    """How long `call` takes, divided by `shared_by`; it returns when its work is done."""
+    """The duration of `call`, divided by `shared_by`; `call` must return when its work is done."""
     for _ in range(WARM_UP):
         call()
     times: list[float] = []
@@ -223,7 +222,7 @@ def _images(encoder: Encoder, count: int, random: np.random.Generator) -> torch.
 def _encodings(
     metric: Metric, dimension: int, groups: int, count: int, random: np.random.Generator
 ) -> NDArray[Any]:
-    """(count, width) vectors of `metric` as a store takes them, alike within random groups."""
+    """(count, width) vectors for a store of `metric`, similar within random groups."""
     group = random.integers(groups, size=count)
     if metric.kind == "float":
         centres = random.standard_normal((groups, dimension), dtype=np.float32)
@@ -235,7 +234,7 @@ def _encodings(
     codes = np.packbits(bits[group] ^ (random.random((count, dimension)) < FLIPPED), axis=1)
     if not metric.classes:
         return codes
-    # Softmax gives the likeliest class this probability if the other logits were all 0.
+    # With this lead, softmax gives the likeliest class CONFIDENCE if the other logits are 0.
     lead = np.log(CONFIDENCE / (1 - CONFIDENCE) * max(1, metric.classes - 1))
     logits = random.standard_normal((count, metric.classes))
     logits[np.arange(count), group] += lead
@@ -244,7 +243,7 @@ def _encodings(
 
 
 def _stored(path: Path, metric: Metric, dimension: int, vectors: NDArray[Any]) -> LanceStore:
-    """A store of `vectors` under records as indexing makes them of chips, in as many commits."""
+    """A store of `vectors` with records like those of indexed chips, in as many commits."""
     store = LanceStore.create(path, metric.name, dimension)
     for start in range(0, len(vectors), COMMIT_TILES):
         rows = vectors[start : start + COMMIT_TILES]
@@ -254,7 +253,7 @@ def _stored(path: Path, metric: Metric, dimension: int, vectors: NDArray[Any]) -
 
 def _records(start: int, stop: int) -> Iterator[Record]:
     for number in range(start, stop):
-        # Ids and hashes are random in an archive: counted up they would pack better.
+        # Ids and hashes are random, as in an archive: consecutive ones would compress better.
         random = np.random.default_rng([_SEED, number])
         yield Record(
             id=random.bytes(12).hex(),

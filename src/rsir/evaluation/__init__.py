@@ -1,1 +1,1 @@
-"""Embeddings and labels to measures, with their statistics."""
+"""Evaluation: from embeddings and labels to measures and their statistics."""

@@ -1,6 +1,7 @@
-"""Distances of a block of embeddings to a gallery, by matrix products: what evaluation ranks by.
+"""Distances of a block of embeddings to a gallery, by matrix products, for evaluation.
 
-Those of `rsir.ranking` but for rounding: a product is fast, and rounds otherwise for other shapes.
+They equal those of `rsir.ranking` up to rounding: matrix products are fast, but their rounding
+depends on the shapes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from rsir.errors import DataError
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance by matrix products, on any device: of what `prepare` makes of the vectors.
+    """A distance computed by matrix products, on any device: `between` of prepared vectors.
 
-    prepare: (Q, D), (N, D) float32 → both, as `between` takes them; DataError if their distances
+    prepare: (Q, D), (N, D) float32 → both as `between` takes them; DataError if their distances
     would not be finite. between: (Q, D), (N, D) → (Q, N) float32.
     """
 
@@ -27,14 +28,14 @@ class Distance:
 
 
 def differing_signs(queries: Tensor, gallery: Tensor) -> Tensor:
-    """(Q, N) float32, how many of D values, all 1 or -1, differ."""
-    # (D - q · g) / 2: small whole numbers, so exact.
+    """(Q, N) float32: how many of the D values, all 1 or -1, differ."""
+    # (D - q · g) / 2: small integers, so exact.
     return _product(queries, gallery).sub_(queries.shape[1]).div_(-2)
 
 
 def _product(queries: Tensor, gallery: Tensor) -> Tensor:
-    # On the CPU by NumPy, whose product takes 0.8 of the time of torch's on the machine of
-    # docs/evaluation.md.
+    # On the CPU NumPy's product takes 0.8 of the time of torch's on the machine of
+    # docs/evaluation.md. Both share the tensors' memory.
     if queries.device.type != "cpu":
         return queries @ gallery.T
     return torch.from_numpy(queries.numpy() @ gallery.numpy().T)
@@ -43,7 +44,7 @@ def _product(queries: Tensor, gallery: Tensor) -> Tensor:
 def _of_each(
     change: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Both changed; only once if they are the same."""
+    """A `prepare` that changes both; once if they are the same tensor."""
 
     def prepare(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         changed = change(gallery)
@@ -53,19 +54,19 @@ def _of_each(
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    # The largest value is 1 first, so that no square overflows or vanishes.
+    # Scale the largest value to 1 first, so that no square overflows or underflows.
     unit: Tensor = vectors / torch.linalg.vector_norm(vectors, torch.inf, dim=1, keepdim=True)
     return unit.div_(torch.linalg.vector_norm(unit, dim=1, keepdim=True))
 
 
 def _centred_unit(vectors: Tensor) -> Tensor:
-    # In float64, or the rounding of a mean far from 0 is taken for a part of the vector.
+    # In float64: in float32 the rounding error of a mean far from 0 would distort the vector.
     vectors = vectors.double()
     return _unit(vectors - vectors.mean(dim=1, keepdim=True)).float()
 
 
 def _around_mean(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    # What all vectors have in common is no distance, but costs digits in a matrix product.
+    # A common offset does not change distances, but costs digits in a matrix product.
     middle = gallery.mean(dim=0, dtype=torch.float64)
     around = _of_each(lambda vectors: vectors.double().sub_(middle))(queries, gallery)
     reach = sum(float(torch.linalg.vector_norm(part, dim=1).max()) for part in around)
@@ -83,7 +84,7 @@ def _one_minus_dot(queries: Tensor, gallery: Tensor) -> Tensor:
 
 
 def _root_of_squares(queries: Tensor, gallery: Tensor) -> Tensor:
-    # In float64, for the product is a small difference of large numbers.
+    # In float64, because the result is a small difference of large numbers.
     squares = _product(queries, gallery).mul_(-2)
     squares += queries.square().sum(dim=1)[:, None]
     squares += gallery.square().sum(dim=1)
@@ -96,4 +97,4 @@ DISTANCES: Mapping[str, Distance] = {
     "ncc": Distance(_of_each(_centred_unit), _one_minus_dot),
     "hamming": Distance(_of_each(_signs), differing_signs),
 }
-"""As in `rsir.ranking`; for hash codes from the relaxed codes, whose signs are the bits."""
+"""The metrics of `rsir.ranking`; "hamming" takes relaxed codes, whose signs are the bits."""

@@ -1,4 +1,4 @@
-"""Encoder + labelled set → report. One evaluation that every system goes through."""
+"""Evaluate an encoder on a labelled set: encoder + labelled set → report."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from rsir.evaluation.scoring import (
     score_queries,
 )
 from rsir.evaluation.statistics import bootstrap_intervals, write_per_query
-from rsir.models.encoder import Encoder, joined
+from rsir.methods.base import Output
+from rsir.models.encoder import Encoder
 from rsir.ranking import ADAPTIVE, name_with_classes
-from rsir.types import Encoding
 from rsir.version import VERSION
 
 PROTOCOLS = {
@@ -79,13 +79,13 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Details:
-    """What an evaluation saw: what pictures and paired tests are made of.
+    """The data behind a report: input of figures and of paired tests.
 
     queries, gallery: the readable images; the same set in leave-one-out. query_embeddings (Q, D),
-    gallery_embeddings (N, D) float32. per_query: {measure: (Q,) float64}. nearest (Q, k) int64
-    rows of the gallery, nearest first, without the query; distances (Q, k); k is 0 if the
-    evaluation was not asked to list any. shares (Q, L): of each class or label among the first k,
-    expected over the orders of equal distances.
+    gallery_embeddings (N, D) float32. per_query: {measure: (Q,) float64}. nearest (Q, k) int64:
+    rows of the gallery, nearest first, without the query itself; distances (Q, k); k is 0 unless
+    `evaluate` was called with `nearest`. shares (Q, L): share of each class or label among the
+    first k, expected over the orders of equal distances.
     """
 
     queries: LabelledSet
@@ -110,18 +110,18 @@ class Details:
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found; `to_dict` is what goes into the JSON file.
+    """The result of an evaluation; `to_dict` gives the contents of the JSON file.
 
-    metrics: means over the queries. per_class: the same for the queries of each class (of each
-    label: an image counts under all of its labels), with "queries", their number.
-    intervals: of each mean, (low, high). best, worst: the metrics for the best and the worst order
-    of items at equal distance; empty if not asked for. curves: see
+    metrics: means over the queries. per_class: the same for the queries of each class (an image
+    with several labels counts under each of them), with "queries", their number.
+    intervals: (low, high) of each mean. best, worst: the metrics for the best and the worst order
+    of items at equal distance; empty unless requested. curves: see
     `rsir.evaluation.scoring.Curves`.
-    dropped: whether queries without anything relevant are left out of every number.
-    leakage: queries that the model was trained on, and the like. near_duplicates: images of
-    different parts of the split that look alike; None if nobody looked.
-    details: what the numbers were made of; not in the JSON file.
-    skipped: images that could not be read, with the reason; they are in neither set.
+    dropped: whether every number leaves out the queries without relevant images.
+    leakage: queries that the model was trained on, and equal files. near_duplicates: images of
+    different parts of the split that look alike; None if they were not searched for.
+    details: the data behind the numbers; not in the JSON file.
+    skipped: (path, reason) of unreadable images; they are in neither set.
     """
 
     metrics: Mapping[str, float]
@@ -173,7 +173,7 @@ class Report:
         }
 
     def write_per_query(self, file: str | Path) -> None:
-        """Write a CSV file with every query's values: path, class, then each measure."""
+        """Write a CSV file with one row per query: path, class, then each measure."""
         images = self.details.queries
         classes = ["|".join(images.labels(row)) for row in range(len(images))]
         write_per_query(file, images.paths, classes, self.details.per_query)
@@ -201,15 +201,16 @@ def evaluate(
 ) -> Report:
     """The report of `encoder` on a labelled set.
 
-    Without `gallery`: leave-one-out over `queries`. With it: each query searches the gallery;
-    an image may not be in both (DataError); equal files are told in `Report.leakage`, with the
-    queries that the model was trained on.
-    ranking: one of RANKINGS; the model's own by default. data: what the report says of the set.
-    ties: also the best and the worst order of items at equal distance. drop_without_relevant:
-    leave queries with nothing relevant out of every number instead of counting them 0. nearest:
-    how many of each query's results to keep in `Report.details`. split: where the sets are parts
-    of; for the model's own it tells what the model was trained on, if the model has no copy.
-    on_progress: called with (images encoded, images in all).
+    Without `gallery`: leave-one-out over `queries`. With it, each query searches the gallery; an
+    image in both raises DataError. `Report.leakage` lists equal files, and the queries that the
+    model was trained on.
+    ranking: one of RANKINGS; by default the model's own. data: additional entries for the
+    report's "data". ties: also report the best and the worst order of items at equal distance.
+    drop_without_relevant: leave queries without relevant images out of every number, instead of
+    counting them as 0. nearest: number of results per query to keep in `Report.details`.
+    split: the split that the sets are parts of; if it is the model's own and the model's folder
+    has no copy, it shows which images the model was trained on.
+    on_progress: called with (images encoded, images in total).
     """
     ranking = _checked_ranking(ranking or encoder.ranking, encoder)
     if gallery is not None:
@@ -226,32 +227,34 @@ def evaluate(
 
     started = time.perf_counter()
     encoded: list[LabelledEmbeddings] = []
-    readable: list[LabelledSet] = []
+    readable_sets: list[LabelledSet] = []
     skipped: list[tuple[str, str]] = []
     done = 0
     for images in (queries,) if gallery is None else (queries, gallery):
-        encoding, kept, failed = encode_set(encoder, images, on_progress=advance)
+        embeddings, readable, failed = encode_set(encoder, images, on_progress=advance)
         done += len(images)
         skipped += failed
-        readable.append(images.subset(kept))
-        encoded.append(_described(encoding, readable[-1].targets, encoder.device))
+        encoded.append(embeddings)
+        readable_sets.append(readable)
     encode_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
-    asked, searched, own = encoded[0], encoded[-1], None
-    asked_set, searched_set = readable[0], readable[-1]
+    query_images, gallery_images, own = encoded[0], encoded[-1], None
+    query_set, gallery_set = readable_sets[0], readable_sets[-1]
     if gallery is None:
-        own = torch.arange(len(asked), device=encoder.device)
-    relevant = relevant_counts(asked, searched, own)
+        own = torch.arange(len(query_images), device=encoder.device)
+    relevant = relevant_counts(query_images, gallery_images, own)
     if drop_without_relevant:
         counted = relevant > 0
         if not bool(counted.any()):
             raise DataError("no query has anything relevant in the gallery")
-        asked, own = asked[counted], None if own is None else own[counted]
-        asked_set = asked_set.subset(counted.cpu().numpy())
+        query_images, own = query_images[counted], None if own is None else own[counted]
+        query_set = query_set.subset(counted.cpu().numpy())
 
-    def scored(order: Order, **more: Any) -> Scores:
-        return score_queries(asked, searched, ranking=ranking, own=own, order=order, **more)
+    def scored(order: Order, **options: Any) -> Scores:
+        return score_queries(
+            query_images, gallery_images, ranking=ranking, own=own, order=order, **options
+        )
 
     scores = scored("expected", curves=True, nearest=nearest)
     best, worst = (_means(scored(order)) if ties else {} for order in ("best", "worst"))
@@ -261,11 +264,11 @@ def evaluate(
 
     return Report(
         metrics=_means(scores),
-        per_class=_per_class(per_query, asked_set.targets, queries.classes),
+        per_class=_per_class(per_query, query_set.targets, queries.classes),
         protocol="leave-one-out" if gallery is None else "query-gallery",
         ranking=ranking,
-        queries=len(asked),
-        gallery=len(searched) - (gallery is None),
+        queries=len(query_images),
+        gallery=len(gallery_images) - (gallery is None),
         queries_without_relevant=int((relevant == 0).sum()),
         skipped=skipped,
         seconds={"encode": encode_seconds, "rank": rank_seconds},
@@ -280,12 +283,14 @@ def evaluate(
         best=best,
         worst=worst,
         dropped=drop_without_relevant,
-        leakage=check(encoder, readable[0], None if gallery is None else readable[1], split),
+        leakage=check(
+            encoder, readable_sets[0], None if gallery is None else readable_sets[1], split
+        ),
         details=Details(
-            asked_set,
-            searched_set,
-            asked.embedding.cpu().numpy(),
-            searched.embedding.cpu().numpy(),
+            query_set,
+            gallery_set,
+            query_images.embedding.cpu().numpy(),
+            gallery_images.embedding.cpu().numpy(),
             scores.per_query,
             scores.nearest,
             scores.distances,
@@ -295,12 +300,12 @@ def evaluate(
 
 
 def _padded(shares: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
-    """With a column of 0 for each class that no image has."""
+    """`shares` with columns of 0 for the last classes, which no image has."""
     return np.pad(shares, ((0, 0), (0, max(0, columns - shares.shape[1]))))
 
 
 def _measures(scores: Scores) -> dict[str, NDArray[np.float64]]:
-    """Those of each query; "relevant" is none."""
+    """The measures of each query; "relevant" is a count, not a measure."""
     return {name: values for name, values in scores.per_query.items() if name != "relevant"}
 
 
@@ -309,9 +314,9 @@ def _means(scores: Scores) -> dict[str, float]:
 
 
 def _checked_ranking(name: str, encoder: Encoder) -> str:
-    """One of RANKINGS for `name`, which may carry the model's number of classes.
+    """The ranking of RANKINGS that `name`, perhaps with a number of classes, stands for.
 
-    UsageError if it does not fit the model.
+    UsageError if it does not suit the model.
     """
     ranking, colon, _ = name.partition(":")
     if ranking not in RANKINGS or (colon and ranking != ADAPTIVE):
@@ -327,23 +332,12 @@ def _checked_ranking(name: str, encoder: Encoder) -> str:
 
 
 def _gives_probabilities(encoder: Encoder) -> bool:
-    """Whether it gives class probabilities; looked up in the answer to one black image."""
+    """Whether the model gives class probabilities; found out with one black image."""
     if encoder.model.ranking == ADAPTIVE:
         return True
     spec = encoder.model.spec
     black = torch.zeros(1, len(spec.bands), spec.size, spec.size, dtype=torch.uint8)
-    return encoder.encode_batch(black).probabilities is not None
-
-
-def _described(
-    encoding: Encoding, targets: NDArray[Any], device: torch.device
-) -> LabelledEmbeddings:
-    probabilities = encoding.probabilities
-    return LabelledEmbeddings(
-        torch.from_numpy(encoding.embedding).to(device),
-        torch.from_numpy(targets).to(device),
-        None if probabilities is None else torch.from_numpy(probabilities).to(device),
-    )
+    return encoder.forward(black).logits is not None
 
 
 def encode_set(
@@ -351,30 +345,37 @@ def encode_set(
     images: LabelledSet,
     *,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[Encoding, NDArray[np.int64], list[tuple[str, str]]]:
-    """Encoding and indices (M,) of the M readable images; (path, reason) of the rest.
+) -> tuple[LabelledEmbeddings, LabelledSet, list[tuple[str, str]]]:
+    """The embeddings and the set of the readable images; (path, reason) of the others.
 
-    Raises DataError if no image can be read.
+    The tensors stay on the encoder's device. Raises DataError if no image can be read.
     """
-    parts: list[Encoding] = []
-    kept: list[int] = []
+    outputs: list[Output] = []
+    rows: list[int] = []
     skipped: list[tuple[str, str]] = []
     for start, batch in read_ahead(images.files, encoder.model.spec, encoder.batch_size):
         readable = []
         for index, prepared in enumerate(batch, start=start):
             if isinstance(prepared, Tensor):
                 readable.append(prepared)
-                kept.append(index)
+                rows.append(index)
             else:
                 skipped.append((images.paths[index], prepared))
         if readable:
-            parts.append(encoder.encode_batch(torch.stack(readable)))
+            outputs.append(encoder.forward(torch.stack(readable)))
         if on_progress is not None:
             on_progress(start + len(batch))
-    if not parts:
+    if not outputs:
         first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(f"{images.root}: none of {len(images)} images could be read{first}")
-    return joined(parts), np.array(kept, np.int64), skipped
+    kept = images.subset(np.array(rows, np.int64))
+    probabilities = [p for output in outputs if (p := output.probabilities) is not None]
+    embeddings = LabelledEmbeddings(
+        torch.cat([output.embedding.float() for output in outputs]),
+        torch.from_numpy(kept.targets).to(encoder.device),
+        torch.cat(probabilities) if probabilities else None,
+    )
+    return embeddings, kept, skipped
 
 
 def _per_class(

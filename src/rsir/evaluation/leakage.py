@@ -1,7 +1,7 @@
-"""What an evaluation must not contain: images that the model learnt from, answers that are queries.
+"""Find leakage: queries that the model was trained on, and equal query and gallery images.
 
-By content (SHA-256 of the files); pictures that merely look alike are found by
-`rsir.data.near_duplicates`.
+Images are compared by content (SHA-256 of the files); `rsir.data.near_duplicates` finds images
+that look alike.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from rsir.data.splits import Split
 from rsir.models.encoder import Encoder
 
 TRAINED = ("train", "val")
-"""Parts of a split that a model learnt from: "val" has chosen its epoch."""
+"""The parts of a split that a model learnt from: "val" chose the epoch."""
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """What of an evaluation's images should not be in it; paths relative to their set.
+    """Images that should not be in an evaluation; paths are relative to their set.
 
-    split_hash: of the split that the model was trained on; None if it was trained on none or does
-    not say. known: whether that very split is at hand (the hashes agree), without which the images
-    it was trained on are not known. trained_on: queries that it was trained on, or chosen by.
-    copies: (query, image of the gallery) pairs of equal content; in leave-one-out each pair once.
+    split_hash: hash of the split that the model was trained on; None if unknown. known: whether
+    that split is available (the hashes agree); without it the training images are unknown.
+    trained_on: queries that the model was trained on, or that chose its epoch.
+    copies: (query, gallery image) pairs of equal content; in leave-one-out each pair once.
     """
 
     split_hash: str | None
@@ -35,7 +35,7 @@ class Leakage:
     copies: tuple[tuple[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The plain JSON values."""
         return {
             "model_split_hash": self.split_hash,
             "model_split_known": self.known,
@@ -45,11 +45,11 @@ class Leakage:
 
     @property
     def lines(self) -> list[str]:
-        """What a person should know of it, a line each; nothing if all is well."""
+        """One line per warning for the user; empty without leakage."""
         found = []
         if self.split_hash is not None and not self.known:
             found.append(
-                "not known what the model was trained on: its split is not with it, or is another"
+                "the training images of the model are unknown: its split is missing or differs"
             )
         if self.trained_on:
             found.append(
@@ -71,10 +71,10 @@ def check(
     gallery: LabelledSet | None = None,
     split: Split | None = None,
 ) -> Leakage:
-    """The Leakage of an evaluation by `encoder`; without `gallery` of leave-one-out.
+    """The Leakage of an evaluation of `encoder`; without `gallery` of leave-one-out.
 
-    split: one that may be the model's own, if there is no copy of it in the model's folder.
-    Reads every file once to hash it.
+    split: a candidate for the model's own split, if the model's folder has no copy of it.
+    Reads and hashes every file once.
     """
     split_hash = encoder.model.training.get("split_hash")
     own = _trained_split(encoder, split_hash, split)
@@ -99,7 +99,7 @@ def check(
 
 
 def _trained_split(encoder: Encoder, split_hash: str | None, given: Split | None) -> Split | None:
-    """The split that the model remembers by its hash, if it is here."""
+    """The split whose hash the model's card records, if it is available."""
     if given is not None and given.hash == split_hash:
         return given
     manifest = None if encoder.folder is None else encoder.folder / "split.csv"

@@ -1,6 +1,6 @@
-"""Encodings of a labelled set → every measure for every query, block by block.
+"""Compute every measure for every query of a labelled set, block by block.
 
-Never Q × N at once: a block of queries is ranked, measured, and forgotten.
+A (Q, N) matrix never exists: each block of queries is ranked, measured and discarded.
 """
 
 from __future__ import annotations
@@ -42,37 +42,38 @@ from rsir.evaluation.metrics.groups import Order, TieGroups, check_order, counte
 from rsir.ranking import ADAPTIVE
 
 HITS_AT = (1, 2, 4, 8, 16, 32)
-"""k of R@k: paper B's, and two more of the same kind."""
+"""k of R@k: those of paper B, and 16 and 32 to continue them."""
 PRECISIONS_AT = (5, 10, 20, 50, 100)
-"""k of P@k: paper D's, and 20."""
+"""k of P@k: those of paper D, and 20."""
 AP_AT = (5, 10, 20, 100)
 """k of AP@k, which several papers call mAP."""
 GRADED_AT = (10, 100)
-"""k of ACG@k and NDCG@k; our choice: a page of results, and the usual depth of hashing papers."""
+"""k of ACG@k and NDCG@k; our choice: a page of results, and the usual k of hashing papers."""
 RADIUS = 2
-"""Hamming radius of the measures within a ball: what hashing papers look up in a hash table."""
+"""Hamming radius of the measures within a ball: the radius of hash look-up in hashing papers."""
 DENOMINATORS: tuple[Denominator, ...] = ("found", "min", "all")
 BLOCK_BYTES = 20 * 2**20
-"""Memory for what is made of one block of queries, of which each core has one; our choice. More if
-the gallery is large: all blocks together may then take as much as its vectors."""
+"""Memory for one block of queries, one block per core; our choice. A large gallery gets more: all
+blocks together may take as much memory as the gallery's vectors."""
 
 CODES = ("hamming", ADAPTIVE)
 """Rankings by hash codes."""
 RANKINGS = (*DISTANCES, ADAPTIVE)
 WIDE = ("euclidean", ADAPTIVE)
-"""Rankings by distances in float64."""
+"""Rankings whose distances are float64."""
 WITHOUT_PROBABILITIES = "needs class probabilities, which the model does not give"
 
 WORKERS = 16
-"""Blocks that are ranked at once, at most; our choice, for the memory that they take."""
+"""Largest number of blocks ranked at the same time; our choice, to limit memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledEmbeddings:
-    """What is ranked of N images: their encodings and what they show.
+    """Embeddings and labels of N images.
 
-    embedding: (N, D) float32, relaxed codes for rankings by code. targets: (N,) int64 classes or
-    (N, L) multi-hot labels. probabilities: (N, K) of the classes; "adaptive-hamming" needs them.
+    embedding: (N, D) float32; relaxed codes for rankings by hash codes. targets: (N,) int64
+    classes or (N, L) multi-hot labels. probabilities: (N, K) class probabilities, which
+    "adaptive-hamming" needs, or None.
     """
 
     embedding: Tensor
@@ -81,7 +82,7 @@ class LabelledEmbeddings:
 
     @classmethod
     def joined(cls, parts: Sequence[LabelledEmbeddings]) -> LabelledEmbeddings:
-        """The images of several, at least one, by the same model."""
+        """The images of all parts (at least one) of the same model."""
         probabilities = [p.probabilities for p in parts if p.probabilities is not None]
         return cls(
             torch.cat([part.embedding for part in parts]),
@@ -101,7 +102,7 @@ class LabelledEmbeddings:
         return LabelledEmbeddings(embedding, self.targets, self.probabilities)
 
     def to(self, device: str) -> LabelledEmbeddings:
-        """The same on another device."""
+        """The same tensors on another device."""
         probabilities = self.probabilities
         return LabelledEmbeddings(
             self.embedding.to(device),
@@ -110,12 +111,12 @@ class LabelledEmbeddings:
         )
 
     def check(self, ranking: str) -> None:
-        """DataError for values that cannot be ranked; UsageError for probabilities missing."""
+        """Raise DataError for values that cannot be ranked, UsageError without probabilities."""
         if not all(math.isfinite(end) for end in self.embedding.aminmax()):
             raise DataError("the model gives values that are not finite; it cannot be ranked")
         if ranking == "cosine" and not bool(self.embedding.any(dim=1).all()):
             raise DataError("the model gives a vector of zeros, which cosine cannot rank")
-        # Rounding of the mean can leave something of a constant vector when it is centred.
+        # Not after centring: rounding of the mean can make a constant vector non-zero.
         if ranking == "ncc" and bool((self.embedding.amax(1) == self.embedding.amin(1)).any()):
             raise DataError("the model gives a constant vector, which ncc cannot rank")
         if ranking != ADAPTIVE:
@@ -128,13 +129,13 @@ class LabelledEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What score_queries found.
+    """The result of `score_queries`.
 
-    per_query: {measure: (Q,) float64}, with "relevant", R, the number of relevant items in the
-    gallery (without the query). curves: {name: {axis or measure: values}}, means over the queries
-    (see `Curves`). nearest (Q, k) int64: rows of the gallery, nearest first, of equal distance
-    the lower row first; distances (Q, k). shares (Q, L): the share of each class, or label, among
-    the first k, expected over the orders of equal distances; L = 0 if k is 0.
+    per_query: {measure: (Q,) float64}, including "relevant": R, the number of relevant items in
+    the gallery without the query. curves: {name: {axis or measure: values}}, means over the
+    queries (see `Curves`). nearest (Q, k) int64: rows of the gallery, nearest first, at equal
+    distance the lower row first; distances (Q, k). shares (Q, L): share of each class or label
+    among the first k, expected over the orders of equal distances; L = 0 if k is 0.
     """
 
     per_query: Mapping[str, NDArray[np.float64]]
@@ -156,14 +157,14 @@ def score_queries(
     nearest: int = 0,
     block: int | None = None,
 ) -> Scores:
-    """Rank the gallery for every query, and measure.
+    """Rank the gallery for every query and compute the measures.
 
-    own: (Q,) int64, each query's own place in the gallery, which is left out of its ranking
+    own: (Q,) int64, each query's own row in the gallery, which is left out of its ranking
     (leave-one-out); None if the gallery holds no query.
-    measures: names to compute; every measure that applies if None. order: of items at equal
-    distance: the expected value over all their orders, or the best or worst of them.
-    curves: also the curves. nearest: how many of the nearest items to list.
-    Distances are ranked `block` queries at a time.
+    measures: names to compute; None: every measure that applies. order: of items at equal
+    distance: the expected value over all orders, or the value of the best or the worst order.
+    curves: whether to compute the curves. nearest: number of nearest items to list.
+    block: queries per block; None: chosen to fit into memory.
     """
     if ranking not in RANKINGS:
         raise UsageError(f"ranking {ranking!r}: take one of {', '.join(RANKINGS)}")
@@ -172,25 +173,25 @@ def score_queries(
         raise DataError("there are no queries")
     if len(gallery) <= (own is not None):
         raise DataError("the gallery is empty")
-    for described in (queries, gallery):
-        described.check(ranking)
+    for images in (queries, gallery):
+        images.check(ranking)
     if queries.embedding.device.type == "mps":
-        # Apple's MPS has no float64, which the measures are summed in.
+        # Apple's MPS has no float64, which the measures are computed in.
         queries, gallery, own = queries.to("cpu"), gallery.to("cpu"), _moved(own, "cpu")
     prepare = DISTANCES["hamming" if ranking in CODES else ranking].prepare
     vectors = prepare(queries.embedding, gallery.embedding)
     queries, gallery = (
-        d.with_embedding(v) for d, v in zip((queries, gallery), vectors, strict=True)
+        images.with_embedding(v) for images, v in zip((queries, gallery), vectors, strict=True)
     )
     relevance = _Relevance(queries, gallery, own)
-    # ANMRR needs the largest R of all queries before the first is scored.
+    # ANMRR needs the largest R of all queries before the first query is scored.
     largest = int(relevance.counts(block).max())
     memory = max(BLOCK_BYTES, gallery.embedding.nbytes // _workers(gallery.embedding.device))
     block = block or relevance.rows_at_once(memory, largest, ranking in WIDE)
     blocks = [slice(start, start + block) for start in range(0, len(queries), block)]
     count = len(gallery) - (own is not None)
-    drawn = Curves(count, queries.embedding.device) if curves else None
-    found: list[Tensor] = []
+    mean_curves = Curves(count, queries.embedding.device) if curves else None
+    values_of_blocks: list[Tensor] = []
     names: list[str] = []
     listed: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -206,14 +207,16 @@ def score_queries(
     ranked_blocks = _side_by_side(scored, blocks, queries.embedding.device)
     with closing(ranked_blocks):
         for ranked, values in ranked_blocks:
-            # Copied by this thread: small tensors would leave gaps in the memory of the others.
+            # This thread copies the small tensors, which would fragment the memory of the others.
             names = list(values)
-            found.append(torch.stack(list(values.values())) if values else torch.empty(0, 0))
-            if drawn is not None and ranked is not None:
-                drawn.add(ranked)
+            values_of_blocks.append(
+                torch.stack(list(values.values())) if values else torch.empty(0, 0)
+            )
+            if mean_curves is not None and ranked is not None:
+                mean_curves.add(ranked)
             if nearest and ranked is not None:
                 listed.append(ranked.nearest(min(nearest, count)))
-    per_query = dict(zip(names, torch.cat(found, dim=1), strict=True))
+    per_query = dict(zip(names, torch.cat(values_of_blocks, dim=1), strict=True))
     empty = torch.empty(len(queries), 0)
     rows_of, distances_of, shares = (
         tuple(torch.cat(parts) for parts in zip(*listed, strict=True))
@@ -222,7 +225,7 @@ def score_queries(
     )
     return Scores(
         {name: values.cpu().numpy() for name, values in per_query.items()},
-        drawn.to_dict() if drawn is not None else {},
+        mean_curves.to_dict() if mean_curves is not None else {},
         rows_of.cpu().numpy(),
         distances_of.double().cpu().numpy(),
         shares.double().cpu().numpy(),
@@ -233,16 +236,16 @@ T = TypeVar("T")
 
 
 def _workers(device: torch.device) -> int:
-    """How many blocks are worked on at once, at most."""
+    """Largest number of blocks to compute at the same time."""
     return min(torch.get_num_threads(), WORKERS) if device.type == "cpu" else 1
 
 
 def _side_by_side(
     work: Callable[[slice], T], blocks: Sequence[slice], device: torch.device
 ) -> Generator[T]:
-    """What `work` makes of each block, in order; on a CPU a block a core at once.
+    """The result of `work` for each block, in order; on a CPU one block per core in parallel.
 
-    Meanwhile the libraries' numbers of threads are others, so close it when done.
+    The libraries' numbers of threads are changed until the generator ends, so close it.
     """
     workers, threads = min(_workers(device), len(blocks)), torch.get_num_threads()
     if workers == 1:
@@ -252,7 +255,7 @@ def _side_by_side(
 
     try:
         with (
-            # NumPy's products would wait for each other if they took several threads.
+            # NumPy's products would wait for each other if they used several threads.
             threadpool_limits(1, user_api="blas"),
             ThreadPoolExecutor(
                 workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
@@ -266,24 +269,24 @@ def _side_by_side(
             while waiting:
                 yield waiting.popleft().result()
     finally:
-        # A thread's number of threads is its own, but new threads start with the last one set.
+        # The setting is per thread, but new threads inherit the last value that was set.
         torch.set_num_threads(threads)
 
 
 def relevant_counts(
     queries: LabelledEmbeddings, gallery: LabelledEmbeddings, own: Tensor | None = None
 ) -> Tensor:
-    """(Q,) int64: R, how many items of the gallery are relevant to each query, without itself."""
+    """(Q,) int64: R, the number of gallery items relevant to each query, without itself."""
     return _Relevance(queries, gallery, own).counts()
 
 
 class Curves:
-    """The curves of an evaluation, taken in block by block.
+    """The curves of an evaluation, accumulated block by block.
 
-    to_dict: "retrieved" {"k", "precision", "recall"}, means over the queries after the first k;
-    "precision_recall" {"recall", "precision"}, the same at the same places, one against the other;
-    "interpolated" {"recall", "precision"}, 11 points; "radius" {"radius", "precision", "recall",
-    "map"} for codes: within each Hamming radius.
+    `to_dict` gives "retrieved" {"k", "precision", "recall"}: means over the queries among the first
+    k; "precision_recall" {"recall", "precision"}: the same values, one against the other;
+    "interpolated" {"recall", "precision"}: 11 points; for hash codes "radius" {"radius",
+    "precision", "recall", "map"}: within each Hamming radius.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
@@ -292,7 +295,7 @@ class Curves:
         self.radius: list[Tensor] = []
 
     def add(self, ranked: _Ranked) -> None:
-        """Take in a block of queries."""
+        """Add a block of queries."""
         self.by_rank.add(ranked.groups)
         self.interpolated += interpolated_precision(ranked.groups).sum(dim=0)
         if ranked.within is not None:
@@ -303,12 +306,12 @@ class Curves:
     def to_dict(self) -> dict[str, dict[str, list[float]]]:
         """The curves as plain lists."""
         precision, recall = self.by_rank.precision(), self.by_rank.recall()
-        places = _places(len(precision))
-        at = torch.tensor(places, device=precision.device) - 1
+        ranks = _shown_ranks(len(precision))
+        at = torch.tensor(ranks, device=precision.device) - 1
         p, r = precision[at].tolist(), recall[at].tolist()
         queries = self.by_rank.queries
         found = {
-            "retrieved": {"k": [float(k) for k in places], "precision": p, "recall": r},
+            "retrieved": {"k": [float(k) for k in ranks], "precision": p, "recall": r},
             "precision_recall": {"recall": r, "precision": p},
             "interpolated": {
                 "recall": list(RECALL_LEVELS),
@@ -323,12 +326,12 @@ class Curves:
         return found
 
 
-def _places(count: int) -> list[int]:
-    """The ranks that a curve shows of `count`: the first hundred, then 1 % apart."""
-    places = list(range(1, min(count, 100) + 1))
-    while places[-1] < count:
-        places.append(min(count, int(places[-1] * 1.01) + 1))
-    return places
+def _shown_ranks(count: int) -> list[int]:
+    """The ranks of 1 … count that a curve shows: the first hundred, then 1 % apart."""
+    ranks = list(range(1, min(count, 100) + 1))
+    while ranks[-1] < count:
+        ranks.append(min(count, int(ranks[-1] * 1.01) + 1))
+    return ranks
 
 
 def _moved(tensor: Tensor | None, device: str) -> Tensor | None:
@@ -336,14 +339,14 @@ def _moved(tensor: Tensor | None, device: str) -> Tensor | None:
 
 
 def _equal(one: Tensor, other: Tensor) -> Tensor:
-    """bool, of the shape that they have together; on a CPU NumPy compares much faster."""
+    """One == other, broadcast; on a CPU NumPy compares the same memory much faster."""
     if one.device.type != "cpu":
         return one == other
     return torch.from_numpy(one.numpy() == other.numpy())
 
 
 class _Relevance:
-    """What of the gallery is relevant to a block of queries, and how much."""
+    """The relevance of the gallery's items to the queries."""
 
     def __init__(
         self, queries: LabelledEmbeddings, gallery: LabelledEmbeddings, own: Tensor | None
@@ -358,7 +361,7 @@ class _Relevance:
             self.queries, self.gallery = self.queries.int(), self.gallery.int()
 
     def gains(self, rows: slice) -> Tensor:
-        """(Q, N) labels in common, int32, 0 for the query itself; of classes bool, where equal."""
+        """(Q, N) labels in common, int32, or equal class, bool; 0 for the query itself."""
         if self.multi_label:
             gains = (self.queries[rows] @ self.gallery.T).to(torch.int32)
         else:
@@ -367,31 +370,31 @@ class _Relevance:
 
     @functools.cached_property
     def held(self) -> Tensor:
-        """(N, L) float32, 1 where an image of the gallery has the class or the label."""
+        """(N, L) float32: 1 where a gallery image has the class or label."""
         if self.multi_label:
             return self.gallery
         classes = int(max(self.queries.max(), self.gallery.max())) + 1
         return functional.one_hot(self.gallery.long(), classes).float()
 
     def rows_at_once(self, memory: int, largest: int = 0, wide: bool = True) -> int:
-        """How many queries a block takes, so that what is made of them takes `memory` bytes.
+        """Number of queries per block, so that a block takes `memory` bytes.
 
-        Of each image a distance, which becomes a key, and a gain: 8 bytes, or 24 of `wide` ones or
-        several labels. Of each group float64 numbers: at most as many groups as the `largest` R,
-        with a number for each gain among their numbers.
+        Each (query, item) pair takes a distance, which becomes a key, and a gain: 8 bytes, or 24
+        if distances are `wide` (float64) or there are several labels. Each group takes float64
+        numbers, one of them per gain; a query has at most `largest` R groups.
         """
         pair = 24 if wide or self.multi_label else 8
         each = pair * len(self.gallery) + 16 * largest * (8 + self.most)
         return max(1, memory // each)
 
     def counts(self, rows: int | None = None) -> Tensor:
-        """(Q,) int64 how many are relevant; counted for so many queries at a time."""
+        """(Q,) int64: R of each query, counted for `rows` queries at a time."""
         rows = rows or self.rows_at_once(BLOCK_BYTES)
         blocks = range(0, len(self.queries), rows)
         return torch.cat([self.totals(slice(start, start + rows)) for start in blocks])
 
     def totals(self, rows: slice) -> Tensor:
-        """(Q,) how many are relevant to a block of queries."""
+        """(Q,): R of each query of a block."""
         if self.multi_label:
             return (self.gains(rows) > 0).sum(dim=1)
         classes = self.queries[rows]
@@ -418,7 +421,7 @@ class _Ranked:
         self.distances_of = functools.partial(_distances, queries, gallery, ranking, self.own)
         gains, most = relevance.gains(rows), relevance.most
         self.by_radius: TieGroups | None = None
-        # Columns that `counted_groups` makes for each radius.
+        # Columns of `counted_groups` per radius.
         self.columns = 1 if order == "expected" else most + 1
         if ranking in CODES:
             self.by_radius = _radius_groups(queries, gallery, self.own, gains, most, order)
@@ -428,12 +431,12 @@ class _Ranked:
             self.groups = tie_groups(
                 gains, self.distances_of(), most=most, order=order, overwrite=True
             )
-        # Measures at k need no more, and the rest is most of it.
+        # Measures at k need only the first groups, a small part of all.
         self.head = self.groups.head(max(*HITS_AT, *PRECISIONS_AT, *AP_AT, *GRADED_AT))
 
     @functools.cached_property
     def within(self) -> WithinRadius | None:
-        """Of codes: what is found within each Hamming radius."""
+        """The measures within each Hamming radius; None unless ranked by hash codes."""
         if self.by_radius is None:
             return None
         found = within_radius(self.by_radius)
@@ -441,12 +444,12 @@ class _Ranked:
         return WithinRadius(found.precision[:, last], found.recall[:, last], found.ap[:, last])
 
     def nearest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The first k: rows of the gallery, distances, and the share of each class (Q, L)."""
+        """The first k items: gallery rows (Q, k), distances (Q, k), share of each class (Q, L)."""
         distances = self.distances_of()
         ordered, order = distances.sort(dim=1, stable=True)
         last = ordered[:, k - 1 : k]
         before, at = distances < last, distances == last
-        # Those at the last distance share the places that the nearer ones leave.
+        # Items at the last distance share the ranks that the nearer items leave.
         part = (k - before.sum(dim=1, keepdim=True)) / at.sum(dim=1, keepdim=True)
         weights = torch.where(before, 1.0, torch.where(at, part.float(), 0.0))
         return order[:, :k], ordered[:, :k], weights @ self.relevance.held / k
@@ -455,7 +458,7 @@ class _Ranked:
 def _distances(
     queries: LabelledEmbeddings, gallery: LabelledEmbeddings, ranking: str, own: Tensor | None
 ) -> Tensor:
-    """(Q, N), infinite for the query itself."""
+    """(Q, N) distances, infinite for the query itself."""
     if ranking == ADAPTIVE:
         distances = _adaptive(queries, gallery)
     else:
@@ -471,12 +474,12 @@ def _radius_groups(
     most: int,
     order: Order,
 ) -> TieGroups:
-    """The rankings by Hamming distance, a column for each distance 0 … bits."""
+    """The groups of the rankings by Hamming distance, one column per distance 0 … bits."""
     bits = queries.embedding.shape[1]
     distances = differing_signs(queries.embedding, gallery.embedding)
     if own is None:
         return counted_groups(gains, distances, bits + 1, most=most, order=order)
-    # A query itself is put beyond all, and left out with that group.
+    # The query itself gets a distance beyond all others; its group is cut off.
     distances.scatter_(1, own, bits + 1)
     groups = counted_groups(gains, distances, bits + 2, most=most, order=order)
     columns = groups.sizes.shape[1] // (bits + 2) * (bits + 1)
@@ -493,7 +496,7 @@ def _adaptive(queries: LabelledEmbeddings, gallery: LabelledEmbeddings) -> Tenso
 
 
 def _measures(ranked: _Ranked, largest: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(name, what computes it for every query); `largest` is the largest R of all."""
+    """(name, function that computes the measure of every query); largest: R's maximum."""
     of = functools.partial
     groups, head = ranked.groups, ranked.head
     yield "map", of(average_precision, groups)
@@ -520,6 +523,6 @@ def _measures(ranked: _Ranked, largest: int) -> Iterator[tuple[str, Callable[[],
 
 
 def _within(ranked: _Ranked, part: str) -> Tensor:
-    """One of the measures within RADIUS; of shorter codes within all."""
+    """A measure within RADIUS; for shorter codes within the largest radius."""
     columns: Tensor = getattr(ranked.within, part)
     return columns[:, min(RADIUS, columns.shape[1] - 1)]

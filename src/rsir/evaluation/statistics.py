@@ -1,9 +1,9 @@
-"""How sure a mean over queries is, whether two models differ, and the file of values per query.
+"""Confidence intervals, tests of the difference of two models, and the file of per-query values.
 
-A measure is (Q,) float64, one value per query; NaN where it does not apply to the query, which is
-then left out of that measure. All of this speaks of the choice of queries alone, as if they were
-drawn independently: another gallery, or another training of the same model, may move a mean by
-more than its interval.
+A measure is (Q,) float64, one value per query; NaN where it does not apply to a query, which is
+then left out of that measure. Intervals and tests consider the choice of queries alone, as if the
+queries were drawn independently: another gallery, or another training of the same model, may
+change a mean by more than its interval.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from rsir.errors import DataError, UsageError
 Values = NDArray[np.float64]
 
 SMALLER_IS_BETTER = frozenset({"anmrr", "anmrr_k_plus_1"})
-"""Measures of `rsir.evaluation.evaluate` of which less is better; of all others, more."""
+"""Measures for which smaller is better; for all others larger is better."""
 LEVEL = 0.95
-"""Of the intervals: the field's habit."""
+"""Confidence level of the intervals: the usual one."""
 RESAMPLES = 2000
 """Of the bootstrap; our choice, at least the 1,000 of Efron & Tibshirani 1993, chapter 13."""
 PERMUTATIONS = 9999
-"""Of the test; our choice: the smallest p-value is then 1/10,000."""
+"""Permutations of the test; our choice: the smallest p-value is then 1/10,000."""
 ROUNDING = 1e-12
-"""Values this close, relatively or absolutely, are equal; our choice: far above what the order of
-a sum does to a measure, far below what one image does to it."""
+"""Values this close, relatively or absolutely, are equal; our choice: far above the effect of the
+order of summation on a measure, far below the effect of one image."""
 BLOCK_BYTES = 16 * 2**20
 """Memory for one block of resamples or of signs; our choice. Both take a few such blocks."""
 KEYS = ("path", "class")
 """The first columns of a file of values per query."""
 NUMBER = re.compile(r"nan|[-+.0-9eE]+")
-"""What may be in a cell of values: float() takes much more, such as "1_000" or "infinity"."""
+"""The allowed numbers in a cell: float() accepts more, such as "1_000" or "infinity"."""
 SHOWN = 5
-"""How many offenders a message names before it only counts them; our choice."""
+"""How many names a message lists before it only counts them; our choice."""
 
 
 def bootstrap_intervals(
@@ -54,12 +54,13 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """The interval (low, high) of the mean of each measure: percentile bootstrap over queries.
 
-    per_query: name → (Q,) float64. level: share of such intervals, above 0 and below 1, that hold
-    the mean over all possible queries. Measures that apply to the same queries see the same
-    resamples, whatever others there are. `query_counts` says how many queries each mean is of.
+    per_query: name → (Q,) float64. level: the share of such intervals, above 0 and below 1, that
+    contain the mean over all possible queries. Measures that apply to the same queries use the
+    same resamples, independently of other measures. `query_counts` gives the number of queries.
 
     One query, or equal values, give that value twice; no query gives NaN twice. With few queries
-    percentile intervals are too narrow: of 10 normal values, one at 0.95 holds the truth in 91 %.
+    percentile intervals are too narrow: for 10 normal values, a 0.95 interval contains the true
+    mean in 91 % of cases.
     Raises UsageError for values that are infinite or of different lengths.
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
@@ -77,7 +78,7 @@ def bootstrap_intervals(
 
 
 def query_counts(per_query: Mapping[str, Values]) -> dict[str, int]:
-    """How many queries each measure, (Q,) float64, applies to: those that are not NaN."""
+    """The number of queries that each measure, (Q,) float64, applies to: those not NaN."""
     return {name: int((~np.isnan(v)).sum()) for name, v in _checked(per_query).items()}
 
 
@@ -86,9 +87,9 @@ class Difference:
     """One measure of two models, a and b, over the same queries.
 
     mean_a, mean_b; difference: mean_b - mean_a, with its bootstrap interval (low, high).
-    p_value: of the hypothesis that the models are alike, two-sided; p_adjusted: Holm's, for all
-    measures compared at once. queries: how many have the measure by both models.
-    better, ties, worse: shares of them, 0 … 1, on which b is better than a, equal, worse.
+    p_value: two-sided, of the hypothesis that the models are equally good; p_adjusted: after
+    Holm's correction for all compared measures. queries: number with a value from both models.
+    better, ties, worse: shares of these queries, 0 … 1, where b is better than a, equal, worse.
     """
 
     mean_a: float
@@ -113,20 +114,20 @@ def compare(
     seed: int = 0,
     smaller_is_better: Collection[str] = SMALLER_IS_BETTER,
 ) -> dict[str, Difference]:
-    """What b changes against a, per measure: a paired bootstrap and a paired permutation test.
+    """Compare model b with model a, per measure: paired bootstrap, paired permutation test.
 
     a, b: name → (Q,) float64, the same measures of the same queries in the same order (`paired`).
     A query with NaN in either is left out. Values that differ by rounding are ties.
 
-    p_value: two-sided sign-flip test of the mean difference. If the models are alike, each query
-    could as well have given its two values to them the other way round; p is the share of such
-    exchanges with at least the mean difference that was seen. All 2^n of them are counted where
-    they are no more than `permutations` (n queries that differ; 13 by default); otherwise that many
-    are drawn, and the one that was seen is counted too, so that p is never 0.
-    p_adjusted: the same after Holm's correction; below 0.05 for any measure at most once in twenty
-    comparisons of models that are alike. Every measure counts: hand in those that you look at.
+    p_value: two-sided sign-flip test of the mean difference. If the models are equally good, the
+    two values of each query are exchangeable; p is the share of exchanges whose mean difference is
+    at least the observed one. If all 2^n exchanges of the n differing queries are at most
+    `permutations` (n ≤ 13 by default), all are counted; otherwise `permutations` are drawn, and
+    the observed one is counted too, so that p is never 0.
+    p_adjusted: the same after Holm's correction: of equally good models, at most one comparison in
+    twenty has any measure below 0.05. Every measure counts: pass only those that you look at.
 
-    Raises UsageError for other measures or numbers of queries in b than in a.
+    Raises UsageError if a and b have different measures or different numbers of queries.
     Sources: Smucker, Allan & Carterette, "A comparison of statistical significance tests for
     information retrieval evaluation", CIKM 2007; Phipson & Smyth, "Permutation p-values should
     never be zero", SAGMB 2010; Holm, "A simple sequentially rejective multiple test procedure",
@@ -169,8 +170,8 @@ def compare(
 def holm(p_values: Values) -> Values:
     """(M,) p-values → (M,) adjusted by Holm's step-down procedure (1979), in the given order.
 
-    The smallest is multiplied by M, the next by M - 1 …; none is below a smaller one's, nor
-    above 1.
+    The smallest is multiplied by M, the next by M - 1 …; the results keep the order of the
+    p-values and are at most 1.
     """
     order = np.argsort(p_values, kind="stable")
     steps = p_values[order] * np.arange(len(p_values), 0, -1)
@@ -181,9 +182,9 @@ def holm(p_values: Values) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class PerQuery:
-    """What every query scored: paths and classes (Q,), values: measure → (Q,) float64.
+    """The values of every query: paths and classes (Q,), values: measure → (Q,) float64.
 
-    paths: the queries' names, each once. classes: of what they show, as text.
+    paths: the queries' unique names. classes: their classes, as text.
     Raises UsageError for no queries, a path given twice, infinite values, unequal lengths.
     """
 
@@ -207,14 +208,14 @@ class PerQuery:
 
 
 def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
-    """Both with the queries, and the measures that both have, in a's order: for `compare`.
+    """Both with the same queries in a's order and the measures in common, for `compare`.
 
-    Raises UsageError naming queries that are in only one of them, or of another class in the
-    other; and if no measure is in both.
+    Raises UsageError, naming the queries, if a query is in only one of them or has different
+    classes; and if they have no measure in common.
     """
-    place = {path: row for row, path in enumerate(b.paths)}
-    only_a = [path for path in a.paths if path not in place]
-    only_b = sorted(place.keys() - set(a.paths))
+    row_of = {path: row for row, path in enumerate(b.paths)}
+    only_a = [path for path in a.paths if path not in row_of]
+    only_b = sorted(row_of.keys() - set(a.paths))
     lone = [
         f"only in the {which}: {_some(paths)}"
         for which, paths in (("first", only_a), ("second", only_b))
@@ -225,7 +226,7 @@ def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
             f"the two must score the same queries; {'; '.join(lone)}. Evaluate both models on the "
             "same split"
         )
-    order = np.array([place[path] for path in a.paths])
+    order = np.array([row_of[path] for path in a.paths])
     classes = tuple(b.classes[row] for row in order)
     moved = [p for p, one, other in zip(a.paths, a.classes, classes, strict=True) if one != other]
     if moved:
@@ -245,11 +246,11 @@ def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
 def write_per_query(
     path: str | Path, paths: Sequence[str], classes: Sequence[str], values: Mapping[str, Values]
 ) -> None:
-    """Write a CSV file with a header: path, class, then a column per measure; it appears whole.
+    """Write a CSV file, whole or not at all: path, class, then a column per measure.
 
-    UTF-8; text in quotes, numbers to the last bit, nan where a measure does not apply.
-    paths, classes, values: as in `PerQuery`, whose errors it raises; DataError if the file cannot
-    be written.
+    UTF-8 with a header; text in quotes, numbers with full precision, nan where a measure does not
+    apply. paths, classes, values: as in `PerQuery`, whose errors it raises; DataError if the file
+    cannot be written.
     """
     table = PerQuery(tuple(paths), tuple(classes), values)
     path = Path(path)
@@ -271,7 +272,7 @@ def write_per_query(
 def read_per_query(path: str | Path) -> PerQuery:
     """The values in a file that `write_per_query` wrote, in the file's order.
 
-    Raises DataError naming the line that is malformed or gives a query again.
+    Raises DataError, naming the line, for a malformed line and for a repeated query.
     """
     path = Path(path)
     rows: list[tuple[str, str, list[float]]] = []
@@ -309,13 +310,13 @@ def read_per_query(path: str | Path) -> PerQuery:
 def _percentiles(
     rows: Values, level: float, resamples: int, seed: int
 ) -> list[tuple[float, float]]:
-    """An interval for each of (M, n) rows without NaN, all with the same resamples."""
+    """An interval for each row of (M, n) values without NaN, all from the same resamples."""
     n = rows.shape[1]
     if n < 2:
         return [(float(row.sum()), float(row.sum())) if n else (math.nan, math.nan) for row in rows]
     from scipy.stats import bootstrap
 
-    # Around the first value, so that equal values are zeros and their mean is that value exactly.
+    # Relative to the first value, so that the mean of equal values is exactly that value.
     first = rows[:, :1]
     interval = bootstrap(
         (rows - first,),
@@ -333,18 +334,18 @@ def _percentiles(
 
 
 def _changes(a: Values, b: Values) -> Values:
-    """(Q,) b - a; 0 where they differ by rounding alone, NaN where either is."""
+    """(Q,): b - a; 0 where they differ by rounding alone, NaN where either is NaN."""
     return np.where(np.isclose(a, b, rtol=ROUNDING, atol=ROUNDING), 0.0, b - a)
 
 
 def _sign_flip_p_values(changes: Values, permutations: int, seed: int) -> Values:
     """(Q, M) differences → (M,) two-sided p-values; the same signs for all measures.
 
-    scipy.stats.permutation_test does the same by moving values about, a hundred times slower for
-    10,000 queries. A difference of 0 has no sign to flip, so such queries change nothing.
+    scipy.stats.permutation_test gives the same by permuting values, a hundred times slower for
+    10,000 queries. A difference of 0 has no sign, so such queries change nothing.
     """
     differing = (changes != 0).sum(axis=0)
-    # With floats, for sums of the same values in another order must count as equal.
+    # With a tolerance: sums of the same values in another order must count as equal.
     wanted = np.abs(changes.sum(axis=0)) - ROUNDING * np.abs(changes).sum(axis=0)
     p_values = np.empty(len(wanted))
     # 2^n ≤ permutations.
@@ -370,17 +371,17 @@ def _sign_flip_p_values(changes: Values, permutations: int, seed: int) -> Values
 
 
 def _mean(values: Values) -> float:
-    """The mean, exactly the value where all are equal; NaN of none."""
+    """The mean; exactly the value if all are equal, NaN if there are none."""
     return float(values[0] + (values - values[0]).mean()) if len(values) else math.nan
 
 
 def _share(which: NDArray[np.bool_]) -> float:
-    """The share that is true; 0 of none."""
+    """The share of True; 0 if empty."""
     return float(which.sum() / max(1, len(which)))
 
 
 def _checked(per_query: Mapping[str, Values]) -> dict[str, Values]:
-    """The measures as float64; UsageError unless all are (Q,), for the same Q, and not infinite."""
+    """The measures as float64; UsageError unless all are (Q,) for one Q, without infinities."""
     values = {name: np.asarray(v, np.float64) for name, v in per_query.items()}
     for name, of_queries in values.items():
         if of_queries.ndim != 1:
@@ -408,7 +409,7 @@ def _check_options(
 
 
 def _measures(header: list[str], where: str) -> list[str]:
-    """The names of the measures in a file's first line."""
+    """The names of the measures in a file's header."""
     if tuple(header[: len(KEYS)]) != KEYS:
         raise DataError(f"{where}: the header must begin with {','.join(KEYS)}")
     measures = header[len(KEYS) :]

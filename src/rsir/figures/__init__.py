@@ -1,11 +1,11 @@
-"""The pictures of an evaluation, and one page with all of them; needs the extra 'figures'.
+"""Figures of an evaluation, and one page with all of them; needs the extra 'figures'.
 
-`write` does it all; the functions beside it draw one picture each, a `Picture` whose `figure` is
-matplotlib's own. Nothing here touches pyplot's global state.
+`write` draws everything; each of the other functions draws one `Picture`, whose `figure` is a
+matplotlib Figure. pyplot's global state is not used.
 """
 
 from rsir.figures.confusion import confusion, confusion_matrix
-from rsir.figures.curves import Curves, class_bars, hamming_radius, precision_recall, retrieved
+from rsir.figures.curves import CurveValues, class_bars, hamming_radius, precision_recall, retrieved
 from rsir.figures.embeddings import embedding_map
 from rsir.figures.report import write
 from rsir.figures.strips import Choice, HeatMap, chosen, overlay, strip
@@ -13,7 +13,7 @@ from rsir.figures.style import Picture
 
 __all__ = [
     "Choice",
-    "Curves",
+    "CurveValues",
     "HeatMap",
     "Picture",
     "chosen",

@@ -1,4 +1,4 @@
-"""What is found for the queries of each class."""
+"""The confusion matrix: what is retrieved for the queries of each class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import Details
 
 NAMED = 8
-"""Pairs that are named in words; our choice."""
+"""Pairs that the caption names; our choice."""
 MOST_CLASSES = 60
-"""Rows of one picture; our choice: the names are still legible in print."""
+"""Most rows of the matrix; our choice: the names are still legible in print."""
 WITH_NUMBERS = 20
-"""Classes up to which each cell has its number; our choice: more do not fit."""
+"""Most classes for which the cells show numbers; our choice: more do not fit."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Of the results for queries of one class, the share that another has."""
+class ConfusedClasses:
+    """The share of another class among the results for queries of one class."""
 
     query: str
     retrieved: str
@@ -35,23 +35,23 @@ class Pair:
 
 
 def confusion(details: Details) -> NDArray[np.float64]:
-    """(L, L): row = the query's class, column = class of what is retrieved, as a share.
+    """(L, L) shares: row = class of the query, column = class of the results.
 
     Mean over the queries of class i of the share of class j among their first results (expected
-    over the orders of equal distances). Of several labels: queries that carry label i, results that
-    carry label j, so that a row can sum to more than 1. A class without queries has a row of NaN.
+    over the orders of equal distances). With several labels: queries with label i, results with
+    label j, so that a row can sum to more than 1. A class without queries has a row of NaN.
     """
     classes = len(details.queries.classes)
     targets = details.query_targets
-    asked = (targets > 0).astype(float) if targets.ndim == 2 else np.eye(classes)[targets]
+    labels = (targets > 0).astype(float) if targets.ndim == 2 else np.eye(classes)[targets]
     with np.errstate(invalid="ignore"):
-        return np.asarray((asked.T @ details.shares) / asked.sum(axis=0)[:, None], np.float64)
+        return np.asarray((labels.T @ details.shares) / labels.sum(axis=0)[:, None], np.float64)
 
 
-def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[Pair]:
-    """The largest shares of another class than the query's, above 0, at most NAMED."""
+def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[ConfusedClasses]:
+    """The largest shares above 0 of other classes than the query's, at most NAMED."""
     pairs = [
-        Pair(classes[i], classes[j], float(shares[i, j]))
+        ConfusedClasses(classes[i], classes[j], float(shares[i, j]))
         for i, j in np.argwhere(shares > 0)
         if i != j
     ]
@@ -60,7 +60,7 @@ def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[Pair]
 
 @drawn
 def confusion_matrix(details: Details) -> Picture:
-    """The shares as a matrix, of at most MOST_CLASSES, those with the lowest own share."""
+    """The confusion matrix of at most MOST_CLASSES classes, those with the lowest own share."""
     import matplotlib as mpl
     from matplotlib.colors import PowerNorm
 
@@ -68,10 +68,10 @@ def confusion_matrix(details: Details) -> Picture:
     classes = details.queries.classes
     pairs = strongest(shares, classes)
     own = shares.diagonal()
-    asked = ~np.isnan(own)
-    met = np.flatnonzero(asked | (np.nansum(shares, axis=0) > 0))
+    has_queries = ~np.isnan(own)
+    present = np.flatnonzero(has_queries | (np.nansum(shares, axis=0) > 0))
     # NaN, a class without queries, sorts last.
-    rows = np.sort(met[np.argsort(own[met], kind="stable")[:MOST_CLASSES]])
+    rows = np.sort(present[np.argsort(own[present], kind="stable")[:MOST_CLASSES]])
     names = [shown(classes[row], 28) for row in rows]
     part = shares[np.ix_(rows, rows)]
 
@@ -79,7 +79,7 @@ def confusion_matrix(details: Details) -> Picture:
     side = 2.6 + (0.42 if numbers else 0.235) * len(rows)
     figure = blank(max(side + 1.2, 4.5), max(side, 3.4))
     axes = figure.subplots()
-    # The root brings out small shares; one hue, light to dark, also in black and white.
+    # The root makes small shares visible; one hue, light to dark, also works in black and white.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(part, cmap=mpl.colormaps["Blues"], norm=norm)
     axes.set_facecolor("#dddddd")  # rows without queries
@@ -97,26 +97,26 @@ def confusion_matrix(details: Details) -> Picture:
                 colour = "white" if norm(share) > 0.6 else "black"
                 axes.text(j, i, number, ha="center", va="center", color=colour, fontsize=8.5)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[0, 0.05, 0.2, 0.5, 1])
-    bar.set_label("share of what is retrieved" + (", cells in %" if numbers else ""))
+    bar.set_label("share of the results" + (", cells in %" if numbers else ""))
 
     labels = (
-        " An image counts under each of its labels, so labels that go together are high without "
-        "being mistaken for each other."
+        " An image counts under each of its labels, so labels that often occur together have high "
+        "shares without being confused."
         if details.queries.multi_label
         else ""
     )
     omitted = ""
-    if len(rows) < len(met):
-        omitted = f" The {len(rows)} classes of lowest own share, of {len(met)}."
+    if len(rows) < len(present):
+        omitted = f" The {len(rows)} classes of lowest own share, of {len(present)}."
     words = ", ".join(map(str, pairs))
     strong = f" Strongest pairs, query ← retrieved: {words}." if pairs else ""
     return Picture(
         "confusion",
         "Confusion between classes",
         f"Share of the query's own class among the first {_depth(details)}, mean over classes: "
-        f"{percent(float(own[asked].mean()))}."
+        f"{percent(float(own[has_queries].mean()))}."
         + (f" Strongest other: {pairs[0]}." if pairs else ""),
-        f"Row: class of the query; column: what is among its first {_depth(details)} results."
+        f"Row: class of the query; column: class among its first {_depth(details)} results."
         f"{omitted}{labels}{strong}",
         figure,
     )

@@ -1,4 +1,4 @@
-"""Precision and recall: against each other, the number retrieved, the Hamming radius; per class."""
+"""Curves of precision and recall, and bars of the mAP of each class."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-Curves = Mapping[str, Mapping[str, Sequence[float]]]
-"""Curves by name, each of equally long lists, as `rsir.evaluation.scoring.Curves.to_dict` gives
-them."""
+CurveValues = Mapping[str, Mapping[str, Sequence[float]]]
+"""{curve: {axis or measure: values}}, from `rsir.evaluation.scoring.Curves.to_dict`."""
 MOST_CLASSES = 60
-"""Bars of one picture; our choice: a page high. The catalogue's largest set has 45 classes."""
+"""Most bars of a figure; our choice: one page. The catalogue's largest set has 45 classes."""
 
 
 @drawn
-def precision_recall(curves: Mapping[str, Curves]) -> Picture:
-    """Precision against recall: a line through all points, marks at eleven levels of recall.
+def precision_recall(curves: Mapping[str, CurveValues]) -> Picture:
+    """Precision against recall: a line through all points, markers at eleven recall levels.
 
-    curves: by name of the model; several are told apart by colour, dash and marker.
+    curves: {name of the model: its curves}; models differ in colour, dash and marker.
     """
     figure = blank(6.4, 4.6 + 0.22 * (len(curves) if len(curves) > 1 else 0))
     axes = figure.subplots()
@@ -52,42 +51,42 @@ def precision_recall(curves: Mapping[str, Curves]) -> Picture:
     if len(curves) == 1:
         axes.legend(loc="lower left")
     else:
-        figure.legend(handles=_with_marks(axes), loc="outside lower left")
+        figure.legend(handles=_with_markers(axes), loc="outside lower left")
     middles = {
         name: _at(given["interpolated"], "recall", "precision", 0.5)
         for name, given in curves.items()
     }
-    said = ", ".join(
+    precisions = ", ".join(
         f"{value:.3f}" if len(curves) == 1 else f"{shown(name)} {value:.3f}"
         for name, value in middles.items()
     )
     return Picture(
         "precision-recall",
         "Precision and recall",
-        f"Precision against recall; interpolated precision at recall 0.5: {said}.",
-        "Line: mean precision against mean recall of the first k images, for all k. Marks: mean "
-        "of each query's interpolated precision, its highest at this recall or more, at the "
+        f"Precision against recall; interpolated precision at recall 0.5: {precisions}.",
+        "Line: mean precision against mean recall of the first k images, for all k. Markers: mean "
+        "of each query's interpolated precision, the highest at this recall or more, at the "
         "eleven levels 0, 0.1 … 1.",
         figure,
         vector=True,
     )
 
 
-def _with_marks(axes: Axes) -> list[Line2D]:
-    """A legend's handles: each line with its marks."""
+def _with_markers(axes: Axes) -> list[Line2D]:
+    """The legend's handles: each line with its markers."""
     from matplotlib.lines import Line2D
 
     handles = []
-    for line, marks in zip(axes.lines[::2], axes.lines[1::2], strict=True):
+    for line, markers in zip(axes.lines[::2], axes.lines[1::2], strict=True):
         handle = Line2D([], [], color=line.get_color(), linestyle=line.get_linestyle())
-        handle.set(marker=marks.get_marker(), markerfacecolor="white")
+        handle.set(marker=markers.get_marker(), markerfacecolor="white")
         handle.set_label(str(line.get_label()))
         handles.append(handle)
     return handles
 
 
 @drawn
-def retrieved(curves: Curves) -> Picture:
+def retrieved(curves: CurveValues) -> Picture:
     """Precision and recall among the first k, against k."""
     given = curves["retrieved"]
     figure = blank(6.4, 4.2)
@@ -112,8 +111,8 @@ def retrieved(curves: Curves) -> Picture:
 
 
 @drawn
-def hamming_radius(curves: Curves) -> Picture:
-    """Precision, recall and mAP of what lies within a Hamming radius, against the radius."""
+def hamming_radius(curves: CurveValues) -> Picture:
+    """Precision, recall and mAP within a Hamming radius, against the radius."""
     given = curves["radius"]
     figure = blank(6.4, 4.2)
     axes = figure.subplots()
@@ -125,16 +124,16 @@ def hamming_radius(curves: Curves) -> Picture:
         "Within a Hamming radius",
         f"Precision {_at(given, 'radius', 'precision', two):.3f} and recall "
         f"{_at(given, 'radius', 'recall', two):.3f} within radius {two:.0f}.",
-        "Means over the queries of the images whose code differs from the query's in at most so "
-        "many bits: the share that is relevant (precision), the share of all relevant that is "
-        "found (recall), and mAP of what is found.",
+        "Means over the queries, for the images whose code differs from the query's in at most so "
+        "many bits: the share that is relevant (precision), the share of all relevant images that "
+        "is found (recall), and mAP of these images.",
         figure,
         vector=True,
     )
 
 
 def _lines(axes: Axes, given: Mapping[str, Sequence[float]], x: str, ys: Sequence[str]) -> None:
-    every = max(1, len(given[x]) // 12)  # a mark on each of a hundred points hides the line
+    every = max(1, len(given[x]) // 12)  # a marker on each of a hundred points hides the line
     for i, y in enumerate(ys):
         axes.plot(
             given[x], given[y], color=COLOURS[i], linestyle=DASHES[i], marker=MARKERS[i],
@@ -145,15 +144,15 @@ def _lines(axes: Axes, given: Mapping[str, Sequence[float]], x: str, ys: Sequenc
 
 def _at(given: Mapping[str, Sequence[float]], x: str, y: str, value: float) -> float:
     """The y where x is nearest to `value`."""
-    place = min(range(len(given[x])), key=lambda i: abs(given[x][i] - value))
-    return float(given[y][place])
+    nearest = min(range(len(given[x])), key=lambda i: abs(given[x][i] - value))
+    return float(given[y][nearest])
 
 
 @drawn
 def class_bars(per_class: Mapping[str, Mapping[str, float]], overall: float) -> Picture:
     """A bar for the mAP of each class, highest first.
 
-    per_class: {class: {"map", "queries", …}}; of more than MOST_CLASSES the lowest are drawn.
+    per_class: {class: {"map", "queries", …}}; of more than MOST_CLASSES only the lowest are drawn.
     overall: mAP of all queries, drawn as a line.
     """
     order = sorted(per_class, key=lambda name: (-per_class[name]["map"], name))
@@ -164,7 +163,7 @@ def class_bars(per_class: Mapping[str, Mapping[str, float]], overall: float) -> 
     axes = figure.subplots()
     axes.barh(range(len(names)), values, color=COLOURS[0], height=0.72)
     for row, value in enumerate(values):
-        # White on the bar, so that no number meets the line of the mean.
+        # White on the bar, so that no number overlaps the line of the mean.
         inside = value > 0.12
         axes.text(
             value - 0.008 if inside else value + 0.008, row, f"{value:.3f}", va="center",

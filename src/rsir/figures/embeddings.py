@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import Details
 
 MOST_POINTS = 2000
-"""Our choice: some ten seconds of t-SNE on one core, and single points can still be seen."""
+"""Our choice: some ten seconds of t-SNE on one core, and single points are still visible."""
 PERPLEXITY = 30.0
-"""Of t-SNE: van der Maaten and Hinton (2008) advise 5 to 50; scikit-learn's default."""
+"""Perplexity of t-SNE: van der Maaten and Hinton (2008) advise 5 to 50; scikit-learn's default."""
 FEWEST_POINTS = 5
-"""Our choice: fewer have no neighbourhoods to keep."""
+"""Our choice: fewer points have no neighbourhoods to preserve."""
 METRICS = {
     "cosine": "cosine",
     "euclidean": "euclidean",
@@ -28,21 +28,21 @@ METRICS = {
     "hamming": "hamming",
     "adaptive-hamming": "hamming",
 }
-"""Ranking → scikit-learn's metric. The adaptive one depends on which of two images is the query,
-so it has no map of its own: the plain one is drawn, and the caption says so."""
+"""Ranking → scikit-learn's metric. The adaptive distance depends on which of two images is the
+query, so it has no map: the map shows the plain Hamming distance, as the caption says."""
 NO_LABEL = "no label"
 
 
 @drawn
 def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
-    """The queries' embeddings in two dimensions, classes named at their medians.
+    """The queries' embeddings in two dimensions, with class names at the medians.
 
-    An image of several labels counts under the one that fewest queries have.
-    ranking: what the embeddings are compared by, a key of METRICS.
+    An image with several labels counts under the label that fewest queries have.
+    ranking: a key of METRICS, which gives the distance of the embeddings.
     """
     names, groups = _groups(details)
     rows = sample(groups, MOST_POINTS, seed)
-    points, how = positions(details.query_embeddings[rows], METRICS[ranking], seed)
+    points, method = positions(details.query_embeddings[rows], METRICS[ranking], seed)
     mine = groups[rows]
     present = np.unique(mine)
 
@@ -57,11 +57,11 @@ def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
             marker=MARKERS[i % len(MARKERS)],
         )  # fmt: skip
     axes.margins(0.05)
-    _name(axes, points, mine, {int(group): shown(names[group], 28) for group in present})
+    _label_classes(axes, points, mine, {int(group): shown(names[group], 28) for group in present})
 
     whole = len(rows) == len(groups)
     which = "All" if whole else f"{len(rows):,} of {len(groups):,}"
-    chance = "" if whole else ", from each class its share by chance"
+    chance = "" if whole else ", a random sample stratified by class"
     rarest = (
         " An image counts under the rarest of its labels." if details.queries.multi_label else ""
     )
@@ -69,14 +69,15 @@ def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
         "embeddings",
         "Map of the embeddings",
         f"{len(rows):,} queries of {len(present)} classes in two dimensions.",
-        f"{which} queries{chance}, by {how}. Near points have similar embeddings; axes and large "
-        f"distances mean nothing. A name stands at, or has a line to, its class's median.{rarest}",
+        f"{which} queries{chance}, by {method}. Near points have similar embeddings; axes and "
+        "large distances have no meaning. A name is at its class's median or has a line to it."
+        f"{rarest}",
         figure,
     )
 
 
 def _groups(details: Details) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the classes, and (Q,) the class of each query; of several labels the rarest."""
+    """The class names, and (Q,) the class of each query; of several labels the rarest."""
     targets = details.query_targets
     names = list(details.queries.classes)
     if targets.ndim == 1:
@@ -88,15 +89,15 @@ def _groups(details: Details) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def sample(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
-    """Sorted rows of at most `most` images: of each group its share, within one, and at least one.
+    """Sorted rows of at most `most` images, stratified by group, at least one of each group.
 
-    groups: (N,), the class of each image. The same seed takes the same rows.
+    groups: (N,), the class of each image. The same seed gives the same rows.
     """
     random = np.random.default_rng(seed)
     key = np.empty(len(groups))
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
-        # The i-th of n, in random order, is due when the share (i + 1/2) / n of all is taken.
+        # The i-th of n images, in random order, has its turn at the share (i + 1/2) / n.
         key[random.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
         key[rows[key[rows].argmin()]] = 0
     return np.sort(np.argsort(key, kind="stable")[:most])
@@ -105,11 +106,11 @@ def sample(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
 def positions(
     embeddings: NDArray[np.float32], metric: str, seed: int
 ) -> tuple[NDArray[np.float64], str]:
-    """(N, 2) places on the map of (N, D) embeddings, and in words how they were found.
+    """(N, 2) positions on the map of (N, D) embeddings, and the name of the method.
 
-    By t-SNE with a start from the principal components; the same seed gives the same map. Fewer
-    than FEWEST_POINTS, and points that are all equal, have no neighbourhoods: they are put at
-    their principal components. metric: "hamming" compares the signs alone.
+    By t-SNE, initialised with the principal components; the same seed gives the same map. Fewer
+    than FEWEST_POINTS, or only equal points, have no neighbourhoods: they get their principal
+    components. metric: "hamming" compares only the signs.
     """
     needed()
     from sklearn.manifold import TSNE
@@ -127,24 +128,24 @@ def positions(
         return components, "principal components"
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     tsne = TSNE(metric=metric, init="pca", perplexity=perplexity, random_state=seed)
-    with threadpool_limits(1):  # sums of several threads differ from run to run
+    with threadpool_limits(1):  # sums over several threads differ between runs
         points = tsne.fit_transform(values)
-    how = f"t-SNE ({metric} distance, perplexity {perplexity:.3g}, seed {seed})"
-    return np.asarray(points, np.float64), how
+    method = f"t-SNE ({metric} distance, perplexity {perplexity:.3g}, seed {seed})"
+    return np.asarray(points, np.float64), method
 
 
-def _name(
+def _label_classes(
     axes: Axes, points: NDArray[np.float64], mine: NDArray[np.int64], names: Mapping[int, str]
 ) -> None:
-    """Write each class's name near its median, where it covers no other name and few points.
+    """Write each class's name near its median, so that it covers no other name and few points.
 
-    points: (N, 2) on the map; mine: (N,) the class of each.
+    points: (N, 2) on the map; mine: (N,) the class of each point.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.patheffects import withStroke
 
     canvas: Any = FigureCanvasAgg(axes.get_figure(root=True))
-    canvas.draw()  # the layout settles only now
+    canvas.draw()  # computes the layout
     renderer = canvas.get_renderer()
     to_pixels, to_data = axes.transData, axes.transData.inverted()
     dots = to_pixels.transform(points)
@@ -163,24 +164,24 @@ def _name(
         free &= ~_overlap(boxes, taken).any(axis=1)
         covered = _overlap(boxes, np.stack([dots, dots], axis=1)).sum(axis=1)
         away = np.hypot(*steps.T) / extent.height
-        # Our choice: to cover a tenth of a class is as bad as to be a line's height away from it.
+        # Our choice: covering a tenth of a class costs as much as a distance of one line height.
         cost = covered / (mine == group).sum() + 0.1 * away
         best = int(np.where(free, cost, np.inf).argmin())
         taken = np.append(taken, boxes[best : best + 1], axis=0)
-        place = to_data.transform(to_pixels.transform(median) + steps[best])
-        text.set_position((place[0], place[1]))
+        position = to_data.transform(to_pixels.transform(median) + steps[best])
+        text.set_position((position[0], position[1]))
         if away[best] > 1:
-            axes.plot(*np.array([median, place]).T, color="#444444", linewidth=0.7, zorder=3)
+            axes.plot(*np.array([median, position]).T, color="#444444", linewidth=0.7, zorder=3)
 
 
 def _overlap(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(A, B): whether boxes (A, 2, 2) and others (B, 2, 2), lower left and upper right, meet."""
+    """(A, B): whether boxes (A, 2, 2) and others (B, 2, 2), lower left and upper right, overlap."""
     apart = (boxes[:, None, 0] > others[None, :, 1]) | (boxes[:, None, 1] < others[None, :, 0])
     return np.asarray(~apart.any(axis=2), bool)
 
 
 def _spiral(step: float) -> NDArray[np.float64]:
-    """(M, 2) offsets, the nearest first: 40 rings, 16 on each."""
+    """(M, 2) offsets, nearest first: 40 rings of 16."""
     rings = np.arange(1, 41)[:, None] * step * 0.6
     turns = np.arange(16) * np.pi / 8
     around = np.stack([rings * np.cos(turns), rings * np.sin(turns)], axis=-1)

@@ -1,4 +1,4 @@
-"""Heat maps of the queries that are shown."""
+"""Heat maps of the queries that the figures show."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rsir.models.explain import explain
 
 
 def heat_maps(encoder: Encoder, details: Details) -> dict[int, HeatMap]:
-    """What the model looks at in each query of `chosen`, by row; without those that are gone."""
+    """{row: heat map} of the queries of `chosen`, without unreadable ones."""
     rows = [choice.row for choice in chosen(details)]
     files = [details.queries.files[row] for row in rows]
     found: dict[int, HeatMap] = {}
     for start, batch in read_ahead(files, encoder.model.spec, encoder.batch_size):
-        read = {
+        images = {
             rows[start + i]: image for i, image in enumerate(batch) if isinstance(image, Tensor)
         }
-        if read:
-            heat = explain(encoder, torch.stack(list(read.values())))
-            pixels = (image.numpy() for image in read.values())
-            found |= {row: HeatMap(p, h) for row, p, h in zip(read, pixels, heat, strict=True)}
+        if images:
+            heat = explain(encoder, torch.stack(list(images.values())))
+            pixels = (image.numpy() for image in images.values())
+            found |= {row: HeatMap(p, h) for row, p, h in zip(images, pixels, heat, strict=True)}
     return found

@@ -1,7 +1,7 @@
-"""All pictures of an evaluation as files, and one page that holds them.
+"""Write all figures of an evaluation as files, and one HTML page with all of them.
 
-The page is complete in itself: pictures are inside it, it asks for nothing from the network, and
-all that comes from outside (names of classes and files) is escaped by Jinja.
+The page is self-contained: it embeds the figures and loads nothing from the network. Jinja escapes
+all foreign text (names of classes and files).
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import Details, Report
 
 PAGE = "report.html"
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MOST_SKIPPED = 200
-"""Skipped files that the page lists; our choice. The JSON report has them all."""
-_QUALITY = 85  # of WebP; our choice: about 60 kB a strip, no visible blocks
-_CLASS_COLUMNS = ("map", "anmrr", "r_at_1", "p_at_10")  # of the table by class; a phone's width
+"""Most skipped files that the page lists; our choice. The JSON report lists all."""
+_QUALITY = 85  # of WebP; our choice: about 60 kB per strip, no visible blocks
+_CLASS_COLUMNS = (
+    "map",
+    "anmrr",
+    "r_at_1",
+    "p_at_10",
+)  # of the table by class
 
 
 def write(
     report: Report, details: Details, out: Path, *, heat_maps: Mapping[int, HeatMap] | None = None
 ) -> list[Path]:
-    """Write every picture that applies into `out`, and report.html with all of them; the files.
+    """Write every figure that applies into `out`, and report.html with all of them; the files.
 
     details: with the nearest images of each query (`evaluate(…, nearest=10)`); without them there
-    are neither strips nor a confusion matrix.
-    heat_maps: by row of the query; drawn are those of the queries that `rsir.figures.chosen` names.
+    are no strips and no confusion matrix.
+    heat_maps: {row of the query: heat map}; only the queries of `rsir.figures.chosen` are drawn.
     The same report gives the same bytes. Files of an earlier report are overwritten, others stay.
     Raises MissingExtraError without the extra 'figures', UsageError if `out` is a file.
     """
@@ -56,7 +62,7 @@ def write(
 
 
 def check_folder(out: Path) -> None:
-    """What `write` would refuse, before any work: no extra 'figures', or `out` is a file."""
+    """Raise the errors of `write` before any work: no extra 'figures', or `out` is a file."""
     needed()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the figures")
@@ -65,7 +71,7 @@ def check_folder(out: Path) -> None:
 def _pictures(
     report: Report, details: Details, heat_maps: Mapping[int, HeatMap]
 ) -> Iterator[tuple[str, Picture]]:
-    """Each picture that applies, with the heading it stands under; drawn only when asked for."""
+    """(heading, figure) of each figure that applies, drawn one at a time."""
     if {"precision_recall", "interpolated"} <= report.curves.keys():
         name = str(report.model.get("method", "model"))
         yield "Curves", precision_recall({name: report.curves})
@@ -101,12 +107,9 @@ def _view(picture: Picture, file: Path) -> dict[str, Any]:
         "caption": picture.caption,
         "file": file.name,
         "uri": f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
-        "width": width * 2 // 3,  # 100 of a page's pixels an inch
+        "width": width * 2 // 3,  # 100 CSS pixels per inch
         "height": height * 2 // 3,
     }
-
-
-# ------------------------------------------------------------------------------------- the page
 
 
 def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
@@ -117,7 +120,9 @@ def _page(report: Report, sections: Mapping[str, list[dict[str, Any]]]) -> str:
 
     method = str(report.model.get("method", "a model"))
     columns = [name for name in _CLASS_COLUMNS if name in report.metrics]
-    template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        _TEMPLATE.read_text("utf-8")
+    )
     return template.render(
         title=f"Evaluation of {method} on {report.data.get('root', 'a labelled set')}",
         report=report,
@@ -144,7 +149,7 @@ def _warnings(report: Report) -> list[str]:
 
 
 def _measures(report: Report, definitions: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Definitions, each with its rows: (measure, value, interval, worst and best of ties)."""
+    """The definitions with their rows: (measure, value, interval, worst and best of ties)."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for name, value in report.metrics.items():
         cells = [measure_name(name), f"{value:.4f}"]
@@ -163,7 +168,7 @@ def _ends(report: Report, name: str) -> tuple[float, float] | None:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """('training.seed', '1') and so on of nested mappings, in their order."""
+    """The leaves of nested mappings, such as ('training: seed', '1'), in their order."""
     for key, value in values.items():
         name = f"{before}{key}".replace("_", " ")
         if isinstance(value, Mapping):
@@ -172,151 +177,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
             yield name, ", ".join(map(str, value)) or "none"
         else:
             yield name, str(value)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; }
-body { max-width: 62rem; margin: 0 auto; padding: 1rem 1.25rem 3rem;
-  font: 1rem/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText;
-  overflow-wrap: anywhere; }
-h1 { font-size: clamp(1.15rem, 5vw, 1.5rem); line-height: 1.25; }
-h2 { font-size: 1.25rem; margin-top: 0; }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
-section { border-top: 1px solid #8886; padding-top: 1.25rem; margin-top: 2rem; }
-figure { margin: 0 0 2.5rem; break-inside: avoid; }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; color: #000;
-  border-radius: .4rem; }
-@media (prefers-color-scheme: dark) { figure img { outline: .35rem solid #fff; } }
-figcaption { margin-top: .6rem; font-size: .9rem; max-width: 46rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0;
-  border-bottom: 1px solid #8884; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tbody th { font-weight: 500; min-width: 5.5rem; }
-@media (max-width: 32rem) { th, td { padding-right: .45rem; } .range { white-space: normal; } }
-.measures { max-width: 46rem; } .measures tbody { border-bottom: 2px solid #8886; }
-.measures tbody :is(th, td) { border: 0; padding-block: .15rem; }
-.measures tbody tr:last-child td { padding-bottom: .5rem; }
-.warning { border-left: .3rem solid #d55e00; padding-left: .75rem; }
-.small { font-size: .9rem; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  figure img { max-height: 20cm; width: auto; } h2, h3 { break-after: avoid; } }
-</style>
-</head>
-<body>
-<header>
-<h1>{{ title }}</h1>
-<p>{{ "{:,}".format(report.queries) }} {{ "query" if report.queries == 1 else "queries" }}, \
-a gallery of {{ "{:,}".format(report.gallery) }}. \
-Protocol {{ report.protocol }}: {{ means }}. Ranked by {{ report.ranking }}\
-{% if adaptive %}: {{ adaptive }}{% endif %}.</p>
-{% for line in warnings %}
-<p class="warning"><strong>Take care:</strong> {{ line }}</p>
-{% endfor %}
-<nav aria-label="Sections"><ul>
-<li><a href="#measures">Measures</a></li>
-{% for heading in sections %}
-<li><a href="#{{ heading | lower }}">{{ heading }}</a></li>
-{% endfor %}
-{% if report.skipped %}<li><a href="#skipped">Skipped files</a></li>{% endif %}
-{% for heading in facts %}
-<li><a href="#{{ heading | lower }}">{{ heading }}</a></li>
-{% endfor %}
-</ul></nav>
-</header>
-<main>
-<section id="measures" aria-labelledby="measures-heading">
-<h2 id="measures-heading">Measures</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="Measures">
-<table class="measures">
-<thead><tr><th scope="col">measure</th><th scope="col" class="number">value</th>\
-{% if report.intervals %}<th scope="col" class="number">95 % interval</th>{% endif %}\
-{% if report.best %}<th scope="col" class="number">with ties</th>{% endif %}</tr></thead>
-{% for group in measures %}
-<tbody>
-{% for name, value, interval, ties in group.rows %}
-<tr><th scope="row">{{ name }}</th><td class="number">{{ value }}</td>\
-{% if report.intervals %}<td class="number range">{{ interval }}</td>{% endif %}\
-{% if report.best %}<td class="number range">{{ ties }}</td>{% endif %}</tr>
-{% endfor %}
-{% if group.definition %}<tr><td colspan="4" class="small">{{ group.definition }}</td></tr>\
-{% endif %}
-</tbody>
-{% endfor %}
-</table>
-</div>
-<p class="small">Relevant: {{ notes.relevant }}. Ties: {{ notes.ties }}.\
-{% if report.intervals %} Intervals: {{ notes.intervals }}.{% endif %}</p>
-{% if report.queries_without_relevant %}
-<p class="small">Queries without a relevant image in the gallery: \
-{{ report.queries_without_relevant }}{% if report.dropped %}, in none of these numbers{% endif %}.\
-</p>
-{% endif %}
-</section>
-{% for heading, views in sections.items() %}
-<section id="{{ heading | lower }}" aria-labelledby="{{ heading | lower }}-heading">
-<h2 id="{{ heading | lower }}-heading">{{ heading }}</h2>
-{% for view in views %}
-<figure>
-<h3>{{ view.title }}</h3>
-<img src="{{ view.uri }}" alt="{{ view.alt }}" width="{{ view.width }}" \
-height="{{ view.height }}">
-<figcaption>{{ view.caption }} File: {{ view.file }}</figcaption>
-</figure>
-{% endfor %}
-{% if heading == "Classes" %}
-<h3>By class</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="Measures by class">
-<table>
-<thead><tr><th scope="col">class</th><th scope="col" class="number">queries</th>\
-{% for column in columns %}<th scope="col" class="number">{{ column }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for name, queries, values in classes %}
-<tr><th scope="row">{{ name }}</th><td class="number">{{ queries }}</td>\
-{% for value in values %}<td class="number">{{ value }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% endif %}
-</section>
-{% endfor %}
-{% if report.skipped %}
-<section id="skipped" aria-labelledby="skipped-heading">
-<h2 id="skipped-heading">Skipped files</h2>
-<p>{{ report.skipped | length }} could not be read and count nowhere.\
-{% if report.skipped | length > skipped | length %} The first {{ skipped | length }}:{% endif %}</p>
-<ul>
-{% for path, reason in skipped %}
-<li><strong>{{ path }}</strong>: {{ reason }}</li>
-{% endfor %}
-</ul>
-</section>
-{% endif %}
-{% for heading, values in facts.items() %}
-<section id="{{ heading | lower }}" aria-labelledby="{{ heading | lower }}-heading">
-<h2 id="{{ heading | lower }}-heading">{{ heading }}</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="{{ heading }}">
-<table><tbody>
-{% for key, value in values.items() %}
-<tr><th scope="row">{{ key }}</th><td>{{ value }}</td></tr>
-{% endfor %}
-</tbody></table>
-</div>
-</section>
-{% endfor %}
-</main>
-<footer><p class="small">rsir {{ version }}</p></footer>
-</body>
-</html>
-"""

@@ -1,4 +1,4 @@
-"""Queries with what they found, and what the model looked at."""
+"""Strips of a query with its results, and heat maps over the query."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import Details
 
 SHOWN = 10
-"""Results of a strip: what the papers show."""
+"""Results of a strip, as many as in the papers."""
 CLASSES = 8
-"""Classes of which one query is shown; our choice, a few screens."""
+"""Number of classes with one query each; our choice: a few screens."""
 _SIDE = 256  # longest side of a thumbnail in pixels, as in `rsir.archive.pictures.cards`
 # Inches from one thumbnail to the next, between two, and of the line above each.
 _STEP_X, _STEP_Y, _GAP, _LINE = 1.32, 1.8, 0.08, 0.2
-_COLUMNS = 5  # of results, so that two rows of them are as high as the query
+_COLUMNS = 5  # columns of results, so that two rows are as high as the query
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A query that is shown.
+    """A query to show.
 
-    row: among the queries. name: part of a file name. why: it was chosen, in words.
+    row: its row among the queries. name: part of a file name. why: reason of the choice, in words.
     """
 
     row: int
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """What a model looked at, e.g. by `rsir.models.explain.explain`.
+    """A heat map of an image, from `rsir.models.explain.explain`.
 
     pixels: (C, H, W) uint8, the image as the model's input; heat: (H, W) float32 in [0, 1].
     """
@@ -54,18 +54,18 @@ class HeatMap:
 
 
 def relevant(details: Details, row: int) -> NDArray[np.bool_]:
-    """(k,): whether each of the nearest of a query has its class, or a label in common with it."""
-    found, wanted = details.gallery_targets[details.nearest[row]], details.query_targets[row]
+    """(k,) bool: whether each result of a query has its class, or a label in common with it."""
+    found, own = details.gallery_targets[details.nearest[row]], details.query_targets[row]
     if found.ndim == 1:
-        return np.asarray(found == wanted, bool)
-    return np.asarray(((found > 0) & (wanted > 0)).any(axis=1), bool)
+        return np.asarray(found == own, bool)
+    return np.asarray(((found > 0) & (own > 0)).any(axis=1), bool)
 
 
 def chosen(details: Details) -> list[Choice]:
-    """The queries that are shown: best, median and worst by AP, and one each of some classes.
+    """The queries to show: best, median and worst by AP, and one each of some classes.
 
-    Of equal AP the first by path. The classes, at most CLASSES, lie evenly between the best and
-    the worst by mAP; of each the query of median AP, of those not yet chosen.
+    Equal AP is ordered by path. The classes, at most CLASSES, are evenly spaced between the best
+    and the worst by mAP; of each class the query of median AP among those not yet chosen.
     """
     ap = details.per_query["map"]
     paths = details.queries.paths
@@ -88,8 +88,8 @@ def chosen(details: Details) -> list[Choice]:
     present = [index for index, rows in members.items() if len(rows)]
     present.sort(key=lambda index: (-ap[members[index]].mean(), names[index]))
     count = min(CLASSES, len(present))
-    for place in np.linspace(0, len(present) - 1, count).round().astype(int) if count else ():
-        index = present[place]
+    for position in np.linspace(0, len(present) - 1, count).round().astype(int) if count else ():
+        index = present[position]
         rows = ordered(row for row in members[index].tolist() if row not in found)
         if rows:
             row = rows[(len(rows) - 1) // 2]
@@ -104,13 +104,13 @@ def _slug(name: str) -> str:
 
 @drawn
 def strip(details: Details, choice: Choice) -> Picture:
-    """A query and the first SHOWN of its results; wrong ones have a dashed frame and a cross."""
+    """A query with its first SHOWN results; wrong results have a dashed frame and a cross."""
     right = relevant(details, choice.row)[:SHOWN]
-    places = details.nearest[choice.row][:SHOWN]
+    results = details.nearest[choice.row][:SHOWN]
     distances = details.distances[choice.row][:SHOWN]
 
-    # One pair of axes in inches: eleven of them take ten times as long.
-    rows, columns = -(-len(places) // _COLUMNS), min(_COLUMNS, len(places))
+    # One Axes in inches: eleven Axes take ten times as long.
+    rows, columns = -(-len(results) // _COLUMNS), min(_COLUMNS, len(results))
     width = 2 * _STEP_X + columns * _STEP_X
     height = max(2 * _STEP_Y, rows * _STEP_Y)
     figure = blank(width, height)
@@ -123,7 +123,7 @@ def strip(details: Details, choice: Choice) -> Picture:
     axes.text(0.03, height - _LINE / 2, "query", va="center")
     labels = _wrapped(details.queries.labels(choice.row), 30, 3)
     axes.text(side / 2, height - _LINE - side - 0.06, labels, ha="center", va="top", fontsize=9)
-    for rank, (row, good) in enumerate(zip(places, right, strict=True)):
+    for rank, (row, good) in enumerate(zip(results, right, strict=True)):
         x, y = (2 + rank % _COLUMNS) * _STEP_X, height - rank // _COLUMNS * _STEP_Y
         side = _STEP_X - _GAP
         colour, dash = (RIGHT, "-") if good else (WRONG, (0, (4, 2)))
@@ -132,9 +132,9 @@ def strip(details: Details, choice: Choice) -> Picture:
             _cross(axes, x + 0.86 * side, y - _LINE - 0.14 * side)
         heading = f"{rank + 1}   d = {distances[rank]:.3g}"
         axes.text(x + 0.03, y - _LINE / 2, heading, va="center", fontsize=8.5)
-        says = _says(details, choice.row, int(row))
+        label = _result_label(details, choice.row, int(row))
         axes.text(
-            x + side / 2, y - _LINE - side - 0.06, says, ha="center", va="top", fontsize=8.5
+            x + side / 2, y - _LINE - side - 0.06, label, ha="center", va="top", fontsize=8.5
         )  # fmt: skip
     score = details.per_query["map"][choice.row]
     name = shown(Path(details.queries.paths[choice.row]).name, 60)
@@ -152,7 +152,7 @@ def strip(details: Details, choice: Choice) -> Picture:
 def _cell(
     axes: Axes, file: Path, x: float, top: float, side: float, colour: str, dash: Any
 ) -> None:
-    """The image of `file`, centred in a framed square whose heading begins at (x, top); inches."""
+    """Draw `file`, centred in a framed square below its heading at (x, top), in inches."""
     from matplotlib.patches import Rectangle
 
     y = top - _LINE - side
@@ -182,8 +182,8 @@ def _cell(
     )
 
 
-def _says(details: Details, query: int, row: int) -> str:
-    """A result's class; of several labels, how many of the query's it has."""
+def _result_label(details: Details, query: int, row: int) -> str:
+    """The class of a result; with several labels, the number in common with the query."""
     if not details.gallery.multi_label:
         return _wrapped(details.gallery.labels(row), 15, 2)
     mine = set(details.queries.labels(query))
@@ -198,7 +198,7 @@ def _wrapped(labels: Sequence[str], width: int, lines: int) -> str:
 
 
 def _file(images: LabelledSet, row: int) -> Path:
-    return images.root / images.paths[row]  # `files` would build the paths of all
+    return images.root / images.paths[row]  # `files` would build all paths
 
 
 def _thumbnail(file: Path) -> NDArray[np.uint8]:
@@ -213,23 +213,23 @@ def _thumbnail(file: Path) -> NDArray[np.uint8]:
 
 
 def _cross(axes: Axes, x: float, y: float) -> None:
-    """A cross on a white disc, so that it shows on any image."""
+    """Draw a cross on a white disc, so that it is visible on any image."""
     axes.plot(x, y, marker="o", markersize=13, color="white", zorder=4)
     axes.plot(x, y, marker="x", markersize=8, markeredgewidth=2.5, color=WRONG, zorder=5)
 
 
 @drawn
 def overlay(heat_map: HeatMap, queries: LabelledSet, choice: Choice) -> Picture:
-    """The image as the model sees it, and beside it under its heat map."""
+    """The model's input image, and beside it the same image under its heat map."""
     figure = blank(7.2, 3.6)
     axes = figure.subplots(1, 2)
     pixels = _rgb(heat_map.pixels)
-    for place, title in zip(
+    for panel, title in zip(
         axes, ("the model's input", "where its embedding comes from"), strict=True
     ):
-        place.imshow(pixels)
-        place.set_title(title, fontsize=10)
-        place.set_axis_off()
+        panel.imshow(pixels)
+        panel.set_title(title, fontsize=10)
+        panel.set_axis_off()
     heat = heat_map.heat
     shades = axes[1].imshow(heat, cmap="viridis", vmin=0, vmax=1, alpha=0.25 + 0.45 * heat)
     if heat.min() < 0.5 < heat.max():
@@ -244,7 +244,7 @@ def overlay(heat_map: HeatMap, queries: LabelledSet, choice: Choice) -> Picture:
         f"{name}: what the model looked at",
         f"Heat map over {name}; {high:.0%} of the image has more than half the highest weight.",
         "Grad-CAM: yellow where most of the image's embedding comes from, dark where least; the "
-        "white line encloses what has more than half the highest weight.",
+        "white line encloses the parts with more than half the highest weight.",
         figure,
     )
 

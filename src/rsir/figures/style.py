@@ -1,7 +1,7 @@
-"""How every picture looks, and how it becomes a file: the same input, the same bytes.
+"""The style of every figure, and saving it to files: the same input gives the same bytes.
 
-Colours are told apart by the colour-blind and are never alone: lines differ in dash and marker,
-so that they survive a black-and-white print.
+The colours are distinct for the colour-blind. Lines also differ in dash and marker, so that they
+can be told apart in black and white.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette for the colour-blind, without its yellow, which white paper swallows."""
+"""Okabe and Ito's palette for the colour-blind, without yellow, which is invisible on white."""
 WRONG, RIGHT, FAINT = "#D55E00", "#0072B2", "#767676"
 """Vermilion and blue of the same palette; a grey with a contrast of 4.5 on white (WCAG AA)."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DPI = 150
-"""Sharp at twice the size on a page of a browser, and at full width in print; our choice."""
+"""Sharp at twice the size in a browser, and at full width in print; our choice."""
 
 _SETTINGS: Mapping[Any, Any] = {
-    "font.family": "DejaVu Sans",  # matplotlib's own, so on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is on every machine
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -38,7 +38,7 @@ _SETTINGS: Mapping[Any, Any] = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
     "grid.color": "#dddddd",
-    "text.parse_math": False,  # a class may be named "$"
+    "text.parse_math": False,  # a class name may contain "$"
     "svg.hashsalt": "rsir",  # ids in an SVG are random without it
 }
 
@@ -47,8 +47,8 @@ _SETTINGS: Mapping[Any, Any] = {
 class Picture:
     """A drawn figure.
 
-    name: of its file, without suffix. title: what it shows. alt: its main numbers, for who cannot
-    see it. caption: how it was made and how it is read. vector: whether it is worth an SVG.
+    name: file name without suffix. title: what the figure shows. alt: its main numbers, as
+    alternative text. caption: how it was made and how to read it. vector: whether to write an SVG.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Picture:
     vector: bool = False
 
     def save(self, folder: Path) -> list[Path]:
-        """Write NAME.png, 150 dots an inch, and NAME.svg if it is `vector`."""
+        """Write NAME.png with DPI dots per inch, and NAME.svg if `vector`; returns the files."""
         files = [folder / f"{self.name}.png"]
         if self.vector:
             files.append(folder / f"{self.name}.svg")
         with _styled(), warnings.catch_warnings():
-            # A name in a script that the font lacks is drawn as boxes; the page still spells it.
+            # Characters that the font lacks are drawn as boxes; the page still has them as text.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             for file in files:
-                # What would change with the clock or the version of matplotlib is left out.
-                nothing: dict[str, Any] = {"Software": None}
+                # No metadata that changes with the date or the version of matplotlib.
+                metadata: dict[str, Any] = {"Software": None}
                 if file.suffix == ".svg":
-                    nothing = {"Date": None, "Creator": None}
+                    metadata = {"Date": None, "Creator": None}
                 self.figure.savefig(
-                    file, dpi=DPI, metadata=nothing, bbox_inches="tight", pad_inches=0.08
+                    file, dpi=DPI, metadata=metadata, bbox_inches="tight", pad_inches=0.08
                 )
         return files
 
@@ -81,9 +81,9 @@ P = ParamSpec("P")
 
 
 def drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
-    """A function whose artists are made in the style here.
+    """A decorator that draws in this module's style.
 
-    Raises MissingExtraError if matplotlib is not installed.
+    The function raises MissingExtraError if matplotlib is not installed.
     """
 
     @wraps(draw)
@@ -107,7 +107,7 @@ def _styled() -> Iterator[None]:
 
 
 def needed() -> None:
-    """Raises MissingExtraError, which names the command, without matplotlib or scikit-learn."""
+    """Raise MissingExtraError, which names the command, without matplotlib or scikit-learn."""
     try:
         import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
@@ -116,14 +116,14 @@ def needed() -> None:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure, inches; subplots that are put in are laid out without overlaps."""
+    """An empty figure of this size in inches, whose subplots are laid out without overlaps."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def share_axes(axes: Axes, x: str, y: str) -> None:
-    """Name the axes, and let y be a share, 0 … 1, with a little air for markers at its ends."""
+    """Label the axes; y is a share, 0 … 1, with some margin for markers at its ends."""
     axes.set(xlabel=x, ylabel=y, ylim=(-0.02, 1.03))
     axes.set_yticks([i / 5 for i in range(6)])
     axes.grid(visible=True)
@@ -137,6 +137,6 @@ def shown(name: str, longest: int = 40) -> str:
 
 
 def percent(share: float) -> str:
-    """'12 %', '0.4 %', with a space that does not break."""
+    """'12 %', '0.4 %', with a non-breaking space."""
     digits = 1 if 0 < share < 0.01 else 0
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"

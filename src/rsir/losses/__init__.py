@@ -1,1 +1,1 @@
-"""Losses, pure functions of a batch's outputs and targets."""
+"""Losses: pure functions of a batch's outputs and targets."""

@@ -1,4 +1,4 @@
-"""The ranking-motivated losses that paper B offers, as pytorch-metric-learning has them."""
+"""The ranking-motivated losses of paper B, from pytorch-metric-learning."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ LOSSES = ("triplet", "n-pairs", "proxy-nca", "lifted")
 
 
 class MetricLearningLoss(nn.Module):
-    """One of `LOSSES` of L2-normalised embeddings, computed in float32.
+    """One of `LOSSES` for L2-normalised embeddings, computed in float32.
 
-    "triplet": batch-hard triplets, Σ_a [max_p d² − min_n d² + margin]₊ / the anchors that have
-    both (paper B, eq 8, which does not divide; Hermans et al. 2017).
+    "triplet": batch-hard triplets, Σ_a [max_p d² − min_n d² + margin]₊ / the number of anchors that
+    have both (paper B, eq 8, which does not divide; Hermans et al. 2017).
     "n-pairs": one pair of each class of the batch; softmax of cosine / temperature (Sohn 2016).
     "proxy-nca": softmax of −d² / temperature to one learnt proxy per class (Movshovitz-Attias
     et al. 2017, with the own proxy in the denominator).
     "lifted": lifted structure with its margin of 1 (Oh Song et al. 2016, eq 4), per pair.
 
-    A batch that has no pair or triplet of the kind costs 0.
+    A batch without the pairs or triplets that the loss needs gives 0.
     """
 
     def __init__(
@@ -66,6 +66,6 @@ class MetricLearningLoss(nn.Module):
             raise UsageError(f"the loss {self.name} needs one class per image, not several labels")
         with torch.autocast(embedding.device.type, enabled=False):
             scaled = embedding.float() * self.factor
-            found = self.miner(scaled, targets) if self.miner is not None else None
-            loss: Tensor = self.loss(scaled, targets, found)
+            triplets = self.miner(scaled, targets) if self.miner is not None else None
+            loss: Tensor = self.loss(scaled, targets, triplets)
             return loss

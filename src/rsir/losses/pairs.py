@@ -1,4 +1,4 @@
-"""Which images are similar: what losses learn from and evaluation counts as relevant."""
+"""Which pairs of images are similar, by class or by labels in common."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def similar(targets: Tensor, others: Tensor | None = None) -> Tensor:
     """(B, N) bool: s_ij is true where i and j have the same class, or share at least one label.
 
-    targets: (B,) integer classes, or (B, L) multi-hot labels. others: (N,) or (N, L); the same
-    targets if not given.
+    targets: (B,) integer classes, or (B, L) multi-hot labels. others: (N,) or (N, L); by default
+    `targets`.
     """
     others = targets if others is None else others
     if targets.ndim == 1:
@@ -19,7 +19,7 @@ def similar(targets: Tensor, others: Tensor | None = None) -> Tensor:
 
 
 def jaccard(targets: Tensor) -> Tensor:
-    """(B, B) float32: |labels of i and j| / |labels of i or j|, in [0, 1]; without labels 0.
+    """(B, B) float32: |labels of both i and j| / |labels of i or j|, in [0, 1]; 0 without labels.
 
     targets: (B,) integer classes (1 where equal, else 0), or (B, L) multi-hot labels.
     """
@@ -33,5 +33,5 @@ def jaccard(targets: Tensor) -> Tensor:
 
 
 def distinct_pairs(count: int, device: torch.device) -> Tensor:
-    """(count, count) bool, true above the diagonal: each unordered pair i < j once."""
+    """(count, count) bool, true above the diagonal: each pair i < j once."""
     return torch.ones(count, count, dtype=torch.bool, device=device).triu(diagonal=1)

@@ -1,4 +1,4 @@
-"""The published systems, one file each; one line here registers one."""
+"""The published systems, one file each; one line in METHODS registers a method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = {
 
 
 def method_type(name: str) -> type[Method]:
-    """The class of a method by the name used in the shell; UsageError lists the names."""
+    """The class of the method with this name; UsageError lists the known names."""
     if name not in METHODS:
         raise UsageError(f"there is no method {name!r}; there are: {', '.join(METHODS)}")
     module, _, attribute = METHODS[name].partition(":")

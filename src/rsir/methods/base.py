@@ -1,4 +1,4 @@
-"""What every published system is to the rest of rsir."""
+"""The interface of a method: what every published system offers to the rest of rsir."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ from rsir.nn.backbone import Backbone
 
 
 class Output(NamedTuple):
-    """What forward() gives for B images.
+    """What a method's forward() returns for B images.
 
-    embedding: (B, D) float32, what is ranked; of a hashing method the relaxed codes h in [-1, 1],
-    whose signs are the D bits. logits: (B, K) class scores, or None.
+    embedding: (B, D) float32, ranked in search; a hashing method returns its relaxed codes h in
+    [-1, 1], whose signs are the D bits. logits: (B, K) class scores, or None.
     """
 
     embedding: Tensor
     logits: Tensor | None = None
 
+    @property
+    def probabilities(self) -> Tensor | None:
+        """(B, K) float32, the softmax of the logits; None without logits."""
+        return None if self.logits is None else self.logits.float().softmax(dim=1)
+
 
 class GalleryLearner(Protocol):
-    """What can learn from a gallery without labels: the PCA of paper D, say."""
+    """The part of a method that learns from a gallery without labels: the PCA of paper D."""
 
     def features(self, images: Tensor) -> Tensor:
-        """What it learns from: (B, F) for `images` as in `Method.forward`."""
+        """The (B, F) features to learn from; `images` as in `Method.forward`."""
 
     def adapt(self, features: Tensor) -> dict[str, Any]:
-        """Learn from the (N, F) features of a gallery; says what, in JSON values."""
+        """Learn from the (N, F) features of a gallery; returns JSON values for the report."""
 
 
 class Method(nn.Module, ABC):
-    """A backbone and what the paper puts on it; its loss; the settings it is trained with.
+    """A backbone with the layers that the paper adds, its loss and its training settings.
 
     A new method is one file with one subclass, and one line in `rsir.methods.METHODS`.
     """
@@ -41,15 +46,15 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]
     """One line for `rsir methods`, with the source."""
     ranking: str = "cosine"
-    """The metric that its embeddings are ranked by (a name of `rsir.ranking`)."""
+    """The metric that ranks the embeddings (a name of `rsir.ranking`)."""
     options_type: ClassVar[type[Options]] = Options
     settings: ClassVar[dict[str, Any]] = {}
     """Training settings that differ from the trainer's defaults, with their source."""
     multi_label: ClassVar[bool] = True
-    """Whether it learns from images with several labels, too."""
+    """Whether the method can also learn from images with several labels."""
 
     dimension: int
-    """D of the embedding; the bits of a hash code."""
+    """D of the embedding; for a hash code the number of bits."""
 
     def __init__(self, backbone: Backbone, options: Any, *, classes: int) -> None:
         super().__init__()
@@ -67,21 +72,22 @@ class Method(nn.Module, ABC):
 
     @property
     def pools(self) -> list[nn.Module]:
-        """What reads the last maps (B, C, h, w), its first argument: its own modules named `pool`.
+        """The modules that read the last feature maps (B, C, h, w) as their first argument.
 
-        It is at these maps that `rsir.models.explain` looks.
+        By default: every module named `pool` outside the backbone. `rsir.models.explain` computes
+        its heat maps from the feature maps that reach them.
         """
         modules = self.named_modules()
         own = ((name, module) for name, module in modules if not name.startswith("backbone."))
         return [module for name, module in own if name.split(".")[-1] == "pool"]
 
     def window(self, images: Tensor) -> Tensor | None:
-        """The affine (B, 6) through which the backbone sees `images`, as in `spatial_transform`.
+        """The affine window (B, 6) through which the backbone sees `images`, or None.
 
-        None if it sees them as they are.
+        The parameters are those of `rsir.nn.warp.spatial_transform`; None means no window.
         """
         return None
 
     def learner(self) -> GalleryLearner | None:
-        """What learns from a gallery without labels (`rsir.models.adapt`), or None."""
+        """The part that learns from a gallery (`rsir.models.adapt`), or None."""
         return None

@@ -30,12 +30,12 @@ class DAHOptions(Options):
     bits: length of the code; the paper has 16, 32, 48 and 64.
     attention: "joint" (the paper), "se" (its comparison) or "none".
     reduction: the attention's MLP is C / reduction wide; 16, our choice.
-    grid: the attended map is averaged to grid × grid cells, which the FC takes flattened; 1, our
-    choice (any image size, fewest weights). The paper flattens the whole map.
+    grid: the attended map is averaged to grid × grid cells and flattened for the FC; 1, our choice
+    (any image size, fewest weights). The paper flattens the whole map.
     batch_norm: standardise each bit before the tanh; our choice (`rsir.nn.hashing.HashLayer`).
     scale: I_ij = scale · ⟨h_i, h_j⟩; 1 in the paper.
-    alpha: weight of the quantisation loss; 0.03, our choice, where the paper has 1: beside a mean
-    over the pairs, not the paper's sum, 1 soon makes the signs final that h has at first.
+    alpha: weight of the quantisation loss; 0.03, our choice. The paper has 1, with a sum over the
+    pairs; with our mean, 1 soon fixes the initial signs of h.
     beta: weight of the classification loss; 1 as in the paper, though L_w is a mean here.
     ranking: "adaptive-hamming" (the paper) or "hamming".
     """
@@ -67,7 +67,7 @@ class DAH(Method):
     """backbone → channel–spatial attention → FC → tanh = h → sign = b → classifier (fig. 3).
 
     The paper trains with SGD, learning rate 0.01, momentum 0.9, weight decay 5e-4, batches of 36
-    and 30 epochs; here the trainer's defaults are used, our choice.
+    and 30 epochs; our choice is the trainer's defaults.
     """
 
     title = "hash codes, joint attention, distance-adaptive ranking (DAH, Zhang et al. 2023)"
@@ -91,15 +91,17 @@ class DAH(Method):
 
     def forward(self, images: Tensor) -> Output:
         """(B, bands, H, W) → embedding h (B, bits), logits θᵀb (B, K) of the codes b = sign(h)."""
-        attended = self.attention(self.backbone(images))
-        h = self.hash(self.pool(attended.float()).flatten(1))
+        features = self.backbone(images)
+        attended = self.attention(features)
+        pooled = self.pool(attended.float()).flatten(1)
+        h = self.hash(pooled)
         b = binary_sign(h)
-        return Output(h, self.classifier(b).float())
+        return Output(h, logits=self.classifier(b).float())
 
     def loss(self, output: Output, targets: Tensor) -> Tensor:
-        """L_w + α·L_q + β·L_class (eq 13); targets (B,) classes, one of an image."""
+        """L_w + α·L_q + β·L_class (eq 13); targets (B,), one class per image."""
         if targets.ndim != 1:
-            raise UsageError("dah learns one class of an image, not several labels")
+            raise UsageError("dah learns one class per image, not several labels")
         h, logits = output
         assert logits is not None
         preserving = pairwise_likelihood(

@@ -31,13 +31,13 @@ BRANCHES = {
 class DualAttentionOptions(Options):
     """Options of `dual-attention`.
 
-    attention: "dual" (the paper), or one branch alone, "spatial" or "channel"; "none" leaves both
-    and the fusing convolution out.
+    attention: "dual" (the paper), or one branch alone, "spatial" or "channel"; "none" removes both
+    branches and the fusing convolution.
     pooling: "gem" (the paper), "spoc" or "mac".
     reduction: J and K have C / reduction channels; 8, our choice as in DANet.
-    fusion_kernel: side of the fusing convolution (1, 3, …); 1, our choice, the paper says only
+    fusion_kernel: side of the fusing convolution (1, 3, …); 1, our choice: the paper says only
     "a convolution".
-    margin: τ of the contrastive loss; 0.9, our choice, the paper gives none.
+    margin: τ of the contrastive loss; 0.9, our choice: the paper gives none.
     """
 
     attention: str = "dual"
@@ -53,12 +53,12 @@ class DualAttentionOptions(Options):
         self.require("reduction", self.reduction >= 1, "at least 1")
         odd = self.fusion_kernel >= 1 and self.fusion_kernel % 2 == 1
         self.require("fusion_kernel", odd, "an odd number, at least 1")
-        # Between L2-normalised embeddings no distance is above 2.
+        # The distance of L2-normalised embeddings is at most 2.
         self.require("margin", 0 < self.margin <= 2, "above 0 and at most 2")
 
 
 class DualAttention(Method):
-    """backbone → spatial + channel self-attention → conv → GeM → L2 (paper A, figs 1 and 2)."""
+    """backbone → spatial + channel self-attention → conv → GeM → L2 (figs 1 and 2)."""
 
     title = "dual attention + GeM, contrastive loss (Chen et al. 2021)"
     options_type = DualAttentionOptions
@@ -82,10 +82,11 @@ class DualAttention(Method):
         features = self.backbone(images)
         attended = self.attend(features)
         descriptor = self.pool(attended)
-        return Output(functional.normalize(descriptor.float(), dim=1))
+        embedding = functional.normalize(descriptor.float(), dim=1)
+        return Output(embedding)
 
     def attend(self, features: Tensor) -> Tensor:
-        """O = conv(P + Q), or of the one branch there is; F itself without any."""
+        """O = conv(P + Q), of the chosen branches; without branches F itself."""
         if not self.branches:
             return features
         attended: Tensor = self.fuse(sum(branch(features) for branch in self.branches))
@@ -97,10 +98,10 @@ class DualAttention(Method):
 
 
 def averaging_conv(channels: int, kernel: int, *, branches: int) -> nn.Conv2d:
-    """A C → C convolution that starts as identity / branches.
+    """A C → C convolution, initialised as identity / branches.
 
-    With α = β = 0 both branches start as F, so O = ½·(P + Q) starts as F, and training starts
-    from the backbone's own descriptor instead of a random projection of it: our choice.
+    With α = β = 0 both branches start as F. So O = ½·(P + Q) starts as F, and training starts from
+    the backbone's own descriptor instead of a random projection of it: our choice.
     """
     conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
     nn.init.dirac_(conv.weight)

@@ -28,7 +28,7 @@ DESCRIPTORS: dict[str, Callable[[], nn.Module]] = {
     "M": MAC,
     "G": lambda: GeM(3.0, learnable=False),
 }
-"""S, M, and G with its fixed p = 3 (paper B, section 3.1.1)."""
+"""SPoC, MAC, and GeM with fixed p = 3 (section 3.1.1)."""
 COMBINATIONS = ("S", "M", "G", "SM", "SG", "MG", "SGM")
 
 
@@ -36,12 +36,14 @@ COMBINATIONS = ("S", "M", "G", "SM", "SG", "MG", "SGM")
 class EARAOptions(Options):
     """Options of `eara`.
 
-    descriptors: one submodule each; "S", "M", "G", "SM", "SG" (the paper's default), "MG", "SGM".
-    activation: H of the soft mask, "mixed" (default), "channel" or "spatial"; "none" leaves the
-    residual attention out.
-    dimension: of the whole embedding, split evenly; 1536 (the paper's default) or 512.
+    descriptors: one submodule per letter; "S", "M", "G", "SM", "SG" (the paper's default), "MG",
+    "SGM".
+    activation: H of the soft mask, "mixed" (default), "channel" or "spatial"; "none" removes the
+    residual attention.
+    dimension: D of the embedding, split evenly over the submodules; 1536 (the paper's default) or
+    512.
     loss: "triplet" (batch-hard, default), "n-pairs", "proxy-nca" or "lifted".
-    margin: of the triplets; 0.1. temperature: of the softmax losses; 0.5.
+    margin: of the triplet loss; 0.1. temperature: of the softmax losses; 0.5.
     """
 
     descriptors: str = "SG"
@@ -61,7 +63,7 @@ class EARAOptions(Options):
         splits = self.dimension >= parts and self.dimension % parts == 0
         self.require("dimension", splits, f"a positive multiple of {parts}")
         self.require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
-        # No squared distance between L2-normalised embeddings is above 4.
+        # The squared distance of L2-normalised embeddings is at most 4.
         self.require("margin", 0 < self.margin <= 4, "above 0 and at most 4")
         self.require("temperature", 0 < self.temperature <= 100, "above 0 and at most 100")
 
@@ -80,15 +82,15 @@ class EARA(Method):
         "warmup_epochs": 0.0,
         "batch_size": 128,
     }
-    """Section 4.2: Adam, 1e-4, a step decay, batches of 128. Where the steps are, how many epochs
-    and the decay of weights are the trainer's: the paper does not say. So are the random views,
-    which are more than the paper's crop of 224² from 256² and its mirror images."""
+    """Section 4.2: Adam, 1e-4, a step decay, batches of 128. The paper does not give the steps, the
+    number of epochs or the weight decay; these are the trainer's. So are the random views, which
+    vary more than the paper's crops of 224² from 256² and mirror images."""
 
     def __init__(self, backbone: Backbone, options: EARAOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)
         parts = options.descriptors
         stages = ReplicatedStages(backbone, copies=len(parts))
-        self.backbone: ReplicatedStages = stages  # type: ignore[assignment]  # what is left of it
+        self.backbone: ReplicatedStages = stages  # type: ignore[assignment]
         self.submodules = nn.ModuleList(
             Submodule(stages, name, options.activation, options.dimension // len(parts))
             for name in parts
@@ -109,20 +111,21 @@ class EARA(Method):
             submodule(shared, trunk)
             for submodule, trunk in zip(self.submodules, trunks, strict=True)
         ]
-        return Output(functional.normalize(torch.cat(parts, dim=1), dim=1))
+        embedding = functional.normalize(torch.cat(parts, dim=1), dim=1)
+        return Output(embedding)
 
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """The chosen ranking loss of the whole embedding (algorithm 1, line 16)."""
-        found: Tensor = self.criterion(output.embedding, targets)
-        return found
+        loss: Tensor = self.criterion(output.embedding, targets)
+        return loss
 
 
 class Submodule(nn.Module):
     """Residual attention on a copy of stage 4, then Z = α · FC(F) / ‖FC(F)‖ (eqs 2 and 7).
 
-    α is learnt and starts at 1. In eq 2 it stands within the norm, where a positive α cancels:
-    it is kept outside, so that it weighs the submodule, which is our choice. The FC starts
-    orthogonal, so that distances start as those of the descriptors: our choice.
+    α is learnt and starts at 1. In eq 2 α is inside the norm, where a positive α cancels; ours is
+    outside, so that it weights the submodule: our choice. The FC starts orthogonal, so that
+    distances start as those of the descriptors: our choice.
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class Submodule(nn.Module):
         self.alpha = nn.Parameter(torch.ones(()))
 
     def forward(self, shared: Tensor, trunk: Tensor) -> Tensor:
-        """Stage 3's map (B, C', h', w'), stage 4's (B, C, h, w) → (B, D / n) of length |α|."""
+        """Maps of stage 3 (B, C', h', w') and of stage 4 (B, C, h, w) → (B, D / n), norm |α|."""
         attended = trunk if self.attention is None else self.attention(shared, trunk)
         descriptor = self.fc(self.pool(attended))
         return self.alpha * functional.normalize(descriptor.float(), dim=1)

@@ -40,17 +40,17 @@ class JSRTOptions(Options):
         …(FC1+FC2)                features=fc
         ResNet34(PCA), (FC)       transform=none fc1=0, features=pca or fc
 
-    transform: what is done to the image: "joint" (spatial, then radiometric), "spatial",
+    transform: transformation of the image: "joint" (spatial, then radiometric), "spatial",
     "radiometric" or "none".
-    features: what is retrieved: "pca", the principal components of FC1's output, or "fc", the
-    output of the last fully connected layer (FC2), which has one number per training class.
-    pca_length: components; 128, our choice, the paper says "a fixed length".
-    fc1: numbers of FC1's output; 512, our choice, as many as ResNet-34 has channels. 0: no FC1.
-    pgn_size: side in pixels of the reduced image that the parameter generation network looks at;
+    features: the embedding: "pca", the principal components of FC1's output, or "fc", the output
+    of the last fully connected layer (FC2), one value per training class.
+    pca_length: number of components; 128, our choice: the paper says "a fixed length".
+    fc1: width of FC1; 512, our choice, the channels of ResNet-34. 0: no FC1.
+    pgn_size: side in pixels of the reduced image, the input of the parameter generation network;
     64, our choice.
-    pgn_scale: what the network's last layer is multiplied by. 1, the paper; below 1 the
-    transformation leaves the identity more slowly, which Adam may need: its steps are as large
-    for these few numbers, that move the whole image, as for any weight.
+    pgn_scale: factor on the output of that network's last layer; 1 in the paper. Below 1 the
+    transformation leaves the identity more slowly, which Adam may need: its steps are as large for
+    these few parameters, which move the whole image, as for any other weight.
     """
 
     transform: str = "joint"
@@ -63,7 +63,7 @@ class JSRTOptions(Options):
     def __post_init__(self) -> None:
         self.require("transform", self.transform in TRANSFORMS, f"one of {', '.join(TRANSFORMS)}")
         self.require("features", self.features in FEATURES, f"one of {', '.join(FEATURES)}")
-        # One number alone has no correlation with another.
+        # A single number has no correlation coefficient.
         self.require("pca_length", self.pca_length >= 2, "at least 2")
         self.require("fc1", self.fc1 >= 0, "at least 0")
         self.require("pgn_size", self.pgn_size >= 4, "at least 4")
@@ -74,13 +74,13 @@ class JSRTOptions(Options):
 
 
 class JSRT(Method):
-    """Transformer → backbone → average pooling → FC1 → FC2 or PCA (paper D, fig 1).
+    """Transformer → backbone → average pooling → FC1 → FC2 or PCA (fig 1).
 
     Trained as a classifier. The paper gives no activation between FC1 and FC2, so there is none.
 
-    The PCA is fitted after training, without labels: to the training images at first, to the
-    gallery that is searched with `rsir adapt` (`rsir.models.adapt`), as the paper does. Until it is
-    fitted, in training, the embedding is FC1's whole output.
+    The PCA is fitted after training, without labels: first to the training images; `rsir adapt`
+    (`rsir.models.adapt`) fits it to the gallery to be searched, as the paper does. Before it is
+    fitted, during training, the embedding is FC1's whole output.
     """
 
     title = "joint spatial and radiometric transformer, PCA (Wang et al. 2020)"
@@ -99,13 +99,13 @@ class JSRT(Method):
         "image_size": 224,
     }
     """Section 3.2: SGD, 40 epochs, batches of 64, 224²; 1e-3 for 15 epochs, 1e-4 for 15, 1e-5 for
-    10. Our "step" takes the tenths after 20 and 30. Momentum and decay are the trainer's: the paper
-    gives none, nor any random views. Flips and quarter turns, on by default, leave the spatial
-    transformer less to do."""
+    10. Our "step" schedule multiplies by 0.1 after 20 and 30. The paper gives no momentum, weight
+    decay or random views; these are the trainer's. Flips and quarter turns, on by default, leave
+    less variation for the spatial transformer to correct."""
 
     def __init__(self, backbone: Backbone, options: JSRTOptions, *, classes: int) -> None:
         super().__init__(backbone, options, classes=classes)
-        # One number alone has no correlation with another.
+        # A single number has no correlation coefficient.
         options.require(
             "features", options.features != "fc" or classes >= 2, "pca with fewer than 2 classes"
         )
@@ -136,15 +136,18 @@ class JSRT(Method):
         logits = self.fc2(features)
         if self.pca is None:
             return Output(logits.float(), logits)
-        return Output(self.pca(features) if self.pca.fitted else features.float(), logits)
+        embedding = self.pca(features) if self.pca.fitted else features.float()
+        return Output(embedding, logits)
 
     def features(self, images: Tensor) -> Tensor:
         """FC1's output (B, F) for (B, bands, H, W)."""
-        features: Tensor = self.fc1(self.pool(self.backbone(self.transform(images))))
+        transformed = self.transform(images)
+        descriptor = self.pool(self.backbone(transformed))
+        features: Tensor = self.fc1(descriptor)
         return features
 
     def transform(self, images: Tensor) -> Tensor:
-        """The corrected images (B, bands, H, W): spatial, then radiometric."""
+        """The transformed images (B, bands, H, W): spatially, then radiometrically."""
         if self.pgn is None:
             return images
         parameters = self.pgn(images)
@@ -162,32 +165,32 @@ class JSRT(Method):
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """Cross-entropy over the classes; UsageError for multi-hot targets."""
         if targets.ndim != 1:
-            raise UsageError("jsrt is trained on one class an image, not on several labels")
+            raise UsageError("jsrt learns one class per image, not several labels")
         assert output.logits is not None
         return functional.cross_entropy(output.logits.float(), targets)
 
     def learner(self) -> GalleryLearner | None:
-        """Itself, if it has a PCA."""
+        """The method itself, if it has a PCA."""
         return None if self.pca is None else self
 
     def adapt(self, features: Tensor) -> dict[str, Any]:
-        """Fit the PCA to the (N, F) features of a gallery; the share of variance that it keeps."""
+        """Fit the PCA to the (N, F) features of a gallery; returns its length and kept variance."""
         assert self.pca is not None
         return {"pca_length": self.options.pca_length, "variance_kept": self.pca.fit(features)}
 
     @property
-    def dimension(self) -> int:  # type: ignore[override]  # others set it once
-        """D of the embedding: it changes when the PCA is fitted."""
+    def dimension(self) -> int:  # type: ignore[override]
+        """D of the embedding, which changes when the PCA is fitted."""
         if self.pca is None:
             return self.fc2.out_features
         return self.options.pca_length if self.pca.fitted else self.fc2.in_features
 
     @property
     def is_spatial(self) -> bool:
-        """Whether positions are transformed."""
+        """Whether the spatial transformation is on."""
         return self.options.transform in ("joint", "spatial")
 
     @property
     def is_radiometric(self) -> bool:
-        """Whether pixel values are transformed."""
+        """Whether the radiometric transformation is on."""
         return self.options.transform in ("joint", "radiometric")

@@ -23,7 +23,7 @@ from rsir.nn.levels import feature_maps, level_channels
 from rsir.nn.pooling import SPoC
 
 LEVELS = {"multi": 3, "single": 1}
-"""How many of the last stages are used; 3 is our choice, the paper gives no number."""
+"""Number of last stages whose maps are used; 3 is our choice: the paper gives no number."""
 OVERLAPS = {"none": similar, "jaccard": jaccard}
 
 
@@ -33,17 +33,18 @@ class MLRSIRNetOptions(Options):
 
     bits: κ, length of the code; the paper has 12, 24, 32, 36 and 48.
     levels: "multi" (the paper, the last 3 stages) or "single" (the last one).
-    cbam: whether the maps are attended to. reduction: its MLP is C / reduction wide; 16 as Woo et
-    al. 2018.
+    cbam: whether CBAM attention is applied. reduction: its MLP is C / reduction wide; 16 as in Woo
+    et al. 2018.
     hidden: width of the first FC; 500 in the paper.
     batch_norm: standardise each bit before the tanh; our choice (`rsir.nn.hashing.HashLayer`).
-    overlap: s_ij of two images that share a label: "none", 1 (the paper), or "jaccard", the share
-    of their labels that they have in common, our choice: the codes of a pair then agree the more,
-    the more labels it shares.
-    balanced: similar pairs weigh as much together as dissimilar ones; our choice, after paper C.
+    overlap: s_ij of two images with a label in common: "none", 1 (the paper), or "jaccard", the
+    share of their labels in common, our choice: the more labels a pair shares, the more bits of
+    its codes agree.
+    balanced: similar pairs have the same total weight as dissimilar pairs; our choice, after
+    paper C.
     scale: I_ij = scale · ⟨h_i, h_j⟩; ½, our choice, as in DPSH (Li et al. 2016).
-    quantisation: weight of the quantisation loss; 0.03, our choice as in `dah`. Eq 6 has none, but
-    with 1 the signs that h has at first are soon final.
+    quantisation: weight of the quantisation loss; 0.03, our choice as in `dah`. Eq 6 has no weight,
+    but a weight of 1 soon fixes the initial signs of h.
     """
 
     bits: int = 48
@@ -70,12 +71,12 @@ class MLRSIRNetOptions(Options):
 class MLRSIRNet(Method):
     """Maps of several levels → CBAM → mean → FC → ReLU → FC → tanh = h (fig. 1).
 
-    The maps are averaged to the size of the deepest one and concatenated, and the attended map is
-    averaged over its positions: our choices, the paper says neither. A ReLU follows the first
-    FC, as its section 4.2 says; its eq 4 has a tanh there.
+    The maps are averaged to the size of the deepest map and concatenated, and the attended map is
+    averaged over its positions: our choices, the paper specifies neither. A ReLU follows the first
+    FC, as in section 4.2; eq 4 has a tanh there.
 
     The paper trains with SGD, learning rate 1e-5, momentum 0.9, weight decay 5e-4, batches of 32
-    and images of 100 × 100; here the trainer's defaults are used, our choice.
+    and images of 100 × 100; our choice is the trainer's defaults.
     """
 
     title = "multi-label hash codes, multi-level features + CBAM (MLRSIR-NET, Moustafa et al.)"
@@ -96,9 +97,11 @@ class MLRSIRNet(Method):
 
     def forward(self, images: Tensor) -> Output:
         """(B, bands, H, W) → embedding h (B, bits)."""
-        levels = concatenated(feature_maps(self.backbone, images, self.levels))
-        descriptor = self.pool(self.attention(levels).float())
-        return Output(self.hash(functional.relu(self.fc(descriptor))))
+        maps = feature_maps(self.backbone, images, self.levels)
+        attended = self.attention(concatenated(maps))
+        descriptor = self.pool(attended.float())
+        h = self.hash(functional.relu(self.fc(descriptor)))
+        return Output(h)
 
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """Similarity-preserving + quantisation (eq 6); targets (B, L) labels or (B,) classes."""
@@ -112,6 +115,6 @@ class MLRSIRNet(Method):
 
 
 def concatenated(maps: list[Tensor]) -> Tensor:
-    """Maps (B, C_l, h_l, w_l) → (B, ΣC_l, h, w), averaged to the last one's h × w."""
+    """Maps (B, C_l, h_l, w_l) → (B, ΣC_l, h, w), averaged to h × w of the last map."""
     size = maps[-1].shape[2], maps[-1].shape[3]
     return torch.cat([functional.adaptive_avg_pool2d(m.float(), size) for m in maps], dim=1)

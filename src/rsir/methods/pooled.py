@@ -1,4 +1,4 @@
-"""The plain backbone with a pooling: the untrained and the fine-tuned baseline."""
+"""The baseline: a plain backbone with pooling, untrained or fine-tuned."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class PooledOptions(Options):
     """Options of `pooled`.
 
     pooling: "gem", "spoc" or "mac".
-    margin: τ of the contrastive loss; the same default as `dual-attention`, so that the two
-    compare.
+    margin: τ of the contrastive loss; the default is that of `dual-attention`, for comparison.
     """
 
     pooling: str = "gem"
@@ -28,7 +27,7 @@ class PooledOptions(Options):
 
     def __post_init__(self) -> None:
         self.require("pooling", self.pooling in POOLINGS, f"one of {', '.join(POOLINGS)}")
-        # Between L2-normalised embeddings no distance is above 2.
+        # The distance of L2-normalised embeddings is at most 2.
         self.require("margin", 0 < self.margin <= 2, "above 0 and at most 2")
 
 
@@ -46,7 +45,8 @@ class Pooled(Method):
     def forward(self, images: Tensor) -> Output:
         """(B, bands, H, W) → embedding (B, C), L2-normalised."""
         descriptor = self.pool(self.backbone(images))
-        return Output(functional.normalize(descriptor.float(), dim=1))
+        embedding = functional.normalize(descriptor.float(), dim=1)
+        return Output(embedding)
 
     def loss(self, output: Output, targets: Tensor) -> Tensor:
         """The contrastive loss over the batch's pairs."""

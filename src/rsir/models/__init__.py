@@ -1,1 +1,1 @@
-"""Trained models: saved and loaded, encoding, adapted to a gallery, explained."""
+"""Trained models: save, load, encode, adapt to a gallery, explain."""

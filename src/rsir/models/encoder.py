@@ -1,4 +1,4 @@
-"""Images → Encoding."""
+"""Encode images with a trained model: images → Encoding."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import DataError, ModelError, UsageError
 from rsir.images.read import read_pixels
+from rsir.methods.base import Output
 from rsir.models.model import CARD, WEIGHTS, Model, load_model, read_card, resolve
 from rsir.ranking import metric_named, name_with_classes
 from rsir.types import Encoding
@@ -22,11 +23,11 @@ Image = str | Path | NDArray[np.uint8]
 
 
 class Encoder:
-    """A model in use: `encode` turns images into what an archive keeps.
+    """A loaded model that encodes images.
 
     device: "auto" (CUDA, then Apple's MPS, then CPU) or a torch device name.
-    batch_size: images at a time. None: 64, which fits 2 GB at 224² for a ResNet-50; on the CPU,
-    where more at once is no faster, 16. Both are our choice.
+    batch_size: images per forward pass. None: 64, which fits into 2 GB at 224² for a ResNet-50; on
+    the CPU 16, because larger batches are no faster there. Both are our choice.
     """
 
     def __init__(
@@ -48,41 +49,41 @@ class Encoder:
     def card(self) -> dict[str, Any]:
         """The model's `model.json`."""
         if self.folder is None:
-            raise ModelError("the model was not saved yet; save it, then load it")
+            raise ModelError("this model is not saved yet; save it, then load it")
         if self._card is None:
             self._card = read_card(self.folder)
         return self._card
 
     @property
     def fingerprint(self) -> str:
-        """Equal only for models that give the same embeddings."""
+        """32 hex digits, equal only for models that give the same embeddings."""
         return str(self.card["fingerprint"])
 
     @property
     def dimension(self) -> int:
-        """D of the embedding, or the bits of the codes."""
+        """D of the embedding, or the number of bits of the hash code."""
         return self.model.dimension
 
     @property
     def ranking(self) -> str:
-        """The metric that the embeddings or codes are ranked by, a name for `metric_named`."""
+        """The metric that ranks the embeddings or codes, a name for `metric_named`."""
         return name_with_classes(self.model.ranking, len(self.model.classes))
 
     @property
     def hashes(self) -> bool:
-        """Whether its images are ranked by hash codes."""
+        """Whether the model's images are ranked by hash codes."""
         return metric_named(self.ranking).kind == "bits"
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The bands that the model takes, in order."""
+        """The bands of the model's input, in channel order."""
         return self.model.spec.bands
 
     @property
     def gsd(self) -> float | None:
-        """Metres of ground in a pixel of the images that it learnt from; None if it was not told.
+        """Ground sampling distance of the training images in metres per pixel; None if unknown.
 
-        `TrainingSettings.gsd` of its training.
+        It is the `TrainingSettings.gsd` of the model's training.
         """
         settings = self.card["training"].get("settings", {})
         return float(settings.get("gsd", 0)) or None
@@ -90,8 +91,8 @@ class Encoder:
     def encode(self, images: Sequence[Image] | NDArray[np.uint8]) -> Encoding:
         """The Encoding of B images, each a file or (bands, H, W) uint8; sizes may differ.
 
-        Raises ImageError for a file that cannot be read faithfully, DataError for other bands
-        and for an image that a hashing model has no finite values for.
+        Raises ImageError for a file that cannot be read faithfully; DataError for a wrong number
+        of bands, and for an image for which a hashing model gives non-finite values.
         """
         spec = self.model.spec
         parts = []
@@ -101,36 +102,43 @@ class Encoder:
                 for i in images[start : start + self.batch_size]
             ]
             parts.append(self.encode_batch(torch.stack(batch)))
-        return joined(parts) if parts else self._nothing()
+        return _concatenated(parts) if parts else self._empty()
 
-    @torch.inference_mode()
     def encode_batch(self, prepared: torch.Tensor) -> Encoding:
         """The Encoding of (B, bands, size, size) uint8 images from `InputSpec.prepare`."""
-        output = self.module(self.model.spec.normalise(prepared.to(self.device)))
+        output = self.forward(prepared)
         embedding: NDArray[np.float32] = output.embedding.float().cpu().numpy()
-        probabilities = None
-        if output.logits is not None:
-            probabilities = output.logits.float().softmax(dim=1).cpu().numpy()
-        return Encoding(embedding, self._code(embedding), probabilities)
+        probabilities = output.probabilities
+        return Encoding(
+            embedding,
+            self._code(embedding),
+            None if probabilities is None else probabilities.cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def forward(self, prepared: torch.Tensor) -> Output:
+        """The method's Output for (B, bands, size, size) uint8 images, on the encoder's device."""
+        output: Output = self.module(self.model.spec.normalise(prepared.to(self.device)))
+        return output
 
     def _code(self, embedding: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-        """The signs of relaxed codes (B, bits), packed; None if the model does not hash."""
+        """The packed signs of relaxed codes (B, bits); None if the model does not hash."""
         if not self.hashes:
             return None
         if not np.isfinite(embedding).all():
-            # As a bit NaN would look like any other number.
+            # The sign of a NaN would look like a valid bit.
             raise DataError("the model gives values that are not finite, which have no hash code")
         return np.packbits(embedding > 0, axis=1)
 
-    def _nothing(self) -> Encoding:
-        """The Encoding of no images."""
+    def _empty(self) -> Encoding:
+        """The Encoding of zero images."""
         metric = metric_named(self.ranking)
         embedding = np.empty((0, self.dimension), np.float32)
         probabilities = np.empty((0, metric.classes), np.float32) if metric.classes else None
         return Encoding(embedding, self._code(embedding), probabilities)
 
     def save(self, folder: str | Path) -> Path:
-        """Copy the model into `folder`, bit for bit, so that its fingerprint stays."""
+        """Copy the model's files into `folder`, so that the fingerprint stays the same."""
         if self.folder is None:
             return self.model.save(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -139,26 +147,16 @@ class Encoder:
         return Path(folder)
 
 
-def joined(parts: Sequence[Encoding]) -> Encoding:
-    """One Encoding of the images of several (at least one) by the same model."""
-
-    def column(name: str) -> Any:
-        columns = [getattr(part, name) for part in parts]
-        return None if columns[0] is None else np.concatenate(columns)
-
-    return Encoding(column("embedding"), column("code"), column("probabilities"))
-
-
 def load(name: str | Path, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
-    """The encoder of a run folder, or of "hf:owner/name"; ModelError if there is none."""
+    """The encoder of a run folder or of "hf:owner/name"; ModelError if there is no such model."""
     folder = resolve(name)
     return Encoder(load_model(folder), device=device, batch_size=batch_size, folder=folder)
 
 
 def usable_device(name: str) -> torch.device:
-    """The torch device of that name; "auto" is CUDA, then Apple's MPS, then the CPU.
+    """The torch device with that name; "auto" is CUDA, then Apple's MPS, then the CPU.
 
-    Raises UsageError for a name that torch does not know, or a device that is not there.
+    Raises UsageError for a name that torch does not know, or a device that is missing here.
     """
     if name == "auto":
         name = "mps" if torch.backends.mps.is_available() else "cpu"
@@ -170,3 +168,13 @@ def usable_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+def _concatenated(parts: Sequence[Encoding]) -> Encoding:
+    """One Encoding of the images of several Encodings (at least one) by the same model."""
+
+    def column(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    return Encoding(column("embedding"), column("code"), column("probabilities"))

@@ -1,4 +1,4 @@
-"""Save and load a trained encoder: `model.safetensors` + `model.json`, never pickle."""
+"""Save and load a trained model: `model.safetensors` + `model.json`, never pickle."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ CARD = "model.json"
 
 @dataclass(frozen=True)
 class Model:
-    """A method with its weights, and all that is known of it.
+    """A method with its weights, its input specification and its training record.
 
     method: name in `rsir.methods`; options: its options as a plain dict; backbone: name with
     options (`rsir.nn.backbone.parse_name`); classes: of the training set, in target order.
-    training: where the weights come from: data set, split hash, seed, settings (JSON values).
+    training: origin of the weights: data set, split hash, seed, settings (JSON values).
     """
 
     module: Method
@@ -53,15 +53,15 @@ class Model:
 
     @property
     def ranking(self) -> str:
-        """The metric that the embeddings are ranked by."""
+        """The metric that ranks the embeddings."""
         return self.module.ranking
 
     def save(self, folder: str | Path) -> Path:
-        """Write `model.safetensors` and `model.json` into `folder`; each appears whole."""
+        """Write `model.safetensors` and `model.json` into `folder`, each whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-        # One entry: safetensors writes several in any order, and the file's hash would change.
+        # A single entry: safetensors writes several in random order, which changes the hash.
         statistics = ";".join(",".join(map(str, v)) for v in (self.spec.mean, self.spec.std))
         with replacing(folder / WEIGHTS) as draft:
             save_file(state, draft, {"mean;std": statistics})
@@ -79,7 +79,7 @@ class Model:
         return folder
 
     def _identity(self, weights: str) -> dict[str, Any]:
-        """What makes two models give the same embeddings."""
+        """The values that determine the embeddings; `fingerprint` hashes them."""
         return {
             "method": self.method,
             "options": dict(self.options),
@@ -100,10 +100,10 @@ def build_model(
     weights: str | Path = "none",
     training: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A fresh model. `spec` may be the input size alone: band statistics are then the weights'.
+    """A new model. `spec` may be the input size alone; the weights then give the band statistics.
 
-    options: the method's options; UsageError names those it does not have, and those of another
-    type or too large for the memory.
+    options: the method's options. Raises UsageError for unknown options, for options of another
+    type, and for sizes that do not fit into memory.
     """
     kind = method_type(method)
     known = defaults_of(kind.options_type)
@@ -134,8 +134,8 @@ def build_model(
 def load_model(folder: str | Path) -> Model:
     """The model in `folder` (a run folder, or the copy in an archive), in evaluation mode.
 
-    Raises ModelError if there is none, if it is not ours or of a newer format, or if it is
-    damaged: the weights must match the hash in `model.json`.
+    Raises ModelError if there is no model, if its format is foreign or newer, or if it is damaged:
+    the weights must match the hash in `model.json`.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -162,7 +162,7 @@ def load_model(folder: str | Path) -> Model:
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """The contents of `model.json` in `folder`; ModelError says what is wrong with it."""
+    """The contents of `model.json` in `folder`; ModelError if it is missing or not valid."""
     folder = Path(folder)
     file = folder / CARD
     if not folder.is_dir():
@@ -176,7 +176,9 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not isinstance(card, dict) or not str(card.get("format", "")).startswith("rsir-model/"):
         raise ModelError(f"{file} is not the card of an rsir model")
     if card["format"] != FORMAT:
-        raise ModelError(f"{file} has format {card['format']}; this rsir reads {FORMAT}: update it")
+        raise ModelError(
+            f"{file} has format {card['format']}; this version reads {FORMAT}: update rsir"
+        )
     needed = ("method", "options", "backbone", "input", "classes", "weights_sha256", "training")
     missing = [key for key in needed if key not in card]
     if missing:
@@ -188,10 +190,10 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a model named by its path, or as "hf:owner/name" on the Hugging Face Hub.
+    """The folder of a model: the path itself, or the download of "hf:owner/name".
 
-    A hub model is downloaded once, `model.json` and `model.safetensors` alone, into the hub's
-    cache. Raises ModelError if it cannot be had.
+    Only `model.json` and `model.safetensors` are downloaded, once, into the Hugging Face cache.
+    Raises ModelError if they cannot be downloaded.
     """
     text = str(name)
     if not text.startswith("hf:"):
@@ -222,14 +224,14 @@ def file_sha256(file: Path) -> str:
 
 @contextmanager
 def _allocating(method: str) -> Iterator[None]:
-    """UsageError if the options make a layer that memory, or the count of its bytes, refuses."""
+    """Raise UsageError if a layer does not fit into memory or its size overflows."""
     try:
         yield
     except (MemoryError, RuntimeError, TypeError) as error:
-        # torch has no class of errors for it.
+        # torch has no error class for failed allocations.
         if isinstance(error, MemoryError) or re.search("allocate|overflow", str(error), re.I):
             raise UsageError(
-                f"{method} with these options does not fit into memory; take smaller sizes"
+                f"{method} with these options does not fit into memory; use smaller sizes"
             ) from error
         raise
 

@@ -1,7 +1,7 @@
 """Attention blocks: (B, C, h, w) → (B, C, h, w).
 
-Attention weights are computed in float32 whatever the precision of the input: the products of
-whole channels overflow float16 and lose the softmax's differences in bfloat16.
+Attention weights are computed in float32 at any input precision: products of whole channels
+overflow float16, and bfloat16 loses the differences that the softmax needs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Σ_i s_ji · values_i with s_ji = exp(queries_j · keys_i) / Σ_i exp(queries_j · keys_i).
 
     queries (B, J, D), keys (B, I, D), values (B, I, E) → (B, J, E), float32. The logits are not
-    scaled by 1/√D, as neither paper A nor DANet does. The row maximum is subtracted before the
-    exponential, so it does not overflow. Where torch's fused kernel applies, no J × I matrix is
-    kept (for the 1280 or 2048 channels of a backbone that matrix is most of a step's memory and
-    time): on CPUs where D = E, so between channels but not between positions; on GPUs that also
-    depends on D and the device. Elsewhere torch makes the matrix; the values are the same.
+    scaled by 1/√D, as in paper A and DANet. The row maximum is subtracted before the exponential,
+    which therefore does not overflow. torch's fused kernel keeps no J × I matrix, which for the
+    1280 or 2048 channels of a backbone would take most of a step's memory and time. It applies on
+    CPUs where D = E, so between channels but not between positions; on GPUs it also depends on D
+    and the device. Elsewhere torch computes the matrix; the values are the same.
     """
     with torch.autocast(queries.device.type, enabled=False):
         q, k, v = (t.float().unsqueeze(1).contiguous() for t in (queries, keys, values))
@@ -78,8 +78,8 @@ class JointAttention(nn.Module):
     A_ch = σ(W2(W1(max + mean over positions))): the sum comes before the MLP, where CBAM sums
     after it. A_sp = σ(conv 1×1 [max; mean over the channels of A_ch · g]).
 
-    reduction: W1 gives C / reduction channels (at least 1), a ReLU follows: 16 and the ReLU as in
-    CBAM, our choice, the paper says neither.
+    reduction: W1 gives C / reduction channels (at least 1), then a ReLU: 16 and the ReLU as in
+    CBAM, our choice: the paper specifies neither.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -96,9 +96,9 @@ class JointAttention(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """σ(W2 ReLU(W1 mean)) · g (Hu et al. 2018), paper C's comparison in the attention's place.
+    """σ(W2 ReLU(W1 mean)) · g (Hu et al. 2018), which paper C compares with its attention.
 
-    reduction: W1 gives C / reduction channels (at least 1); 16 as there.
+    reduction: W1 gives C / reduction channels (at least 1); 16 as in Hu et al.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -116,10 +116,10 @@ class CBAM(nn.Module):
     """x · A_ch · A_sp (paper E, eqs 1 to 3; Woo et al. 2018).
 
     A_ch = σ(MLP(max over positions) + MLP(mean over positions)), one MLP for both.
-    A_sp = σ(conv 7×7 [max; mean over the channels of A_ch · x]), as Woo et al.: the paper's eq 2
-    is damaged. No batch norm after that convolution: our choice, neither paper's text has it.
+    A_sp = σ(conv 7×7 [max; mean over the channels of A_ch · x]) as in Woo et al.: eq 2 of paper E
+    is garbled. No batch norm after that convolution: our choice, neither paper mentions one.
 
-    reduction: the MLP is C / reduction wide (at least 1); 16 as Woo et al.
+    reduction: the MLP is C / reduction wide (at least 1); 16 as in Woo et al.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:

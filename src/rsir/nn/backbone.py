@@ -1,4 +1,4 @@
-"""Any timm backbone as one thing: images in, a feature map out."""
+"""Any timm backbone with one interface: images in, a feature map out."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ REFUSED_OPTIONS = frozenset(
         "scriptable",
     }
 )
-"""Arguments of `timm.create_model` that a backbone's name may not hold: those that read files (timm
-unpickles the one at `checkpoint_path`, and a name can come with someone else's model), those that
-are set here, and those that change what kind of net is built."""
+"""Arguments of `timm.create_model` that a backbone's name must not set: those that read files (timm
+unpickles the file at `checkpoint_path`, and a name can come with a foreign model), those that this
+module sets, and those that change the kind of net."""
 
 _TIMM_REFUSES = (
     ArithmeticError,
@@ -41,36 +41,36 @@ _TIMM_REFUSES = (
     TypeError,
     ValueError,
 )
-"""What timm raises for options, tags and image sizes that do not go together."""
+"""The errors that timm raises for incompatible options, tags and image sizes."""
 
 
 IN_A_RUN = ("backbone.net.", "backbone.shared.", "backbone.copies.0.")
-"""What the names of the backbone's parameters begin with in a trained model's file; of a last stage
-that was replicated (`rsir.nn.stages`) the first copy is the backbone's."""
+"""Prefixes of the backbone's parameters in a trained model's file; of a replicated last stage
+(`rsir.nn.stages`) the first copy counts."""
 
 
 class Backbone(nn.Module):
     """The last feature map of a timm model: (B, bands, H, W) → (B, C, h, w).
 
-    Convolutional nets give their final map (after a head convolution, where they have one);
-    transformers give their patch tokens as a map, class and register tokens left out.
+    A convolutional net gives its final map (after a head convolution, if it has one); a transformer
+    gives its patch tokens as a map, without class and register tokens.
 
-    name: timm's name, with constructor options behind a colon where wanted:
+    name: timm's name, optionally with constructor options after a colon:
     "resnet50", "mobilenetv2_100:pad_type=same", "vit_small_patch14_dinov2".
     image_size: H = W in pixels; transformers with fixed position embeddings are built for it.
-    weights: "none" (random start), "pretrained" (timm's hub) or a local safetensors file with
-    timm's parameter names, where a classifier is ignored, or with a run's (its model.safetensors),
-    of which the backbone is taken.
+    weights: "none" (random), "pretrained" (timm's hub) or a local safetensors file: with timm's
+    parameter names (a classifier is ignored), or a run's model.safetensors (only the backbone is
+    loaded).
 
     Raises UsageError for a name that timm does not know, for options or an image size that it
-    refuses and for a net that gives no single map, ModelError for weights that do not fit.
+    refuses, and for a net that gives no single map; ModelError for weights that do not fit.
     """
 
     channels: int
     """C, the channels of the feature map."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Per-band statistics of the images in [0, 1] that the weights were trained with."""
+    """Per-band statistics, in [0, 1], of the images that the weights were trained on."""
 
     def __init__(
         self, name: str, *, image_size: int, bands: int = 3, weights: str | Path = "none"
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
                 in_chans=bands,
                 **options,
             )
-        except OSError as error:  # first: some errors of the hub are a ValueError too
+        except OSError as error:  # before ValueError: some errors of the hub are both
             raise ModelError(
                 f"timm could not fetch the weights of {architecture!r} ({error}); "
                 "without a network, give a safetensors file with --weights"
@@ -100,7 +100,7 @@ class Backbone(nn.Module):
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         if weights not in ("none", "pretrained"):
             self._load(Path(weights))
-        # VOLO has a class token, but does not say so.
+        # VOLO has a class token, but no num_prefix_tokens.
         has_class_token = getattr(self.net, "cls_token", None) is not None
         self.prefix_tokens = int(getattr(self.net, "num_prefix_tokens", has_class_token))
         self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
@@ -121,7 +121,7 @@ class Backbone(nn.Module):
         return self.to_map(self.net.forward_features(images))
 
     def to_map(self, features: Any) -> Tensor:
-        """(B, C, h, w) of what the net gives: a map, a map with channels last, or tokens."""
+        """(B, C, h, w) from the net's output: a map, a map with channels last, or tokens."""
         if isinstance(features, Tensor) and features.ndim == 3:
             return self._tokens_to_map(features)
         if isinstance(features, Tensor) and features.ndim == 4:
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         raise UsageError(f"backbone {self.name!r} gives {kind}, not one map; take another")
 
     def _tokens_to_map(self, tokens: Tensor) -> Tensor:
-        """(B, prefix + h·w, C) → (B, C, h, w); h = w where the net does not say its grid."""
+        """(B, prefix + h·w, C) → (B, C, h, w); h = w if the net does not give its grid."""
         patches = tokens[:, self.prefix_tokens :].transpose(1, 2)
         count = patches.shape[2]
         grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
@@ -166,7 +166,7 @@ class Backbone(nn.Module):
                 if key.startswith(prefix)
             }
         own = self.net.state_dict()
-        # How many batches a batch norm has seen is a counter that many files leave out.
+        # Many files omit the counters of batches that a batch norm has seen.
         state |= {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
         missing = sorted(own.keys() - state.keys())
         wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
                 )
             )
         self.net.load_state_dict({key: state[key] for key in own})
-        if "mean;std" in metadata:  # a model of ours (`Model.save`)
+        if "mean;std" in metadata:  # written by `Model.save`
             metadata = dict(zip(("mean", "std"), metadata["mean;std"].split(";"), strict=True))
         if "mean" in metadata and "std" in metadata:
             self.mean = tuple(float(v) for v in metadata["mean"].split(","))
@@ -191,12 +191,12 @@ def parse_name(name: str) -> tuple[str, dict[str, Any]]:
     """("mobilenetv2_100", {"pad_type": "same"}) from "mobilenetv2_100:pad_type=same".
 
     Values are numbers, true / false, or text. Raises UsageError for a name that timm does not
-    know (with near names), an option without a value or one of REFUSED_OPTIONS.
+    know (suggesting similar names), an option without a value, and one of REFUSED_OPTIONS.
     """
     architecture, _, rest = name.partition(":")
     if not timm.is_model(architecture):
         near = timm.list_models(f"*{architecture}*")[:5]
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        hint = f"; similar: {', '.join(near)}" if near else ""
         raise UsageError(f"timm has no backbone {architecture!r}{hint}")
     options: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):

@@ -1,4 +1,4 @@
-"""From a descriptor to a hash code: relaxed codes in [-1, 1] and their signs."""
+"""Hash codes of a descriptor: relaxed codes in [-1, 1] and their signs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ def binary_sign(relaxed: Tensor) -> Tensor:
     """The codes b = sign(h) in {−1, +1} (paper C, eq 10), with the gradient of the identity.
 
     sign(0) = −1, so that b and the stored bit h > 0 (paper E, eq 5) always agree. The gradient
-    passes straight through (Bengio et al. 2013): our choice, the sign's own is 0 everywhere.
+    passes straight through (Bengio et al. 2013): our choice; the sign's own gradient is 0.
     """
     codes = torch.where(relaxed > 0, 1.0, -1.0).to(relaxed.dtype)
     return codes.detach() + (relaxed - relaxed.detach())
 
 
 class HashLayer(nn.Module):
-    """h = tanh(FC(x)) (paper C, eq 5; paper E, eq 4), in float32 whatever the precision.
+    """h = tanh(FC(x)) (paper C, eq 5; paper E, eq 4), in float32 at any precision.
 
-    batch_norm: standardise each bit over the batch before the tanh: our choice. What all images
-    have in common is most of a pooled descriptor, so without it a fresh layer gives all images
-    nearly the same code, and a quantisation loss soon makes that code final.
+    batch_norm: standardise each bit over the batch before the tanh: our choice. Pooled descriptors
+    of all images are mostly alike, so without it a fresh layer gives all images nearly the same
+    code, which a quantisation loss soon fixes.
     """
 
     def __init__(self, features: int, bits: int, *, batch_norm: bool) -> None:

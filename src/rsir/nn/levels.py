@@ -1,4 +1,4 @@
-"""Feature maps of several depths of a backbone."""
+"""Feature maps from several depths of a backbone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rsir.nn.backbone import Backbone
 
 
 def level_channels(backbone: Backbone, levels: int) -> list[int]:
-    """C of each map that `feature_maps` gives.
+    """C of each map that `feature_maps` returns.
 
-    Raises UsageError for a backbone that gives no maps of inner stages, or fewer than `levels`.
+    Raises UsageError for a backbone without maps of inner stages, or with fewer than `levels`.
     """
     known: Any = getattr(backbone.net, "feature_info", None) or []
     stages = known if isinstance(known, list) else known.info
@@ -27,9 +27,9 @@ def level_channels(backbone: Backbone, levels: int) -> list[int]:
 def feature_maps(backbone: Backbone, images: Tensor, levels: int) -> list[Tensor]:
     """The maps (B, C_l, h_l, w_l) of the last `levels` stages, the deepest last.
 
-    Stages are where timm says they end: where the size halves, or a block of a plain transformer.
-    The deepest map is the backbone's own, with the head convolution or norm that follows the
-    last stage.
+    timm defines the stages: they end where the size halves; in a plain transformer each block is
+    one. The deepest map is the backbone's output, after the head convolution or norm that follows
+    the last stage.
     """
     if levels == 1:
         return [backbone(images)]

@@ -11,8 +11,8 @@ from rsir.errors import DataError
 class PCA(nn.Module):
     """The first `length` principal components of (B, F) features.
 
-    Before `fit` it has nothing to project with, and `fitted`, () bool, is false. What is fitted
-    are parameters without gradient: weights like any other, saved and counted with the model.
+    `fitted`, () bool, is false before `fit`; forward() must not be called then. The mean and the
+    components are parameters without gradient, saved and counted with the model's weights.
     """
 
     def __init__(self, features: int, length: int) -> None:
@@ -31,20 +31,20 @@ class PCA(nn.Module):
     def fit(self, features: Tensor) -> float:
         """Fit to (N, F) features; returns the share of their variance that is kept, 0 … 1.
 
-        In float64, from the covariance's eigenvectors. Their signs are free, but not without
-        effect: a correlation coefficient between projections depends on them. So each component's
-        entry of largest magnitude is positive (as in scikit-learn).
+        Computed in float64 from the eigenvectors of the covariance. Their signs are arbitrary, but
+        correlation coefficients between projections depend on them. So each component's entry of
+        largest magnitude is made positive (as in scikit-learn).
 
-        Features of a rank below `length` (fewer than length + 1 images, say) have no variance
-        left for the last components; those are zero, not just any direction. Raises DataError if
-        there is no variance at all, or a value is not finite.
+        If the features have a rank below `length` (for example from fewer than length + 1 images),
+        the last components are zero, not arbitrary directions. Raises DataError if there is no
+        variance at all, or if a value is not finite.
         """
         if not torch.isfinite(features).all():
-            raise DataError("the features hold values that are not finite; nothing was fitted")
+            raise DataError("the features have values that are not finite; nothing was fitted")
         values = features.cpu().double()
         mean = values.mean(dim=0) if len(values) else torch.zeros_like(self.mean)
         centred = values - mean
-        # Ascending, so the last ones are the first components.
+        # In ascending order: the last eigenvectors are the first components.
         variances, vectors = torch.linalg.eigh(centred.T @ centred)
         variances, components = variances.flip(0).clamp(min=0), vectors.T.flip(0)
         rounding = max(values.shape) * torch.finfo(torch.float64).eps
@@ -52,7 +52,7 @@ class PCA(nn.Module):
         if rank == 0:
             raise DataError(
                 f"the features of the {len(values)} images do not differ, so they have no "
-                "principal components; take more, or other, images"
+                "principal components; use more, or different, images"
             )
         components[rank:] = 0
         peaks = components.gather(1, components.abs().argmax(dim=1, keepdim=True))

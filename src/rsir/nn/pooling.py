@@ -30,8 +30,8 @@ class MAC(nn.Module):
 class GeM(nn.Module):
     """Generalised mean over positions, (mean o^p)^(1/p) (paper A, eq 3; Radenović et al. 2018).
 
-    p = 1 is SPoC, p → ∞ is MAC. p is learnt where `learnable`; it starts at 3: our choice, after
-    Radenović et al. Computed in float32: a power of p loses too much in 16 bit.
+    p = 1 is SPoC, p → ∞ is MAC. If `learnable`, p is learnt. It starts at 3: our choice, after
+    Radenović et al. Computed in float32: a power of p loses too much precision in 16 bits.
     """
 
     def __init__(self, p: float = 3.0, *, learnable: bool = True) -> None:
@@ -49,7 +49,7 @@ POOLINGS = {"spoc": SPoC, "mac": MAC, "gem": GeM}
 
 
 def pooling(name: str) -> nn.Module:
-    """A fresh pooling by its field name: "spoc", "mac" or "gem"."""
+    """A new pooling module: "spoc", "mac" or "gem"; UsageError for another name."""
     if name not in POOLINGS:
         raise UsageError(f"pooling {name!r}: take one of {', '.join(POOLINGS)}")
     made: nn.Module = POOLINGS[name]()

@@ -9,10 +9,10 @@ from torch.nn import functional
 from rsir.errors import UsageError
 
 EPSILON = 1e-6
-"""Least norm that is divided by: our choice."""
+"""Smallest norm in a division: our choice."""
 VARIANCE_EPSILON = 1e-5
-"""Added to the variance that is divided by, as batch norm does: our choice. With much less, the
-gradients of a constant channel overflow 16 bit."""
+"""Added to the variance in a division, as in batch norm: our choice. With much less, the gradients
+of a constant channel overflow 16 bits."""
 
 
 def mixed(x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def channel(x: Tensor) -> Tensor:
 def spatial(x: Tensor) -> Tensor:
     """The sigmoid of x standardised over the positions of each channel (eq 6).
 
-    (B, C, h, w) float32. A constant channel, a single position for one, is ½ everywhere.
+    (B, C, h, w) float32. A constant channel, such as a single position, gives ½ everywhere.
     """
     centred = x - x.mean(dim=(2, 3), keepdim=True)
     variance = centred.square().mean(dim=(2, 3), keepdim=True)
@@ -36,7 +36,7 @@ def spatial(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
-"""By the paper's names; its table 1 numbers them in another order than its equations."""
+"""The paper's names; its table 1 numbers them in another order than its equations."""
 
 
 class ResidualUnit(nn.Module):
@@ -62,11 +62,11 @@ class ResidualUnit(nn.Module):
 
 
 class SoftMask(nn.Module):
-    """The soft mask branch of Wang et al. 2017 ("Residual attention network"), as paper B has it.
+    """The soft mask branch of Wang et al. 2017 ("Residual attention network"), as in paper B.
 
-    Bottom-up top-down: max-pool → residual unit → up to the trunk's size, where x, brought to
-    that size too, is added; then two 1 × 1 convolutions (C' → C' → C) and H. Bilinear
-    interpolation, 3 × 3 pooling with stride 2, and batch norm before each convolution as there.
+    Bottom-up top-down: max-pool → residual unit → resize to the trunk's size, and add x, resized
+    to that size too; then two 1 × 1 convolutions (C' → C' → C) and H. Bilinear interpolation,
+    3 × 3 pooling with stride 2, and batch norm before each convolution as in Wang et al.
     """
 
     def __init__(self, in_channels: int, channels: int, *, activation: str = "mixed") -> None:

@@ -1,6 +1,6 @@
-"""A timm backbone cut before its last stage: the earlier stages once, the last one several times.
+"""A timm backbone cut before its last stage: shared early stages, several copies of the last stage.
 
-Paper B's submodules are copies of the last stage; what lies before it is shared.
+Paper B's submodules are such copies.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from rsir.nn.backbone import Backbone
 
 
 class ReplicatedStages(nn.Module):
-    """The shared stages of `backbone`, and `copies` of its last one, each with its own weights.
+    """The shared stages of `backbone`, and `copies` of its last stage with weights of their own.
 
-    The cut is where timm says that the second-deepest feature map is (a ResNet's stage 3 of 4);
-    all that runs after it, a final convolution too, is the last stage. All copies start with the
-    backbone's weights. `backbone` is used up.
+    The cut is after timm's second-deepest feature map (a ResNet's stage 3 of 4); everything that
+    runs after it, including a final convolution, is the last stage. All copies start with the
+    backbone's weights. `backbone` must not be used afterwards.
 
-    Raises UsageError for a backbone without stages: one that timm gives no two feature maps of
-    different size for (a plain vision transformer), that is no chain of stages, or whose last
-    stage has no weights (a VGG, which ends in a pooling).
+    Raises UsageError for a backbone without stages: if timm gives no two feature maps of different
+    size (a plain vision transformer), if it is not a chain of stages, or if the last stage has no
+    weights (a VGG, which ends in a pooling).
     """
 
     channels: int
@@ -39,7 +39,7 @@ class ReplicatedStages(nn.Module):
         probe = torch.rand(1, backbone.bands, side, side)
         refused = UsageError(
             f"backbone {backbone.name!r} cannot be cut before its last stage: it is no chain of "
-            "stages with weights; take one that is, a ResNet for one"
+            "stages with weights; take one that is, such as a ResNet"
         )
         was_training = backbone.net.training
         before, after, idle = _units(backbone, probe)
@@ -75,9 +75,9 @@ class ReplicatedStages(nn.Module):
 
 
 def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str], list[str]]:
-    """The names of the modules of the shared stages, of the last one, and of those that never run.
+    """The names of the modules of the shared stages, of the last stage, and of unused modules.
 
-    A unit is a child of the net, or of the containers that the cut goes through.
+    A unit is a child of the net, or a child of a container that the cut divides.
     """
     net = backbone.net
     info: Any = getattr(net, "feature_info", None) or []
@@ -106,6 +106,6 @@ def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str], lis
             hook.remove()
     if cut not in ran:
         raise UsageError(f"backbone {backbone.name!r} cannot be cut before its last stage")
-    place = ran.index(cut)
+    end = ran.index(cut) + 1
     idle = [name for name in names if name not in ran]
-    return ran[: place + 1], list(dict.fromkeys(ran[place + 1 :])), idle
+    return ran[:end], list(dict.fromkeys(ran[end:])), idle

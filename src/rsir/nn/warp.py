@@ -1,8 +1,8 @@
-"""Learnt changes of the image before the network looks at it (paper D; Jaderberg et al. 2015).
+"""Learnt transformations of the input image (paper D; Jaderberg et al. 2015).
 
-A small network looks at the image and says how to change it; the changes start as the identity.
-All are computed in float32 whatever the precision of the network: a position in an image of 224
-pixels needs more than the 8 or 11 bits that 16-bit floats keep.
+A small network predicts the parameters from the image; the transformations start as the identity.
+All are computed in float32 at any precision of the network: a position in an image of 224 pixels
+needs more than the 8 or 11 bits of 16-bit floats.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class ParameterNetwork(nn.Module):
-    """2 × (conv → max-pool → ReLU) → MLP with one hidden layer → numbers (paper D, section 2).
+    """2 × (conv → max-pool → ReLU) → MLP with one hidden layer → parameters (paper D, section 2).
 
-    start: what it gives for every image at first: the last layer has zero weights and this bias.
-    size: side in pixels that the image is reduced to before: our choice, for it makes the network
-    small (the paper calls it lightweight) and fit images of any size.
-    scale: what the last layer's output is multiplied by (`start` is not): the pace at which the
-    numbers leave `start`; 1 as in the paper.
+    start: the initial output for every image: the last layer starts with zero weights.
+    size: side in pixels of the reduced input image: our choice, which makes the network small (the
+    paper calls it lightweight) and independent of the image size.
+    scale: factor on the last layer's output (not on `start`): it sets how fast the parameters leave
+    `start`; 1 as in the paper.
 
-    The paper gives no sizes. Ours are those of PyTorch's tutorial on spatial transformers, 8
-    filters of 7 × 7, 10 of 5 × 5, 32 hidden units, with padding, so that no border is lost.
+    The paper gives no layer sizes. Ours are those of PyTorch's tutorial on spatial transformers: 8
+    filters of 7 × 7, 10 of 5 × 5, 32 hidden units; with padding, so that no border is lost.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class ParameterNetwork(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             small = functional.interpolate(images.float(), sides, mode="bilinear", antialias=True)
             hidden = functional.relu(self.hidden(self.convs(small).flatten(1)))
-            numbers: Tensor = self.start + self.scale * self.last(hidden)
-        return numbers
+            parameters: Tensor = self.start + self.scale * self.last(hidden)
+        return parameters
 
 
 def spatial_transform(images: Tensor, affine: Tensor) -> Tensor:
-    """Each image seen through its own affine window, sampled bilinearly (paper D).
+    """Each image through its own affine window, sampled bilinearly (paper D).
 
     images (B, C, H, W); affine (B, 6), rows (a, b, c), (d, e, f) of the matrix that takes output
     positions to input positions, (x, y) ↦ (ax + by + c, dx + ey + f), where -1 and 1 are the
     outer edges of the image, x to the right and y downwards → (B, C, H, W), float32.
 
-    The edges of the image are ±1, not the centres of its outermost pixels (`align_corners`), so
-    that an affine means the same at every size; the identity returns the image, up to rounding.
-    Beyond the edge the image is mirrored: our choice, the paper does not say. Land goes on beyond
-    the edge; zeros would draw a frame that no image has, repeated edge pixels would draw stripes.
+    ±1 are the edges of the image, not the centres of its outermost pixels (`align_corners`), so
+    that a matrix means the same at every size; the identity returns the image, up to rounding.
+    Beyond the edge the image is mirrored: our choice, the paper does not specify it. Mirroring
+    looks like land; zeros would draw a frame and repeated edge pixels stripes.
     """
     with torch.autocast(images.device.type, enabled=False):
         size = list(images.shape)

@@ -1,1 +1,1 @@
-"""From a labelled set and a method to the folder of a run."""
+"""Train a method on a labelled set; the result is the folder of a run."""

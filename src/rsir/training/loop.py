@@ -1,4 +1,4 @@
-"""A method in training, on Lightning: the steps, the best epoch, the log."""
+"""The training loop, on Lightning: steps, best epoch, log."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def fit(
     say: Callable[[str], None],
     progress: bool,
 ) -> dict[str, Any]:
-    """Train `model` in place, leave it at the chosen epoch, and say which that was.
+    """Train `model` in place; returns the chosen epoch, whose weights the model then has.
 
-    folder: of the checkpoints; training goes on from the last one, if there is one. start: called
-    when everything is found to be in order, before the first epoch. say: gets a line per epoch.
+    folder: folder of the checkpoints; training resumes from the last one, if any. start: called
+    before the first epoch, once all settings are valid. say: gets a line of text per epoch.
     """
     sampler, batch_size = _sampler(train_set, settings)
     augmentation = Augmentation(
@@ -64,9 +64,9 @@ def fit(
     )
     validate = bool((val_set.counts >= 2).any())
     if len(val_set) and not validate:
-        say("no two validation images are of one class: the last epoch is kept, not the best")
+        say("no two validation images have the same class: the last epoch is kept, not the best")
     if settings.patience and not validate:
-        raise UsageError("patience needs a validation part with two images of a class")
+        raise UsageError("patience needs a validation part with two images of one class")
     val_loader = DataLoader(
         Images(val_set, model.spec, None),
         batch_size=settings.batch_size,
@@ -82,7 +82,9 @@ def fit(
         enable_version_counter=False,
     )
     epochs = EpochLog(log_file, say)
-    run = TrainingModule(model.module, model.spec, settings, sampler, steps_per_epoch=len(loader))
+    training = TrainingModule(
+        model.module, model.spec, settings, sampler, steps_per_epoch=len(loader)
+    )
     with _quiet_lightning():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
@@ -97,16 +99,16 @@ def fit(
         )
         try:
             trainer.fit(
-                run,
+                training,
                 loader,
                 val_loader if validate else None,
                 ckpt_path=folder / LAST if (folder / LAST).exists() else None,
                 weights_only=True,
             )
         except SystemExit:
-            # Lightning turns Ctrl-C into sys.exit; whoever called us shall see what it was.
+            # Lightning turns Ctrl-C into SystemExit; the caller must see a KeyboardInterrupt.
             raise KeyboardInterrupt from None
-    run.cpu()
+    training.cpu()
     done = {"epochs_run": trainer.current_epoch, "seconds": epochs.total_seconds()}
     if not validate:
         return {"chosen": "the last epoch", **done}
@@ -120,7 +122,7 @@ def fit(
 
 
 class TrainingModule(lightning.LightningModule):
-    """A method in training, as Lightning wants it."""
+    """A method with its loss, validation and optimiser, as a LightningModule."""
 
     def __init__(
         self,
@@ -145,11 +147,11 @@ class TrainingModule(lightning.LightningModule):
         return self.module(self.spec.normalise(images))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Tell the sampler where a resumed run is: Lightning asks for a batch before it does."""
+        """Set the sampler's epoch on resume: Lightning requests a batch before it does so."""
         self.sampler.set_epoch(checkpoint["epoch"] + 1)
 
     def on_train_epoch_start(self) -> None:
-        """Fix what is drawn inside the network (dropout) by seed and epoch: a resume repeats it."""
+        """Seed the network's random numbers (dropout) by epoch, so that a resume repeats them."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
         self.losses = torch.zeros((), device=self.device)
 
@@ -162,18 +164,18 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Collect what is ranked."""
+        """Collect the embeddings of a validation batch."""
         images, targets = batch
         output = self(images)
-        logits = output.logits
-        probabilities = None if logits is None else logits.float().softmax(dim=1)
-        self.validated.append(LabelledEmbeddings(output.embedding.float(), targets, probabilities))
+        self.validated.append(
+            LabelledEmbeddings(output.embedding.float(), targets, output.probabilities)
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log whole-ranking mAP of the validation part, leave-one-out.
 
-        Images that are the only one of their class cannot be retrieved, and are no queries.
-        ModelError if training has gone so far astray that there is nothing to rank.
+        An image that is the only one of its class is not a query. Raises ModelError if training
+        has diverged so far that the embeddings cannot be ranked.
         """
         epoch = self.current_epoch + 1
         _check_loss(float(self.losses), epoch)
@@ -193,7 +195,7 @@ class TrainingModule(lightning.LightningModule):
         self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and its schedule per step."""
+        """The optimiser with its schedule per step."""
         groups = parameter_groups(self.module, self.settings)
         decay = self.settings.weight_decay
         optimizer: torch.optim.Optimizer
@@ -211,7 +213,7 @@ class TrainingModule(lightning.LightningModule):
         }
 
     def _factor(self, step: int) -> float:
-        """What the learning rates are multiplied by at `step`."""
+        """The factor on the learning rates at `step`."""
         warmup = self.settings.warmup_epochs * self.steps_per_epoch
         done = min(1.0, step / (self.settings.epochs * self.steps_per_epoch))
         rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
@@ -223,10 +225,10 @@ class TrainingModule(lightning.LightningModule):
 
 
 def parameter_groups(module: Method, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """The backbone's parameters at `lr`, the others at `head_lr`; no decay on vectors.
+    """The backbone's parameters at `lr`, the others at `head_lr`; no weight decay on vectors.
 
-    Biases, batch-norm weights and scalars (p, α, β) are not decayed: decay would pull p of GeM
-    and the scale of normalisations towards 0.
+    Biases, batch-norm weights and scalars (p, α, β) have no weight decay: it would pull p of GeM
+    and the scales of normalisations towards 0.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -244,10 +246,10 @@ def parameter_groups(module: Method, settings: TrainingSettings) -> list[dict[st
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the epoch with the best val_map; of equal ones, the latest.
+    """Keeps the weights of the epoch with the best val_map; among equal ones, of the latest.
 
-    patience: stop after so many epochs that brought nothing better; 0 never. What it knows
-    travels in the checkpoint, its file's name is relative: a run's folder may be moved.
+    patience: stop after so many epochs without improvement; 0: never. The state is saved in the
+    checkpoint without absolute paths, so that a run's folder may be moved.
     """
 
     def __init__(self, folder: Path, *, patience: int) -> None:
@@ -259,30 +261,30 @@ class BestEpoch(Callback):
 
     @property
     def file(self) -> Path:
-        """The best weights so far."""
+        """The file of the best weights so far."""
         return self.folder / f"best-{self.epoch}.safetensors"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """The state that a resumed run needs."""
         return {"score": self.score, "epoch": self.epoch, "improved": self.improved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where a checkpoint was."""
+        """Restore the state of a checkpoint."""
         self.score, self.epoch = state_dict["score"], state_dict["epoch"]
         self.improved = state_dict["improved"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """A run that was cut off when it had just stopped is not to go on."""
+        """Stop again if the run was interrupted just after it stopped."""
         trainer.should_stop = self._is_over(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Drop earlier bests; not at once, for until now a resume could have needed them."""
+        """Delete earlier bests: until the last checkpoint was saved, a resume could need them."""
         for file in self.folder.glob("best-*.safetensors"):
             if file != self.file:
                 file.unlink()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Keep the weights if there are no better ones."""
+        """Save the weights if no earlier epoch was better."""
         epoch, score = trainer.current_epoch + 1, float(trainer.callback_metrics["val_map"])
         if score > self.score:
             self.improved = epoch
@@ -298,7 +300,7 @@ class BestEpoch(Callback):
 
 
 class EpochLog(Callback):
-    """One row of a CSV file, and one line of text, per epoch."""
+    """Writes a row of a CSV file and a line of text per epoch."""
 
     COLUMNS = ("epoch", "train_loss", "val_map", "lr", "seconds")
 
@@ -308,11 +310,11 @@ class EpochLog(Callback):
         self.started = 0.0
 
     def total_seconds(self) -> float:
-        """The duration of all epochs, also of those before an interruption."""
+        """The duration of all epochs, including those before an interruption."""
         return round(sum(float(row[-1]) for row in self._rows()), 1)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Drop rows of epochs that an interrupted run had begun but not saved."""
+        """Delete rows of epochs whose checkpoint an interrupted run did not save."""
         rows = self._rows()[: trainer.current_epoch] if self.file.exists() else []
         with self.file.open("w", newline="") as opened:
             csv.writer(opened).writerows([self.COLUMNS, *rows])
@@ -322,7 +324,7 @@ class EpochLog(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Write the row; ModelError if the loss is not finite."""
+        """Write the row; raise ModelError if the loss is not finite."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
         _check_loss(values["train_loss"], epoch)
@@ -352,9 +354,9 @@ def _check_loss(loss: float, epoch: int) -> None:
 
 
 def _sampler(images: LabelledSet, settings: TrainingSettings) -> tuple[EpochSampler, int]:
-    """The sampler of an epoch, and the size of its batches."""
+    """The sampler and the batch size."""
     if len(images) < 2:
-        # Batch norm has no variance of one value.
+        # Batch norm needs the variance of at least two values.
         raise DataError("training needs at least 2 images")
     if settings.sampler == "shuffle":
         size = min(settings.batch_size, len(images))
@@ -373,16 +375,16 @@ def _sampler(images: LabelledSet, settings: TrainingSettings) -> tuple[EpochSamp
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning without its advice: each message here is one that our users cannot act on."""
+    """Silence Lightning's advice: our users cannot act on any of these messages."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in (
-            ".*does not have many workers.*",  # it counts logical CPUs; two feed two cores
+            ".*does not have many workers.*",  # it counts logical CPUs; two workers feed two cores
             ".*is smaller than the logging interval.*",  # we log epochs, not steps
             ".*validation_step. but have no .val_dataloader.*",  # validation=0 is a choice
-            "Checkpoint directory .* exists and is not empty.*",  # as it should, on a resume
+            "Checkpoint directory .* exists and is not empty.*",  # as expected on a resume
             "The dirpath has changed from.*",  # a run that was moved
             ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own use of torch
         ):

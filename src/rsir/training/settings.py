@@ -1,4 +1,4 @@
-"""How a method is trained: the trainer's settings, and where each value comes from."""
+"""The settings of the trainer, and how they combine with a method's own."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class TrainingSettings:
     batch_size, per_class: batches of P·K images, K = per_class of each class ("pk" sampler).
     sampler: "pk", "pairs" (half of the pairs similar) or "shuffle".
     optimizer: "adamw", "adam" or "sgd" (with `momentum`).
-    lr, head_lr: learning rate of the backbone, and of what the method puts on it, which starts
-    from nothing and so learns faster. warmup_epochs: both rise linearly from 0.
+    lr, head_lr: learning rate of the backbone, and of the method's own layers, which start from
+    random weights and therefore learn faster. warmup_epochs: both rise linearly from 0.
     schedule: "cosine" to 0, "step" (×0.1 at one half and at three quarters), or "constant".
     min_area, flips, quarter_turns, jitter: the random views, `rsir.data.transforms.Augmentation`.
-    image_size: H = W in pixels. precision: "32", "bf16", "16", or "auto" (bf16 on a GPU that has
-    it, else 32). validation: share of the training part kept for choosing the best epoch; 0
-    keeps the last epoch. patience: stop after so many epochs without a better one; 0 never.
+    image_size: H = W in pixels. precision: "32", "bf16", "16", or "auto" (bf16 on a GPU that
+    supports it, else 32). validation: share of the training part that chooses the best epoch; 0
+    keeps the last epoch. patience: stop after so many epochs without improvement; 0: never.
     workers: processes that read images.
-    gsd: metres of ground in a pixel of the images, for who cuts scenes for the model
-    (`rsir index --gsd model`); it changes nothing in the training. 0: unknown.
+    gsd: ground sampling distance of the images in metres per pixel, for tiling scenes
+    (`rsir index --gsd model`); it does not affect the training. 0: unknown.
     """
 
     epochs: int = 20
@@ -98,11 +98,10 @@ class TrainingSettings:
 def configure(
     kind: type[Method], values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], TrainingSettings]:
-    """The method's options and the TrainingSettings out of one flat set of named values.
+    """Divide named values into the method's options and the TrainingSettings.
 
-    TrainingSettings start from the trainer's defaults, then the method's own (`Method.settings`),
-    then
-    `values`. Raises UsageError for a name that neither has, or a value of another type.
+    `values` override the method's own settings (`Method.settings`), which override the trainer's
+    defaults. Raises UsageError for an unknown name, and for a value of another type.
     """
     options, settings = defaults_of(kind.options_type), defaults_of(TrainingSettings)
     every = {**settings, **options}
@@ -112,7 +111,7 @@ def configure(
             f"there is no {', '.join(unknown)}; the method has: {', '.join(options)}; "
             f"the trainer has: {', '.join(settings)}"
         )
-    # The shell takes the 16 of precision=16 for a number.
+    # The shell parses the 16 of precision=16 as a number.
     values = {
         name: str(value) if type(value) is int and type(every[name]) is str else value
         for name, value in values.items()

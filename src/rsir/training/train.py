@@ -1,4 +1,4 @@
-"""The one trainer for all methods: a run's folder, taken up where it was."""
+"""Train any method into a run's folder; an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def train(
 ) -> Path:
     """Train `method` on the split's training part and save the best epoch; returns `out`.
 
-    split: what to train on; its "val" part, if it has one, chooses the best epoch by whole-ranking
-    mAP (leave-one-out); its "test" part is never read. root: folder of the images.
+    split: its "train" part is trained on; its "val" part, if any, chooses the best epoch by
+    whole-ranking mAP (leave-one-out); its "test" part is never read. root: folder of the images.
     out: the run's folder: model.safetensors, model.json, split.csv, log.csv (a row per epoch),
-    run.json, and, until it is complete, checkpoints/. If it holds an interrupted run of the same
-    configuration, that run is taken up where its last whole epoch ended; if the run is complete,
-    nothing is done; if the configuration differs, UsageError says in what.
-    on_epoch: called with a line of text after each epoch. progress: show a bar.
+    run.json, and, until the run is complete, checkpoints/. An interrupted run of the same
+    configuration resumes after its last whole epoch; a complete run is left as it is; for a run of
+    another configuration, UsageError names the differences.
+    on_epoch: called with a line of text after each epoch. progress: whether to show a bar.
 
-    On a CPU the same arguments give the same weights, also with other `workers`, and, up to
-    floating point, after an interruption.
+    On a CPU the same arguments give the same weights, with any number of `workers` and, up to
+    floating-point rounding, after an interruption.
 
-    Raises DataError if files of the split are missing or changed, or there is too little to
-    train on; UsageError for options that do not fit, or several labels an image where the method
-    learns one class; ModelError if the loss is not finite, or what it leads to cannot be ranked.
+    Raises DataError if files of the split are missing or changed, or if there are too few images;
+    UsageError for wrong options, and for several labels per image if the method learns one class;
+    ModelError if the loss is not finite, or if the embeddings cannot be ranked.
     """
     settings = settings or TrainingSettings()
     out = Path(out)
@@ -76,7 +76,7 @@ def train(
         "split_hash": split.hash,
     }
     if _is_complete(out, config):
-        on_epoch(f"{out} holds this run already, complete")
+        on_epoch(f"{out} already holds this run, complete")
         return out
 
     torch.manual_seed(settings.seed)
@@ -120,14 +120,14 @@ def train(
 
 
 def _write_run(out: Path, split: Split, config: Mapping[str, Any], *, complete: bool) -> None:
-    """Mark `out` as the folder of this run; what appears first makes it one."""
+    """Mark `out` as the folder of this run: run.json first, then the split."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", {**config, "complete": complete})
     split.write(out / "split.csv")
 
 
 def _named(weights: str | Path) -> str:
-    """The weights by what is in them: the same file elsewhere is the same, another is not."""
+    """A name of the weights; that of a file contains its hash, so its location does not matter."""
     file = Path(weights)
     if str(weights) in ("none", "pretrained") or not file.is_file():
         return str(weights)
@@ -135,9 +135,9 @@ def _named(weights: str | Path) -> str:
 
 
 def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
-    """Whether `out` holds this very run, complete; UsageError if it holds anything else.
+    """Whether `out` holds this run, complete; UsageError if it holds anything else.
 
-    A run of another configuration that has not saved an epoch yet is no loss, and is replaced.
+    A run of another configuration that has not saved an epoch yet is replaced.
     """
     file = out / "run.json"
     if not file.exists():
@@ -147,7 +147,7 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
     try:
         earlier = json.loads(file.read_text("utf-8"))
         complete = bool(earlier.pop("complete"))
-        # What an older rsir could not set was as the default has it.
+        # Settings that an older rsir did not have were at their defaults.
         earlier["settings"] = {**dataclasses.asdict(TrainingSettings()), **earlier["settings"]}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({error}); choose another folder") from error
@@ -162,7 +162,7 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether nothing is in it but what a killed process may leave of a file."""
+    """Whether the folder holds nothing but drafts of files, left by a killed process."""
     return all(path.name.startswith(".") for path in folder.iterdir())
 
 

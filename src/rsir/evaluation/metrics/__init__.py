@@ -1,5 +1,5 @@
-"""Ranked relevance → numbers. Each measure says which definition it is.
+"""Measures of ranked results. Each measure states its definition.
 
-groups.py: what all of them are computed from; binary.py: relevant or not; graded.py: labels in
-common; curves.py: over all queries.
+groups.py: the tie groups that all measures are computed from; binary.py: measures of plain
+relevance; graded.py: measures of labels in common; curves.py: curves over all queries.
 """

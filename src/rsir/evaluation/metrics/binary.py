@@ -1,6 +1,6 @@
-"""Measures of relevant or not. Each takes `TieGroups` and gives (Q,) float64, one value a query.
+"""Measures of plain relevance. Each takes `TieGroups` and returns (Q,) float64, one per query.
 
-k may be larger than the gallery: the places beyond it hold nothing relevant.
+k may be larger than the gallery: ranks beyond the gallery hold no relevant item.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from rsir.errors import UsageError
 from rsir.evaluation.metrics.groups import TieGroups
 
 Denominator = Literal["found", "min", "all"]
-"""What AP@k is divided by: the relevant found among the first k (DPSH, DeepHash), min(R, k)
-(Google Landmarks), or R, all relevant of the gallery (pytorch-metric-learning, with k = R)."""
+"""The denominator of AP@k: the relevant items found among the first k (DPSH, DeepHash), min(R, k)
+(Google Landmarks), or R, all relevant items (pytorch-metric-learning, with k = R)."""
 Penalty = Literal["1.25K", "K+1"]
-"""What a rank beyond K counts in NMRR: 1.25 K (the MPEG-7 book), or K + 1 (older software)."""
+"""The penalty for a rank beyond K in NMRR: 1.25 K (the MPEG-7 book), or K + 1 (older software)."""
 
 
 def average_precision(groups: TieGroups) -> Tensor:
-    """AP over the whole ranking: (1/R) Σ_{i relevant} P(i), R = all relevant in the gallery.
+    """AP over the whole ranking: (1/R) Σ_{i relevant} P(i), R = all relevant items of the gallery.
 
     P(i) is the share of relevant items among the first i (paper A, eqs 10–12). A query with
     R = 0 counts 0.
@@ -32,9 +32,9 @@ def average_precision(groups: TieGroups) -> Tensor:
 
 
 def average_precision_at_k(groups: TieGroups, k: int, denominator: Denominator) -> Tensor:
-    """AP@k: (1/D) Σ_{i ≤ k, relevant} P(i), with D as `denominator` says; 0 where D is 0.
+    """AP@k: (1/D) Σ_{i ≤ k, relevant} P(i); `denominator` chooses D; 0 where D is 0.
 
-    "found" ignores how many relevant items are not among the first k.
+    "found" ignores the relevant items that are not among the first k.
     """
     if denominator not in get_args(Denominator):
         names = ", ".join(get_args(Denominator))
@@ -47,16 +47,16 @@ def average_precision_at_k(groups: TieGroups, k: int, denominator: Denominator) 
 
 
 def precision_at_k(groups: TieGroups, k: int) -> Tensor:
-    """P@k: relevant items among the first k, divided by k, also where the gallery is smaller."""
+    """P@k: relevant items among the first k, divided by k, even if the gallery is smaller."""
     found = groups.relevant * groups.within(k) / groups.sizes.clamp(min=1)
     return found.sum(dim=1) / k
 
 
 def hit_at_k(groups: TieGroups, k: int) -> Tensor:
-    """R@k as metric learning has it: 1 if any of the first k is relevant, else 0.
+    """R@k as in metric learning: 1 if any of the first k is relevant, else 0.
 
-    With ties: the chance of it. (The share of all relevant items found, the other "recall", is not
-    this.)
+    With ties: the probability of that. (It is not the other "recall", the share of all relevant
+    items that are found.)
     """
     cut = Cut.at(groups, k)
     relevant = cut.straddling.relevant
@@ -81,7 +81,7 @@ def nmrr(groups: TieGroups, largest: Tensor | float, penalty: Penalty = "1.25K")
     beyond = 1.25 * limit if penalty == "1.25K" else limit + 1
     head = groups.head(int(limit.max()) if len(limit) else 0)
     within = (limit[:, None] - head.before).clamp(min=0).minimum(head.sizes)
-    # The ranks before + 1 … before + within.
+    # Sum of the ranks before + 1 … before + within.
     ranks = within * head.before + within * (within + 1) / 2
     share = head.relevant / head.sizes.clamp(min=1)
     near = (share * within).sum(dim=1)
@@ -94,40 +94,40 @@ def nmrr(groups: TieGroups, largest: Tensor | float, penalty: Penalty = "1.25K")
 def precision_sum(groups: TieGroups, k: int | None = None) -> Tensor:
     """(Q, G): expected Σ P(i) over the relevant items of each group among the first k.
 
-    Place i of a group of n items, r of them relevant, behind t items of which f are relevant,
-    adds (r/n) · [f + 1 + (i-1)(r-1)/(n-1)] / (t + i) (McSherry & Najork 2008).
+    The i-th rank of a group of n items, r of them relevant, after t items of which f are
+    relevant, adds (r/n) · [f + 1 + (i-1)(r-1)/(n-1)] / (t + i) (McSherry & Najork 2008).
     """
     share = groups.relevant / groups.sizes.clamp(min=1)
     others = (groups.relevant - 1).clamp(min=0) / (groups.sizes - 1).clamp(min=1)
-    return place_sum(groups, share * (groups.found + 1), share * others, k)
+    return rank_sum(groups, share * (groups.found + 1), share * others, k)
 
 
-def place_sum(groups: TieGroups, first: Tensor, step: Tensor, k: int | None) -> Tensor:
-    """(Q, G): Σ [first + (i - 1) step] / (t + i) over the places i of each group among the first k.
+def rank_sum(groups: TieGroups, first: Tensor, step: Tensor, k: int | None) -> Tensor:
+    """(Q, G): Σ [first + (i - 1) step] / (t + i) over the ranks i of each group among the first k.
 
-    It needs S = Σ 1/(t + i), a difference of harmonic numbers: Σ (i-1)/(t+i) = m - (t + 1) S for
-    the m places.
+    It uses S = Σ 1/(t + i), a difference of harmonic numbers: Σ (i-1)/(t+i) = m - (t + 1) S for
+    m ranks.
     """
-    places, before = groups.within(k), groups.before
-    summed = first / (before + 1) * places
-    several = places > 1
+    ranks, before = groups.within(k), groups.before
+    summed = first / (before + 1) * ranks
+    several = ranks > 1
     if not bool(several.any()):
         return summed
-    first, step, places, before = (t[several] for t in (first, step, places, before))
-    numbers = torch.arange(1, int((before + places).max()) + 1, device=first.device).double()
+    first, step, ranks, before = (t[several] for t in (first, step, ranks, before))
+    numbers = torch.arange(1, int((before + ranks).max()) + 1, device=first.device).double()
     harmonic = torch.cat([numbers.new_zeros(1), (1 / numbers).cumsum(0)])
-    inverses = harmonic[(before + places).long()] - harmonic[before.long()]
-    more = first * inverses + step * (places - (before + 1) * inverses)
+    inverses = harmonic[(before + ranks).long()] - harmonic[before.long()]
+    more = first * inverses + step * (ranks - (before + 1) * inverses)
     return summed.masked_scatter_(several, more)
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Rankings cut after k items: whole groups within, and the group that straddles the cut.
+    """Rankings cut after k items: the whole groups, and the group that straddles the cut.
 
-    whole: the groups that end within k (emptied where they do not). straddling: one column, a
-    group of no items where no group straddles. found (Q,): relevant items in the whole ones.
-    room (Q,): places that are left to the straddling group.
+    whole: the groups that end within k (the others are empty). straddling: one column, the group
+    that straddles k, empty where none does. found (Q,): relevant items in the whole groups.
+    room (Q,): ranks left for the straddling group.
     """
 
     whole: TieGroups
@@ -151,10 +151,10 @@ class Cut:
         return cls(whole, straddling, whole.relevant.sum(dim=1), room)
 
     def chances(self, among: Tensor, counts: Tensor) -> Tensor:
-        """(Q, len(counts)): chance that so many of the `room` places go to the `among` items.
+        """(Q, len(counts)): probability that so many of the `room` ranks go to `among` items.
 
-        among (Q, 1): how many of the straddling group are meant. Hypergeometric: the group is in
-        random order.
+        among (Q, 1): a number of items of the straddling group. The distribution is
+        hypergeometric, because the group is in random order.
         """
         size, room = self.straddling.sizes, self.room[:, None]
         rest, others = room - counts, size - among
@@ -163,20 +163,20 @@ class Cut:
         return torch.where(possible, (chosen - _log_choose(size, room)).exp(), 0.0)
 
     def counts(self) -> Tensor:
-        """0 … the most room of any query, float64."""
+        """0 … the largest room of any query, float64."""
         most = int(self.room.max()) if len(self.room) else 0
         return torch.arange(most + 1, dtype=torch.float64, device=self.room.device)
 
 
 def _like(columns: Tensor, values: Tensor) -> Tensor:
-    """(Q, G) as (Q, G, 1) where the values are (Q, G, L)."""
+    """(Q, G), or (Q, G, 1) if the values are (Q, G, L)."""
     return columns if values.ndim == 2 else columns[..., None]
 
 
 def _found_average_precision(groups: TieGroups, k: int) -> Tensor:
     cut = Cut.at(groups, k)
     whole = precision_sum(cut.whole).sum(dim=1, keepdim=True)
-    # How many of the group that straddles k are relevant and within: none to all of its room.
+    # Number of relevant items of the straddling group among the first k: 0 … its room.
     more = cut.counts()
     chances = cut.chances(cut.straddling.relevant, more)
     shape = chances.shape
@@ -197,6 +197,6 @@ def _found_average_precision(groups: TieGroups, k: int) -> Tensor:
 
 
 def _log_choose(total: Tensor, chosen: Tensor) -> Tensor:
-    """Logarithm of the binomial coefficient; anything where it is 0."""
+    """Logarithm of the binomial coefficient; undefined where the coefficient is 0."""
     chosen = chosen.clamp(min=0).minimum(total)
     return (total + 1).lgamma() - (chosen + 1).lgamma() - (total - chosen + 1).lgamma()

@@ -11,23 +11,24 @@ from rsir.evaluation.metrics.binary import precision_sum
 from rsir.evaluation.metrics.groups import TieGroups
 
 RECALL_LEVELS = tuple(level / 10 for level in range(11))
-"""Of the 11-point curve (TREC; Manning et al., "Introduction to information retrieval", 8.4)."""
+"""Recall levels of the 11-point curve (TREC; Manning et al., "Introduction to information
+retrieval", 8.4)."""
 
 
 class RankCurve:
-    """Mean precision and mean recall after each of the first n places, n = 1 … N.
+    """Mean precision and mean recall among the first n items, n = 1 … N.
 
-    Queries are added block by block; memory is that of N numbers. With ties: expected values.
-    A query with nothing relevant has recall 0.
+    Queries are added block by block; the memory is O(N). With ties: expected values.
+    A query without relevant items has recall 0.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.queries = 0
-        # How much more is found at each place than at the one before: precision's, recall's.
+        # Second differences, by rank, of the items found (for precision) and of recall.
         self._steps = torch.zeros(2, count + 1, dtype=torch.float64, device=device)
 
     def add(self, groups: TieGroups) -> None:
-        """Take in the queries of `groups`, rankings of N items."""
+        """Add the queries of `groups`, rankings of N items."""
         self.queries += len(groups.sizes)
         found = groups.relevant / groups.sizes.clamp(min=1)
         total = groups.total[:, None].clamp(min=1)
@@ -40,45 +41,45 @@ class RankCurve:
 
     def precision(self) -> Tensor:
         """(N,) float64: mean over the queries of P@n."""
-        places = torch.arange(1, self._steps.shape[1], device=self._steps.device)
-        return self._sums(0) / places / max(self.queries, 1)
+        ranks = torch.arange(1, self._steps.shape[1], device=self._steps.device)
+        return self._sums(0) / ranks / max(self.queries, 1)
 
     def recall(self) -> Tensor:
-        """(N,) float64: mean over the queries of the share of the relevant that is found."""
+        """(N,) float64: mean over the queries of the share of relevant items found."""
         return self._sums(1) / max(self.queries, 1)
 
     def _sums(self, row: int) -> Tensor:
-        # Clamped, because a difference of sums may leave something like -1e-17.
+        # Clamped, because rounding of differences may leave something like -1e-17.
         return self._steps[row, :-1].cumsum(0).clamp(min=0).cumsum(0)
 
 
 def interpolated_precision(groups: TieGroups) -> Tensor:
-    """(Q, 11): the highest precision at any rank of at least each of RECALL_LEVELS.
+    """(Q, 11): for each of RECALL_LEVELS the highest precision at any rank of that recall or more.
 
-    The mean over the levels is 11-point AP. With ties: of the expected number found at each rank.
-    A query with nothing relevant counts 0.
+    The mean over the levels is 11-point AP. With ties: computed from the expected number of items
+    found at each rank. A query without relevant items counts 0.
     """
     sizes, before, found = groups.sizes, groups.before, groups.found
     total = groups.total[:, None]
     rate = groups.relevant / sizes.clamp(min=1)
     first = (found + rate) / (before + 1) * (sizes > 0)
     end = (found + groups.relevant) / (before + sizes).clamp(min=1) * (sizes > 0)
-    # Within a group precision only rises or only falls: its first and last place are the highest.
+    # Within a group precision is monotonic: it is highest at the first or at the last rank.
     best = torch.maximum(first, end).flip(1).cummax(dim=1).values.flip(1)
     later = torch.cat([best[:, 1:], torch.zeros_like(best[:, :1])], dim=1)
     columns = []
     for level in RECALL_LEVELS:
         wanted = (level * total - 1e-9).clamp(min=0)  # .3 · 10 is not 3 in binary
-        # The group in which so many are found, and the first of its places where they are.
+        # The group in which recall reaches the level, and the first rank of it that does.
         column = ((found + groups.relevant) < wanted).sum(dim=1, keepdim=True)
         column = column.clamp(max=max(sizes.shape[1] - 1, 0))
         if not sizes.shape[1]:
             columns.append(torch.zeros_like(total[:, 0]))
             continue
         f, r, t = found.gather(1, column), rate.gather(1, column), before.gather(1, column)
-        place = ((wanted - f) / r.clamp(min=1e-300)).ceil().clamp(min=1)
-        place = place.minimum(sizes.gather(1, column).clamp(min=1))
-        here = (f + r * place) / (t + place)
+        rank = ((wanted - f) / r.clamp(min=1e-300)).ceil().clamp(min=1)
+        rank = rank.minimum(sizes.gather(1, column).clamp(min=1))
+        here = (f + r * rank) / (t + rank)
         highest = torch.maximum(here, end.gather(1, column)).maximum(later.gather(1, column))
         columns.append((highest * (total > 0))[:, 0])
     return torch.stack(columns, dim=1)
@@ -86,11 +87,11 @@ def interpolated_precision(groups: TieGroups) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class WithinRadius:
-    """What is found within each Hamming radius 0 … bits; (Q, bits + 1) float64.
+    """Measures of the items within each Hamming radius 0 … bits; (Q, bits + 1) float64.
 
-    precision: relevant among the items within; an empty ball counts 0. recall: share of all
-    relevant that is within. ap: AP of the ranking of the items within, divided by the relevant
-    within; 0 where there are none.
+    precision: share of the items within that is relevant; an empty ball counts 0. recall: share of
+    all relevant items that is within. ap: AP of the ranking of the items within, divided by the
+    number of relevant items within; 0 if there are none.
     """
 
     precision: Tensor
@@ -99,7 +100,7 @@ class WithinRadius:
 
 
 def within_radius(groups: TieGroups) -> WithinRadius:
-    """For groups with one column for each distance 0 … bits, as `counted_groups` makes them."""
+    """The measures of groups with one column per distance 0 … bits, from `counted_groups`."""
     items, found = groups.sizes.cumsum(1), groups.relevant.cumsum(1)
     return WithinRadius(
         found / items.clamp(min=1),

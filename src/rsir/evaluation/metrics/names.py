@@ -1,4 +1,4 @@
-"""What measures are called where people read them."""
+"""Display names of measures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ SHORT = {"map": "mAP", "wmap": "weighted mAP", "precision": "precision", "recall
 
 
 def measure_name(key: str) -> str:
-    """A measure as people write it: R@1, mAP@20 (found), mAP within 2.
+    """The display name of a measure's key.
 
-    Of the keys r_at_1, map_at_20_found, map_within_2.
+    r_at_1 → R@1, map_at_20_found → mAP@20 (found), map_within_2 → mAP within 2.
     """
     kind, at, rest = key.partition("_at_")
     first, *words = kind.split("_")
