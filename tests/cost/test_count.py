@@ -84,7 +84,7 @@ def submodule(bits: int) -> Work:
 
 
 def head(method: str, options: Mapping[str, Any]) -> Work:
-    """What a method puts on the backbone, by hand."""
+    """The cost of a method's own layers, by hand."""
     if method == "pooled":
         return Work(int(options.get("pooling", "gem") == "gem"), 0)  # p
     if method == "dual-attention":
@@ -103,7 +103,7 @@ def head(method: str, options: Mapping[str, Any]) -> Work:
         if options.get("features", "pca") == "fc":
             return work + linear(width, CLASSES)
         pca = Work(128 * width + width, 128 * width)
-        return work + pca + (0, width * CLASSES)  # FC2 is computed, but not searched with
+        return work + pca + (0, width * CLASSES)  # FC2 is computed, but search does not use it
     if method == "eara":
         # A second stage 4, and p of GeM: fixed, but the embedding depends on it.
         return submodule(768) + submodule(768) + resnet50()[-1] + (1, 0)
@@ -111,7 +111,7 @@ def head(method: str, options: Mapping[str, Any]) -> Work:
         attention = linear(2048, 128) + linear(128, 2048) + conv(2, 1, 1, 49)
         classifier = (64 * CLASSES, 64 * CLASSES)
         if options.get("ranking") == "hamming":
-            classifier = (0, 64 * CLASSES)  # computed, but not searched with
+            classifier = (0, 64 * CLASSES)  # computed, but search does not use it
         return attention + linear(2048, 64) + norm(64) + classifier
     assert method == "mlrsir-net"
     width = 512 + 1024 + 2048
@@ -125,7 +125,7 @@ def make(method: str, size: int = 224, backbone: str = "resnet50", **options: An
     return build_model(method, backbone=backbone, spec=size, classes=names, options=options)
 
 
-def test_resnet50_is_what_everybody_says() -> None:
+def test_resnet50_has_its_published_cost() -> None:
     assert round(BACKBONE.parameters / 1e6, 3) == 23.508
     whole = BACKBONE + linear(2048, 1000)
     assert round(whole.parameters / 1e6, 3) == 25.557
@@ -149,7 +149,7 @@ def test_resnet50_is_what_everybody_says() -> None:
         ("mlrsir-net", {"bits": 48}),
     ],
 )
-def test_the_cost_is_that_of_the_layers(method: str, options: dict[str, Any]) -> None:
+def test_the_cost_is_the_sum_of_the_layers(method: str, options: dict[str, Any]) -> None:
     expected = BACKBONE + head(method, options)
     assert cost(make(method, **options)) == Cost(*expected, image_size=(224, 224))
 
@@ -194,7 +194,7 @@ ABLATIONS: list[tuple[str, dict[str, Any], Work]] = [
 
 
 @pytest.mark.parametrize(("method", "options", "difference"), ABLATIONS)
-def test_an_ablation_costs_what_it_changes(
+def test_an_ablation_changes_the_cost_of_its_layers(
     method: str, options: dict[str, Any], difference: Work
 ) -> None:
     bits = {"dah": 64, "mlrsir-net": 48}.get(method)
@@ -210,7 +210,7 @@ def test_a_classifier_adds_its_weights() -> None:
     assert with_classifier.multiply_adds - plain.multiply_adds == 2048 * CLASSES
 
 
-def test_counting_leaves_the_model_as_it_is() -> None:
+def test_counting_does_not_change_the_model() -> None:
     model = make("jsrt", size=64, backbone="resnet10t")
     model.module.train()
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
@@ -220,11 +220,11 @@ def test_counting_leaves_the_model_as_it_is() -> None:
     assert [p.requires_grad for p in model.module.parameters()] == learnt
     assert all(p.grad is None for p in model.module.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
-    assert model.dimension == 512  # not fitted, although it is counted as if it were
+    assert model.dimension == 512  # not adapted, although it is counted in its adapted state
     assert cost(model) == found
 
 
-def test_it_is_the_same_before_and_after_the_fit() -> None:
+def test_the_cost_is_the_same_before_and_after_adapting() -> None:
     model = make("jsrt", size=64, backbone="resnet10t")
     before = cost(model)
     model.module.adapt(torch.randn(5, 512))
@@ -250,7 +250,7 @@ def test_proxies_of_a_loss_are_not_counted() -> None:
     assert cost(make("eara", loss="proxy-nca", **small)) == cost(make("eara", **small))
 
 
-def test_the_shell_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rsir_cost(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["cost", "jsrt", "--backbone", "resnet10t", "--size", "64", "-s", "fc1=200"]
     cli.app([*words, "--classes", "10"], standalone_mode=False)
     expected = cost(make("jsrt", size=64, backbone="resnet10t", fc1=200))

@@ -44,20 +44,20 @@ def quick(encoder: Encoder, **settings: Any) -> Measured:
         ("mlrsir-net", {"bits": 64}, 8),
         ("mlrsir-net", {"bits": 12}, 2),
         ("pooled", {}, 512 * 4),  # ResNet-10-T has 512 channels
-        ("jsrt", {"pca_length": 128}, 128 * 4),  # as if it were fitted
+        ("jsrt", {"pca_length": 128}, 128 * 4),  # in its adapted state
         ("jsrt", {"features": "fc"}, 30 * 4),
         ("eara", {}, 1536 * 4),
     ],
 )
-def test_the_bytes_are_those_of_the_vector(method: str, options: dict[str, Any], size: int) -> None:
+def test_bytes_per_image(method: str, options: dict[str, Any], size: int) -> None:
     found = quick(make(method, **options), gallery=1100)  # more than one commit
     assert found.bytes_per_image == size
     assert found.table_bytes_per_image > size
-    # An id, a hash and a path, of 24, 32 and some 40 characters, and numbers; not kilobytes.
+    # An id, a hash and a path of 24, 32 and about 40 characters, and numbers.
     assert found.table_bytes_per_image < size + 400
 
 
-def test_it_says_what_was_measured() -> None:
+def test_a_measurement_records_its_conditions() -> None:
     found = quick(make("dah", bits=16), batch=2, k=7)
     for name in DURATIONS:
         duration = getattr(found, name)
@@ -85,7 +85,7 @@ def test_the_numbers_are_plain_json() -> None:
 
 @pytest.mark.parametrize("method", ["pooled", "jsrt", "dah", "mlrsir-net"])
 @pytest.mark.parametrize(("gallery", "k"), [(1, 1), (1, 5), (40, 9), (40, 41)])
-def test_what_is_timed_is_what_is_said(
+def test_the_timed_calls_do_what_the_fields_say(
     method: str, gallery: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, made = [], []
@@ -117,14 +117,14 @@ def test_what_is_timed_is_what_is_said(
     assert len(vectors) == gallery + 1
     distances = pairwise(encoder.ranking, vectors[gallery:], vectors[:gallery])[0]
     nearest = np.lexsort((np.arange(gallery), distances))[:k]
-    places, found = query[0]
-    assert places.tolist() == nearest.tolist()
+    rows, found = query[0]
+    assert rows.tolist() == nearest.tolist()
     assert found.tolist() == distances[nearest].tolist()
     assert all(isinstance(n, Neighbour) for n in search[0])
     assert [n.distance for n in search[0]] == found.tolist()
 
 
-def test_a_duration_is_of_the_runs_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duration_excludes_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     lengths = iter([9.0] * timing.WARM_UP + [0.005, 0.001, 0.002, 0.004, 0.003, 0.016, 5.0])
 
@@ -148,7 +148,7 @@ def test_a_batch_shares_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == Duration(250.0, 250.0, 250.0, timing.FEWEST)
 
 
-def test_measuring_leaves_the_model_as_it_is() -> None:
+def test_measuring_does_not_change_the_model() -> None:
     encoder = make("jsrt")
     module = encoder.module.train()
     module.backbone.eval()
@@ -162,7 +162,7 @@ def test_measuring_leaves_the_model_as_it_is() -> None:
     assert [p.requires_grad for p in module.parameters()] == learnt
     assert all(p.grad is None for p in module.parameters())
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
-    assert encoder.dimension == 512  # not fitted, although it is measured as if it were
+    assert encoder.dimension == 512  # not adapted, although it is measured in its adapted state
     assert encoder.batch_size == 3
     assert torch.equal(torch.get_rng_state(), numbers[0])
     assert np.random.get_state()[1].tolist() == numbers[1]  # noqa: NPY002
@@ -177,7 +177,7 @@ def test_a_model_of_other_bands() -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 12, 64])
-def test_random_codes_are_alike_within_a_class(bits: int) -> None:
+def test_random_codes_are_similar_within_a_class(bits: int) -> None:
     rng = np.random.default_rng(1)
     metric = metric_named("adaptive-hamming:5")
     vectors = timing._encodings(metric, bits, 5, 2000, rng)
@@ -191,7 +191,7 @@ def test_random_codes_are_alike_within_a_class(bits: int) -> None:
     assert np.mean(alike) / bits == pytest.approx(2 * 0.02 * 0.98, rel=0.2)
 
 
-def test_random_embeddings_are_alike_within_a_class() -> None:
+def test_random_embeddings_are_similar_within_a_class() -> None:
     for name in ("cosine", "euclidean", "ncc"):
         vectors = timing._encodings(metric_named(name), 256, 1, 300, np.random.default_rng(1))
         checked_vectors(name, 256, vectors)
@@ -201,7 +201,7 @@ def test_random_embeddings_are_alike_within_a_class() -> None:
         assert cosines.mean() == pytest.approx(1 / (1 + 0.58**2), abs=0.02)
 
 
-def test_one_class_is_certain() -> None:
+def test_a_single_class_has_probability_1() -> None:
     vectors = timing._encodings(
         metric_named("adaptive-hamming:1"), 8, 1, 4, np.random.default_rng()
     )

@@ -35,7 +35,7 @@ def loop_rankings(embeddings: np.ndarray, targets: np.ndarray) -> list[tuple[lis
 
 
 def labelled(images: LabelledSet) -> LabelledSet:
-    """The same images with labels: their class, and three more that classes have in common."""
+    """The same images with labels: their class, and three labels that classes share."""
     more = np.random.default_rng(0).random((len(images), 3)) < 0.4
     targets = np.concatenate([np.eye(len(images.classes))[images.targets], more], axis=1)
     classes = (*images.classes, "x", "y", "z")
@@ -54,7 +54,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return load(made.save(tmp_path_factory.mktemp("model")), device="cpu", batch_size=16)
 
 
-def test_a_report_counts_and_says_what_it_is(
+def test_a_report_has_measures_counts_and_origin(
     encoder: Encoder, coloured_classes: Path, tmp_path: Path
 ) -> None:
     images = folder.load(coloured_classes)
@@ -77,11 +77,11 @@ def test_a_report_counts_and_says_what_it_is(
     assert read["queries_without_relevant_dropped"] is report.dropped is False
     assert "ties" not in read
     assert "details" not in read
-    # What is listed of each query is listed only if it is asked for.
+    # Without `nearest` no results are listed.
     assert report.details.nearest.shape == report.details.distances.shape == (48, 0)
 
 
-def test_every_number_has_its_definition(
+def test_every_measure_has_a_definition(
     encoder: Encoder, hashing: Encoder, coloured_classes: Path
 ) -> None:
     images = labelled(folder.load(coloured_classes))
@@ -97,9 +97,7 @@ def test_every_number_has_its_definition(
     assert "relevant" not in names
 
 
-def test_the_classes_of_a_multi_label_report_are_its_labels(
-    encoder: Encoder, coloured_classes: Path
-) -> None:
+def test_a_multi_label_report_has_a_row_per_label(encoder: Encoder, coloured_classes: Path) -> None:
     images = labelled(folder.load(coloured_classes))
     report = evaluate(encoder, images)
     per_query = report.details.per_query
@@ -109,9 +107,7 @@ def test_the_classes_of_a_multi_label_report_are_its_labels(
         assert report.per_class[name]["wmap"] == pytest.approx(per_query["wmap"][rows].mean())
 
 
-def test_details_are_what_the_numbers_were_made_of(
-    encoder: Encoder, coloured_classes: Path
-) -> None:
+def test_details_agree_with_the_measures(encoder: Encoder, coloured_classes: Path) -> None:
     images = folder.load(coloured_classes)
     report = evaluate(encoder, images, nearest=3)
     details = report.details
@@ -124,8 +120,8 @@ def test_details_are_what_the_numbers_were_made_of(
     expected = loop_rankings(details.gallery_embeddings, images.targets)
     assert details.nearest.tolist() == [order[:3] for order, _ in expected]
     far = ranking.pairwise("cosine", details.query_embeddings, details.gallery_embeddings)
-    wanted = np.take_along_axis(far, details.nearest, axis=1)
-    np.testing.assert_allclose(details.distances, wanted, atol=1e-5)
+    expected_distances = np.take_along_axis(far, details.nearest, axis=1)
+    np.testing.assert_allclose(details.distances, expected_distances, atol=1e-5)
     assert details.per_query["map"].tolist() == pytest.approx([ap for _, ap in expected])
     assert details.per_query["relevant"].tolist() == [11] * 48
     for name, value in report.metrics.items():
@@ -134,7 +130,7 @@ def test_details_are_what_the_numbers_were_made_of(
     assert report.intervals == bootstrap_intervals(measures)
     for name, (low, high) in report.intervals.items():
         assert low - 1e-12 <= report.metrics[name] <= high + 1e-12, name
-    # Of two sets each has its own rows.
+    # With two sets, each has its own rows.
     queries, gallery = images.subset(range(0, 48, 4)), images.subset(range(1, 48, 2))
     apart = evaluate(encoder, queries, gallery, nearest=100).details
     assert apart.query_embeddings.shape == (12, encoder.dimension)
@@ -157,7 +153,7 @@ def test_the_best_and_the_worst_order_of_ties(hashing: Encoder, coloured_classes
     assert read["ties"] == {"best": report.best, "worst": report.worst}
 
 
-def test_queries_without_anything_relevant_count_0_or_are_dropped(
+def test_queries_without_relevant_images_count_0_or_are_dropped(
     encoder: Encoder, coloured_classes: Path
 ) -> None:
     images = folder.load(coloured_classes)
@@ -174,7 +170,7 @@ def test_queries_without_anything_relevant_count_0_or_are_dropped(
     for name in ("map", "r_at_1", "map_at_10_found", "map_11_point"):
         assert dropped.metrics[name] == pytest.approx(counted.metrics[name] * 18 / 17), name
     assert dropped.metrics["anmrr"] == pytest.approx((counted.metrics["anmrr"] * 18 - 1) / 17)
-    # It stays in the gallery, where it is in the way of the others.
+    # The dropped query stays in the gallery.
     details = dropped.details
     assert details.queries.paths == few.paths[:-1]
     assert details.gallery.paths == few.paths
@@ -185,7 +181,7 @@ def test_queries_without_anything_relevant_count_0_or_are_dropped(
         evaluate(encoder, images.subset([0, 12, 24]), drop_without_relevant=True)
 
 
-def test_query_gallery_keeps_the_two_apart(encoder: Encoder, coloured_classes: Path) -> None:
+def test_query_gallery_refuses_an_image_in_both(encoder: Encoder, coloured_classes: Path) -> None:
     images = folder.load(coloured_classes)
     queries, gallery = images.subset(range(0, 48, 4)), images.subset(range(1, 48, 2))
     report = evaluate(encoder, queries, gallery)
@@ -194,7 +190,7 @@ def test_query_gallery_keeps_the_two_apart(encoder: Encoder, coloured_classes: P
         evaluate(encoder, queries, images)
 
 
-def test_an_unreadable_image_is_left_out_and_listed(encoder: Encoder, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_skipped_and_listed(encoder: Encoder, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         for i in range(3):
@@ -243,7 +239,7 @@ def test_a_hashing_model_gives_codes_and_probabilities(
     assert none.probabilities.shape == (0, 3)
 
 
-def test_a_model_of_floats_has_no_codes(encoder: Encoder, coloured_classes: Path) -> None:
+def test_a_model_without_codes(encoder: Encoder, coloured_classes: Path) -> None:
     images = folder.load(coloured_classes)
     assert not encoder.hashes
     assert encoder.encode(list(images.files)[:1]).code is None
@@ -251,7 +247,7 @@ def test_a_model_of_floats_has_no_codes(encoder: Encoder, coloured_classes: Path
         evaluate(encoder, images, ranking="hamming")
 
 
-def test_a_ranking_that_does_not_fit_is_refused_before_anything_is_encoded(
+def test_a_wrong_ranking_is_refused_before_encoding(
     encoder: Encoder, hashing: Encoder, coloured_classes: Path, tmp_path: Path
 ) -> None:
     images, done = folder.load(coloured_classes), []
@@ -273,14 +269,14 @@ def test_a_ranking_that_does_not_fit_is_refused_before_anything_is_encoded(
     assert evaluate(hashing, images, ranking="adaptive-hamming:3").ranking == "adaptive-hamming"
 
 
-def test_a_code_is_not_made_of_what_is_not_finite(hashing: Encoder) -> None:
+def test_a_non_finite_embedding_has_no_code(hashing: Encoder) -> None:
     broken = Encoder(hashing.model, device="cpu")
     with pytest.raises(DataError, match="no hash code"):
         broken._code(np.full((1, 12), np.nan, np.float32))
 
 
 @pytest.mark.parametrize("metric", [None, "hamming", "adaptive-hamming", "cosine"])
-def test_a_hashing_model_is_evaluated_by_any_of_its_rankings(
+def test_a_hashing_model_can_be_ranked_in_several_ways(
     hashing: Encoder, coloured_classes: Path, metric: str | None
 ) -> None:
     images = folder.load(coloured_classes)

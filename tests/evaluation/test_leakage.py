@@ -37,9 +37,7 @@ def encoder(run: Path) -> Encoder:
     return load(run, device="cpu")
 
 
-def test_queries_that_the_model_learnt_from_are_named(
-    encoder: Encoder, run: Path, coloured_classes: Path
-) -> None:
+def test_trained_queries_are_listed(encoder: Encoder, run: Path, coloured_classes: Path) -> None:
     split = splits.read(run / "split.csv")
     test, every = split.labelled(coloured_classes, "test"), folder.load(coloured_classes)
     clean = check(encoder, test)
@@ -53,7 +51,7 @@ def test_queries_that_the_model_learnt_from_are_named(
     assert found.to_dict()["queries_trained_on"] == list(found.trained_on)
 
 
-def test_a_trained_image_is_known_by_its_content(
+def test_a_trained_image_is_recognised_by_its_content(
     encoder: Encoder, run: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     split = splits.read(run / "split.csv")
@@ -69,9 +67,9 @@ def test_equal_files_are_paired_once(
     encoder: Encoder, coloured_classes: Path, tmp_path: Path
 ) -> None:
     one, other = coloured_classes / "lake" / "lake00.png", coloured_classes / "sand" / "sand00.png"
-    for place in ("a/1.png", "a/2.png", "a/3.png", "b/4.png"):
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        shutil.copy(one if place != "a/2.png" else other, tmp_path / place)
+    for path in ("a/1.png", "a/2.png", "a/3.png", "b/4.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(one if path != "a/2.png" else other, tmp_path / path)
     images = folder.load(tmp_path)
     within = check(encoder, images)
     assert set(within.copies) == {

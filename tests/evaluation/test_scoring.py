@@ -55,8 +55,8 @@ def loop_rankings(
     """(rows of the gallery, gains) of each query, in plain Python; ties by row, or by `rng`."""
     found = []
     for q, far in enumerate(distances):
-        places = range(len(far)) if rng is None else rng.permutation(len(far)).tolist()
-        order = sorted(places, key=lambda i: far[i])
+        rows = range(len(far)) if rng is None else rng.permutation(len(far)).tolist()
+        order = sorted(rows, key=lambda i: far[i])
         if leave_one_out:
             order.remove(q)
         gains = [
@@ -88,9 +88,9 @@ def loop_dcg(gains: Gains, k: int) -> float:
 
 def loop_interpolated(hits: Gains) -> list[float]:
     found, total = np.cumsum(hits), sum(hits)
-    places = np.arange(1, len(hits) + 1)
+    ranks = np.arange(1, len(hits) + 1)
     return [
-        max((found / places)[10 * found >= level * total]) if total else 0.0 for level in range(11)
+        max((found / ranks)[10 * found >= level * total]) if total else 0.0 for level in range(11)
     ]
 
 
@@ -151,7 +151,7 @@ def make_set(multi_label: bool, leave_one_out: bool) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "ncc"])
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_scores_are_those_of_the_loop(metric: str, multi_label: bool, leave_one_out: bool) -> None:
+def test_scores_agree_with_a_loop(metric: str, multi_label: bool, leave_one_out: bool) -> None:
     queries, query_targets, gallery, targets = make_set(multi_label, leave_one_out)
     distances = ranking.pairwise(metric, queries, gallery)
     rankings = loop_rankings(distances, query_targets, targets, leave_one_out)
@@ -188,7 +188,7 @@ def test_scores_are_those_of_the_loop(metric: str, multi_label: bool, leave_one_
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_curves_are_the_means_of_the_loop(multi_label: bool, leave_one_out: bool) -> None:
+def test_curves_agree_with_a_loop(multi_label: bool, leave_one_out: bool) -> None:
     queries, query_targets, gallery, targets = make_set(multi_label, leave_one_out)
     distances = ranking.pairwise("euclidean", queries, gallery)
     rankings = loop_rankings(distances, query_targets, targets, leave_one_out)
@@ -218,17 +218,17 @@ def test_curves_are_the_means_of_the_loop(multi_label: bool, leave_one_out: bool
         assert curves["interpolated"]["precision"] == pytest.approx(levels)
 
 
-def test_a_long_curve_is_thinned_but_keeps_its_ends() -> None:
+def test_a_long_curve_is_sampled_with_both_ends() -> None:
     images = described(np.random.default_rng(0).normal(size=(700, 3)), np.arange(700) % 4)
     curves = score_queries(images[:3], images, ranking="euclidean", measures=(), curves=True).curves
-    places = np.array(curves["retrieved"]["k"])
-    assert places[:100].tolist() == list(range(1, 101))
-    assert (places[-1], curves["retrieved"]["recall"][-1]) == (700, pytest.approx(1.0))
+    ranks = np.array(curves["retrieved"]["k"])
+    assert ranks[:100].tolist() == list(range(1, 101))
+    assert (ranks[-1], curves["retrieved"]["recall"][-1]) == (700, pytest.approx(1.0))
     assert curves["retrieved"]["precision"][-1] == pytest.approx(175 / 700)
-    steps = np.diff(places)
+    steps = np.diff(ranks)
     assert (steps >= 1).all()
-    assert (steps <= places[:-1] * 0.01 + 1).all()
-    assert len(places) < 350
+    assert (steps <= ranks[:-1] * 0.01 + 1).all()
+    assert len(ranks) < 350
 
 
 @functools.cache
@@ -298,7 +298,7 @@ def of_groups(groups: TieGroups, largest: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("order", ["expected", "best", "worst"])
-def test_codes_are_scored_and_drawn_by_the_groups_of_their_distances(
+def test_scores_and_curves_of_codes_agree_with_their_distance_groups(
     metric: str, leave_one_out: bool, multi_label: bool, order: Order
 ) -> None:
     """One query at a time, the query itself taken out of the gallery."""
@@ -359,7 +359,7 @@ def test_codes_are_scored_and_drawn_by_the_groups_of_their_distances(
         assert drawn["radius"][name] == pytest.approx(wanted), name
 
 
-def test_best_and_worst_enclose_what_is_expected() -> None:
+def test_best_and_worst_enclose_the_expected_value() -> None:
     gallery, *_ = coded(True)
     expected, best, worst = (
         score_queries(gallery, gallery, ranking="hamming", own=torch.arange(24), order=order)
@@ -378,7 +378,7 @@ def test_best_and_worst_enclose_what_is_expected() -> None:
     assert differ > 20
 
 
-def test_codes_shorter_than_the_radius_are_looked_up_whole() -> None:
+def test_codes_shorter_than_the_radius() -> None:
     images = LabelledEmbeddings(torch.tensor([[1.0], [1.0], [-1.0]]), torch.tensor([0, 0, 1]))
     scores = score_queries(images, images, ranking="hamming", own=torch.arange(3))
     assert scores.per_query["precision_within_2"].tolist() == [0.5, 0.5, 0.0]
@@ -386,7 +386,7 @@ def test_codes_shorter_than_the_radius_are_looked_up_whole() -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 12, 64])
-def test_distances_of_codes_are_those_of_the_archive(bits: int) -> None:
+def test_distances_of_codes_agree_with_the_archive(bits: int) -> None:
     random = np.random.default_rng(bits)
     relaxed = random.uniform(-1, 1, (9, bits)).astype(np.float32)
     chances = random.dirichlet(np.ones(4), 9).astype(np.float32)
@@ -404,7 +404,7 @@ def test_distances_of_codes_are_those_of_the_archive(bits: int) -> None:
 
 
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_the_nearest_are_those_of_the_loop_and_ties_stand_by_row(leave_one_out: bool) -> None:
+def test_nearest_agrees_with_a_loop_and_orders_ties_by_row(leave_one_out: bool) -> None:
     gallery, hamming, adaptive = coded(False)
     count = 24 if leave_one_out else 7
     own = torch.arange(24) if leave_one_out else None
@@ -420,13 +420,13 @@ def test_the_nearest_are_those_of_the_loop_and_ties_stand_by_row(leave_one_out: 
             assert scores.nearest.tolist() == [order[:k] for order, _ in rankings]
             far = np.take_along_axis(distances[:count], scores.nearest, axis=1)
             np.testing.assert_allclose(scores.distances, far, rtol=1e-15)
-    # None are listed unless they are asked for.
+    # Without `nearest` none are listed.
     scores = score_queries(gallery[:count], gallery, ranking="hamming", own=own)
     assert scores.nearest.shape == scores.distances.shape == (count, 0)
     assert scores.curves == {}
 
 
-def test_only_the_measures_that_are_asked_for() -> None:
+def test_only_the_requested_measures_are_computed() -> None:
     gallery, *_ = coded(False)
     every = score_queries(gallery[:3], gallery, ranking="hamming").per_query
     chosen = score_queries(gallery[:3], gallery, ranking="hamming", measures=("p_at_5", "map"))
@@ -438,7 +438,7 @@ def test_only_the_measures_that_are_asked_for() -> None:
             score_queries(gallery[:3], gallery, ranking="cosine", measures=measures)
 
 
-def test_own_is_any_place_of_the_gallery() -> None:
+def test_own_may_be_any_row_of_the_gallery() -> None:
     """Some of the gallery ask, in another order."""
     gallery, *_ = coded(True)
     rows = torch.tensor([17, 3, 20])
@@ -451,10 +451,10 @@ def test_own_is_any_place_of_the_gallery() -> None:
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_how_many_are_relevant(multi_label: bool) -> None:
+def test_relevant_counts(multi_label: bool) -> None:
     queries, query_targets, gallery, targets = make_set(multi_label, False)
-    asked, searched = described(queries, query_targets), described(gallery, targets)
-    for q, g, own in ((asked, searched, None), (searched, searched, torch.arange(40))):
+    q_images, g_images = described(queries, query_targets), described(gallery, targets)
+    for q, g, own in ((q_images, g_images, None), (g_images, g_images, torch.arange(40))):
         pairs = [
             [
                 bool((a & b).any()) if multi_label else bool(a == b)
@@ -476,7 +476,7 @@ def test_a_query_is_never_its_own_answer() -> None:
         assert scores.nearest.tolist() == [[1, 2], [0, 2], [0, 1]], metric
 
 
-def test_equal_distances_are_averaged() -> None:
+def test_ties_give_the_expected_value() -> None:
     gallery = LabelledEmbeddings(torch.ones(3, 2), torch.tensor([0, 1, 1]))
     query = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([1]))
     scores = score_queries(query, gallery, ranking="euclidean").per_query
@@ -506,7 +506,7 @@ class Largest(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "hamming", "adaptive-hamming"])
-def test_memory_is_that_of_a_block(metric: str) -> None:
+def test_memory_is_limited_to_a_block(metric: str) -> None:
     """Nothing of the size of queries × gallery is ever made."""
     random = np.random.default_rng(1)
     targets = (random.random((500, 4)) < 0.3).astype(np.uint8)
@@ -519,7 +519,7 @@ def test_memory_is_that_of_a_block(metric: str) -> None:
     assert largest.elements <= images.embedding.numel() < 20 * 500 / 2
 
 
-def test_blocks_are_of_a_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     images = described(np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 4)
     seen = []
     # 13 of a class are the most: eight queries, with what is made of 50 images and 13 groups.
@@ -531,7 +531,7 @@ def test_blocks_are_of_a_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [8] * 6 + [2]
 
 
-def test_parts_are_joined_and_taken_apart() -> None:
+def test_labelled_embeddings_are_joined_and_sliced() -> None:
     with_chances = LabelledEmbeddings(torch.rand(5, 3), torch.arange(5), torch.rand(5, 2))
     without = LabelledEmbeddings(torch.rand(5, 3), torch.arange(5))
     for images in (with_chances, without):
@@ -545,7 +545,7 @@ def test_parts_are_joined_and_taken_apart() -> None:
     assert torch.equal(moved.targets, with_chances.targets)
 
 
-def test_what_cannot_be_ranked_is_refused() -> None:
+def test_unrankable_values_are_refused() -> None:
     one = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([0]))
     with pytest.raises(UsageError, match="cosine, euclidean, ncc, hamming, adaptive-hamming"):
         score_queries(one, one, ranking="l7")
@@ -579,7 +579,7 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         score_queries(wrong, wrong, ranking="adaptive-hamming")
 
 
-def test_one_of_one() -> None:
+def test_one_query_and_one_item() -> None:
     """The smallest there is: one query, one image."""
     query = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([0]))
     for target, value in ((0, 1.0), (1, 0.0)):
@@ -645,7 +645,7 @@ def test_shares_of_the_nearest_are_the_mean_over_all_orders_of_ties(
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1000.0, 5000.0])
-def test_what_all_vectors_have_in_common_is_no_distance(offset: float) -> None:
+def test_a_common_offset_does_not_change_distances(offset: float) -> None:
     random = np.random.default_rng(0)
     targets = np.arange(120) % 6
     vectors = random.normal(size=(6, 16))[targets] + random.normal(0, 0.7, (120, 16))
@@ -662,7 +662,7 @@ def test_what_all_vectors_have_in_common_is_no_distance(offset: float) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ncc"])
-def test_directions_are_those_of_the_smallest_and_the_largest_values(metric: str) -> None:
+def test_directions_of_tiny_and_huge_vectors_are_exact(metric: str) -> None:
     """Where the squares of float32 values overflow or vanish, and where a mean is most of them."""
     random = np.random.default_rng(0)
     targets = np.arange(60) % 6

@@ -76,13 +76,13 @@ def binary(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("n", [2, 3, 40])
 @pytest.mark.parametrize("level", [0.5, 0.95])
-def test_intervals_are_those_of_a_slow_bootstrap(n: int, level: float) -> None:
+def test_intervals_agree_with_a_slow_bootstrap(n: int, level: float) -> None:
     values = np.random.default_rng(n).random(n)
     found = bootstrap_intervals({"map": values}, level=level, resamples=201, seed=7)["map"]
     assert found == pytest.approx(loop_interval(values, level, 201, seed=7), rel=1e-12)
 
 
-def test_intervals_of_many_queries_are_the_normal_ones() -> None:
+def test_intervals_of_many_queries_approach_the_normal_ones() -> None:
     values = np.random.default_rng(0).beta(2, 1, size=2000)
     low, high = bootstrap_intervals({"map": values})["map"]
     error = values.std(ddof=1) / math.sqrt(len(values))
@@ -90,7 +90,7 @@ def test_intervals_of_many_queries_are_the_normal_ones() -> None:
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_contain_the_true_mean_as_often_as_their_level() -> None:
     rng = np.random.default_rng(0)
     sets = {str(i): rng.normal(0.5, 0.1, size=100) for i in range(400)}
     found = bootstrap_intervals(sets, level=0.8, resamples=400)
@@ -99,7 +99,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.73 < share < 0.86
 
 
-def test_every_measure_has_the_same_resamples_whatever_the_others(
+def test_all_measures_use_the_same_resamples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(1)
@@ -122,7 +122,7 @@ def test_seed_and_level_matter() -> None:
     assert low < narrow[0] < values["map"].mean() < narrow[1] < high
 
 
-def test_queries_without_a_value_are_left_out_of_that_measure_alone() -> None:
+def test_queries_without_a_value_are_left_out_of_that_measure_only() -> None:
     values = np.random.default_rng(0).random(30)
     gaps = values.copy()
     gaps[[0, 7, 29]] = np.nan
@@ -136,7 +136,7 @@ def test_queries_without_a_value_are_left_out_of_that_measure_alone() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -7e5])
 @pytest.mark.parametrize("n", [1, 2, 49])
-def test_equal_values_are_their_own_interval(value: float, n: int) -> None:
+def test_equal_values_give_an_empty_interval(value: float, n: int) -> None:
     assert bootstrap_intervals({"map": np.full(n, value)})["map"] == (value, value)
 
 
@@ -162,7 +162,7 @@ def test_no_measures_and_no_queries() -> None:
         ({"map": np.ones(2)}, {"seed": -1}, "seed"),
     ],
 )
-def test_bad_values_and_options_are_named(
+def test_bad_values_and_options_are_refused(
     values: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -173,14 +173,14 @@ def test_bad_values_and_options_are_named(
 
 
 @pytest.mark.parametrize("n", range(1, 11))
-def test_p_values_are_those_of_every_assignment_of_signs(n: int) -> None:
+def test_p_values_count_every_assignment_of_signs(n: int) -> None:
     rng = np.random.default_rng(n)
     a, b = binary(rng, n), binary(rng, n)
     found = compare({"map": a}, {"map": b})["map"]
     assert found.p_value == loop_p_value((b - a).tolist())
 
 
-def test_sums_that_are_equal_but_for_rounding_count_as_equal() -> None:
+def test_sums_equal_up_to_rounding_count_as_equal() -> None:
     # 0.1 + 0.2 - 0.3 is not 0 in floating point; in tenths it is.
     rng = np.random.default_rng(0)
     tenths = {str(i): rng.integers(-3, 4, size=8) for i in range(30)}
@@ -190,7 +190,7 @@ def test_sums_that_are_equal_but_for_rounding_count_as_equal() -> None:
         assert found[name].p_value == loop_p_value(values.tolist())
 
 
-def test_p_values_that_are_drawn_agree_with_all_of_them() -> None:
+def test_drawn_p_values_agree_with_exact_ones() -> None:
     rng = np.random.default_rng(3)
     a, b = binary(rng, 12), binary(rng, 12) + 0.125
     exact = loop_p_value((b - a).tolist())
@@ -219,7 +219,7 @@ def test_p_values_agree_with_scipy() -> None:
     assert found.difference == pytest.approx(by_scipy.statistic, rel=1e-12)
 
 
-def test_p_values_of_models_that_are_alike_are_spread_evenly() -> None:
+def test_p_values_of_equal_models_are_uniform() -> None:
     rng = np.random.default_rng(0)
     a = {str(i): rng.random(40) for i in range(500)}
     b = {name: rng.random(40) for name in a}
@@ -230,7 +230,7 @@ def test_p_values_of_models_that_are_alike_are_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize("n", [8, 100])
-def test_swapped_models_differ_by_the_sign_alone(n: int) -> None:
+def test_swapping_the_models_changes_only_the_sign(n: int) -> None:
     rng = np.random.default_rng(n)
     a, b = {"m": rng.random(n)}, {"m": rng.random(n)}
     one, other = compare(a, b)["m"], compare(b, a)["m"]
@@ -257,7 +257,7 @@ def test_rounding_is_a_tie() -> None:
     assert (found.p_value, found.ties, found.difference) == (1, 1, 0)
 
 
-def test_better_everywhere_has_the_smallest_p_value() -> None:
+def test_better_on_every_query_has_the_smallest_p_value() -> None:
     rng = np.random.default_rng(0)
     for n, least in ((1, 1), (6, 2 / 2**6), (13, 2 / 2**13), (60, 1 / 10_000)):
         a = rng.random(n)
@@ -267,7 +267,7 @@ def test_better_everywhere_has_the_smallest_p_value() -> None:
         assert 0.1 <= found.interval[0] <= found.difference <= found.interval[1]
 
 
-def test_queries_that_do_not_differ_leave_few_to_count() -> None:
+def test_equal_queries_do_not_count() -> None:
     """Of 500 queries 3 differ: exactly 2 of 8 exchanges, not an estimate."""
     a = np.ones(500)
     b = a.copy()
@@ -277,7 +277,7 @@ def test_queries_that_do_not_differ_leave_few_to_count() -> None:
     assert (found.better, found.ties, found.worse) == (0, 497 / 500, 3 / 500)
 
 
-def test_exact_and_drawn_measures_stand_side_by_side() -> None:
+def test_exact_and_drawn_p_values_in_one_comparison() -> None:
     rng = np.random.default_rng(2)
     a = {"all": rng.random(40), "few": np.ones(40), "none": rng.random(40)}
     b = {"all": rng.random(40), "few": np.r_[np.zeros(4), np.ones(36)], "none": a["none"]}
@@ -289,7 +289,7 @@ def test_exact_and_drawn_measures_stand_side_by_side() -> None:
     assert together["few"].p_value == 2 / 2**4
 
 
-def test_the_test_does_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p_values_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     a, b = {"m": rng.random(64)}, {"m": rng.random(64)}
     whole = compare(a, b, permutations=1000)["m"]
@@ -315,13 +315,13 @@ def test_a_query_without_a_value_in_either_is_left_out() -> None:
     assert math.isnan(none.difference)
 
 
-def test_one_query_shows_nothing() -> None:
+def test_one_query_has_p_value_1() -> None:
     found = compare({"m": np.array([0.25])}, {"m": np.array([0.75])})["m"]
     assert (found.mean_a, found.mean_b, found.difference) == (0.25, 0.75, 0.5)
     assert (found.interval, found.p_value) == ((0.5, 0.5), 1)
 
 
-def test_the_interval_is_that_of_the_differences() -> None:
+def test_the_interval_is_of_the_differences() -> None:
     rng = np.random.default_rng(0)
     a = rng.random(50)
     b = a + rng.normal(0.01, 0.001, size=50)
@@ -330,13 +330,13 @@ def test_the_interval_is_that_of_the_differences() -> None:
     assert found.difference == pytest.approx(b.mean() - a.mean(), rel=1e-12)
 
 
-def test_the_same_gain_everywhere_is_exact() -> None:
+def test_a_constant_difference_has_an_exact_interval() -> None:
     # Three times 0.1, divided by 3, is not 0.1 in floating point.
     found = compare({"m": np.zeros(3)}, {"m": np.full(3, 0.1)})["m"]
     assert (found.mean_b, found.difference, found.interval) == (0.1, 0.1, (0.1, 0.1))
 
 
-def test_the_seed_draws_other_resamples_and_other_signs() -> None:
+def test_another_seed_draws_other_resamples_and_signs() -> None:
     rng = np.random.default_rng(0)
     a, b = {"m": rng.random(60)}, {"m": rng.random(60)}
     one, same, other = (compare(a, b, seed=seed)["m"] for seed in (1, 1, 2))
@@ -345,7 +345,7 @@ def test_the_seed_draws_other_resamples_and_other_signs() -> None:
     assert one.interval != other.interval
 
 
-def test_less_is_better_where_the_measure_says_so() -> None:
+def test_smaller_is_better_for_anmrr() -> None:
     a, b = np.array([0.5, 0.5, 0.5, 0.5]), np.array([0.25, 0.25, 0.5, 0.75])
     found = compare({"anmrr": a, "map": a}, {"anmrr": b, "map": b})
     assert (found["anmrr"].better, found["anmrr"].ties, found["anmrr"].worse) == (0.5, 0.25, 0.25)
@@ -371,7 +371,7 @@ def test_holm_by_hand() -> None:
     assert holm(np.empty(0)).shape == (0,)
 
 
-def test_holm_decides_as_the_step_down_procedure() -> None:
+def test_holm_agrees_with_the_step_down_procedure() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         p_values = rng.random(6) ** 4
@@ -385,7 +385,7 @@ def test_holm_decides_as_the_step_down_procedure() -> None:
             assert set(np.flatnonzero(holm(p_values) <= level)) == rejected
 
 
-def test_p_adjusted_is_of_all_measures() -> None:
+def test_p_adjusted_corrects_for_all_measures() -> None:
     rng = np.random.default_rng(0)
     a = {name: rng.random(8) for name in "wxyz"}
     b = {name: values + rng.normal(0.1, 0.1, size=8) for name, values in a.items()}
@@ -408,7 +408,7 @@ def write(path: Path, what: PerQuery) -> None:
     write_per_query(path, what.paths, what.classes, what.values)
 
 
-def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
+def test_written_values_are_read_with_full_precision(tmp_path: Path) -> None:
     n = len(HOSTILE)
     extremes = [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 1e22, 1e-7]
     values = {
@@ -430,7 +430,7 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
     assert [p.name for p in file.parent.iterdir()] == ["queries.csv"]
 
 
-def test_the_file_is_plain_to_others(tmp_path: Path) -> None:
+def test_the_file_is_plain_csv(tmp_path: Path) -> None:
     file = tmp_path / "q.csv"
     write_per_query(file, ["a.jpg"], ["forest"], {"map": np.array([0.1]), "x": np.array([np.nan])})
     assert file.read_text() == '"path","class","map","x"\n"a.jpg","forest",0.1,nan\n'
@@ -440,7 +440,7 @@ def test_the_file_is_plain_to_others(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.values["map"], [1, np.nan])
 
 
-def test_writing_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "q.csv"
     write(file, table(("a", "b")))
     before = file.read_bytes()
@@ -488,14 +488,14 @@ def test_writing_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         (b"path,class,map\n" + b"a" * 200_000 + b",b,1\n", "line 2: field larger"),
     ],
 )
-def test_malformed_files_are_refused_by_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_malformed_line_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "q.csv"
     file.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_per_query(file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_per_query(tmp_path / "q.csv")
     with pytest.raises(DataError, match="cannot be read"):
@@ -520,7 +520,7 @@ def test_two_files_are_aligned_by_path(tmp_path: Path) -> None:
     assert compare(a.values, b.values)["map"].better == 1
 
 
-def test_files_of_other_queries_are_refused() -> None:
+def test_files_with_other_queries_are_refused() -> None:
     many = tuple(f"q{i}" for i in range(8))
     with pytest.raises(
         UsageError,

@@ -28,7 +28,7 @@ def unit(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("targets", [[0, 1, 0, 2, 1], [0, 0, 0, 0, 0], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("margin", [0.5, 1.3])
-def test_value_and_gradient_are_those_of_the_loop(targets: list[int], margin: float) -> None:
+def test_value_and_gradient_agree_with_a_loop(targets: list[int], margin: float) -> None:
     embedding = unit(5, 7).requires_grad_()
     expected = loop_contrastive(embedding, torch.tensor(targets), margin)
     loss = contrastive(embedding, torch.tensor(targets), margin=margin)
@@ -52,7 +52,7 @@ def test_multi_label_pairs_are_similar_if_they_share_a_label() -> None:
     ]
 
 
-def test_a_batch_of_one_costs_nothing() -> None:
+def test_a_batch_of_one_gives_0() -> None:
     embedding = unit(1, 4).requires_grad_()
     loss = contrastive(embedding, torch.tensor([0]), margin=0.9)
     loss.backward()
@@ -70,7 +70,7 @@ def test_equal_embeddings_have_finite_gradients() -> None:
     assert (embedding.grad == 0).all()
 
 
-def test_no_difference_of_each_pair_is_kept() -> None:
+def test_pairwise_differences_are_not_stored() -> None:
     kept = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def test_no_difference_of_each_pair_is_kept() -> None:
     assert max(kept) <= 20 * 300
 
 
-def test_near_embeddings_keep_their_digits() -> None:
+def test_distances_of_near_embeddings_are_accurate() -> None:
     embedding = unit(30, 2048).double()
     embedding[1] = embedding[0] + 1e-5 * unit(1, 2048)[0].double()
     expected = (embedding[0].float() - embedding[1].float()).norm()

@@ -37,7 +37,7 @@ def relaxed(*shape: int) -> Tensor:
 )
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("balanced", [True, False])
-def test_likelihood_is_the_loop(similarity: Tensor, scale: float, balanced: bool) -> None:
+def test_likelihood_agrees_with_a_loop(similarity: Tensor, scale: float, balanced: bool) -> None:
     h = relaxed(5, 7)
     expected = loop_likelihood(h, similarity, scale, balanced)
     loss = pairwise_likelihood(h, similarity, scale=scale, balanced=balanced)
@@ -58,14 +58,14 @@ def test_balanced_is_the_mean_of_both_kinds() -> None:
     torch.testing.assert_close(loss, alike + unlike)
 
 
-def test_codes_that_are_as_they_shall_be_cost_nearly_nothing() -> None:
+def test_ideal_codes_have_nearly_no_loss() -> None:
     codes = torch.tensor([[1.0] * 32, [1.0] * 32, [-1.0] * 32])
     similarity = similar(torch.tensor([0, 0, 1])).float()
     assert pairwise_likelihood(codes, similarity, scale=1.0, balanced=True) < 1e-9
     assert pairwise_likelihood(codes, 1 - similarity, scale=1.0, balanced=True) > 30
 
 
-def test_a_pair_settles_where_its_overlap_is_its_likelihood() -> None:
+def test_the_minimum_is_where_the_likelihood_equals_the_overlap() -> None:
     similarity = torch.full((2, 2), 0.25)
     product = math.log(0.25 / 0.75) / 0.5  # σ(½·⟨h_i, h_j⟩) = ¼
     h = torch.tensor([[2.0], [product / 2]], requires_grad=True)
@@ -108,7 +108,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("power", [2, 3])
-def test_quantisation_is_the_loop(power: int) -> None:
+def test_quantisation_agrees_with_a_loop(power: int) -> None:
     h = relaxed(4, 6)
     expected = torch.zeros(())
     for row in h:
@@ -144,7 +144,7 @@ def test_quantisation_in_16_bit_is_float32(dtype: torch.dtype) -> None:
     assert loss.item() == 70000
 
 
-def test_overlap_is_that_of_sets() -> None:
+def test_jaccard_agrees_with_sets() -> None:
     overlap = jaccard(torch.tensor(LABELS, dtype=torch.uint8))
     sets = [{k for k, has in enumerate(row) if has} for row in LABELS]
     for i, one in enumerate(sets):
@@ -154,6 +154,6 @@ def test_overlap_is_that_of_sets() -> None:
     assert torch.equal(overlap > 0, similar(torch.tensor(LABELS)))
 
 
-def test_overlap_of_classes_is_whether_they_are_equal() -> None:
+def test_jaccard_of_classes_is_equality() -> None:
     targets = torch.tensor([0, 2, 0])
     assert jaccard(targets).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]

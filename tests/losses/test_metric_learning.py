@@ -75,7 +75,7 @@ LOOPS = {"triplet": loop_triplet, "proxy-nca": loop_proxy_nca, "lifted": loop_li
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 @pytest.mark.parametrize("name", LOOPS)
-def test_value_and_gradient_are_those_of_the_loop(name: str, labels: list[int]) -> None:
+def test_value_and_gradient_agree_with_a_loop(name: str, labels: list[int]) -> None:
     loss = make(name)
     z = unit(6, 5).requires_grad_()
     expected = LOOPS[name](z, labels, loss)
@@ -115,7 +115,7 @@ def test_n_pairs_is_the_softmax_over_one_pair_of_each_class() -> None:
 
 
 @pytest.mark.parametrize("labels", [LABELS["all different"]])
-def test_n_pairs_without_a_pair_costs_nothing(labels: list[int]) -> None:
+def test_n_pairs_without_a_pair_is_0(labels: list[int]) -> None:
     z = unit(6, 5).requires_grad_()
     loss = make("n-pairs")(z, torch.tensor(labels))
     loss.backward()
@@ -123,7 +123,7 @@ def test_n_pairs_without_a_pair_costs_nothing(labels: list[int]) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 6])
-def test_n_pairs_of_one_class_costs_nothing(count: int) -> None:
+def test_n_pairs_of_one_class_is_0(count: int) -> None:
     """One pair, whose softmax has no other class to be compared with: −log(e^s / e^s)."""
     z = unit(count, 5).requires_grad_()
     loss = make("n-pairs")(z, torch.zeros(count, dtype=torch.int64))

@@ -16,7 +16,7 @@ def make(classes: int = 3, **options: str | float | bool) -> DAH:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 160), (64, 64)])  # maps 1 × 1, 3 × 5, 2 × 2
-def test_dah_is_the_papers_figure(size: tuple[int, int]) -> None:
+def test_dah_agrees_with_the_papers_figure(size: tuple[int, int]) -> None:
     method = make(bits=5).eval()
     method.hash.norm.running_mean.copy_(torch.randn(5))
     images = torch.randn(2, 3, *size)
@@ -35,7 +35,7 @@ def test_dah_is_the_papers_figure(size: tuple[int, int]) -> None:
     assert method.dimension == 5
 
 
-def test_a_grid_of_cells_keeps_where_things_are() -> None:
+def test_a_grid_keeps_positions() -> None:
     method = make(bits=4, grid=2, attention="none", batch_norm=False).eval()
     images = torch.randn(1, 3, 128, 128)
     g = method.backbone(images)  # 4 × 4
@@ -51,7 +51,7 @@ def test_a_grid_of_cells_keeps_where_things_are() -> None:
     ("name", "kind"),
     [("joint", JointAttention), ("se", SqueezeExcitation), ("none", torch.nn.Identity)],
 )
-def test_the_attention_is_the_one_named(name: str, kind: type[torch.nn.Module]) -> None:
+def test_the_option_chooses_the_attention(name: str, kind: type[torch.nn.Module]) -> None:
     method = make(attention=name, reduction=64)
     assert type(method.attention) is kind
     if name != "none":
@@ -65,7 +65,7 @@ def test_the_ranking_is_an_option(ranking: str) -> None:
 
 
 @pytest.mark.parametrize("targets", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3]])
-def test_the_loss_is_eq_13(targets: list[int]) -> None:
+def test_the_loss_agrees_with_eq_13(targets: list[int]) -> None:
     method = make(classes=4, bits=6, alpha=0.3, beta=0.7, scale=2.0)
     h = torch.tanh(torch.randn(4, 6))
     logits = torch.randn(4, 4)
@@ -84,7 +84,7 @@ def test_the_loss_is_eq_13(targets: list[int]) -> None:
 
 @pytest.mark.parametrize("weights", [(0.3, 0.7), (0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
 @pytest.mark.parametrize("targets", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3], [2]])
-def test_the_gradient_is_that_of_eq_13(weights: tuple[float, float], targets: list[int]) -> None:
+def test_the_gradient_agrees_with_eq_13(weights: tuple[float, float], targets: list[int]) -> None:
     """From the loss through the codes, as if they were h, and the tanh to the FC's weights."""
     alpha, beta = weights
     method = make(4, bits=6, alpha=alpha, beta=beta, scale=2.0, attention="none", batch_norm=False)
@@ -119,7 +119,7 @@ def test_the_gradient_is_that_of_eq_13(weights: tuple[float, float], targets: li
     torch.testing.assert_close(got_theta, of_theta, rtol=1e-4, atol=1e-6)
 
 
-def test_the_classifier_teaches_the_network_through_the_codes() -> None:
+def test_the_classifier_trains_the_network_through_the_codes() -> None:
     method = make(alpha=0.0)
     output = method(torch.randn(4, 3, 64, 64))
     functional.cross_entropy(output.logits, torch.tensor([0, 1, 2, 0])).backward()
@@ -128,7 +128,7 @@ def test_the_classifier_teaches_the_network_through_the_codes() -> None:
     assert next(method.backbone.parameters()).grad is not None
 
 
-def test_one_bit_and_one_image_are_enough() -> None:
+def test_one_bit_and_one_image() -> None:
     method = make(bits=1).eval()
     output = method(torch.randn(1, 3, 64, 64))
     assert output.embedding.shape == (1, 1)
@@ -147,7 +147,7 @@ def test_in_16_bit_codes_logits_and_gradients_are_finite_float32(attention: str)
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
-def test_it_learns_codes_that_tell_classes_apart() -> None:
+def test_dah_learns_codes_that_separate_classes() -> None:
     """Also from features that are nearly the same for all images, as pooled ones are."""
     method = make(4, bits=16, attention="none")
     targets = torch.arange(4).repeat_interleave(6)
@@ -189,6 +189,6 @@ def test_several_labels_are_refused() -> None:
         ("ranking", "cosine", "one of adaptive-hamming, hamming"),
     ],
 )
-def test_options_that_cannot_be_are_refused(option: str, value: float | str, rule: str) -> None:
+def test_impossible_options_are_refused(option: str, value: float | str, rule: str) -> None:
     with pytest.raises(UsageError, match=f"{option} must be .*{rule}.*not {value!r}"):
         DAHOptions(**{option: value})

@@ -17,7 +17,7 @@ def make(**options: object) -> EARA:
 
 
 @pytest.mark.parametrize("descriptors", COMBINATIONS)
-def test_the_embedding_is_split_evenly_and_weighed_by_alpha(descriptors: str) -> None:
+def test_the_embedding_is_split_evenly_and_weighted_by_alpha(descriptors: str) -> None:
     method = make(descriptors=descriptors, dimension=24).eval()
     for weight, submodule in enumerate(method.submodules, start=1):
         submodule.alpha.data.fill_(float(weight))
@@ -30,7 +30,7 @@ def test_the_embedding_is_split_evenly_and_weighed_by_alpha(descriptors: str) ->
 
 
 @pytest.mark.parametrize("activation", ["mixed", "channel", "spatial", "none"])
-def test_eara_is_the_papers_figure(activation: str) -> None:
+def test_eara_agrees_with_the_papers_figure(activation: str) -> None:
     method = make(descriptors="SGM", dimension=12, activation=activation).eval()
     images = torch.randn(2, 3, 64, 64)
     shared, trunks = method.backbone(images)
@@ -117,6 +117,6 @@ def test_copies_of_the_last_stage_learn_at_the_backbones_rate() -> None:
         ("temperature", 0.0, "above 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(option: str, value: object, rule: str) -> None:
+def test_impossible_options_are_refused(option: str, value: object, rule: str) -> None:
     with pytest.raises(UsageError, match=f"{option} must be .*{rule}"):
         EARAOptions(**{option: value})  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ def stirred(method: JSRT) -> JSRT:
     return method
 
 
-def test_joint_is_the_papers_figure() -> None:
+def test_joint_agrees_with_the_papers_figure() -> None:
     method, images = stirred(make()), torch.randn(3, 3, 64, 64)
     assert method.pgn is not None
     numbers = method.pgn(images)
@@ -45,7 +45,7 @@ def test_joint_is_the_papers_figure() -> None:
 @pytest.mark.parametrize(
     ("transform", "numbers"), [("spatial", 6), ("radiometric", 4), ("joint", 10)]
 )
-def test_the_variants_change_what_they_say(transform: str, numbers: int) -> None:
+def test_each_variant_changes_its_part(transform: str, numbers: int) -> None:
     method, images = stirred(make(transform=transform)), torch.randn(2, 3, 64, 64)
     assert method.pgn is not None
     found = method.pgn(images)
@@ -72,14 +72,14 @@ def test_every_variant_starts_as_the_plain_network(transform: str, features: str
     torch.testing.assert_close(output.logits, expected.logits, atol=1e-3, rtol=1e-3)
 
 
-def test_more_bands_have_a_gain_each() -> None:
+def test_each_band_has_a_gain() -> None:
     method = stirred(make(bands=4))
     assert method.pgn is not None
     assert method.pgn.start.tolist() == [*IDENTITY, 1, 1, 1, 1, 0]
     assert method(torch.randn(2, 4, 64, 64)).embedding.shape == (2, 512)
 
 
-def test_what_is_retrieved_as_fc_is_the_last_layers_output() -> None:
+def test_features_fc_is_the_output_of_fc2() -> None:
     method = make(features="fc")
     output = method(torch.randn(2, 3, 64, 64))
     assert method.dimension == 5
@@ -95,7 +95,7 @@ def test_without_fc1_the_pca_is_of_the_pooled_features() -> None:
     assert method.dimension == method.backbone.channels
 
 
-def test_the_dimension_is_that_of_the_embedding_before_and_after_the_fit() -> None:
+def test_the_dimension_before_and_after_the_fit() -> None:
     method, images = make(fc1=32, pca_length=7), torch.randn(2, 3, 64, 64)
     assert (method.dimension, method(images).embedding.shape) == (32, (2, 32))
     learnt = method.adapt(method.features(torch.randn(9, 3, 64, 64)).detach())
@@ -144,7 +144,7 @@ def stirred_again(method: JSRT, images: torch.Tensor) -> torch.Tensor:
         ("pgn_scale", float("nan"), "at most 1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(option: str, value: float | str, rule: str) -> None:
+def test_impossible_options_are_refused(option: str, value: float | str, rule: str) -> None:
     with pytest.raises(UsageError, match=f"{option} must be .*{rule}.*not {value!r}"):
         JSRTOptions(**{option: value})  # type: ignore[arg-type]
 

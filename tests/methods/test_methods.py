@@ -51,7 +51,7 @@ def test_every_option_has_a_plain_default(name: str) -> None:
         ("fusion_kernel", -1, "at least 1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(option: str, value: float | str, rule: str) -> None:
+def test_impossible_options_are_refused(option: str, value: float | str, rule: str) -> None:
     for kind in (DualAttentionOptions, PooledOptions):
         if option in {field.name for field in dataclasses.fields(kind)}:
             with pytest.raises(UsageError, match=f"{option} must be .*{rule}.*not {value!r}"):
@@ -63,12 +63,12 @@ def test_the_limits_of_the_options_are_allowed() -> None:
     PooledOptions(pooling="spoc", margin=2)
 
 
-def test_an_unknown_method_is_named_with_the_known_ones() -> None:
+def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(UsageError, match="dual-attention"):
         method_type("dual_attention")
 
 
-def test_dual_attention_is_the_papers_figure() -> None:
+def test_dual_attention_agrees_with_the_papers_figure() -> None:
     method = DualAttention(
         Backbone("resnet10t", image_size=64), DualAttentionOptions(), classes=3
     ).eval()
@@ -96,7 +96,7 @@ def test_one_branch_alone_is_fused_alone(attention: str) -> None:
     assert names == {"backbone", attention, "fuse", "pool"}
 
 
-def test_without_attention_nothing_is_left_but_the_pooling() -> None:
+def test_without_attention_only_the_pooling_is_left() -> None:
     options = DualAttentionOptions(attention="none")
     method = DualAttention(Backbone("resnet10t", image_size=64), options, classes=3)
     assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"backbone", "pool"}

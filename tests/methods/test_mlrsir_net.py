@@ -17,7 +17,7 @@ def make(name: str = "resnet10t", **options: str | float | bool) -> MLRSIRNet:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 160), (64, 64)])  # maps 1 × 1, 3 × 5, 2 × 2
-def test_mlrsir_net_is_the_papers_figure(size: tuple[int, int]) -> None:
+def test_mlrsir_net_agrees_with_the_papers_figure(size: tuple[int, int]) -> None:
     method = make(bits=5, hidden=7).eval()
     net, images = method.backbone.net, torch.randn(2, 3, *size)
     stage2 = net.layer2(net.layer1(net.maxpool(net.act1(net.bn1(net.conv1(images))))))
@@ -43,7 +43,7 @@ def test_mlrsir_net_is_the_papers_figure(size: tuple[int, int]) -> None:
     assert method.ranking == "hamming"
 
 
-def test_maps_that_do_not_divide_are_brought_to_one_size() -> None:
+def test_maps_of_indivisible_sizes_are_averaged_to_one_size() -> None:
     maps = [torch.randn(1, 2, 5, 7), torch.randn(1, 3, 3, 4), torch.randn(1, 1, 2, 3)]
     both = concatenated(maps)
     assert both.shape == (1, 6, 2, 3)
@@ -74,7 +74,7 @@ def test_without_cbam_the_maps_are_only_averaged() -> None:
     [LABELS.tolist(), [[1, 0]] * 4, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]],
     ids=["some share", "all the same", "none share"],
 )
-def test_the_loss_is_eq_6(labels: list[list[int]], overlap: str, balanced: bool) -> None:
+def test_the_loss_agrees_with_eq_6(labels: list[list[int]], overlap: str, balanced: bool) -> None:
     method = make(bits=6, overlap=overlap, balanced=balanced, quantisation=0.2)
     h = torch.tanh(torch.randn(4, 6))
     sets = [{k for k, has in enumerate(row) if has} for row in labels]
@@ -93,7 +93,7 @@ def test_the_loss_is_eq_6(labels: list[list[int]], overlap: str, balanced: bool)
     torch.testing.assert_close(loss, expected)
 
 
-def test_classes_are_labels_of_which_an_image_has_one() -> None:
+def test_classes_count_as_single_labels() -> None:
     method = make(overlap="jaccard")
     output = Output(torch.tanh(torch.randn(4, 48)))
     targets = torch.tensor([0, 2, 1, 0])
@@ -101,7 +101,7 @@ def test_classes_are_labels_of_which_an_image_has_one() -> None:
     torch.testing.assert_close(method.loss(output, targets), method.loss(output, one_hot))
 
 
-def test_one_bit_and_one_image_are_enough() -> None:
+def test_one_bit_and_one_image() -> None:
     method = make(bits=1).eval()
     output = method(torch.randn(1, 3, 64, 64))
     assert output.embedding.shape == (1, 1)
@@ -141,6 +141,6 @@ def test_a_backbone_without_inner_maps_takes_a_single_level() -> None:
         ("quantisation", float("inf"), "finite"),
     ],
 )
-def test_options_that_cannot_be_are_refused(option: str, value: float | str, rule: str) -> None:
+def test_impossible_options_are_refused(option: str, value: float | str, rule: str) -> None:
     with pytest.raises(UsageError, match=f"{option} must be .*{rule}.*not {value!r}"):
         MLRSIRNetOptions(**{option: value})

@@ -42,7 +42,7 @@ def make(
 
 
 def pictures(count: int = 2, size: int = SIZE) -> Tensor:
-    """Smooth random images, so that each map differs from place to place."""
+    """Smooth random images, so that the maps vary over the image."""
     coarse = torch.rand(count, 3, 4, 4) * 255
     smooth = functional.interpolate(coarse, (size, size), mode="bilinear")
     return (smooth + 20 * torch.rand(smooth.shape)).clamp(0, 255).to(torch.uint8)
@@ -64,7 +64,7 @@ def by_loops(maps: list[Tensor], gradients: list[Tensor], size: int) -> NDArray[
 
 @pytest.mark.parametrize("pooling", ["spoc", "mac", "gem"])
 @pytest.mark.parametrize("own", [True, False])
-def test_the_map_is_the_papers_formula(pooling: str, own: bool) -> None:
+def test_the_map_agrees_with_the_papers_formula(pooling: str, own: bool) -> None:
     encoder, images = make("pooled", pooling=pooling), pictures()
     targets = None if own else torch.rand(2, encoder.dimension)
     with torch.no_grad():
@@ -77,11 +77,11 @@ def test_the_map_is_the_papers_formula(pooling: str, own: bool) -> None:
     (gradient,) = torch.autograd.grad(similarity, features)
     expected = by_loops([features.detach()], [gradient], SIZE)
     found = explain(encoder, images, targets=targets)
-    assert 0 < found.min() < 0.9  # a map that is flat would fit any formula
+    assert 0 < found.min() < 0.9  # a flat map would pass with any formula
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_of_mean_pooling_the_map_is_the_share_of_each_position_in_the_cosine() -> None:
+def test_with_mean_pooling_the_map_is_each_positions_share_in_the_cosine() -> None:
     encoder, images = make("pooled", pooling="spoc", size=128), pictures(2, 128)
     batch = encoder.model.spec.normalise(images)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_of_mean_pooling_the_map_is_the_share_of_each_position_in_the_cosine() -
     np.testing.assert_allclose(found, (expected / expected.max()).numpy(), atol=1e-5)
 
 
-def test_the_maps_of_all_submodules_count_together() -> None:
+def test_the_maps_of_all_submodules_are_summed() -> None:
     encoder, images = make("eara", dimension=32), pictures()
     method: Any = encoder.module
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_the_maps_of_all_submodules_count_together() -> None:
         maps.append(submodule.attention(shared, trunk).detach().requires_grad_())
         descriptor = submodule.fc(submodule.pool(maps[-1]))
         parts.append(submodule.alpha * descriptor / descriptor.detach().norm(dim=1, keepdim=True))
-    # The outer norm is the same for all places of an image, so the map does not depend on it.
+    # The outer norm is one number per image, so the map does not depend on it.
     embedding = torch.cat(parts, dim=1)
     gradients = torch.autograd.grad((embedding * embedding.detach()).sum(), maps)
     expected = by_loops([m.detach() for m in maps], list(gradients), SIZE)
@@ -115,7 +115,7 @@ def test_the_maps_of_all_submodules_count_together() -> None:
     assert np.abs(alone - expected).max() > 1e-3
 
 
-def test_maps_of_several_sizes_are_summed_at_the_size_of_the_largest() -> None:
+def test_maps_of_several_sizes_are_summed_at_the_largest_size() -> None:
     small, large = torch.full((1, 1, 1, 1), 2.0), torch.arange(4.0).view(1, 1, 2, 2)
     heat = grad_cam([small, large], [torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 2, 2), -5.0)])
     assert heat.tolist() == [[[[6.0, 1.0], [0.0, 0.0]]]]
@@ -127,9 +127,9 @@ def test_an_embedding_of_one_quadrant_has_its_heat_there(rows: int, columns: int
 
     class Quadrant(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
-            seen = torch.zeros_like(features)
-            seen[:, :, rows : rows + 2, columns : columns + 2] = 1
-            return features * seen
+            mask = torch.zeros_like(features)
+            mask[:, :, rows : rows + 2, columns : columns + 2] = 1
+            return features * mask
 
     method: Any = encoder.module
     method.branches = [Quadrant()]
@@ -137,7 +137,7 @@ def test_an_embedding_of_one_quadrant_has_its_heat_there(rows: int, columns: int
     inside = heat[:, 32 * rows : 32 * rows + 64, 32 * columns : 32 * columns + 64]
     assert inside.max() == 1
     assert inside.sum() > 0.75 * heat.sum()
-    # Interpolation carries half a cell, 16 pixels, over the border; beyond it is nothing.
+    # Interpolation spreads half a cell, 16 pixels, over the border; beyond that there is no heat.
     near = (slice(max(0, 32 * n - 16), 32 * n + 80) for n in (rows, columns))
     heat[:, *near] = 0
     assert not heat.any()
@@ -145,7 +145,7 @@ def test_an_embedding_of_one_quadrant_has_its_heat_there(rows: int, columns: int
 
 @pytest.mark.parametrize("backbone", ["resnet10t", "mobilenetv2_035", "test_vit"])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_explained_and_left_as_it_was(name: str, backbone: str) -> None:
+def test_every_method_is_explained_and_stays_unchanged(name: str, backbone: str) -> None:
     if (name, backbone) == ("eara", "test_vit"):
         pytest.skip("eara refuses a backbone without stages")
     encoder, images = make(name, backbone), pictures(3)
@@ -171,7 +171,7 @@ def test_every_method_is_explained_and_left_as_it_was(name: str, backbone: str) 
 
 
 def state_of(module: nn.Module) -> list[Any]:
-    """All that an explanation could leave changed, but values of weights."""
+    """The state that an explanation could change, except the values of the weights."""
     flags = [(n, p.requires_grad, p._version) for n, p in module.named_parameters()]
     buffers = [(n, b._version) for n, b in module.named_buffers()]
     inner = [
@@ -182,7 +182,7 @@ def state_of(module: nn.Module) -> list[Any]:
 
 
 @pytest.mark.parametrize("broken", ["classifier", "backbone"])
-def test_after_an_error_nothing_is_left_behind(broken: str) -> None:
+def test_after_an_error_the_model_is_unchanged(broken: str) -> None:
     encoder, images = make("dah"), pictures()
 
     def fail(*_: object) -> None:
@@ -194,7 +194,7 @@ def test_after_an_error_nothing_is_left_behind(broken: str) -> None:
         explain(encoder, images)
     assert state_of(encoder.module) == before
     assert torch.is_grad_enabled()
-    # Norms are differentiated as ever again.
+    # The gradient of norms is the normal one again.
     x = torch.ones(1, 2, requires_grad=True)
     (gradient,) = torch.autograd.grad(functional.normalize(x)[0, 0], x)
     assert gradient[0, 1] != 0
@@ -203,7 +203,7 @@ def test_after_an_error_nothing_is_left_behind(broken: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_it_works_where_gradients_are_off(mode: Any) -> None:
+def test_it_works_without_gradients(mode: Any) -> None:
     encoder, images = make("jsrt"), pictures()
     expected = explain(encoder, images, targets=torch.ones(2, encoder.dimension).cumsum(1))
     encoder.module.requires_grad_(False)
@@ -215,7 +215,7 @@ def test_it_works_where_gradients_are_off(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_in_bfloat16_the_maps_stay_float32_and_nearly_the_same(name: str) -> None:
+def test_in_bfloat16_the_maps_are_float32_and_similar(name: str) -> None:
     encoder, images = make(name), pictures()
     expected = explain(encoder, images)
     with torch.autocast("cpu", torch.bfloat16):
@@ -232,18 +232,18 @@ def test_the_mean_of_a_target_has_no_effect_under_ncc() -> None:
     np.testing.assert_allclose(explain(encoder, images, targets=targets * 9), heat, atol=1e-4)
 
 
-def test_where_nothing_speaks_for_the_target_the_map_is_zero() -> None:
+def test_without_support_for_the_target_the_map_is_zero() -> None:
     encoder, images = make("pooled", pooling="spoc"), pictures()
     heat = explain(encoder, images, targets=-encoder.encode_batch(images).embedding)
     assert not heat.any()
     assert not explain(encoder, images, targets=np.zeros((2, encoder.dimension))).any()
 
 
-def test_no_images_have_no_maps() -> None:
+def test_no_images_give_no_maps() -> None:
     assert explain(make("pooled"), pictures(0)).shape == (0, SIZE, SIZE)
 
 
-def test_what_cannot_be_explained_is_refused() -> None:
+def test_wrong_targets_and_models_are_refused() -> None:
     encoder, images = make("pooled"), pictures()
     with pytest.raises(UsageError, match=r"targets must be 2 × 512.*not 1 × 512"):
         explain(encoder, images, targets=np.zeros((1, 512)))
@@ -259,11 +259,11 @@ def test_what_cannot_be_explained_is_refused() -> None:
         explain(encoder, images)
 
 
-# ---- what the network sees through a window (JSRT) ----
+# ---- the window of the network (JSRT) ----
 
 
 def moved_back(heat: Tensor, down: int, right: int) -> Tensor:
-    """What was seen `down` and `right` pixels away, mirrored at the edges, pixel by pixel."""
+    """Heat of a view shifted `down` and `right`, mirrored at the edges, moved back by loops."""
     height, width = heat.shape
     found = torch.zeros_like(heat)
     for y in range(height):
@@ -273,9 +273,9 @@ def moved_back(heat: Tensor, down: int, right: int) -> Tensor:
     return found
 
 
-def mirrored(place: int, size: int) -> int:
-    place = place % (2 * size)
-    return min(place, 2 * size - 1 - place)
+def mirrored(index: int, size: int) -> int:
+    index = index % (2 * size)
+    return min(index, 2 * size - 1 - index)
 
 
 def shift(down: int, right: int, height: int, width: int) -> Tensor:
@@ -283,13 +283,13 @@ def shift(down: int, right: int, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 0), (0, -3), (-1, 4), (6, 8), (-5, 7)])
-def test_what_was_seen_elsewhere_is_put_back(down: int, right: int) -> None:
+def test_a_shifted_window_is_shifted_back(down: int, right: int) -> None:
     heat = torch.rand(1, 1, 6, 8)
     found = through_window(heat, shift(down, right, 6, 8))
     torch.testing.assert_close(found[0, 0], moved_back(heat[0, 0], down, right), atol=1e-5, rtol=0)
 
 
-def test_a_turned_window_is_turned_back() -> None:
+def test_a_rotated_window_is_rotated_back() -> None:
     heat = torch.rand(2, 1, 8, 8)
     quarter = torch.tensor([[0.0, -1.0, 0.0, 1.0, 0.0, 0.0], list(IDENTITY)])
     seen = spatial_transform(heat, quarter)
@@ -297,13 +297,13 @@ def test_a_turned_window_is_turned_back() -> None:
     torch.testing.assert_close(through_window(seen, quarter), heat, atol=1e-5, rtol=0)
 
 
-def test_outside_a_narrow_window_is_no_heat() -> None:
+def test_there_is_no_heat_outside_a_narrow_window() -> None:
     heat = through_window(torch.ones(1, 1, 16, 16), torch.tensor([[0.5, 0, 0, 0, 0.5, 0]]))[0, 0]
     assert torch.equal(heat[4:12, 4:12], torch.ones(8, 8))
     assert heat.sum() == 64
 
 
-def test_a_wide_window_puts_the_middle_of_the_heat_over_the_image() -> None:
+def test_a_wide_window_maps_its_centre_to_the_image() -> None:
     seen = torch.zeros(1, 1, 16, 16)
     seen[:, :, 4:12, 4:12] = 1
     heat = through_window(seen, torch.tensor([[2.0, 0, 0, 0, 2.0, 0]]))[0, 0]
@@ -316,7 +316,7 @@ def test_a_window_without_an_inverse_gives_finite_heat() -> None:
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 16), (-24, 8)])
-def test_heat_of_a_shifting_transformer_lies_at_the_inputs_place(down: int, right: int) -> None:
+def test_heat_of_a_shifting_transformer_is_in_input_coordinates(down: int, right: int) -> None:
     plain = make("jsrt", transform="none")
     moving = make("jsrt", transform="spatial")
     assert isinstance(moving.module, JSRT)
@@ -337,9 +337,7 @@ def test_heat_of_a_shifting_transformer_lies_at_the_inputs_place(down: int, righ
 # ---- real images ----
 
 
-def test_in_a_mosaic_the_heat_lies_on_the_image_that_is_asked_for(
-    data_root: Path, weights: Path
-) -> None:
+def test_in_a_mosaic_the_heat_is_on_the_target_image(data_root: Path, weights: Path) -> None:
     classes = ("Forest", "StorageTanks", "Desert", "DenseResidential")
     encoder = make("pooled", "mobilenetv2_100:pad_type=same", size=256, weights=weights)
     files = [min((data_root / "AID" / name).glob("*.jpg")) for name in classes]
@@ -349,5 +347,5 @@ def test_in_a_mosaic_the_heat_lies_on_the_image_that_is_asked_for(
     mosaic = torch.cat(rows, dim=1).expand(4, -1, -1, -1)
     heat = explain(encoder, mosaic, targets=encoder.encode_batch(parts).embedding)
     means = heat.reshape(4, 2, 128, 2, 128).mean(axis=(2, 4)).reshape(4, 4)
-    # What all images have in common is in every row; a column tells where each class is hottest.
+    # Rows have a common part; in each column the maximum is the class's own quarter.
     assert (means - means.mean(axis=0)).argmax(axis=1).tolist() == [0, 1, 2, 3]

@@ -36,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make().save(tmp_path_factory.mktemp("saved"))
 
 
-def test_a_saved_model_comes_back_the_same(saved: Path) -> None:
+def test_save_and_load_keep_the_model(saved: Path) -> None:
     loaded, original = load_model(saved), make()
     assert loaded.spec == SPEC
     assert loaded.classes == ("lake", "wood")
@@ -62,7 +62,7 @@ def test_a_model_can_start_from_another_models_backbone(
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_of_a_replicated_stage_the_first_copy_is_taken(tmp_path: Path) -> None:
+def test_of_a_replicated_stage_the_first_copy_is_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     eara = build_model("eara", backbone="resnet10t", spec=SPEC, classes=("a",))
     for parameter in eara.module.backbone.parameters():
@@ -77,13 +77,13 @@ def test_of_a_replicated_stage_the_first_copy_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_comes_back_the_same(method: str, tmp_path: Path) -> None:
+def test_save_and_load_keep_every_method(method: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classes = tuple("abc")
     original = build_model(method, backbone="resnet10t", spec=SPEC, classes=classes)
     images = torch.randn(4, 3, 32, 32)
     original.module.train()
-    original.module(images)  # moves the statistics of batch norms
+    original.module(images)  # changes the statistics of batch norms
     original.save(tmp_path)
     loaded = load_model(tmp_path).module(images)
     for one, other in zip(loaded, original.module.eval()(images), strict=True):
@@ -91,11 +91,11 @@ def test_every_method_comes_back_the_same(method: str, tmp_path: Path) -> None:
         assert one is None or torch.equal(one, other)
 
 
-def test_there_is_no_pickle_in_it(saved: Path) -> None:
+def test_a_model_is_two_files_without_pickle(saved: Path) -> None:
     assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_the_fingerprint_is_of_what_makes_the_embedding(tmp_path: Path, saved: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights_alone(tmp_path: Path, saved: Path) -> None:
     mark = rsir.load(saved, device="cpu").fingerprint
     assert rsir.load(make().save(tmp_path / "again"), device="cpu").fingerprint == mark
     assert rsir.load(make(seed=1).save(tmp_path / "other"), device="cpu").fingerprint != mark
@@ -145,14 +145,14 @@ def damage(folder: Path, **changes: object) -> Path:
         ({"fingerprint": "0"}, "changed by hand"),
     ],
 )
-def test_a_card_that_is_not_ours_is_refused(
+def test_a_foreign_or_changed_card_is_refused(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
         load_model(damage(make().save(tmp_path), **changes))
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model folder"):
         load_model(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"no rsir model: it has no model\.json"):
@@ -177,7 +177,7 @@ def test_damaged_or_missing_weights_are_refused(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_unknown_options_are_named(tmp_path: Path) -> None:
+def test_the_message_names_unknown_options(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no option margins; it has: attention, pooling.*margin"):
         build_model(
             "dual-attention", backbone="resnet10t", spec=32, classes=(), options={"margins": 1}
@@ -197,14 +197,14 @@ def test_unknown_options_are_named(tmp_path: Path) -> None:
         ("jsrt", {"features": "fc"}, "option features must be pca with fewer than 2 classes"),
     ],
 )
-def test_options_that_cannot_be_are_refused(
+def test_impossible_options_are_refused(
     method: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build_model(method, backbone="resnet10t", spec=32, classes=("a",), options=options)
 
 
-def test_a_whole_number_will_do_for_a_float() -> None:
+def test_an_integer_is_accepted_as_a_float() -> None:
     made = build_model(
         "dah", backbone="resnet10t", spec=32, classes=("a",), options={"alpha": 1, "bits": 8}
     )
@@ -213,12 +213,12 @@ def test_a_whole_number_will_do_for_a_float() -> None:
 
 def test_band_statistics_come_from_the_weights() -> None:
     model = build_model("pooled", backbone="mobilenetv2_100", spec=32, classes=("a",))
-    assert model.spec.mean == (0.485, 0.456, 0.406)  # timm's, ImageNet's
+    assert model.spec.mean == (0.485, 0.456, 0.406)  # timm's, of ImageNet
 
 
 @pytest.fixture
 def hub(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A hub on loopback that serves the saved model as owner/name."""
+    """The address of a local hub that serves the saved model as owner/name."""
     commit = "a" * 40
 
     class Hub(BaseHTTPRequestHandler):
@@ -272,14 +272,14 @@ def test_a_model_on_the_hub_loads_by_name(hub: str, saved: Path) -> None:
     assert rsir.load("hf:owner/name", device="cpu").fingerprint == fingerprint
 
 
-def test_a_hub_model_that_is_not_there_is_an_error(hub: str) -> None:
+def test_a_missing_hub_model_is_an_error(hub: str) -> None:
     with pytest.raises(ModelError, match="could not be fetched"):
         resolve("hf:owner/other")
     with pytest.raises(UsageError, match="hf:owner/name"):
         resolve("hf:a/b/c/d")
 
 
-def test_the_same_model_is_always_the_same_file(tmp_path: Path) -> None:
+def test_saving_is_reproducible(tmp_path: Path) -> None:
     model = make()
     files = [model.save(tmp_path / str(n)) / WEIGHTS for n in range(8)]
     assert len({file_sha256(file) for file in files}) == 1

@@ -29,16 +29,14 @@ def loop_attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("rows", "others", "depth", "width"), [(1, 1, 1, 1), (5, 3, 2, 4)])
-def test_attend_is_the_softmax_of_the_formula(
-    rows: int, others: int, depth: int, width: int
-) -> None:
+def test_attend_agrees_with_the_formula(rows: int, others: int, depth: int, width: int) -> None:
     queries, keys = torch.randn(2, rows, depth), torch.randn(2, others, depth)
     values = torch.randn(2, others, width)
     expected = loop_attend(queries, keys, values)
     torch.testing.assert_close(attend(queries, keys, values), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_attend_gradients_are_those_of_the_written_out_softmax() -> None:
+def test_gradients_of_attend_agree_with_an_explicit_softmax() -> None:
     inputs = [torch.randn(1, 4, 3, requires_grad=True) for _ in range(3)]
     fused = torch.autograd.grad(attend(*inputs).square().sum(), inputs)
     queries, keys, values = inputs
@@ -49,7 +47,7 @@ def test_attend_gradients_are_those_of_the_written_out_softmax() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4)])
-def test_spatial_attention_is_eqs_4_and_5(size: tuple[int, int]) -> None:
+def test_spatial_attention_agrees_with_eqs_4_and_5(size: tuple[int, int]) -> None:
     block = SpatialSelfAttention(8, reduction=4)
     block.alpha.data.fill_(0.7)
     features = torch.randn(2, 8, *size)
@@ -66,7 +64,7 @@ def test_spatial_attention_is_eqs_4_and_5(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
-def test_channel_attention_is_eqs_6_and_7(size: tuple[int, int]) -> None:
+def test_channel_attention_agrees_with_eqs_6_and_7(size: tuple[int, int]) -> None:
     block = ChannelSelfAttention()
     block.beta.data.fill_(-0.4)
     features = torch.randn(2, 6, *size)
@@ -207,7 +205,7 @@ REWEIGHTING = [JointAttention, SqueezeExcitation, CBAM]
 
 @pytest.mark.parametrize("kind", REWEIGHTING)
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 9)])
-def test_reweighting_is_the_loop(kind: type[torch.nn.Module], size: tuple[int, int]) -> None:
+def test_reweighting_agrees_with_a_loop(kind: type[torch.nn.Module], size: tuple[int, int]) -> None:
     block = kind(6, reduction=2)
     features = 3 * torch.randn(2, 6, *size)
     with torch.no_grad():

@@ -28,7 +28,7 @@ from rsir.nn.backbone import REFUSED_OPTIONS, Backbone, parse_name
         ("volo_d1_224", 224, 14),  # with a class token that timm does not tell
     ],
 )
-def test_any_kind_of_backbone_gives_a_feature_map(name: str, side: int, cells: int) -> None:
+def test_every_kind_of_backbone_gives_a_feature_map(name: str, side: int, cells: int) -> None:
     backbone = Backbone(name, image_size=side)
     features = backbone.eval()(torch.randn(2, 3, side, side))
     assert features.shape == (2, backbone.channels, cells, cells)
@@ -51,7 +51,7 @@ def test_more_bands_than_three() -> None:
     assert len(backbone.mean) == len(backbone.std) == 5
 
 
-def test_weights_from_a_file_give_timms_own_features(tmp_path: Path) -> None:
+def test_weights_from_a_file_give_timms_features(tmp_path: Path) -> None:
     net = timm.create_model("resnet10t", num_classes=7)
     state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     metadata = {"mean": "0.5,0.4,0.3", "std": "0.1,0.2,0.3"}
@@ -102,7 +102,7 @@ def test_names_are_parsed_and_unknown_ones_get_a_hint() -> None:
         ("coat_tiny", 224, "'coat_tiny' gives several maps"),
     ],
 )
-def test_what_timm_refuses_is_a_usage_error(name: str, size: int, message: str) -> None:
+def test_errors_of_timm_become_usage_errors(name: str, size: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Backbone(name, image_size=size)
 
@@ -128,7 +128,7 @@ class Net(torch.nn.Module):
         ((1, 12, 8), "'resnet10t' gives 12 patch tokens, which make no square map"),
     ],
 )
-def test_features_that_make_no_map_are_refused(
+def test_features_without_a_map_are_refused(
     shape: tuple[int, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: Net(torch.zeros(shape)))
@@ -136,7 +136,7 @@ def test_features_that_make_no_map_are_refused(
         Backbone("resnet10t", image_size=32)
 
 
-def test_weights_that_cannot_be_fetched_stay_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_fetched_are_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class NotCachedError(FileNotFoundError, ValueError):
         """As the hub's LocalEntryNotFoundError is."""
 
@@ -149,7 +149,7 @@ def test_weights_that_cannot_be_fetched_stay_a_model_error(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("option", sorted(REFUSED_OPTIONS))
-def test_names_cannot_reach_files_or_what_the_images_settle(option: str) -> None:
+def test_names_cannot_set_files_bands_or_classes(option: str) -> None:
     with pytest.raises(UsageError, match=f"cannot set {option};"):
         parse_name(f"resnet10t:pad_type=same,{option}=1")
 
@@ -165,7 +165,7 @@ def test_a_pickle_in_a_name_is_never_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-def test_the_weights_at_hand_fit(weights: Path) -> None:
+def test_real_weights_load(weights: Path) -> None:
     backbone = Backbone("mobilenetv2_100:pad_type=same", image_size=64, weights=weights)
     assert backbone.channels == 1280
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)

@@ -23,14 +23,14 @@ def test_codes_are_exact_in_any_precision(dtype: torch.dtype) -> None:
     assert set(codes.flatten().tolist()) == {-1.0, 1.0}
 
 
-def test_the_gradient_passes_the_sign_as_it_is() -> None:
+def test_the_gradient_passes_straight_through_the_sign() -> None:
     relaxed = torch.tensor([[-2.0, 0.0, 0.3]], requires_grad=True)
     binary_sign(relaxed).backward(torch.tensor([[5.0, -7.0, 0.5]]))
     assert relaxed.grad is not None
     assert relaxed.grad.tolist() == [[5.0, -7.0, 0.5]]
 
 
-def test_a_classifier_on_the_codes_teaches_what_is_before_the_tanh() -> None:
+def test_a_classifier_on_the_codes_trains_the_layers_before() -> None:
     layer = HashLayer(4, 3, batch_norm=False)
     descriptor, weight = torch.randn(2, 4), torch.randn(3)
     binary_sign(layer(descriptor)).mul(weight).sum().backward()
@@ -39,7 +39,7 @@ def test_a_classifier_on_the_codes_teaches_what_is_before_the_tanh() -> None:
     torch.testing.assert_close(layer.fc.weight.grad, expected)
 
 
-def test_without_batch_norm_it_is_tanh_of_the_fc() -> None:
+def test_without_batch_norm_the_layer_is_tanh_of_the_fc() -> None:
     layer = HashLayer(3, 2, batch_norm=False)
     descriptor = torch.randn(1, 3)
     weight, bias = layer.fc.weight.tolist(), layer.fc.bias.tolist()
@@ -60,7 +60,7 @@ def test_batch_norm_standardises_each_bit_over_the_batch() -> None:
     torch.testing.assert_close(layer(descriptor), expected)
 
 
-def test_one_image_has_the_code_it_has_in_a_batch() -> None:
+def test_a_code_does_not_depend_on_the_batch() -> None:
     layer = HashLayer(6, 4, batch_norm=True)
     descriptors = torch.randn(5, 6)
     layer(descriptors)

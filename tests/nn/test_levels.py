@@ -15,7 +15,7 @@ NETS = ["resnet10t", "mobilenetv2_100", "test_vit", "swin_tiny_patch4_window7_22
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning:timm")
 @pytest.mark.parametrize("name", NETS)
-def test_the_deepest_map_is_the_backbones_own(name: str) -> None:
+def test_the_deepest_map_is_the_backbones_output(name: str) -> None:
     backbone = Backbone(name, image_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_more_levels_than_stages_are_refused() -> None:
         level_channels(Backbone("resnet10t", image_size=64), 6)
 
 
-def test_a_net_without_inner_maps_still_has_its_own() -> None:
+def test_a_net_without_inner_maps_has_its_final_map() -> None:
     backbone = Backbone("resnet10t", image_size=64)
     backbone.net = _Bare(backbone.net)
     assert level_channels(backbone, 1) == [512]

@@ -29,9 +29,7 @@ def oracle(features: Tensor, length: int) -> tuple[np.ndarray, float]:
 
 
 @pytest.mark.parametrize(("count", "width", "length"), [(50, 8, 3), (50, 8, 8), (9, 20, 5)])
-def test_the_projection_is_that_of_the_singular_value_decomposition(
-    count: int, width: int, length: int
-) -> None:
+def test_the_projection_agrees_with_numpys_svd(count: int, width: int, length: int) -> None:
     features = correlated(count, width)
     pca = PCA(width, length)
     kept = pca.fit(features)
@@ -59,7 +57,7 @@ def test_components_without_variance_are_zero() -> None:
     np.testing.assert_allclose(pca(features)[:, :3].numpy(), expected, atol=1e-4)
 
 
-def test_a_large_mean_is_no_variance() -> None:
+def test_a_large_mean_adds_no_variance() -> None:
     features = torch.full((20, 5), 1e4) + torch.arange(20.0)[:, None] * torch.eye(5)[0]
     pca = PCA(5, 3)
     pca.fit(features)
@@ -82,17 +80,17 @@ def test_values_that_are_not_finite_are_refused() -> None:
         PCA(4, 2).fit(features)
 
 
-def test_what_is_fitted_travels_in_the_state_and_is_not_trained() -> None:
-    fitted, fresh = PCA(6, 2), PCA(6, 2)
-    fitted.fit(correlated(30, 6))
-    fresh.load_state_dict(fitted.state_dict())
-    assert fresh.fitted
+def test_the_fit_is_saved_in_the_state_and_has_no_gradient() -> None:
+    saved, loaded = PCA(6, 2), PCA(6, 2)
+    saved.fit(correlated(30, 6))
+    loaded.load_state_dict(saved.state_dict())
+    assert loaded.fitted
     features = correlated(3, 6)
-    assert torch.equal(fresh(features), fitted(features))
-    assert not any(parameter.requires_grad for parameter in fresh.parameters())
+    assert torch.equal(loaded(features), saved(features))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_it_projects_in_float32_inside_autocast() -> None:
+def test_the_projection_is_float32_inside_autocast() -> None:
     pca, features = PCA(6, 2), correlated(30, 6)
     pca.fit(features)
     with torch.autocast("cpu", torch.bfloat16):

@@ -21,12 +21,12 @@ def loop_gem(features: torch.Tensor, p: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("p", [1.0, 2.5, 3.0])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
-def test_gem_is_eq_3(p: float, size: tuple[int, int]) -> None:
+def test_gem_agrees_with_eq_3(p: float, size: tuple[int, int]) -> None:
     features = torch.rand(2, 3, *size) - 0.2
     torch.testing.assert_close(GeM(p)(features), loop_gem(features, p), rtol=1e-4, atol=1e-6)
 
 
-def test_gem_goes_from_spoc_to_mac() -> None:
+def test_gem_ranges_from_spoc_to_mac() -> None:
     features = torch.rand(2, 3, 4, 4) + 0.1
     torch.testing.assert_close(GeM(1.0)(features), SPoC()(features))
     torch.testing.assert_close(GeM(200.0)(features), MAC()(features), rtol=0.02, atol=0)
@@ -40,7 +40,9 @@ def test_spoc_and_mac_are_mean_and_maximum() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 2)])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_spoc_and_mac_are_the_loop_with_its_gradient(size: tuple[int, int], batch: int) -> None:
+def test_spoc_and_mac_and_their_gradients_agree_with_a_loop(
+    size: tuple[int, int], batch: int
+) -> None:
     features = torch.randn(batch, 3, *size, requires_grad=True)
     direction = torch.randn(batch, 3)
     means, maxima = torch.zeros(batch, 3), torch.zeros(batch, 3)
@@ -49,8 +51,8 @@ def test_spoc_and_mac_are_the_loop_with_its_gradient(size: tuple[int, int], batc
         for c in range(3):
             values = features[b, c].flatten().tolist()
             means[b, c], maxima[b, c] = sum(values) / len(values), max(values)
-            for place, value in enumerate(values):
-                i, j = divmod(place, size[1])
+            for position, value in enumerate(values):
+                i, j = divmod(position, size[1])
                 of_mean[b, c, i, j] = direction[b, c] / len(values)
                 of_maximum[b, c, i, j] = direction[b, c] * (value == max(values))
     for pool, value, slope in ((SPoC(), means, of_mean), (MAC(), maxima, of_maximum)):
@@ -73,8 +75,8 @@ def test_gem_has_the_gradient_of_eq_3(p: float, size: tuple[int, int], batch: in
             clamped, n = [max(v, EPSILON) for v in values], len(values)
             mean = sum(v**p for v in clamped) / n
             weight = float(direction[b, c])
-            for place, (value, v) in enumerate(zip(values, clamped, strict=True)):
-                i, j = divmod(place, size[1])
+            for position, (value, v) in enumerate(zip(values, clamped, strict=True)):
+                i, j = divmod(position, size[1])
                 if value > EPSILON:
                     slopes[b, c, i, j] = weight * mean ** (1 / p - 1) * v ** (p - 1) / n
             logs = sum(v**p * math.log(v) for v in clamped) / n
@@ -104,6 +106,6 @@ def test_gem_is_computed_in_float32(dtype: torch.dtype) -> None:
         assert GeM()(features).item() == pytest.approx(100.0, rel=1e-3)
 
 
-def test_an_unknown_pooling_is_named_with_the_known_ones() -> None:
+def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(UsageError, match="spoc, mac, gem"):
         pooling("median")

@@ -45,7 +45,7 @@ def loop(name: str, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("size", SIZES)
-def test_activations_are_eqs_4_to_6(name: str, size: tuple[int, int]) -> None:
+def test_activations_agree_with_eqs_4_to_6(name: str, size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size)
     torch.testing.assert_close(ACTIVATIONS[name](x), loop(name, x), rtol=1e-4, atol=1e-5)
 
@@ -73,7 +73,7 @@ def test_the_residual_unit_starts_as_the_identity() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5)])
 @pytest.mark.parametrize("trunk", [(1, 1), (2, 3), (4, 4)])
-def test_the_mask_is_the_bottom_up_top_down_figure(
+def test_the_mask_agrees_with_the_bottom_up_top_down_figure(
     size: tuple[int, int], trunk: tuple[int, int]
 ) -> None:
     mask = SoftMask(4, 6, activation="mixed").eval()
@@ -93,7 +93,7 @@ def test_the_mask_is_the_bottom_up_top_down_figure(
     assert expected.shape == (2, 6, *trunk)
 
 
-def test_residual_attention_is_eq_7() -> None:
+def test_residual_attention_agrees_with_eq_7() -> None:
     block = ResidualAttention(4, 6, activation="spatial").eval()
     x, trunk = torch.randn(1, 4, 6, 6), torch.randn(1, 6, 3, 3)
     mask = block.mask(x, trunk.shape[2:])
@@ -164,19 +164,19 @@ def plain_pool(x: Tensor) -> Tensor:
 def plain_resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, the outer edges of the pixels on each other."""
 
-    def places(length: int, out: int) -> list[tuple[int, int, float]]:
+    def weights(length: int, out: int) -> list[tuple[int, int, float]]:
         found = []
         for i in range(out):
-            place = min(max((i + 0.5) * length / out - 0.5, 0.0), length - 1.0)
-            low = math.floor(place)
-            found.append((low, min(low + 1, length - 1), place - low))
+            position = min(max((i + 0.5) * length / out - 0.5, 0.0), length - 1.0)
+            low = math.floor(position)
+            found.append((low, min(low + 1, length - 1), position - low))
         return found
 
     rows = [
         (1 - v) * ((1 - u) * x[:, :, top, left] + u * x[:, :, top, right])
         + v * ((1 - u) * x[:, :, bottom, left] + u * x[:, :, bottom, right])
-        for top, bottom, v in places(x.shape[2], size[0])
-        for left, right, u in places(x.shape[3], size[1])
+        for top, bottom, v in weights(x.shape[2], size[0])
+        for left, right, u in weights(x.shape[3], size[1])
     ]
     return torch.stack(rows, dim=2).unflatten(2, size)
 
@@ -203,7 +203,7 @@ def plain_block(w: Weights, name: str, x: Tensor, trunk: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("batch", "size", "trunk"), [(1, (1, 1), (1, 1)), (2, (3, 5), (2, 3)), (1, (5, 2), (5, 3))]
 )
-def test_values_and_gradients_of_the_block_are_those_of_plain_loops(
+def test_values_and_gradients_of_the_block_agree_with_loops(
     name: str, batch: int, size: tuple[int, int], trunk: tuple[int, int]
 ) -> None:
     block = randomised(ResidualAttention(12, 3, activation=name))
@@ -223,7 +223,7 @@ def test_values_and_gradients_of_the_block_are_those_of_plain_loops(
     wanted = torch.autograd.grad((expected * direction).sum(), plain)
     for one, other, of in zip(got, wanted, ["x", "trunk", *learnt], strict=True):
         torch.testing.assert_close(
-            one, other.float(), rtol=1e-3, atol=1e-4, msg=lambda said, of=of: f"{of}: {said}"
+            one, other.float(), rtol=1e-3, atol=1e-4, msg=lambda message, of=of: f"{of}: {message}"
         )
     if trunk != (1, 1):
         assert all(gradient.any() for gradient in got)

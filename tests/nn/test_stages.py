@@ -41,7 +41,7 @@ def test_the_cut_is_before_the_last_stage() -> None:
     assert len(maps) == 3
 
 
-def test_earlier_stages_are_kept_once_and_the_last_one_per_copy() -> None:
+def test_early_stages_exist_once_and_the_last_stage_per_copy() -> None:
     backbone = Backbone("resnet10t", image_size=64)
     whole = sum(p.numel() for p in backbone.parameters())
     last = sum(p.numel() for p in backbone.net.layer4.parameters())
@@ -49,7 +49,7 @@ def test_earlier_stages_are_kept_once_and_the_last_one_per_copy() -> None:
     assert sum(p.numel() for p in stages.parameters()) == whole + 2 * last
 
 
-def test_copies_learn_apart() -> None:
+def test_copies_learn_independently() -> None:
     stages = ReplicatedStages(Backbone("resnet10t", image_size=64), copies=2).eval()
     _, (one, _) = stages(torch.randn(2, 3, 64, 64))
     one.sum().backward()
@@ -59,7 +59,7 @@ def test_copies_learn_apart() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_kept(training: bool) -> None:
+def test_the_mode_is_unchanged(training: bool) -> None:
     backbone = Backbone("resnet10t", image_size=64).train(training)
     stages = ReplicatedStages(backbone, copies=2)
     parts = (stages.shared, *stages.copies)
@@ -79,12 +79,12 @@ def test_a_backbone_without_stages_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["xception41", "hrnet_w18_small", "vgg11"])
-def test_a_backbone_that_is_no_chain_of_stages_with_weights_is_refused(name: str) -> None:
+def test_a_backbone_without_a_chain_of_weighted_stages_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be cut before its last stage"):
         ReplicatedStages(Backbone(name, image_size=64), copies=2)
 
 
-def test_what_never_runs_is_not_kept() -> None:
+def test_unused_modules_are_removed() -> None:
     stages = ReplicatedStages(Backbone("mobilenetv3_small_050", image_size=64), copies=2).eval()
     shared, maps = stages(torch.randn(1, 3, 64, 64))
     (shared.sum() + sum(m.sum() for m in maps)).backward()

@@ -12,7 +12,7 @@ SIZES = [(1, 1), (1, 5), (5, 7), (8, 6)]
 
 
 def mirrored(index: int, length: int) -> int:
-    """The index that a place beyond the edge shows: the image is mirrored, edge pixel and all."""
+    """The index of the pixel beyond the edge of a mirrored image, edge pixel included."""
     index %= 2 * length
     return index if index < length else 2 * length - 1 - index
 
@@ -58,7 +58,7 @@ def test_the_warp_is_bilinear_sampling(size: tuple[int, int], affine: tuple[floa
 
 
 @pytest.mark.parametrize("affine", AFFINES[:2])
-def test_its_gradients_are_those_of_the_formula(affine: tuple[float, ...]) -> None:
+def test_gradients_of_the_warp_agree_with_the_formula(affine: tuple[float, ...]) -> None:
     image, weights = torch.randn(1, 2, 5, 7), torch.randn(2, 5, 7, dtype=torch.float64)
     parameters = torch.tensor([affine], requires_grad=True)
     image.requires_grad_()
@@ -90,7 +90,7 @@ def test_the_identity_returns_the_image(size: tuple[int, int]) -> None:
     torch.testing.assert_close(warped, images, atol=2e-4, rtol=0)
 
 
-def test_which_way_the_window_moves() -> None:
+def test_direction_of_the_window() -> None:
     ramp = torch.arange(8.0).expand(1, 1, 4, 8)
     right = torch.tensor([(1.0, 0, 0.5, 0, 1, 0)])  # a quarter of the width: two columns
     assert spatial_transform(ramp, right)[0, 0, 0].tolist() == pytest.approx(
@@ -101,7 +101,7 @@ def test_which_way_the_window_moves() -> None:
     assert warped.tolist() == pytest.approx([2, 3, 4, 5, 6, 7, 7, 6], abs=1e-4)
 
 
-def test_radiometric_is_a_linear_stretch() -> None:
+def test_the_radiometric_transform_is_linear() -> None:
     images, gains, bias = torch.randn(2, 3, 4, 5), torch.randn(2, 3), torch.randn(2, 1)
     stretched = radiometric_transform(images, gains, bias)
     for b in range(2):
@@ -114,7 +114,9 @@ def test_radiometric_is_a_linear_stretch() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_stretch_has_the_gradients_of_the_formula(size: tuple[int, int], batch: int) -> None:
+def test_gradients_of_the_radiometric_transform_agree_with_the_formula(
+    size: tuple[int, int], batch: int
+) -> None:
     images, gains = torch.randn(batch, 3, *size), torch.randn(batch, 3)
     inputs = [t.requires_grad_() for t in (images, gains, torch.randn(batch, 1))]
     direction = torch.randn(batch, 3, *size)
@@ -132,14 +134,14 @@ def test_the_stretch_has_the_gradients_of_the_formula(size: tuple[int, int], bat
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_stretch_starts_as_the_very_image() -> None:
+def test_the_radiometric_transform_starts_as_the_identity() -> None:
     images = torch.randn(1, 4, 5, 3)
     assert torch.equal(radiometric_transform(images, torch.ones(1, 4), torch.zeros(1, 1)), images)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1, 1), (33, 90)])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_network_starts_with_its_start(size: tuple[int, int], batch: int) -> None:
+def test_the_network_starts_at_its_start_values(size: tuple[int, int], batch: int) -> None:
     network = ParameterNetwork((*IDENTITY, 1.0, 1.0, 0.0), bands=2)
     numbers = network(torch.randn(batch, 2, *size))
     assert torch.equal(numbers, torch.tensor([(*IDENTITY, 1.0, 1.0, 0.0)] * batch))
@@ -188,7 +190,7 @@ def loop_network(image: Tensor, weights: dict[str, Tensor], size: int, scale: fl
 
 @pytest.mark.parametrize(("batch", "sides"), [(2, (13, 30)), (1, (5, 3)), (1, (1, 1))])
 @pytest.mark.parametrize("size", [8, 7])
-def test_values_and_gradients_of_the_network_are_those_of_plain_loops(
+def test_values_and_gradients_of_the_network_agree_with_loops(
     batch: int, sides: tuple[int, int], size: int
 ) -> None:
     network = ParameterNetwork((*IDENTITY, 1.0, 0.0), bands=2, size=size, scale=0.3)
@@ -205,7 +207,7 @@ def test_values_and_gradients_of_the_network_are_those_of_plain_loops(
     wanted = torch.autograd.grad((expected * direction).sum(), plain)
     for one, other, of in zip(got, wanted, ["images", *names], strict=True):
         torch.testing.assert_close(
-            one, other.float(), rtol=1e-3, atol=1e-5, msg=lambda said, of=of: f"{of}: {said}"
+            one, other.float(), rtol=1e-3, atol=1e-5, msg=lambda message, of=of: f"{of}: {message}"
         )
         assert one.abs().max() > 0
 
@@ -224,7 +226,7 @@ def test_the_network_learns_from_the_first_step() -> None:
     assert not torch.equal(network(images)[0], network(images)[1])
 
 
-def test_the_scale_slows_what_is_learnt_but_not_the_start() -> None:
+def test_the_scale_does_not_change_the_start_values() -> None:
     whole, tenth = ParameterNetwork(IDENTITY), ParameterNetwork(IDENTITY, scale=0.1)
     tenth.load_state_dict(whole.state_dict())
     for network in (whole, tenth):
@@ -234,12 +236,12 @@ def test_the_scale_slows_what_is_learnt_but_not_the_start() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 6, 7, 64])
-def test_the_network_takes_reduced_images_of_any_side(size: int) -> None:
+def test_the_network_accepts_images_of_any_size(size: int) -> None:
     assert ParameterNetwork(IDENTITY, size=size)(torch.randn(1, 3, 20, 20)).shape == (1, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_positions_do_not_lose_digits_in_16_bit(dtype: torch.dtype) -> None:
+def test_positions_are_accurate_in_16_bit(dtype: torch.dtype) -> None:
     network = ParameterNetwork((*IDENTITY, 1.0, 1.0, 1.0, 0.0))
     torch.nn.init.normal_(network.last.weight, std=0.1)
     images = torch.randn(2, 3, 224, 224)

@@ -74,7 +74,7 @@ def test_torchmetrics_agrees_on_relevance() -> None:
 
 
 @pytest.mark.parametrize("ties", [0, 4])
-def test_torchmetrics_agrees_on_ndcg_of_a_given_worth_even_in_ties(ties: int) -> None:
+def test_torchmetrics_agrees_on_ndcg_with_exponential_gains_and_ties(ties: int) -> None:
     gains, scores = rankings(most=5, ties=ties)
     groups = ours(gains, scores, most=5)
     for k in KS:
@@ -94,7 +94,7 @@ def test_torchmetrics_ndcg_is_linear_in_the_gain() -> None:
     assert ndcg_at_k(ours(gains, scores), 10, "gallery").tolist() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_queries_without_anything_relevant_are_what_torchmetrics_is_told() -> None:
+def test_torchmetrics_agrees_on_queries_without_relevant_items() -> None:
     gains, scores = rankings()
     gains[3:6] = 0
     index = torch.arange(Q)[:, None].expand(-1, N)
@@ -111,7 +111,7 @@ def test_queries_without_anything_relevant_are_what_torchmetrics_is_told() -> No
     assert found["pos"] == pytest.approx(mean + 3 / Q, abs=1e-6)
 
 
-def test_torchmetrics_takes_ties_as_they_come() -> None:
+def test_torchmetrics_breaks_ties_by_position() -> None:
     """One relevant of two at the same score: first or second by where it stands, not by chance."""
     scores = torch.full((2, 2), 0.5)
     gains = torch.eye(2, dtype=torch.int64)
@@ -120,7 +120,7 @@ def test_torchmetrics_takes_ties_as_they_come() -> None:
     assert average_precision(ours(gains, scores)).tolist() == [0.75, 0.75]
 
 
-def test_torchmetrics_finds_nothing_at_a_score_of_0_or_less() -> None:
+def test_torchmetrics_ignores_scores_of_0_or_less() -> None:
     """A cosine below 0, or a distance turned round, must be moved above 0 first."""
     scores = torch.tensor([[-0.1, -0.2, -0.3]])
     gains = torch.tensor([[1, 0, 1]])
@@ -202,7 +202,7 @@ def test_pytorch_metric_learning_leaves_out_classes_of_one_image() -> None:
     assert found == pytest.approx(scores["map"].mean() * 13 / 12)
 
 
-def test_pytorch_metric_learning_takes_ties_as_they_come() -> None:
+def test_pytorch_metric_learning_breaks_ties_by_position() -> None:
     """One relevant of two at the same distance: first or second by where it stands."""
     query = LabelledEmbeddings(torch.zeros(1, 4), torch.tensor([0]))
     found = []

@@ -29,7 +29,7 @@ PENALTIES: tuple[Penalty, ...] = ("1.25K", "K+1")
 
 
 def loop_precisions(hits: Hits) -> list[float]:
-    """P(i) at every relevant place i."""
+    """P(i) at every relevant rank i."""
     return [sum(hits[:rank]) / rank for rank, hit in enumerate(hits, start=1) if hit]
 
 
@@ -141,10 +141,10 @@ def test_best_and_worst_are_the_extremes_of_all_orders(
                 assert wanted == pytest.approx(extreme(loop(hits) for hits in rankings)), name
 
 
-def test_what_is_found_can_do_worse_by_finding_more() -> None:
+def test_ap_found_can_fall_by_finding_more() -> None:
     """AP@k "found" is no measure that relevant ones first make highest.
 
-    One relevant, one not, then one of each tied at the last place within k.
+    One relevant, one not, then one of each tied at rank k.
     """
     relevant, distances = torch.tensor([[1, 0, 1, 0]]), torch.tensor([[0, 1, 2, 2]])
     best, worst = (
@@ -158,7 +158,7 @@ def test_what_is_found_can_do_worse_by_finding_more() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (20, 33)])
-def test_without_ties_they_are_the_plain_measures(shape: tuple[int, int]) -> None:
+def test_without_ties_all_orders_agree(shape: tuple[int, int]) -> None:
     relevant = torch.rand(*shape) < 0.3
     rows: list[list[bool]] = relevant.tolist()
     distances = torch.arange(shape[1]).expand(shape) / 10
@@ -175,7 +175,7 @@ def test_without_ties_they_are_the_plain_measures(shape: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_nothing_relevant_or_all_of_it(share: float) -> None:
+def test_no_or_only_relevant_items(share: float) -> None:
     relevant = torch.full((1, 6), share).bool()
     for distances in (torch.zeros(1, 6), torch.arange(6.0)[None], torch.tensor([[2.0] * 5 + [3]])):
         for name, (measure, _) in measures(6).items():
@@ -232,16 +232,16 @@ def test_nmrr_by_hand() -> None:
         assert nmrr(tie_groups(relevant), 7, penalty).tolist() == [1.0, 1.0]
 
 
-def test_the_toy_data_of_dpsh() -> None:
-    """jiangqy/DPSH-pytorch, CalcHammingRanking.py: its CalcTopMap(5) is 0.59444, ties by place."""
+def test_toy_data_of_dpsh() -> None:
+    """jiangqy/DPSH-pytorch, CalcHammingRanking.py: CalcTopMap(5) is 0.59444, ties by position."""
     queries = np.array([[1, -1, 1, 1], [-1, 1, -1, -1], [1, -1, -1, -1]])
     gallery = np.array([[1, -1, -1, -1], [-1, 1, 1, -1], [1, 1, 1, -1], [-1, -1, 1, 1]])
     gallery = np.concatenate([gallery, [[1, 1, -1, -1], [1, 1, 1, -1], [-1, 1, -1, -1]]])
     labels = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
     relevant = torch.from_numpy(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]]) @ labels.T > 0)
     distances = torch.from_numpy((4 - queries @ gallery.T) // 2)
-    by_place = relevant.gather(1, distances.argsort(dim=1, stable=True))
-    found = average_precision_at_k(tie_groups(by_place), 5, "found")
+    by_position = relevant.gather(1, distances.argsort(dim=1, stable=True))
+    found = average_precision_at_k(tie_groups(by_position), 5, "found")
     assert found.mean().item() == pytest.approx(0.59444, abs=5e-6)
     for order in ("expected", "best", "worst"):
         of_ties = average_precision_at_k(
@@ -260,17 +260,17 @@ def test_the_toy_data_of_dpsh() -> None:
         assert of_ties.tolist() == pytest.approx(wanted)
 
 
-def test_all_at_one_distance_is_the_chance() -> None:
+def test_one_group_of_ties_gives_the_expected_value() -> None:
     """Hypergeometric by counting: 3 of 10 relevant, 4 drawn."""
     groups = TieGroups.of(torch.tensor([[0, 10, 0]]), torch.tensor([[[0], [3], [0]]]))
     draws = list(itertools.combinations(range(10), 4))
-    hit = sum(any(place < 3 for place in draw) for draw in draws) / len(draws)
+    hit = sum(any(rank < 3 for rank in draw) for draw in draws) / len(draws)
     assert hit_at_k(groups, 4).item() == pytest.approx(hit)
     assert precision_at_k(groups, 4).item() == pytest.approx(0.3)
     assert precision_at_k(groups, 20).item() == pytest.approx(3 / 20)
 
 
-def test_a_large_group_keeps_its_chances() -> None:
+def test_a_large_group_has_accurate_probabilities() -> None:
     """No overflow of binomial coefficients: 100 of 20,000 drawn, 40 relevant."""
     gains = torch.zeros(1, 20_000, dtype=torch.int64)
     gains[0, :40] = 1
@@ -279,7 +279,7 @@ def test_a_large_group_keeps_its_chances() -> None:
     assert hit_at_k(groups, 100).item() == pytest.approx(1 - none, rel=1e-9)
 
 
-def test_what_cannot_be_is_refused_and_no_queries_are_none() -> None:
+def test_wrong_arguments_are_refused_and_no_queries_give_no_values() -> None:
     groups = tie_groups(torch.ones(1, 3, dtype=torch.bool))
     for name, (measure, _) in measures(3).items():
         if "@" in name:
@@ -297,7 +297,7 @@ def test_what_cannot_be_is_refused_and_no_queries_are_none() -> None:
                 assert measure(groups).tolist() == [value] * shape[0], name
 
 
-def test_a_long_ranking_keeps_its_precision() -> None:
+def test_a_long_ranking_is_accurate() -> None:
     relevant = torch.ones(1, 200_000, dtype=torch.bool)
     assert average_precision(tie_groups(relevant)).item() == pytest.approx(1.0, abs=1e-12)
     random = torch.from_numpy(np.random.default_rng(0).random((1, 50_000)) < 0.01)

@@ -108,7 +108,7 @@ def test_within_each_radius_is_the_mean_over_all_orders(items: list[tuple[int, b
         assert [v[0, radius].item() for v in values] == pytest.approx(wanted), radius
 
 
-def test_an_empty_ball_counts_0_and_the_largest_holds_all() -> None:
+def test_an_empty_ball_counts_0_and_the_largest_contains_all() -> None:
     relevant, distances = torch.tensor([[1, 0, 1]]), torch.tensor([[2, 2, 4]])
     groups = counted_groups(relevant, distances, 6)
     within = within_radius(groups)
@@ -120,7 +120,7 @@ def test_an_empty_ball_counts_0_and_the_largest_holds_all() -> None:
     assert within.ap[0, 5].item() == pytest.approx(average_precision(groups).item())
 
 
-def test_the_curve_of_many_queries_is_their_mean_whatever_the_blocks() -> None:
+def test_the_curve_does_not_depend_on_the_blocks() -> None:
     relevant = torch.rand(30, 40) < torch.rand(30, 1) * 0.5
     relevant[4] = False
     distances = (torch.rand(30, 40) * 9).floor()
@@ -154,7 +154,7 @@ def test_interpolated_precision_without_ties_by_hand() -> None:
     assert found.tolist() == pytest.approx([1, 1, 1, *[2 / 3] * 3, 1 / 2, 1 / 2, *[0.4] * 3])
 
 
-def test_ten_relevant_items_meet_each_level_at_one_of_them() -> None:
+def test_with_ten_relevant_items_each_level_is_reached_at_one() -> None:
     """.3 · 10 is a little more than 3 in binary: the level is met all the same."""
     for total in (10, 20, 30, 70, 100):
         hits = np.zeros(5 * total, bool)

@@ -128,7 +128,7 @@ def test_best_and_worst_are_the_extremes_of_all_orders(items: list[tuple[int, in
 
 
 def test_a_better_list_can_have_a_worse_ndcg_of_the_list() -> None:
-    """A gain of 1, then a gain of 3 or none at the second place, the last of the list."""
+    """A gain of 1, then a gain of 3 or none at rank 2, the last of the list."""
     gains, distances = torch.tensor([[1, 3, 0]]), torch.tensor([[0.0, 1.0, 1.0]])
     best, worst, both = (
         ndcg_at_k(tie_groups(gains, distances, most=3, order=order), 2, "list").item()
@@ -143,7 +143,7 @@ def test_a_better_list_can_have_a_worse_ndcg_of_the_list() -> None:
     assert both != pytest.approx((best + worst) / 2, abs=0.05)
 
 
-def test_without_ties_they_are_the_plain_measures() -> None:
+def test_without_ties_all_orders_agree() -> None:
     gains = torch.randint(0, 6, (20, 33)) * (torch.rand(20, 33) < 0.5)
     gains[3], gains[4] = 0, 5
     distances = torch.rand(20, 33).argsort(dim=1).double() / 7
@@ -188,7 +188,7 @@ def test_gains_of_0_and_1_are_plain_relevance() -> None:
         assert torch.allclose(measure(roomy), measure(groups))
 
 
-def test_nothing_in_common_counts_0_and_a_perfect_order_1() -> None:
+def test_no_common_label_counts_0_and_a_perfect_order_1() -> None:
     none = torch.zeros(2, 4, dtype=torch.int64)
     alike = torch.full((2, 4), 17)
     for distances in (torch.zeros(2, 4), torch.arange(4.0).expand(2, -1)):
@@ -204,7 +204,7 @@ def test_nothing_in_common_counts_0_and_a_perfect_order_1() -> None:
         assert weighted_average_precision(everything).tolist() == pytest.approx([17.0, 17.0])
 
 
-def test_what_cannot_be_is_refused_and_no_queries_are_none() -> None:
+def test_wrong_arguments_are_refused_and_no_queries_give_no_values() -> None:
     groups = tie_groups(torch.ones(1, 3, dtype=torch.bool))
     with pytest.raises(UsageError, match="'best': take one of gallery, list"):
         ndcg_at_k(groups, 3, "best")  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ items_of = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 17)), min_size=1
     order=st.sampled_from(ORDERS),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_sorting_and_counting_find_the_groups_of_the_loop(
+def test_sorting_and_counting_agree_with_a_loop(
     items: list[tuple[int, int]], most: int, order: Order, dtype: torch.dtype
 ) -> None:
     distances = torch.tensor([[d for d, _ in items]], dtype=dtype)
@@ -82,7 +82,7 @@ TRICKY = (0.0, -0.0, -1e-9, 1e-45, 1e-38, 0.5, 1.0, 1.9999999, 2.0, 2.0000002, 3
     dtype=st.sampled_from([torch.float32, torch.float64]),
     own=st.booleans(),
 )
-def test_floats_sort_as_floats(
+def test_float_keys_sort_like_floats(
     items: list[tuple[float, int]], most: int, order: Order, dtype: torch.dtype, own: bool
 ) -> None:
     items = [(torch.tensor(d, dtype=dtype).item(), min(g, most)) for d, g in items]
@@ -101,7 +101,7 @@ def test_floats_sort_as_floats(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("most", [1, 2, 17])
-def test_neighbouring_floats_are_not_equal(dtype: torch.dtype, most: int) -> None:
+def test_neighbouring_floats_are_different_groups(dtype: torch.dtype, most: int) -> None:
     for value in (1e-30, 0.3, 1.0, 2.0, 1.0e10):
         low = torch.tensor(value, dtype=dtype)
         high = torch.nextafter(low, torch.tensor(torch.inf, dtype=dtype))
@@ -112,7 +112,7 @@ def test_neighbouring_floats_are_not_equal(dtype: torch.dtype, most: int) -> Non
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_many_queries_of_different_ties_are_each_their_own(
+def test_queries_with_different_ties_are_independent(
     order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gains = torch.randint(0, 4, (70, 50)) * (torch.rand(70, 50) < 0.4)
@@ -128,7 +128,7 @@ def test_many_queries_of_different_ties_are_each_their_own(
             assert listed(found, row) == loop_groups(items, order), row
 
 
-def test_rows_of_any_layout_are_sorted() -> None:
+def test_rows_in_any_memory_layout_are_sorted() -> None:
     gains, distances = torch.randint(0, 2, (9, 20)), (torch.rand(9, 20) * 5).floor()
     wanted = tie_groups(gains, distances)
     turned = tie_groups(gains.T.contiguous().T, distances.T.contiguous().T)
@@ -138,7 +138,7 @@ def test_rows_of_any_layout_are_sorted() -> None:
     assert listed(one, 2) == listed(wanted, 0)
 
 
-def test_without_distances_the_items_stand_in_their_order() -> None:
+def test_without_distances_the_items_are_in_ranked_order() -> None:
     gains = torch.tensor([[0, 2, 0, 1], [0, 0, 0, 0]])
     groups = tie_groups(gains, most=2)
     assert listed(groups) == [(1, 1, {2: 1}), (3, 1, {1: 1})]
@@ -158,7 +158,7 @@ def test_bool_is_a_gain_of_1() -> None:
             assert torch.equal(make(relevant).levels, make(relevant.int()).levels)
 
 
-def test_the_head_holds_the_first_k_and_within_counts_their_places() -> None:
+def test_head_has_the_first_k_and_within_counts_their_ranks() -> None:
     distances = torch.tensor([[0, 0, 1, 1, 1, 2]])
     groups = counted_groups(torch.ones(1, 6), distances, 3)
     assert [groups.head(k).sizes.shape[1] for k in (1, 2, 3, 5, 6, 99)] == [1, 1, 2, 2, 3, 3]
@@ -171,7 +171,7 @@ def test_the_head_holds_the_first_k_and_within_counts_their_places() -> None:
 
 @pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize("order", ORDERS)
-def test_no_queries_or_no_items_are_no_groups(order: Order, most: int) -> None:
+def test_no_queries_or_no_items_give_no_groups(order: Order, most: int) -> None:
     for shape in ((0, 5), (2, 0), (0, 0)):
         gains = torch.zeros(shape, dtype=torch.int64)
         by_sorting = tie_groups(gains, torch.zeros(shape), most=most, order=order)
@@ -182,7 +182,7 @@ def test_no_queries_or_no_items_are_no_groups(order: Order, most: int) -> None:
             assert not groups.sizes.any()
 
 
-def test_an_order_that_is_none_is_refused() -> None:
+def test_an_unknown_order_is_refused() -> None:
     for make in (
         lambda: tie_groups(torch.ones(1, 2), order="lucky"),  # type: ignore[arg-type]
         lambda: counted_groups(torch.ones(1, 2), torch.ones(1, 2), 2, order="lucky"),  # type: ignore[arg-type]
