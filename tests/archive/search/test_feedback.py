@@ -20,13 +20,13 @@ def test_rocchio_by_hand() -> None:
     unlike = np.array([[10.0, 0.0, 0.0]], np.float32)
     plain = refined("euclidean", 3, query, like, unlike)
     assert plain.tolist() == pytest.approx([1 - 1.5, 0.75, 1.5])
-    # By cosine each example counts by its direction.
+    # By cosine only the direction of an example counts.
     turned = refined("cosine", 3, query, like, unlike)
     assert turned.tolist() == pytest.approx([1 - 0.15, 0.375, 0.375])
     assert plain.dtype == turned.dtype == np.float32
 
 
-def test_ncc_counts_what_is_above_and_below_the_mean() -> None:
+def test_by_ncc_only_deviations_from_the_mean_count() -> None:
     query = np.array([3.0, 1.0, 2.0], np.float32)
     for shifted in (query + 7, query * 5, query * 2 - 9):
         found = refined("ncc", 3, query, shifted[None], none(3))
@@ -36,10 +36,11 @@ def test_ncc_counts_what_is_above_and_below_the_mean() -> None:
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "ncc", "hamming"])
 def test_one_example_is_itself(metric: str) -> None:
     dtype = np.uint8 if metric == "hamming" else np.float32
-    one = np.arange(1, 4).astype(dtype)
+    vector = np.arange(1, 4).astype(dtype)
     width = 24 if metric == "hamming" else 3
-    assert refined(metric, width, one, none(3, dtype), none(3, dtype)).tolist() == one.tolist()
-    assert refined(metric, width, None, one[None], none(3, dtype)).tolist() == one.tolist()
+    nothing = none(3, dtype)
+    assert refined(metric, width, vector, nothing, nothing).tolist() == vector.tolist()
+    assert refined(metric, width, None, vector[None], nothing).tolist() == vector.tolist()
 
 
 @pytest.mark.parametrize("bits", [1, 7, 12, 64])
@@ -56,14 +57,14 @@ def test_codes_are_summed_as_signs(bits: int) -> None:
     assert not np.unpackbits(found)[bits:].any()
 
 
-def test_of_a_tie_the_first_example_decides() -> None:
+def test_the_first_example_decides_a_tie() -> None:
     codes = np.packbits(np.array([[1, 0, 1], [0, 1, 1]], np.uint8), axis=1)
     assert refined("hamming", 3, None, codes, none(1, np.uint8)).tolist() == codes[0].tolist()
-    turned = codes[::-1]
-    assert refined("hamming", 3, None, turned, none(1, np.uint8)).tolist() == codes[1].tolist()
+    swapped = codes[::-1]
+    assert refined("hamming", 3, None, swapped, none(1, np.uint8)).tolist() == codes[1].tolist()
 
 
-def test_class_probabilities_go_along() -> None:
+def test_class_probabilities_are_combined_too() -> None:
     codes = np.packbits(np.array([[1, 0], [1, 1], [0, 0]], np.uint8), axis=1)
     chances = np.array([[0.5, 0.5, 0], [0.2, 0, 0.8], [0, 1, 0]], np.float32)
     rows = packed(codes, chances)
@@ -74,7 +75,7 @@ def test_class_probabilities_go_along() -> None:
     assert chance[0].tolist() == pytest.approx((total / total.sum()).tolist())
 
 
-def test_nothing_to_look_for_is_refused() -> None:
+def test_examples_that_leave_no_query_are_refused() -> None:
     rows = np.ones((2, 3), np.float32)
     with pytest.raises(UsageError, match="a query or an example"):
         refined("cosine", 3, None, none(3), rows)
@@ -84,3 +85,17 @@ def test_nothing_to_look_for_is_refused() -> None:
     chances = packed(np.zeros((1, 1), np.uint8), np.zeros((1, 2), np.float32))
     with pytest.raises(UsageError, match="cancel"):
         refined("adaptive-hamming:2", 3, chances[0], chances, chances)
+
+
+def test_examples_that_cancel_each_other_out_but_for_rounding_are_refused():
+    angles = 0.3 + 2 * np.pi * np.arange(3) / 3
+    three = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    nothing = np.empty((0, 2), np.float32)
+    assert np.abs(three.astype(np.float64).sum(axis=0)).max() > 0
+    with pytest.raises(UsageError, match="cancel"):
+        refined("cosine", 2, None, three, nothing)
+    # The sum of the first two is the third with its sign changed.
+    found = refined("cosine", 2, None, three[:2], nothing)
+    assert found / np.linalg.norm(found) == pytest.approx(-three[2], abs=1e-6)
+    # By Euclidean distance lengths count, and may be small.
+    assert refined("euclidean", 2, None, three[:2] * 1e-9, nothing).any()

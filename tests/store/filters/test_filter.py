@@ -386,3 +386,28 @@ def test_columns_of_arrow_text_hold_nulls():
     column = Column.of_texts(pa.chunked_array([["b", None], ["a", "b"]]))
     texts = column.texts.to_pylist()
     assert [None if c < 0 else texts[c] for c in column.codes] == ["b", None, "a", "b"]
+
+
+@pytest.mark.parametrize("where", ["source = '\udcff'", "source LIKE '\udcff%'", '"\udcff" = 1'])
+def test_a_condition_that_is_not_unicode_is_refused(where):
+    with pytest.raises(UsageError, match="not valid Unicode"):
+        Filter(where=where)
+
+
+def test_a_time_before_the_first_year_is_refused():
+    with pytest.raises(UsageError, match="years 1 to 9999"):
+        Filter(where="datetime > '0001-01-01T00:00:00+10:00'")
+
+
+@pytest.mark.parametrize(
+    ("ring", "words"),
+    [
+        ([[190, 0], [170, 0], [170, 5], [190, 0]], "antimeridian"),
+        ([[1, 97], [2, 97], [2, 98], [1, 97]], "longitude comes first"),
+        ([[600_000, 5e6], [700_000, 5e6], [700_000, 5.1e6], [600_000, 5e6]], "not degrees"),
+    ],
+)
+def test_polygons_beyond_the_globe(ring, words):
+    with pytest.raises(UsageError, match=words) as refused:
+        Filter(geometry={"type": "Polygon", "coordinates": [ring]})
+    assert ("antimeridian" in str(refused.value)) == (words == "antimeridian")
