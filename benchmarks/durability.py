@@ -66,23 +66,23 @@ def readers(folder: Path, images: int) -> dict[str, object]:
     ids = set(durable.contents(path))
     versions = [frozenset(ids)]
     start = time.perf_counter()
-    told, seen = durable.reading(path, READERS, Task("grow", path, tuple(folders)))
+    messages, seen = durable.reading(path, READERS, Task("grow", path, tuple(folders)))
     seconds = time.perf_counter() - start
-    for message in told:
+    for message in messages:
         if isinstance(message, Begin) and message.rows:
             ids |= {record.id for record, _ in message.rows}
             versions.append(frozenset(ids))
-    places = {version: place for place, version in enumerate(versions)}
-    seen_places = [[places.get(one.ids, -1) for one in ones] for ones in seen]
+    number_of = {version: number for number, version in enumerate(versions)}
+    seen_numbers = [[number_of.get(s.ids, -1) for s in searches] for searches in seen]
     return {
         "seconds": seconds,
         "readers": READERS,
         "versions": len(versions),
         "images": len(ids),
-        "searches": [len(ones) for ones in seen],
-        "searches_of_no_version": sum(place < 0 for ones in seen_places for place in ones),
-        "steps_back": sum(b < a for ones in seen_places for a, b in pairwise(ones)),
-        "writer_error": told[-1].error,
+        "searches": [len(searches) for searches in seen],
+        "searches_of_no_version": sum(n < 0 for numbers in seen_numbers for n in numbers),
+        "steps_back": sum(b < a for numbers in seen_numbers for a, b in pairwise(numbers)),
+        "writer_error": messages[-1].error,
     }
 
 

@@ -13,8 +13,8 @@ from rsir.store.milvus.rows import KEY
 from rsir.store.milvus.store import MilvusStore
 from tests.support.milvus_server import Server
 
-# What the contract asks for: making a collection takes seconds, and less if several are made at
-# the same time.
+# The stores that the contract uses. Creating a collection takes seconds; several at the same time
+# take less.
 USUAL = [
     *((metric, width) for metric in ("euclidean", "cosine", "ncc") for width in (3, 4, 6, 16)),
     *((metric, bits) for metric in ("hamming", "adaptive-hamming:3") for bits in (21, 29)),
@@ -25,7 +25,7 @@ USUAL = [
 
 
 class Stores:
-    """Milvus stores that are lent, emptied, and lent again."""
+    """Milvus stores that tests borrow; they are emptied and lent again."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -34,16 +34,16 @@ class Stores:
 
     def make_usual(self) -> None:
         with ThreadPoolExecutor(8) as pool:
-            for what, store in zip(USUAL, pool.map(self._new, USUAL), strict=True):
-                self._free[what] = [store]
+            for kind, store in zip(USUAL, pool.map(self._new, USUAL), strict=True):
+                self._free[kind] = [store]
 
     @contextmanager
     def lent(self) -> Iterator[Callable[[str, int], MilvusStore]]:
         used = []
 
         def make(metric: str, dimension: int) -> MilvusStore:
-            what = (metric, dimension)
-            store = self._free[what].pop() if self._free.get(what) else self._new(what)
+            kind = (metric, dimension)
+            store = self._free[kind].pop() if self._free.get(kind) else self._new(kind)
             used.append(store)
             return store
 
@@ -53,8 +53,8 @@ class Stores:
                 store._rows.delete([row[KEY] for row in page])
             self._free.setdefault((store.metric, store.dimension), []).append(store)
 
-    def _new(self, what: tuple[str, int]) -> MilvusStore:
-        return MilvusStore.create(self._server.uri(f"contract_{next(self._names)}"), *what)
+    def _new(self, kind: tuple[str, int]) -> MilvusStore:
+        return MilvusStore.create(self._server.uri(f"contract_{next(self._names)}"), *kind)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""An archive on a Milvus cluster whose creation was cut off."""
+"""An archive on a Milvus cluster whose creation was interrupted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("step", ["the collection is made", "the store is made"])
-def test_its_collection_is_taken_up(
+def test_a_second_creation_uses_its_collection(
     tmp_path: Path, milvus_server: Server, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     uri = milvus_server.uri(f"cut_off_{len(step)}")

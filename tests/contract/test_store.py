@@ -748,7 +748,7 @@ def test_searches_beside_a_writer_always_see_one_whole_version(tmp_path):
 
 
 def test_records_are_the_same_from_the_table_and_from_the_copy(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.store.lance.record_cache._SPOOL_ROWS", 30)
+    monkeypatch.setattr("rsir.store.lance.record_cache._BATCH_ROWS", 30)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     many = [record(f"{n:03d}", size=n, properties={"n": n}) for n in range(200)]
     for start in (150, 0, 50, 100):

@@ -1,9 +1,9 @@
-"""Archives worked on by processes that are killed, and what must be left of them.
+"""Processes that work on an archive and are killed, and what the archive must hold after that.
 
-An operation is first run to its end: that gives what it must lead to, and when it told of each
-step. A moment drawn from that time is "so long after the n-th step", so that a machine that is
-busy now does not push all moments to the beginning or the end. At that moment the process gets
-SIGKILL. What its last words were says what the archive has to hold.
+The tests run an operation to its end first. This run gives the expected result and the time of each
+message. A moment drawn from that time is "so many seconds after the n-th message", so that a busy
+machine does not move all moments to the beginning or the end. At that moment the process gets
+SIGKILL. Its messages until then decide what the archive has to hold.
 """
 
 import json
@@ -30,21 +30,21 @@ from tests.durability import durable_worker as worker
 from tests.durability.durable_worker import Begin, Done, End, Opened, Row, Task
 
 PATIENCE = 120.0
-"""Seconds until a child that says nothing is taken for hung. Our choice: a hundred times more
-than any step takes on a busy machine."""
+"""Seconds without a message after which a child counts as hung. Our choice: a hundred times what
+any step takes on a busy machine."""
 
 Rows = dict[str, Row]
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
-    # One process imports the libraries, which takes seconds; the children are forks of it.
+    # One process imports the libraries, which takes seconds, and forks the children.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["tests.durability.durable_worker", "rsir.store.lance.store", "PIL.PngImagePlugin"]
     )
     changes = {
         "PYTHONPATH": os.pathsep.join(sys.path),
-        # LanceDB warns that a fork may come amid its work; the server does none.
+        # LanceDB warns of forks while it works; the fork server does no work.
         "PYTHONWARNINGS": "ignore:lancedb fork support",
     }
     before = {name: os.environ.get(name) for name in changes}
@@ -60,7 +60,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 class Child:
-    """A process that does `task`, or reads the archive at a path; leave it as a context."""
+    """A process that does `task`, or reads the archive at a path; a context manager."""
 
     def __init__(self, task: Task | Path) -> None:
         context = _context()
@@ -78,38 +78,38 @@ class Child:
         self.process.join()
         self.connection.close()
 
-    def hear(self) -> object | None:
-        """The next message; None when the process is gone."""
+    def receive(self) -> object | None:
+        """The next message; None after the process has ended."""
         if not self.connection.poll(PATIENCE):
-            raise TimeoutError(f"the child said nothing for {PATIENCE:.0f} s")
+            raise TimeoutError(f"the child sent nothing for {PATIENCE:.0f} s")
         try:
             return self.connection.recv()
         except (EOFError, ConnectionError):
             return None
 
     def rest(self) -> list[object]:
-        """All messages until the process is gone."""
-        heard = []
-        while (message := self.hear()) is not None:
-            heard.append(message)
+        """All messages until the process ends."""
+        messages = []
+        while (message := self.receive()) is not None:
+            messages.append(message)
         self.process.join()
-        return heard
+        return messages
 
     def kill(self) -> None:
-        """SIGKILL, if it is still there."""
+        """Send SIGKILL, if the process still runs."""
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGKILL)
 
 
 def run(task: Task) -> tuple[list[object], int]:
-    """Do `task` in a process, undisturbed: its messages and exit status."""
+    """Do `task` in a process to its end: its messages and its exit status."""
     with Child(task) as child:
-        heard = child.rest()
-        return heard, child.process.exitcode
+        messages = child.rest()
+        return messages, child.process.exitcode
 
 
 def paint(folder: Path, numbers: Sequence[int], seed: int = 0) -> Path:
-    """Small images, one for each number, other ones for another seed."""
+    """A folder with a small image for each number; another seed paints other images."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         rng = np.random.default_rng([seed, number])
@@ -119,7 +119,7 @@ def paint(folder: Path, numbers: Sequence[int], seed: int = 0) -> Path:
 
 
 def contents(path: Path) -> Rows:
-    """Everything that the archive at `path` keeps; AssertionError if an id occurs twice."""
+    """All records and vectors of the archive at `path`; AssertionError if an id occurs twice."""
     archive = Archive.open(path)
     records = list(archive.records())
     rows = {r.id: r for r in records}
@@ -129,7 +129,7 @@ def contents(path: Path) -> Rows:
 
 
 def assert_searches_like_brute_force(path: Path, rows: Rows) -> None:
-    """Searches give what comparing with each of `rows` gives."""
+    """AssertionError if a search finds anything but what a comparison with all `rows` finds."""
     archive = Archive.open(path)
     exact = ExactStore(archive.metric, archive.dimension)
     if rows:
@@ -139,29 +139,33 @@ def assert_searches_like_brute_force(path: Path, rows: Rows) -> None:
         query = query.astype(np.float32)
         wanted = [(n.record.id, n.distance) for n in exact.search(query[None], 10)[0]]
         found = [(hit.id, hit.distance) for hit in archive.search(query, k=10)]
-        assert found == wanted, "a search differs from comparing with each image"
+        assert found == wanted, "a search differs from the comparison with all images"
 
 
-def promised(start: Rows, heard: Sequence[object]) -> tuple[Rows, Rows | None]:
-    """What must be there after these messages; and what may be instead, if a call was under way."""
+def promised(start: Rows, messages: Sequence[object]) -> tuple[Rows, Rows | None]:
+    """The rows that must be there after these messages, and those that may be there instead.
+
+    The second are the result of the unfinished call; None if no call is unfinished.
+    """
     rows = dict(start)
-    under_way = None
-    for message in heard:
+    possible = None
+    for message in messages:
         if isinstance(message, Begin):
-            under_way = dict(rows)
-            under_way.update({row[0].id: row for row in message.rows})
+            possible = dict(rows)
+            possible.update({row[0].id: row for row in message.rows})
             for id in message.ids:
-                under_way.pop(id, None)
+                possible.pop(id, None)
         elif isinstance(message, Done):
-            rows, under_way = under_way, None
-    return rows, under_way
+            rows, possible = possible, None
+    return rows, possible
 
 
 @dataclass
 class Scenario:
-    """An operation, the archive that it starts from, and what an undisturbed run made of it.
+    """An operation, the archive that it starts from, and the result of an undisturbed run.
 
-    told: its messages; steps: when each came, in seconds after the first; the last is the end.
+    messages: of that run; times: of each message, in seconds after the first. The last one is the
+    end.
     """
 
     name: str
@@ -169,48 +173,48 @@ class Scenario:
     task: Task
     before: Rows
     wanted: Rows = field(default_factory=dict)
-    told: list[object] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
+    messages: list[object] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """The archive as it is before the operation."""
+        """Restore the archive to its state before the operation."""
         shutil.rmtree(self.task.path, ignore_errors=True)
         if self.start is not None:
             shutil.copytree(self.start, self.task.path)
 
     def rehearse(self) -> "Scenario":
-        """Run it undisturbed."""
+        """Run the operation undisturbed."""
         self.begin()
         with Child(self.task) as child:
-            clock = None
-            while (message := child.hear()) is not None:
+            first = None
+            while (message := child.receive()) is not None:
                 now = time.perf_counter()
-                clock = now if clock is None else clock
-                self.steps.append(now - clock)
-                self.told.append(message)
+                first = now if first is None else first
+                self.times.append(now - first)
+                self.messages.append(message)
                 assert not (isinstance(message, End) and message.error), message
         self.wanted = contents(self.task.path)
         assert_searches_like_brute_force(self.task.path, self.wanted)
         return self
 
     def moment(self, draw: random.Random) -> tuple[int, float]:
-        """A moment, equally likely anywhere in the run: so many steps, and seconds after them."""
-        at = draw.uniform(0, self.steps[-1])
-        steps = max(n for n, second in enumerate(self.steps) if second <= at)
-        return steps + 1, at - self.steps[steps]
+        """A moment, uniform over the run: a number of messages, and seconds after the last."""
+        moment = draw.uniform(0, self.times[-1])
+        last = max(n for n, second in enumerate(self.times) if second <= moment)
+        return last + 1, moment - self.times[last]
 
     def after_a_call(self, number: int) -> tuple[int, float]:
-        """The moment at which the call of this number has just come back."""
-        calls = [n for n, message in enumerate(self.told) if isinstance(message, Done)]
+        """The moment at which the call of this number has just returned."""
+        calls = [n for n, message in enumerate(self.messages) if isinstance(message, Done)]
         return calls[number] + 1, 0.0
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: when, what was heard until then, what was found, and what is wrong with it.
+    """One kill: its moment, what the archive held after it, and a verdict.
 
-    committed: images that had to be there. landed: whether the call under way was carried out,
-    None if there was none.
+    committed: number of images that had to be there. landed: whether the unfinished call took
+    effect; None if no call was unfinished.
     """
 
     operation: str
@@ -225,85 +229,86 @@ class Kill:
 
 
 def kill(scenario: Scenario, steps: int, delay: float) -> Kill:
-    """Kill the operation `delay` seconds after its `steps`-th message, look, and run it again."""
+    """Kill the operation `delay` seconds after its `steps`-th message, check, and run it again."""
     while True:
         scenario.begin()
-        heard: list[object] = []
+        messages: list[object] = []
         with Child(scenario.task) as child:
-            while len(heard) < steps and (message := child.hear()) is not None:
-                heard.append(message)
+            while len(messages) < steps and (message := child.receive()) is not None:
+                messages.append(message)
             time.sleep(delay)
             child.kill()
-            heard += child.rest()
-        if not isinstance(heard[-1], End):
+            messages += child.rest()
+        if not isinstance(messages[-1], End):
             break
-        # It was quicker than in the rehearsal, and done.
+        # It was quicker than in the rehearsal and has ended.
         steps, delay = (steps, delay / 2) if delay > 1e-4 else (steps - 1, 0.0)
-    must, may = promised(scenario.before, heard)
-    last = heard[-1]
+    must, may = promised(scenario.before, messages)
+    last = messages[-1]
     found: Rows = {}
     verdict = "ok"
     try:
-        found = checked_after_kill(scenario, heard, must, may)
+        found = checked_after_kill(scenario, messages, must, may)
         _assert_the_next_run_completes(scenario, found)
     except (AssertionError, ArchiveError, RuntimeError) as error:
         verdict = f"{type(error).__name__}: {error}"
     return Kill(
         scenario.name,
         steps,
-        len(scenario.steps),
+        len(scenario.times),
         1000 * delay,
-        last.what if isinstance(last, Begin) else "",
+        last.call if isinstance(last, Begin) else "",
         len(must),
         len(found),
-        # A merge of files changes no row: carried out or not looks the same.
+        # A merge of files changes no row: the archive looks the same with and without it.
         None if may is None or may == must else found == may,
         verdict,
     )
 
 
 def checked_after_kill(
-    scenario: Scenario, heard: list[object], must: Rows, may: Rows | None
+    scenario: Scenario, messages: list[object], must: Rows, may: Rows | None
 ) -> Rows:
-    """What the archive holds: `must`, or `may`; AssertionError if it is anything else."""
+    """The rows of the archive: `must`, or `may`; AssertionError for any others."""
     try:
         found = contents(scenario.task.path)
     except ArchiveError as error:
-        # Cut off while it was made, it says so, and is made again.
-        told = "cut off" in str(error) or "is not an archive" in str(error)
-        if not told or any(isinstance(message, Opened) for message in heard) or scenario.start:
+        # The kill interrupted the creation of the archive: the error says so.
+        says_so = "cut off" in str(error) or "is not an archive" in str(error)
+        opened = any(isinstance(message, Opened) for message in messages)
+        if not says_so or opened or scenario.start:
             raise
         return {}
-    if scenario.task.operation == "index" and isinstance(heard[-1], Begin):
+    if scenario.task.operation == "index" and isinstance(messages[-1], Begin):
         report = json.loads((scenario.task.path / "last-index.json").read_text("utf-8"))
-        assert not report["complete"], "last-index.json says that the run was not cut off"
+        assert not report["complete"], "last-index.json claims a complete run"
     lost = must.keys() - found.keys() - (set() if may is None else must.keys() - may.keys())
     assert not lost, f"{len(lost)} committed images are lost"
-    assert found in (must, may), "neither what was committed nor that with the call under way"
+    assert found in (must, may), "neither the committed rows nor those with the unfinished call"
     assert_searches_like_brute_force(scenario.task.path, found)
     return found
 
 
 def _assert_the_next_run_completes(scenario: Scenario, found: Rows) -> None:
-    heard, status = run(scenario.task)
-    assert status == 0, f"the run after it ended with status {status}: {heard[-1:]}"
+    messages, status = run(scenario.task)
+    assert status == 0, f"the next run ended with status {status}: {messages[-1:]}"
     rows = contents(scenario.task.path)
-    assert rows == scenario.wanted, "the run after it does not end like an undisturbed one"
+    assert rows == scenario.wanted, "the next run does not end like an undisturbed one"
     assert_searches_like_brute_force(scenario.task.path, rows)
     if scenario.name == "index":
-        again = heard[-1].encoded - (len(rows) - len(found))
+        again = messages[-1].encoded - (len(rows) - len(found))
         assert again == 0, f"{again} images were encoded again"
 
 
 def scenarios(folder: Path, images: int = 60) -> dict[str, Scenario]:
-    """The operations, each from an archive of its own below `folder`, run undisturbed once."""
+    """The operations, each with its own archive below `folder`, run undisturbed once."""
     count = range(images)
     made = {}
 
     def start(name: str, painted: Path) -> Path:
         path = folder / name / "start"
-        heard, status = run(Task("index", path, (painted,)))
-        assert status == 0, heard
+        messages, status = run(Task("index", path, (painted,)))
+        assert status == 0, messages
         return path
 
     def scenario(name: str, operation: str, path: Path | None, **task: object) -> None:
@@ -323,7 +328,7 @@ def scenarios(folder: Path, images: int = 60) -> dict[str, Scenario]:
     ids = tuple(sorted(contents(path)))
     scenario("delete", "delete", path, ids=ids[::2])
 
-    # Half of the rows of each small file deleted, as a merge meets them.
+    # A merge of small files, half of whose rows are deleted.
     scenario("optimize", "optimize", made["delete"].task.path)
 
     vanishing = paint(folder / "prune" / "images", count)
@@ -345,39 +350,39 @@ def scenarios(folder: Path, images: int = 60) -> dict[str, Scenario]:
 
 
 def reading(path: Path, readers: int, task: Task) -> tuple[list[object], list[list[worker.Seen]]]:
-    """Do `task` while so many processes search the archive at `path`: what each of them told."""
+    """Do `task` while other processes search the archive at `path`: the messages of all."""
     children = [Child(path) for _ in range(readers)]
     try:
         for child in children:
-            assert isinstance(child.hear(), Opened)
+            assert isinstance(child.receive(), Opened)
         with Child(task) as writer:
-            told, seen = _listen(writer, children)
+            messages, seen = _listen(writer, children)
         for child in children:
             child.connection.send("stop")
-        for child, ones in zip(children, seen, strict=True):
+        for child, searches in zip(children, seen, strict=True):
             rest = child.rest()
             assert child.process.exitcode == 0, "a reader failed"
-            ones.extend(message for message in rest if isinstance(message, worker.Seen))
+            searches.extend(message for message in rest if isinstance(message, worker.Seen))
     finally:
         for child in children:
             child.__exit__()
-    return told, seen
+    return messages, seen
 
 
 def _listen(writer: Child, readers: list[Child]) -> tuple[list[object], list[list[worker.Seen]]]:
-    told: list[object] = []
+    messages: list[object] = []
     seen: list[list[worker.Seen]] = [[] for _ in readers]
-    places: dict[Connection, int] = {child.connection: n for n, child in enumerate(readers)}
+    reader_of: dict[Connection, int] = {child.connection: n for n, child in enumerate(readers)}
     while True:
-        ready = multiprocessing.connection.wait([writer.connection, *places], PATIENCE)
-        assert ready, "nobody said anything"
+        ready = multiprocessing.connection.wait([writer.connection, *reader_of], PATIENCE)
+        assert ready, "no process sent a message"
         for connection in ready:
             if connection is writer.connection:
-                message = writer.hear()
+                message = writer.receive()
                 if message is None:
-                    return told, seen
-                told.append(message)
+                    return messages, seen
+                messages.append(message)
             else:
-                message = readers[places[connection]].hear()
+                message = readers[reader_of[connection]].receive()
                 assert message is not None, "a reader failed"
-                seen[places[connection]].append(message)
+                seen[reader_of[connection]].append(message)

@@ -1,7 +1,7 @@
-"""What the child processes of the durability tests do: an operation, told as it goes.
+"""The child processes of the durability tests: each does an operation and reports its progress.
 
-A child sends its parent a message before and after each call that changes the store. What the
-parent has got is what the archive has promised, whatever happens to the child then.
+A child sends its parent a message before and after each call that changes the store. The messages
+that the parent has received are what the archive has promised, whatever happens to the child.
 """
 
 import resource
@@ -23,26 +23,26 @@ COMMIT_TILES = 4
 BATCH = 3
 
 Row = tuple[Record, bytes]
-"""A record and its vector: all that an archive keeps of an image."""
+"""A record and the bytes of its vector: all that an archive keeps of an image."""
 
 
 @dataclass(frozen=True)
 class Begin:
-    """A call of the store begins that shall put `rows` and take away `ids`."""
+    """A call of the store begins that adds `rows` and deletes `ids`."""
 
-    what: str
+    call: str
     rows: tuple[Row, ...] = ()
     ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Done:
-    """The call that began last has come back."""
+    """The last call has returned."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """The archive is going to be opened, or made."""
+    """The process is about to open or create the archive."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one search of a reader gave: the ids of all images, and the number it counted then."""
+    """The result of one search of a reader: the ids of all images, and the count just before."""
 
     ids: frozenset[str]
     count: int
@@ -60,7 +60,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class End:
-    """The operation ended: by an error that a person is told of (`error`), or well."""
+    """The operation ended, with the message of an RsirError (`error`) or without an error."""
 
     encoded: int = 0
     error: str = ""
@@ -70,8 +70,8 @@ class End:
 class Task:
     """An operation on the archive at `path`; one of OPERATIONS.
 
-    images: what to index. ids: what to delete. waits: until told to go on, with the archive open.
-    file_limit: bytes above which this process can grow no file.
+    images: to index. ids: to delete. waits: whether to open the archive and wait for a message.
+    file_limit: maximum bytes of a file that the process writes.
     """
 
     operation: str
@@ -83,12 +83,12 @@ class Task:
     encoder: ColourEncoder = field(default_factory=ColourEncoder)
 
 
-class Telling:
-    """A store that tells of each change before it begins and after it has come back."""
+class ReportingStore:
+    """A store that reports each change before it begins and after it has returned."""
 
-    def __init__(self, store, tell: Callable[[object], None]) -> None:
+    def __init__(self, store, report: Callable[[object], None]) -> None:
         self._store = store
-        self._tell = tell
+        self._report = report
 
     def __len__(self) -> int:
         return len(self._store)
@@ -98,20 +98,20 @@ class Telling:
 
     def add(self, records: Sequence[Record], vectors: np.ndarray) -> None:
         rows = tuple((r, v.tobytes()) for r, v in zip(records, vectors, strict=True))
-        self._tell(Begin("add", rows=rows))
+        self._report(Begin("add", rows=rows))
         self._store.add(records, vectors)
-        self._tell(Done())
+        self._report(Done())
 
     def delete(self, ids: Sequence[str]) -> int:
-        self._tell(Begin("delete", ids=tuple(ids)))
+        self._report(Begin("delete", ids=tuple(ids)))
         count = self._store.delete(ids)
-        self._tell(Done())
+        self._report(Done())
         return count
 
-    def optimize(self, **how: float) -> None:
-        self._tell(Begin("optimize"))
-        self._store.optimize(**how)
-        self._tell(Done())
+    def optimize(self, **options: float) -> None:
+        self._report(Begin("optimize"))
+        self._store.optimize(**options)
+        self._report(Done())
 
 
 def index(archive: Archive, task: Task) -> None:
@@ -132,20 +132,20 @@ def optimize(archive: Archive, task: Task) -> None:
 
 
 def life(archive: Archive, task: Task) -> None:
-    """All of it, one after the other; twice gives what once gives."""
+    """All operations in turn; a second run changes nothing."""
     for operation in (index, delete, optimize, prune, optimize):
         operation(archive, task)
 
 
 def grow(archive: Archive, task: Task) -> None:
-    """Folder after folder, merged each time."""
+    """Index folder after folder, and merge the files each time."""
     for folder in task.images:
         archive.add(folder, batch_size=BATCH)
         archive.optimize()
 
 
 def merge(archive: Archive, task: Task) -> None:
-    """Merged again and again, while others write."""
+    """Merge the files again and again while others write."""
     for _ in range(5):
         archive.optimize()
 
@@ -154,14 +154,14 @@ OPERATIONS = {f.__name__: f for f in (index, delete, prune, optimize, life, grow
 
 
 def work(connection: Connection, task: Task) -> None:
-    """Do `task`, and tell; exit status 1 if it ended with an error that a person is told of."""
+    """Do `task` and report it; an RsirError becomes the exit status."""
     indexer.COMMIT_TILES = COMMIT_TILES
     if task.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task.file_limit, task.file_limit))
     connection.send(Started())
     try:
         archive = Archive.open_or_create(task.path, task.encoder)
-        archive.gallery.store = Telling(archive.store, connection.send)
+        archive.gallery.store = ReportingStore(archive.store, connection.send)
         connection.send(Opened())
         if task.waits:
             connection.recv()
@@ -173,13 +173,13 @@ def work(connection: Connection, task: Task) -> None:
 
 
 def read(connection: Connection, path: Path) -> None:
-    """Search all of the archive until told to stop, and once more, and tell what was seen."""
+    """Search all of the archive until a message comes, and once more; report each result."""
     archive = Archive.open(path, ColourEncoder())
     query = np.ones(archive.dimension, np.float32)
     connection.send(Opened())
-    told_to_stop = False
-    while not told_to_stop:
-        told_to_stop = connection.poll()
+    stop = False
+    while not stop:
+        stop = connection.poll()
         count = len(archive)
         hits = archive.search(query, k=10_000)
         distances = [hit.distance for hit in hits]

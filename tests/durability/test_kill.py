@@ -1,6 +1,6 @@
-"""SIGKILL at any moment: what was committed is there, once, and the next run completes it.
+"""After SIGKILL at any moment the archive has all committed images once; the next run completes it.
 
-Eight moments here; `python benchmarks/durability.py --kills 50` draws more.
+These tests draw eight moments; `python benchmarks/durability.py --kills 50` draws more.
 """
 
 import random
@@ -26,7 +26,7 @@ def test_the_operations_are_many_commits(scenarios):
         "prune": 24,
         "life": 24,
     }
-    assert min(len(scenarios[name].steps) for name in ("index", "update", "life")) > 10
+    assert min(len(scenarios[name].times) for name in ("index", "update", "life")) > 10
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_kill_just_after_a_commit_leaves_it(scenarios, name):
 def test_the_harness_sees_what_is_lost_or_twice(scenarios):
     scenario = scenarios["index"]
     scenario.begin()
-    heard, _ = durable.run(scenario.task)
-    must, may = durable.promised({}, heard)
+    messages, _ = durable.run(scenario.task)
+    must, may = durable.promised({}, messages)
     assert (must, may) == (scenario.wanted, None)
-    durable.checked_after_kill(scenario, heard, must, may)
+    durable.checked_after_kill(scenario, messages, must, may)
     archive = Archive.open(scenario.task.path)
     archive.delete(list(must)[:5])
     with pytest.raises(AssertionError, match="5 committed images are lost"):
-        durable.checked_after_kill(scenario, heard, must, may)
+        durable.checked_after_kill(scenario, messages, must, may)
     table = archive.store._table
     table.add(table.search().limit(1).to_arrow())
     with pytest.raises(AssertionError, match="an id occurs twice"):
-        durable.checked_after_kill(scenario, heard, must, may)
+        durable.checked_after_kill(scenario, messages, must, may)

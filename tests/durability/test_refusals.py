@@ -1,4 +1,4 @@
-"""A full disk, a folder that cannot be written, a folder that is gone: said, and nothing lost."""
+"""A full disk, a read-only folder, a folder that is gone: the error says so and nothing is lost."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.durability.durable_worker import Task
 
 IMAGES = 60
 ALMOST_FULL = 64 * 1024
-"""Bytes left for commits of some 10 KB each."""
+"""Bytes left on the disk; a commit takes some 10 KB."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory of 16 MB, of its own."""
+    """A separate file system of 16 MB in memory."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
@@ -39,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Takes what is left of the disk, but for a few commits."""
+    """A file that fills the disk, except for a few commits."""
     ballast = folder / "ballast"
     space = os.statvfs(folder)
     ballast.write_bytes(bytes(space.f_bavail * space.f_frsize - ALMOST_FULL))
@@ -47,12 +47,12 @@ def fill(folder: Path) -> Path:
 
 
 def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`rsir` in a process of its own."""
+    """Run `rsir` in another process."""
     command = [sys.executable, "-c", SHELL]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
 
 
-# The shell itself; only the model is the small one of these tests.
+# The real shell with the small model of these tests.
 SHELL = """
 import sys
 import types
@@ -70,31 +70,31 @@ def test_a_full_disk_keeps_what_was_committed_and_goes_on_with_space(disk, image
     durable.run(Task("index", task.path, (images / "0000.png",)))
     ballast = fill(disk)
     before = durable.contents(task.path)
-    heard, status = durable.run(task)
+    messages, status = durable.run(task)
     assert status == RsirError.exit_status
-    assert "the disk is full" in heard[-1].error
-    assert str(task.path) in heard[-1].error
-    must, may = durable.promised(before, heard)
+    assert "the disk is full" in messages[-1].error
+    assert str(task.path) in messages[-1].error
+    must, may = durable.promised(before, messages)
     found = durable.contents(task.path)
     assert found in (must, may)
     assert 0 < len(found) < IMAGES
     durable.assert_searches_like_brute_force(task.path, found)
 
-    said = shell("index", task.path, images)
-    assert said.returncode == RsirError.exit_status
-    assert said.stdout == ""
-    assert said.stderr.splitlines()[-1].startswith(f"error: {task.path}: the disk is full")
-    assert "Traceback" not in said.stderr
+    done = shell("index", task.path, images)
+    assert done.returncode == RsirError.exit_status
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith(f"error: {task.path}: the disk is full")
+    assert "Traceback" not in done.stderr
 
     ballast.unlink()
-    heard, status = durable.run(task)
-    assert (status, heard[-1].error) == (0, "")
+    messages, status = durable.run(task)
+    assert (status, messages[-1].error) == (0, "")
     whole = Task("index", tmp_path / "whole", (images,))
     durable.run(whole)
     assert durable.contents(task.path) == durable.contents(whole.path)
 
 
-# A map over a disk without room would end the process, so it is one of its own.
+# Writing to a memory map on a full disk would end the process, so this runs in another one.
 INDEXING = """
 import sys
 from pathlib import Path
@@ -118,29 +118,29 @@ print(*[path.name for path in Path(sys.argv[1], "items.index").glob("*")])
 
 
 @pytest.mark.parametrize("when", ["optimize", "search"])
-def test_no_room_for_an_index_is_said_and_leaves_none(disk, when):
+def test_without_room_for_an_index_there_is_an_error_and_no_index(disk, when):
     command = [sys.executable, "-c", INDEXING, str(disk / "archive"), when]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done
-    said, exact, left = done.stdout.splitlines()
-    assert "the disk is full" in said
+    message, exact, left = done.stdout.splitlines()
+    assert "the disk is full" in message
     assert (exact, left) == ("0007", "")
 
 
 @pytest.mark.parametrize("limit", [2048, 4096, 8192])
-def test_a_limit_on_files_is_as_a_full_disk(tmp_path, images, limit):
+def test_a_limit_on_the_size_of_files_is_like_a_full_disk(tmp_path, images, limit):
     whole = Task("index", tmp_path / "whole", (images,))
     assert durable.run(whole)[1] == 0
     wanted = durable.contents(whole.path)
     path = tmp_path / "archive"
-    heard, status = durable.run(Task("index", path, (images,), file_limit=limit))
-    assert (status, "the disk is full" in heard[-1].error) == (RsirError.exit_status, True)
+    messages, status = durable.run(Task("index", path, (images,), file_limit=limit))
+    assert (status, "the disk is full" in messages[-1].error) == (RsirError.exit_status, True)
     try:
         found = durable.contents(path)
     except ArchiveError as error:
         assert "cut off" in str(error)  # noqa: PT017
         found = {}
-    assert found in durable.promised({}, heard)
+    assert found in durable.promised({}, messages)
     assert len(found) < IMAGES
     assert durable.run(Task("index", path, (images,)))[1] == 0
     assert durable.contents(path) == wanted
@@ -151,8 +151,8 @@ def test_a_disk_full_before_the_archive_is_made(disk, images):
     with pytest.raises(OSError, match="No space left"):
         (disk / "more").write_bytes(bytes(2**24))
     task = Task("index", disk / "archive", (images,))
-    heard, status = durable.run(task)
-    assert (status, "the disk is full" in heard[-1].error) == (RsirError.exit_status, True)
+    messages, status = durable.run(task)
+    assert (status, "the disk is full" in messages[-1].error) == (RsirError.exit_status, True)
     ballast.unlink()
     assert durable.run(task)[1] == 0
     assert len(durable.contents(task.path)) == IMAGES
@@ -168,13 +168,13 @@ def test_a_read_only_disk_is_searched_and_refuses_the_rest(disk, images):
     rows = durable.contents(path)
     read_only_disk(disk)
     assert_read_only(path, images, rows)
-    said = shell("index", path, images)
-    assert said.returncode == RsirError.exit_status
-    assert said.stderr.splitlines()[-1].startswith(f"error: {path}: cannot be written")
-    assert "Traceback" not in said.stderr
+    done = shell("index", path, images)
+    assert done.returncode == RsirError.exit_status
+    assert done.stderr.splitlines()[-1].startswith(f"error: {path}: cannot be written")
+    assert "Traceback" not in done.stderr
     new = Task("index", disk / "new", (images,))
-    heard, status = durable.run(new)
-    assert (status, "cannot be written" in heard[-1].error) == (RsirError.exit_status, True)
+    messages, status = durable.run(new)
+    assert (status, "cannot be written" in messages[-1].error) == (RsirError.exit_status, True)
 
 
 def test_a_folder_without_permission_is_searched_and_refuses_the_rest(tmp_path, images):
@@ -205,12 +205,12 @@ def assert_read_only(path: Path, images: Path, rows: durable.Rows) -> None:
         with pytest.raises(ArchiveError, match="cannot be written") as caught:
             change()
         assert str(path) in str(caught.value)
-    assert encoder.encoded == 0, "it was known before any work"
+    assert encoder.encoded == 0, "the refusal comes before any work"
     assert durable.contents(path) == rows
 
 
-@pytest.mark.parametrize("how", ["deleted", "moved"])
-def test_a_folder_that_goes_while_it_is_open(tmp_path, images, how):
+@pytest.mark.parametrize("event", ["deleted", "moved"])
+def test_a_folder_that_goes_while_it_is_open(tmp_path, images, event):
     path = tmp_path / "archive"
     encoder = durable.worker.ColourEncoder()
     archive = Archive.create(path, encoder)
@@ -218,7 +218,7 @@ def test_a_folder_that_goes_while_it_is_open(tmp_path, images, how):
     query = np.ones(archive.dimension, np.float32)
     assert len(archive.search(query)) == 2
     rows = durable.contents(path)
-    if how == "deleted":
+    if event == "deleted":
         shutil.rmtree(path)
     else:
         path.rename(tmp_path / "elsewhere")
@@ -239,11 +239,11 @@ def test_a_folder_that_goes_while_it_is_open(tmp_path, images, how):
             use()
         assert str(path) in str(caught.value)
     assert not path.exists()
-    if how == "moved":
+    if event == "moved":
         assert durable.contents(tmp_path / "elsewhere") == rows
 
 
-def test_a_part_that_is_gone_is_said(tmp_path, images):
+def test_the_error_says_that_a_part_is_gone(tmp_path, images):
     path = tmp_path / "archive"
     durable.run(Task("index", path, (images / "0000.png",)))
     for file in (path / "items.lance" / "data").iterdir():
@@ -253,7 +253,7 @@ def test_a_part_that_is_gone_is_said(tmp_path, images):
         archive.search(np.ones(archive.dimension, np.float32))
 
 
-def test_errors_of_the_model_are_not_told_as_the_archives(tmp_path, images):
+def test_errors_of_the_model_are_not_those_of_the_archive(tmp_path, images):
     class Broken(durable.worker.ColourEncoder):
         def encode(self, images):
             raise RuntimeError("out of memory (os error 28)")

@@ -18,8 +18,6 @@ from rsir.store.filters.sql import condition, properties_in
 from rsir.store.records.record import Record
 from tests.support.filters import meets, selected
 
-# From here on, names that other tests of stores use too.
-
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -173,8 +171,8 @@ def test_a_footprint_can_be_there_or_not():
 
 
 @pytest.mark.parametrize("name", ["footprint", "geometry", "score", "distance"])
-def test_what_only_a_hit_has_is_no_property(name):
-    """Taken for a property that nothing has, `IS NULL` would meet everything, also to delete."""
+def test_names_of_hits_are_refused(name):
+    """As a property that no record has, `name IS NULL` would select everything, also to delete."""
     wheres = [f"{name} < 1", f"{name} IN (1, 2)", f"{name} LIKE 'a%'"]
     for where in wheres + [f"{name} IS NULL"] * (name != "footprint"):
         with pytest.raises(UsageError, match=f"properties.{name}"):
@@ -183,7 +181,7 @@ def test_what_only_a_hit_has_is_no_property(name):
     assert matches(f"properties.{name} IS NULL")
 
 
-def test_the_properties_of_a_condition_are_known():
+def test_properties_of_a_condition():
     where = "a = 1 AND (NOT b LIKE 'x%' OR c IN (1, 2)) AND id = 'd' AND properties.id IS NULL"
     assert properties_in(condition(where)) == {"a", "b", "c", "id"}
     assert properties_in(condition("footprint IS NULL AND source = 'a' OR 1 = 1")) == set()
@@ -229,7 +227,7 @@ def test_the_properties_of_a_condition_are_known():
         ("((cloud = 9.5))", True),
     ],
 )
-def test_truth_is_that_of_sql(where, truth):
+def test_truth_values_are_those_of_sql(where, truth):
     properties = {"cloud": 9.5, "folder": "Harbor", "nothing": None, "flag": True}
     properties |= {"my name": "it's", "id": 3}
     assert matches(where, **properties) is (truth is True)
@@ -275,12 +273,12 @@ def test_truth_is_that_of_sql(where, truth):
         "'unclosed",
     ],
 )
-def test_everything_else_is_refused_with_what_is_allowed(where):
+def test_any_other_sql_is_refused(where):
     with pytest.raises(UsageError, match="a condition compares fields with literals"):
         Filter(where=where)
 
 
-def test_conditions_without_end_are_refused():
+def test_too_long_and_too_deep_conditions_are_refused():
     with pytest.raises(UsageError, match="nested"):
         Filter(where="(" * 150 + "a = 1" + ")" * 150)
     with pytest.raises(UsageError, match="nested"):
@@ -340,7 +338,7 @@ def test_boxes_touch_and_reach_over_the_antimeridian():
         ({"start": "2024-05-01"}, "datetimes"),
     ],
 )
-def test_filters_that_make_no_sense_are_refused(given, reason):
+def test_invalid_filters_are_refused(given, reason):
     with pytest.raises(UsageError, match=reason):
         Filter(**given)
 
@@ -368,7 +366,7 @@ def test_bounds_are_those_of_shapely(footprint):
         {"type": "LineString", "coordinates": [[0, 0]]},
     ],
 )
-def test_what_is_no_geometry_is_refused(footprint):
+def test_an_invalid_geometry_is_refused(footprint):
     with pytest.raises(UsageError, match="not a GeoJSON geometry"):
         bounds_of(footprint)
 

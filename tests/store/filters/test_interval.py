@@ -26,7 +26,7 @@ from rsir.store.filters.interval import interval
         ("/2024-05", None, "2024-06-01"),
     ],
 )
-def test_a_year_a_month_or_a_day_is_all_of_it(
+def test_a_year_a_month_or_a_day_means_all_of_it(
     text: str, first: str | None, last: str | None
 ) -> None:
     start, end = interval(text, "--datetime")
@@ -45,7 +45,7 @@ def test_a_moment_is_itself() -> None:
 
 @pytest.mark.parametrize("text", ["", "..", "/", "../..", "May", "2024-13", "2024-02-30", "1/2/3",
                                   "2024-5-1", "0000", "2024/May"])  # fmt: skip
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--datetime"):
         interval(text, "--datetime")
 
