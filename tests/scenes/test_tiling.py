@@ -119,12 +119,12 @@ def test_impossible_on_this_scene():
 
 def test_the_models_own_gsd_is_asked_of_the_model():
     asked = Tiling(size=224, gsd="model")
-    assert asked.told(0.3) == Tiling(size=224, gsd=0.3)
-    assert Tiling(gsd=2).told(0.3) == Tiling(gsd=2)
-    assert Tiling().told(None) == Tiling()
+    assert asked.with_model_gsd(0.3) == Tiling(size=224, gsd=0.3)
+    assert Tiling(gsd=2).with_model_gsd(0.3) == Tiling(gsd=2)
+    assert Tiling().with_model_gsd(None) == Tiling()
     with pytest.raises(UsageError, match="gsd in metres"):
-        asked.told(None)
-    with pytest.raises(UsageError, match="no model here"):
+        asked.with_model_gsd(None)
+    with pytest.raises(UsageError, match="no model is given"):
         grid(Extent(100, 100, (1.0, 1.0)), asked)
     with pytest.raises(UsageError, match="give metres, or model"):
         Tiling(gsd="teacher")
@@ -171,4 +171,4 @@ def test_what_only_a_scene_can_refuse(right):
 
 def test_what_the_model_says_is_checked_too():
     with pytest.raises(UsageError, match="pixels a side"):
-        Tiling(size=1e6, unit="metres", gsd="model").told(0.1)
+        Tiling(size=1e6, unit="metres", gsd="model").with_model_gsd(0.1)

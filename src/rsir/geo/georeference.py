@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsir.errors import MissingExtraError
 from rsir.geo.footprint import bounds, footprint, is_flat
@@ -21,6 +22,12 @@ from rsir.geo.tiff_tags import (
     numbers,
 )
 from rsir.types import Bounds, Geometry
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+Transform = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f), as `rsir.geo.footprint.Affine`."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,25 +75,37 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
     ignore_not_georeferenced()
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
-            crs, transform = dataset.crs, dataset.transform
-            width, height = dataset.width, dataset.height
+            located = crs_and_transform(dataset)
+            window = (0, 0, dataset.width, dataset.height)
             time = dataset.tags().get("TIFFTAG_DATETIME")
     except gdal_errors() as error:
         _log.debug("no georeference: %s", error)
         return None
-    box = bounds(transform, (0, 0, width, height))
+    if located is None:
+        return None
+    crs, transform = located
+    box = bounds(transform, window)
+    if not all(map(math.isfinite, box)):
+        return None
+    return Georeference(box, crs, footprint(transform, crs, window), tiff_datetime(time))
+
+
+def crs_and_transform(dataset: DatasetReader) -> tuple[str, Transform] | None:
+    """Where the pixels of an open dataset lie: its CRS, as `crs_name`, and its transform.
+
+    The transform is (a, b, c, d, e, f) with x = a·column + b·row + c, y = d·column + e·row + f.
+    None if the file has no CRS that PROJ understands, or no transform, or one that is not finite or
+    maps all pixels to one line.
+    """
     # GDAL returns the identity for a file without a usable transform.
-    if crs is None or transform.is_identity or is_flat(transform):
+    if dataset.crs is None or dataset.transform.is_identity:
         return None
-    name = crs_name(crs.to_wkt())
-    if name is None or not all(map(math.isfinite, box)):
+    a, b, c, d, e, f = map(float, dataset.transform[:6])
+    transform = (a, b, c, d, e, f)
+    if is_flat(transform) or not all(map(math.isfinite, transform)):
         return None
-    return Georeference(
-        bounds=box,
-        crs=name,
-        footprint=footprint(transform, name, (0, 0, width, height)),
-        datetime=tiff_datetime(time),
-    )
+    crs = crs_name(dataset.crs.to_wkt())
+    return None if crs is None else (crs, transform)
 
 
 def ignore_not_georeferenced() -> None:

@@ -1,4 +1,4 @@
-"""Which bands of which files are meant, by all the names that a band goes by."""
+"""Which bands of which files a scene is read from, by any of the names that a band has."""
 
 from __future__ import annotations
 
@@ -17,42 +17,49 @@ RGB = ("red", "green", "blue")
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One band of one file. names: all it goes by, lower-case, with their rank; 0 is strongest."""
+    """One band of one file of a scene.
 
-    part: int
+    file: index of the file in the scene. index: of the band in the file, from 1. names: all its
+    names in lower case, each with its priority; 0 is the highest. common: STAC's first name for it.
+    """
+
+    file: int
     index: int
     names: tuple[tuple[str, int], ...]
     common: str | None
 
-    def rank(self, name: str) -> int | None:
-        """How strongly it goes by a name; None if it does not."""
-        return min((rank for own, rank in self.names if own == name), default=None)
+    def priority(self, name: str) -> int | None:
+        """The priority of a name; None if the band does not have it."""
+        return min((priority for own, priority in self.names if own == name), default=None)
 
 
 def assets_of(source: Source, bands: Sequence[str] | None) -> list[Asset]:
-    """The files that hold the wanted bands, by what STAC says of them."""
+    """The files that hold the requested bands, according to the source's STAC item.
+
+    Errors: UsageError if no file holds one of the bands.
+    """
     candidates = [asset for asset in source.assets if asset.pixels]
     if len(source.assets) == 1:
         return list(source.assets)
-    wanted = [_split(band)[1] for band in (bands or RGB)]
+    refs = [_split(band)[1] for band in (bands or RGB)]
     for asset in sorted(candidates, key=lambda asset: not asset.visual):
-        if all(_holds(asset, ref) for ref in wanted):
+        if all(_holds(asset, ref) for ref in refs):
             return [asset]
     if bands is None and len(candidates) == 1:
         return candidates
-    taken: list[Asset] = []
-    for ref in wanted:
-        # A mask is read if it is asked for by name.
+    chosen: list[Asset] = []
+    for ref in refs:
+        # A mask is read only if it is requested by name.
         holders = [a for a in (*candidates, *source.assets) if _holds(a, ref)]
         if not holders:
-            known = [a.key + (f" ({_said(a)})" if a.bands else "") for a in candidates]
+            known = [a.key + (f" ({_band_list(a)})" if a.bands else "") for a in candidates]
             raise UsageError(f"{source.uri}: no band '{ref}'; its assets are {', '.join(known)}")
-        if holders[0] not in taken:
-            taken.append(holders[0])
-    return taken
+        if holders[0] not in chosen:
+            chosen.append(holders[0])
+    return chosen
 
 
-def _said(asset: Asset) -> str:
+def _band_list(asset: Asset) -> str:
     return ", ".join(names[0] for names in asset.bands if names)
 
 
@@ -70,14 +77,14 @@ def _split(band: str) -> tuple[str | None, str]:
     return (name.strip() if equals else None), ref.strip().lower()
 
 
-def bands_of(number: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
-    """The bands of a file but alpha, by all names that they go by; `number` is the file's."""
+def bands_of(file: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
+    """The bands of a file except alpha, with all their names; `file` is its index in the scene."""
     colours = [colour.name.lower() for colour in dataset.colorinterp]
     indexes = [i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != "alpha"]
-    said = asset.bands if len(asset.bands) == len(indexes) else ((),) * len(indexes)
+    stac = asset.bands if len(asset.bands) == len(indexes) else ((),) * len(indexes)
     found = []
-    for index, stac in zip(indexes, said, strict=True):
-        names = [(name.lower(), 0) for name in stac]
+    for index, stac_names in zip(indexes, stac, strict=True):
+        names = [(name.lower(), 0) for name in stac_names]
         if asset.key and len(indexes) == 1:
             names.append((asset.key.lower(), 1))
         if dataset.descriptions[index - 1]:
@@ -86,37 +93,43 @@ def bands_of(number: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
             names.append((colours[index - 1], 3))
         names.append((str(index), 4))
         if asset.key:
-            names += [(f"{asset.key.lower()}:{name}", rank) for name, rank in names]
-        found.append(Band(number, index, tuple(names), stac[0].lower() if stac else None))
+            names += [(f"{asset.key.lower()}:{name}", priority) for name, priority in names]
+        common = stac_names[0].lower() if stac_names else None
+        found.append(Band(file, index, tuple(names), common))
     return found
 
 
-def chosen(
-    uri: str, available: Sequence[Band], wanted: Sequence[str] | None
+def choose(
+    uri: str, available: Sequence[Band], requested: Sequence[str] | None
 ) -> tuple[list[Band], list[str]]:
-    """The wanted bands among those of the open files, and their names."""
-    if wanted is None:
+    """The requested bands among those of the open files, and what to call them.
+
+    requested: as `rsir.scenes.scene.Scene.open` takes them. uri: names the scene in messages.
+
+    Errors: UsageError for a band that is not there, is ambiguous, or is named twice.
+    """
+    if requested is None:
         if len(available) == 1:
             return [available[0]] * 3, list(RGB)
-        wanted = RGB
-    elif not wanted:
+        requested = RGB
+    elif not requested:
         raise UsageError("no bands are named; leave them out for red, green and blue")
     bands, names = [], []
-    for text in wanted:
+    for text in requested:
         given, ref = _split(text)
-        ranked = [(rank, band) for band in available if (rank := band.rank(ref)) is not None]
+        ranked = [(rank, band) for band in available if (rank := band.priority(ref)) is not None]
         best = [band for rank, band in ranked if rank == min(rank for rank, _ in ranked)]
         if len(best) != 1:
             known = ", ".join(_name(band) for band in available)
-            what = f"'{ref}' is more than one band" if best else f"no band '{ref}'"
+            problem = f"'{ref}' is more than one band" if best else f"no band '{ref}'"
             raise UsageError(
-                f"{uri}: {what}; it has {known}; name bands by these or by number, 'red=3' to say "
-                "which one is red"
+                f"{uri}: {problem}; it has {known}; name bands by these or by number, 'red=3' to "
+                "say which one is red"
             )
         bands.append(best[0])
         names.append(given or best[0].common or (_name(best[0]) if ref.isdigit() else ref))
     if len(set(names)) != len(names):
-        raise UsageError(f"bands {', '.join(wanted)}: two have the same name")
+        raise UsageError(f"bands {', '.join(requested)}: two have the same name")
     return bands, names
 
 

@@ -1,4 +1,4 @@
-"""Raster files, opened faithfully by GDAL, or refused; and laid on another's grid."""
+"""The raster files of a scene: opened by GDAL, refused if unfaithful, resampled to one grid."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
-"""GDAL's drivers for what is taken: pictures that are read by windows. COG is GTiff."""
+"""GDAL's drivers for the formats that rsir reads by windows. A COG is a GTiff."""
 
-# What PNG and TIFF know beside 8 and 16; GDAL gives the numbers as they are, nearly black.
+# Bits per sample of PNG and TIFF below 8; GDAL does not scale such samples: nearly black.
 _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
 
 PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
@@ -28,24 +28,24 @@ PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
 
 _FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
 
-# Our choice: GDAL's block cache would take a twentieth of the machine's memory. Two rows of tiles
-# of 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
+# Our choice; by default GDAL's block cache takes a twentieth of the memory. Two rows of tiles of
+# 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
 _CACHE_BYTES = 128 << 20
 _OPTIONS = {
     "GDAL_CACHEMAX": _CACHE_BYTES,
-    # A JPEG that is cut off would otherwise go on in grey.
+    # Without it, the missing part of a truncated JPEG is grey.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_CONNECTTIMEOUT": "15",
     "GDAL_HTTP_MAX_RETRY": "3",
 }
-# Without it GDAL asks a server for a dozen sidecar files that are not there.
+# Without it, GDAL requests a dozen sidecar files that do not exist.
 _REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """An open file of the scene, on the scene's grid. files: it and those that belong to it."""
+class SceneFile:
+    """An open file of a scene. files: its uri, then the sidecar files that GDAL reads with it."""
 
     asset: Asset
     dataset: DatasetReader
@@ -54,7 +54,7 @@ class Part:
 
 @contextmanager
 def environment(uri: str) -> Iterator[None]:
-    """GDAL's options for reading one file."""
+    """Sets GDAL's options for reading one file."""
     import rasterio
 
     options = _OPTIONS | (_REMOTE_OPTIONS if is_remote(uri) else {})
@@ -73,7 +73,7 @@ def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
     check_file(uri)
     try:
         with environment(uri):
-            # A Path is never taken for a uri, whatever its name holds.
+            # rasterio never takes a Path for a uri, whatever its name.
             return stack.enter_context(rasterio.open(uri if is_remote(uri) else Path(uri)))
     except gdal_errors() as error:
         raise ImageError(
@@ -82,10 +82,11 @@ def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
         ) from error
 
 
-def opened(asset: Asset, stack: ExitStack, *, mask: bool = False) -> Part:
-    """A file of a scene, which `stack` closes; one whose place is told by points, laid on a grid.
+def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFile:
+    """One file of a scene, which `stack` closes.
 
-    mask: it is not looked at: what its numbers say is asked, not their colours.
+    A file that is located by ground control points alone is warped to a grid in their CRS.
+    mask: the file is a mask; only its values count, so palettes and few bits are allowed.
 
     Errors: DataError if there is no such file; ImageError if it cannot be read faithfully.
     """
@@ -94,27 +95,27 @@ def opened(asset: Asset, stack: ExitStack, *, mask: bool = False) -> Part:
 
     uri = asset.uri
     dataset = open_dataset(uri, stack)
-    _refuse_unread(uri, dataset)
+    _refuse_unreadable(uri, dataset)
     if not mask:
         _refuse_unfaithful(uri, dataset)
     files = (uri,)
     if not is_remote(uri):
-        # Overviews and statistics are written by viewers; they change no pixel.
-        # But of a picture they can hold its place, where its own format has none.
+        # Viewers write overviews and statistics; these change no pixel. But a picture's .aux.xml
+        # may hold its georeference.
         placed = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
         without = (".ovr",) if placed else (".aux.xml", ".ovr")
         beside = {file for file in dataset.files if not file.endswith(without)}
         files = (uri, *sorted(beside - {uri}))
     points, crs = dataset.gcps
     if dataset.crs is None and crs is not None and len(points) >= 3:
-        # Radar scenes as they come: their place is told by points, so they are laid on a grid.
+        # Radar scenes are delivered with ground control points only.
         dataset = stack.enter_context(
             WarpedVRT(dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True)
         )
-    return Part(asset, dataset, files)
+    return SceneFile(asset, dataset, files)
 
 
-def _refuse_unread(uri: str, dataset: DatasetReader) -> None:
+def _refuse_unreadable(uri: str, dataset: DatasetReader) -> None:
     if dataset.driver not in DRIVERS:
         raise ImageError(f"{uri}: is {dataset.driver}; {_FORMATS} can be read: convert it to one")
     if dataset.count == 0 or len(dataset.subdatasets) > 1:
@@ -126,54 +127,54 @@ def _refuse_unfaithful(uri: str, dataset: DatasetReader) -> None:
 
     if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
         raise ImageError(f"{uri}: has complex samples; save their amplitude (gdal_calc)")
-    # Before palettes: of the two values of a bit GDAL makes one, of black and white.
+    # Before the palette: GDAL gives a 1-bit file a palette of black and white.
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     if bits in _FEW_BITS:
         palette = ColorInterp.palette in dataset.colorinterp
-        how = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
+        options = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
         raise ImageError(
             f"{uri}: is of {_FEW_BITS[bits]} a pixel, and so cannot be cut into tiles; make 8 of "
-            f"them: gdal_translate {how} IN OUT.tif"
+            f"them: gdal_translate {options} IN OUT.tif"
         )
     if ColorInterp.palette in dataset.colorinterp:
         raise ImageError(
             f"{uri}: has a palette, and so cannot be cut into tiles; expand it: gdal_translate "
             "-expand rgb IN OUT.tif"
         )
-    turned = dataset.tags().get("EXIF_Orientation", "1")
-    if turned not in ("0", "1"):
+    orientation = dataset.tags().get("EXIF_Orientation", "1")
+    if orientation not in ("0", "1"):
         raise ImageError(
-            f"{uri}: is turned by EXIF (orientation {turned}), and so cannot be cut into tiles; "
-            "save it upright: magick IN -auto-orient OUT.tif"
+            f"{uri}: is turned by EXIF (orientation {orientation}), and so cannot be cut into "
+            "tiles; save it upright: magick IN -auto-orient OUT.tif"
         )
 
 
 def reason(error: BaseException) -> str:
-    """GDAL's own words, where rasterio only says 'read failed, see the exception above'."""
+    """GDAL's own message; rasterio's is only 'read failed, see the exception above'."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
 
 
-def on_grid(part: Part, grid: DatasetReader, resampling: str, stack: ExitStack) -> Part:
-    """A part as it is if it has the pixels of `grid`, else resampled to them; `stack` closes it.
+def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitStack) -> SceneFile:
+    """A file resampled to the pixels of `grid`, or unchanged if it has those; `stack` closes it.
 
-    Errors: ImageError if it is not known where one lies on the other.
+    Errors: ImageError if their sizes differ and one of them has no georeference.
     """
     from rasterio.enums import MaskFlags, Resampling
     from rasterio.vrt import WarpedVRT
 
-    own = part.dataset
+    own = file.dataset
     if own.shape == grid.shape and (own.crs, own.transform) == (grid.crs, grid.transform):
-        return part
+        return file
     if own.crs is None or grid.crs is None:
         if own.shape == grid.shape:
-            return part
+            return file
         raise ImageError(
-            f"{part.asset.uri}: is {own.width} × {own.height} pixels and the scene {grid.width} × "
+            f"{file.asset.uri}: is {own.width} × {own.height} pixels and the scene {grid.width} × "
             f"{grid.height}, and without georeference of both nobody knows what lies where"
         )
-    # What the other does not reach is nodata, not black.
+    # Pixels of the grid outside the file are nodata, not black.
     unmasked = all(MaskFlags.all_valid in flag for flag in own.mask_flag_enums)
     try:
         warped = stack.enter_context(
@@ -183,5 +184,5 @@ def on_grid(part: Part, grid: DatasetReader, resampling: str, stack: ExitStack) 
             )
         )  # fmt: skip
     except gdal_errors() as error:
-        raise ImageError(f"{part.asset.uri}: does not fit its scene ({reason(error)})") from error
-    return Part(part.asset, warped, part.files)
+        raise ImageError(f"{file.asset.uri}: does not fit its scene ({reason(error)})") from error
+    return SceneFile(file.asset, warped, file.files)

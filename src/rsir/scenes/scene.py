@@ -1,4 +1,4 @@
-"""A scene, read by windows: any raster that GDAL opens faithfully, local or by ranges over HTTP."""
+"""A scene, read by windows: any raster that GDAL reads faithfully, local or over HTTP ranges."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import ImageError, MissingExtraError
-from rsir.geo.footprint import Window, is_flat, to_wgs84
-from rsir.geo.georeference import crs_name, gdal_errors, tiff_datetime
-from rsir.scenes.bands import Band, assets_of, bands_of, chosen
-from rsir.scenes.datasets import Part, environment, on_grid, opened, reason
+from rsir.geo.footprint import Window, to_wgs84
+from rsir.geo.georeference import Transform, crs_and_transform, gdal_errors, tiff_datetime
+from rsir.scenes.bands import Band, assets_of, bands_of, choose
+from rsir.scenes.datasets import SceneFile, environment, on_grid, open_file, reason
 from rsir.scenes.stretch import Stretch
 from rsir.sources.file_state import digest, stamp
 from rsir.sources.find import source
@@ -27,10 +27,10 @@ from rsir.sources.source import Asset, Source
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# Our choice: the map's own unit is taken for a metre of ground where that is true to 1 %.
+# Our choice: the CRS's own unit counts as length on the ground where it is right to 1 %.
 _TRUE_TO = 0.01
-# Our choice: samples for percentiles come from a reduced image of so many pixels a side, or, if
-# there are no overviews to reduce from, from a grid of small windows of the scene itself.
+# Our choice: samples for percentiles come from a reduced image with this many pixels a side or, if
+# the scene has no overviews, from a grid of small windows.
 _SAMPLE_SIDE = 1024
 _SAMPLE_WINDOWS = 8
 _SAMPLE_WINDOW_SIDE = 128
@@ -40,80 +40,80 @@ _CONTENT_BYTES = 16  # as rsir.images.read: 32 hex digits
 
 
 class Scene:
-    """Some bands of one scene, on one grid. Not for several threads: open it once in each.
+    """Some bands of one scene, on one grid. Not thread-safe: each thread opens its own.
 
-    uri: as in `Source`. width, height: pixels. bands: names of the C bands that are read.
-    refs: what `open` takes to read the same bands again, whatever it guessed the first time.
-    dtype: of all bands together. crs: "EPSG:32632", WKT 2 without such a code, or None.
-    transform: (a, b, c, d, e, f) with x = a·column + b·row + c, y = d·column + e·row + f, or
-    None; crs and transform are both there or neither is.
+    uri: as in `Source`. width, height: in pixels. bands: names of the C bands that are read.
+    refs: what `open` takes to read exactly these bands again.
+    dtype: the common dtype of the bands. crs, transform: as
+    `rsir.geo.georeference.crs_and_transform`; both are None if the scene has no georeference.
     """
 
     def __init__(
         self,
         source: Source,
-        parts: Sequence[Part],
+        files: Sequence[SceneFile],
         bands: Sequence[Band],
         names: Sequence[str],
     ) -> None:
-        first = parts[0].dataset
+        first = files[0].dataset
         self.source = source
         self.uri = source.uri
         self.width: int = first.width
         self.height: int = first.height
         self.bands = tuple(names)
         self.dtype: np.dtype[Any] = np.result_type(
-            *(parts[band.part].dataset.dtypes[band.index - 1] for band in bands)
+            *(files[band.file].dataset.dtypes[band.index - 1] for band in bands)
         )
         self.refs = tuple(
-            f"{name}={parts[band.part].asset.key}:{band.index}"
-            if parts[band.part].asset.key
+            f"{name}={files[band.file].asset.key}:{band.index}"
+            if files[band.file].asset.key
             else f"{name}={band.index}"
             for name, band in zip(names, bands, strict=True)
         )
-        self.crs, self.transform = _georeference(first)
-        self._parts = tuple(parts)
+        self.crs: str | None = None
+        self.transform: Transform | None = None
+        if located := crs_and_transform(first):
+            self.crs, self.transform = located
+        self._files = tuple(files)
         self._bands = tuple(bands)
         self._stack = ExitStack()
 
     @classmethod
     def open(
-        cls, what: str | os.PathLike[str] | Source, bands: Sequence[str] | None = None
+        cls, scene: str | os.PathLike[str] | Source, bands: Sequence[str] | None = None
     ) -> Scene:
-        """A scene by its path, uri, STAC item or `Source`.
+        """Open a scene, given by its path, its uri, its STAC item or a `Source`.
 
         bands: which to read, in this order, by STAC name or common name, STAC asset, description
-        in the file, colour interpretation, or number from 1; upper and lower case are the same.
-        "red=B04" reads B04 and calls it red; "visual:1" is band 1 of asset visual. None: red,
-        green and blue; the only band of a grey scene stands for all three.
+        in the file, colour interpretation, or number from 1; case does not matter. "red=B04" reads
+        B04 and calls it red; "visual:1" is band 1 of asset visual. None: red, green and blue; the
+        only band of a grey scene counts as all three.
 
-        Of a STAC item the files that hold those bands are opened, and no others: one that holds
-        them all (one made to be looked at first), or one for each. Files of other pixel sizes or
-        CRSs are resampled (bilinear) to the grid of the finest. Alpha is never a band, it says
-        what is nodata.
+        Of a STAC item, only the files that hold those bands are opened: one file that holds them
+        all (preferably a visual one), or one for each band. Files with other pixel sizes or CRSs
+        are resampled (bilinear) to the grid of the finest. Alpha is never a band: it marks nodata.
 
-        Errors: DataError if there is nothing there; ImageError if it cannot be read faithfully:
-        damaged, of several pages, complex numbers, palette; UsageError for a band that it has not,
-        with those that it has; MissingExtraError without rasterio.
+        Errors: DataError if there is no such file; ImageError if the file cannot be read
+        faithfully (damage, several pages, complex numbers, a palette); UsageError for a band that
+        the scene does not have; MissingExtraError without rasterio.
         """
         try:
             import rasterio  # noqa: F401
         except ImportError:
             raise MissingExtraError("reading scenes", "geo") from None
-        where = what if isinstance(what, Source) else source(what)
+        found = scene if isinstance(scene, Source) else source(scene)
         with ExitStack() as stack:
-            assets = assets_of(where, bands)
-            parts = [opened(asset, stack) for asset in assets]
-            parts = _on_one_grid(parts, stack)
+            assets = assets_of(found, bands)
+            files = _on_one_grid([open_file(asset, stack) for asset in assets], stack)
             available = [
                 band
-                for i, part in enumerate(parts)
-                for band in bands_of(i, part.dataset, part.asset)
+                for i, file in enumerate(files)
+                for band in bands_of(i, file.dataset, file.asset)
             ]
-            picked, names = chosen(where.uri, available, bands)
-            scene = cls(where, parts, picked, names)
-            scene._stack = stack.pop_all()
-        return scene
+            picked, names = choose(found.uri, available, bands)
+            opened = cls(found, files, picked, names)
+            opened._stack = stack.pop_all()
+        return opened
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +129,8 @@ class Scene:
     def gsd(self) -> tuple[float, float] | None:
         """Metres of ground in a pixel at the scene's centre, (across, down); None if unknown.
 
-        Along the ellipsoid WGS 84; in a projected CRS whose own unit is true there to 1 % that
-        unit is taken, so that a UTM scene of 10 m has 10 m and not 10.004.
+        Measured on the ellipsoid WGS 84. A projected CRS whose own unit is right there to 1 %
+        counts as right, so that a 10 m UTM scene has 10 m and not 10.004.
         """
         if self.transform is None or self.crs is None:
             return None
@@ -141,7 +141,7 @@ class Scene:
         crs = CRS.from_user_input(self.crs)
         unit = crs.linear_units_factor[1] if crs.is_projected else math.nan
         nominal = (math.hypot(a, d) * unit, math.hypot(b, e) * unit)
-        # Over many pixels, so that rounding in degrees does not count.
+        # Over many pixels, so that the rounding of degrees does not matter.
         across, down = min(self.width / 2, 50), min(self.height / 2, 50)
         x, y = self.width / 2, self.height / 2
         ends = np.array([(x - across, y), (x + across, y), (x, y - down), (x, y + down)])
@@ -161,38 +161,38 @@ class Scene:
 
     @cached_property
     def datetime(self) -> datetime | None:
-        """When it was taken: by STAC, or by the TIFF tag DateTime (taken as UTC)."""
+        """Acquisition time, from STAC or from the TIFF tag DateTime (read as UTC)."""
         if self.source.datetime is not None:
             return self.source.datetime
-        return tiff_datetime(self._parts[0].dataset.tags().get("TIFFTAG_DATETIME"))
+        return tiff_datetime(self._files[0].dataset.tags().get("TIFFTAG_DATETIME"))
 
     @cached_property
     def content(self) -> str:
-        """Hex digest of what it holds, 32 digits; a changed scene has another.
+        """Digest of the scene's content, 32 hex digits; it changes when the scene changes.
 
-        Local: BLAKE2b of the bytes of its files, some two seconds a gigabyte (our choice: a copy
-        with another time of change is still the same scene). Overviews (.ovr) and statistics
-        (.aux.xml) beside a file do not count: viewers write them. On web servers: of the ETag, the
-        date, the size and the first 64 KiB. On object stores: of size and time of change.
+        Local files: BLAKE2b of their bytes, about two seconds a gigabyte (our choice: a copy with
+        another modification time is still the same scene), without overviews (.ovr) and statistics
+        (.aux.xml), which viewers write. On web servers: of the ETag, date, size and first 64 KiB.
+        On object stores: of size and modification time.
 
         Errors: DataError if the files are gone or the server does not answer.
         """
-        digests = [digest(file) for part in self._parts for file in part.files]
+        digests = [digest(uri) for file in self._files for uri in file.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.blake2b("\n".join(digests).encode(), digest_size=_CONTENT_BYTES).hexdigest()
 
     def trust(self, content: str) -> None:
-        """Take `content` for what it would be: its `stamp` is that of a scene whose it was."""
+        """Set `content` without reading the files, from a scene with the same `stamp`."""
         self.__dict__["content"] = content
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """(bytes, nanoseconds since the epoch of the last change) of its files together.
+        """(total bytes, last modification in nanoseconds since the epoch) of the scene's files.
 
-        What can be asked without reading them; 0 for what a server does not say.
+        It needs no reading of the files; 0 for what a server does not report.
         """
-        stamps = [stamp(file) for part in self._parts for file in part.files]
+        stamps = [stamp(uri) for file in self._files for uri in file.files]
         return sum(size for size, _ in stamps), max(changed for _, changed in stamps)
 
     def read(
@@ -203,10 +203,10 @@ class Scene:
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of a window, (C, h, w) in `dtype`, and which of them are valid, (h, w) bool.
 
-        window: (column, row, width, height); None: the whole scene; what lies beyond the right
-        and lower edge is 0 and not valid. size: (h, w) to resample to; overviews are used where
-        there are. A pixel is not valid if all bands say nodata (value, mask or alpha 0; NaN and
-        infinity always): rasterio's rule for a dataset's mask.
+        window: (column, row, width, height); None: the whole scene. Pixels beyond the right or
+        lower edge are 0 and not valid. size: (h, w) to resample to, from overviews where the file
+        has them. A pixel is not valid if it is nodata in all bands (by value, mask or alpha 0; NaN
+        and infinity always are): rasterio's rule for a dataset's mask.
 
         Errors: ImageError if the file is damaged there, or the server fails.
         """
@@ -223,22 +223,22 @@ class Scene:
     def samples(self) -> list[NDArray[Any]]:
         """Valid finite samples of each band, 1-d, spread over the scene; the same every time.
 
-        From the overviews if it has any, else 64 windows of 128² on a regular grid; from a
-        reduced read of everything if those meet hardly anything valid. What is damaged is left
-        out.
+        They come from the overviews if the scene has any, else from 64 windows of 128² on a
+        regular grid, or from a reduced read of the whole scene if few pixels of those windows are
+        valid. Damaged windows are left out.
 
-        Errors: ImageError if all of it is damaged.
+        Errors: ImageError if all windows are damaged.
         """
         whole = max(self.width, self.height) <= 2 * _SAMPLE_SIDE
-        if whole or all(part.dataset.overviews(1) for part in self._parts):
-            with suppress(ImageError):  # what is damaged in one place is still seen in others
+        if whole or all(file.dataset.overviews(1) for file in self._files):
+            with suppress(ImageError):  # damaged in one place: read other places
                 return self._reduced_samples()
         found: list[list[NDArray[Any]]] = []
         side = _SAMPLE_WINDOW_SIDE
-        places = [(i + 0.5) / _SAMPLE_WINDOWS for i in range(_SAMPLE_WINDOWS)]
-        for down in places:
-            for along in places:
-                column = int(max(self.width - side, 0) * along)
+        fractions = [(i + 0.5) / _SAMPLE_WINDOWS for i in range(_SAMPLE_WINDOWS)]
+        for down in fractions:
+            for across in fractions:
+                column = int(max(self.width - side, 0) * across)
                 row = int(max(self.height - side, 0) * down)
                 w, h = min(side, self.width - column), min(side, self.height - row)
                 with suppress(ImageError):
@@ -257,7 +257,7 @@ class Scene:
         return self._valid_samples((0, 0, self.width, self.height), size)
 
     def _valid_samples(self, window: Window, size: tuple[int, int]) -> list[NDArray[Any]]:
-        # nearest: true samples of the scene (or of its overviews), not means.
+        # "nearest" gives samples of the scene or its overviews, not means.
         pixels, valid = self.read(window, size, "nearest")
         return [band[valid & np.isfinite(band)] for band in pixels]
 
@@ -267,31 +267,31 @@ class Scene:
         from rasterio.enums import MaskFlags, Resampling
         from rasterio.windows import Window as RasterWindow
 
-        where = RasterWindow(*window)
-        alone = len(self._parts) == 1  # then what GDAL fills is the answer, without a copy
-        pixels = np.empty((0 if alone else len(self._bands), *size), self.dtype)
+        region = RasterWindow(*window)
+        single = len(self._files) == 1  # then GDAL's array is the result, without a copy
+        pixels = np.empty((0 if single else len(self._bands), *size), self.dtype)
         valid = np.zeros(size, dtype=bool)
         try:
             with environment(self.uri):
-                for number, part in enumerate(self._parts):
-                    slots = [i for i, band in enumerate(self._bands) if band.part == number]
+                for number, file in enumerate(self._files):
+                    slots = [i for i, band in enumerate(self._bands) if band.file == number]
                     indexes = [self._bands[i].index for i in slots]
-                    some = part.dataset.read(
-                        indexes, window=where, out_shape=(len(slots), *size),
+                    samples = file.dataset.read(
+                        indexes, window=region, out_shape=(len(slots), *size),
                         resampling=Resampling[resampling],
                     )  # fmt: skip
-                    if alone:
-                        pixels = some.astype(self.dtype, copy=False)
+                    if single:
+                        pixels = samples.astype(self.dtype, copy=False)
                     else:
-                        pixels[slots] = some
-                    flags = [part.dataset.mask_flag_enums[index - 1] for index in indexes]
+                        pixels[slots] = samples
+                    flags = [file.dataset.mask_flag_enums[index - 1] for index in indexes]
                     if any(MaskFlags.all_valid in flag for flag in flags):
                         valid[:] = True
                         continue
                     if all(MaskFlags.per_dataset in flag for flag in flags):
                         indexes = indexes[:1]  # one mask for all
-                    masks = part.dataset.read_masks(
-                        indexes, window=where, out_shape=(len(indexes), *size)
+                    masks = file.dataset.read_masks(
+                        indexes, window=region, out_shape=(len(indexes), *size)
                     )
                     valid |= (masks != 0).any(axis=0)
         except gdal_errors() as error:
@@ -304,18 +304,18 @@ class Scene:
         return pixels, valid
 
     def beside(self, uri: str, stack: ExitStack) -> DatasetReader:
-        """Another raster on this scene's grid (nearest), such as a mask; `stack` closes it.
+        """A mask beside the scene, resampled (nearest) to its grid; `stack` closes it.
 
         Errors: DataError if neither has a georeference and their sizes differ.
         """
-        other = opened(Asset(uri), stack, mask=True)
-        return on_grid(other, self._parts[0].dataset, "nearest", stack).dataset
+        other = open_file(Asset(uri), stack, mask=True)
+        return on_grid(other, self._files[0].dataset, "nearest", stack).dataset
 
 
 def stretched(
     scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
 ) -> NDArray[np.uint8]:
-    """(C, h, w) uint8 of what `Scene.read` gave, by a stretch that is settled here; nodata 0.
+    """What `Scene.read` returned as (C, h, w) uint8, by a stretch that is settled here; nodata 0.
 
     Errors: UsageError for a stretch that does not fit the scene.
     """
@@ -323,9 +323,9 @@ def stretched(
 
 
 def to_uint8(pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> NDArray[np.uint8]:
-    """(C, h, w) uint8 of what `Scene.read` gave, by a settled stretch; nodata is 0."""
-    stretched = stretch(pixels)
-    return stretched if valid.all() else np.where(valid, stretched, np.uint8(0))
+    """What `Scene.read` returned as (C, h, w) uint8, by a settled stretch; nodata is 0."""
+    scaled = stretch(pixels)
+    return scaled if valid.all() else np.where(valid, scaled, np.uint8(0))
 
 
 def settled(scene: Scene, stretch: Stretch) -> Stretch:
@@ -334,27 +334,12 @@ def settled(scene: Scene, stretch: Stretch) -> Stretch:
     Errors: UsageError for a stretch that does not fit the scene.
     """
     # Without samples, `for_samples` still needs the number of bands.
-    looked = stretch.needs_samples(scene.dtype)
-    samples = scene.samples() if looked else [np.empty(0, scene.dtype)] * len(scene.bands)
+    needs_samples = stretch.needs_samples(scene.dtype)
+    samples = scene.samples() if needs_samples else [np.empty(0, scene.dtype)] * len(scene.bands)
     return stretch.for_samples(samples, scene.dtype)
 
 
-def _georeference(
-    dataset: DatasetReader,
-) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:
-    transform = dataset.transform[:6]
-    if dataset.transform.is_identity:  # what rasterio says where the file says nothing
-        return None, None
-    if dataset.crs is None or is_flat(transform) or not all(map(math.isfinite, transform)):
-        return None, None
-    name = crs_name(dataset.crs.to_wkt())
-    if name is None:
-        return None, None
-    a, b, c, d, e, f = map(float, transform)
-    return name, (a, b, c, d, e, f)
-
-
-def _on_one_grid(parts: Sequence[Part], stack: ExitStack) -> list[Part]:
-    """All parts on the grid of the one with the most pixels, which keeps its place."""
-    finest = max(parts, key=lambda part: part.dataset.width * part.dataset.height)
-    return [on_grid(part, finest.dataset, "bilinear", stack) for part in parts]
+def _on_one_grid(files: Sequence[SceneFile], stack: ExitStack) -> list[SceneFile]:
+    """All files on the grid of the one with the most pixels."""
+    finest = max(files, key=lambda file: file.dataset.width * file.dataset.height)
+    return [on_grid(file, finest.dataset, "bilinear", stack) for file in files]

@@ -1,4 +1,4 @@
-"""How the samples of a scene become 0..255: stated, the same for all of its tiles, repeatable."""
+"""How the samples of a scene become 0..255: the same way for all its tiles, and repeatable."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rsir.errors import UsageError
 
 _FORMS = "auto, none, percentile:LOW,HIGH or range:LOW,HIGH (or LOW,HIGH of each band)"
 
-# What GIS viewers cut off by default (QGIS: 'cumulative count cut', 2 to 98 %).
+# The default of GIS viewers (QGIS: 'cumulative count cut', 2 to 98 %).
 _PERCENTILES = (2.0, 98.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A linear stretch to uint8; what lies beyond its ends is 0 or 255.
+    """A linear stretch to uint8; samples beyond its ends become 0 or 255.
 
     kind: "none": samples are 0..255 already. "range": `values` are the samples that become 0 and
-    255, low and high, once for all bands or for each. "percentile": `values` are two percentiles
-    in 0..100 of the valid samples of the scene, band by band (see `for_samples`). "auto": none for
-    8-bit scenes, percentile 2 to 98 for all others (our choice, as GIS viewers do).
+    255, one pair for all bands or one for each. "percentile": `values` are two percentiles in
+    0..100 of the scene's valid samples, band by band (see `for_samples`). "auto": none for 8-bit
+    scenes, percentiles 2 and 98 for all others (our choice, as GIS viewers do).
 
-    Reflectances of Sentinel-2 are shown as range 0 to 3000 by many; that scaling is the same for
-    all scenes, where percentiles make each scene as bright as the next.
+    Sentinel-2 reflectances are often shown with range 0 to 3000, which scales all scenes alike;
+    percentiles make all scenes equally bright.
     """
 
     kind: Literal["auto", "none", "percentile", "range"] = "auto"
@@ -68,18 +68,19 @@ class Stretch:
         return f"{self.kind}:{numbers}" if numbers else self.kind
 
     def needs_samples(self, dtype: np.dtype[Any]) -> bool:
-        """Whether the scene has to be looked at before its tiles can be stretched."""
+        """Whether `for_samples` needs samples of a scene of this dtype."""
         return self.kind == "percentile" or (self.kind == "auto" and dtype != np.uint8)
 
     def for_samples(self, samples: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> Stretch:
-        """The stretch with its numbers settled: "none", or "range" with two numbers a band.
+        """The settled stretch: "none", or "range" with two numbers for each band.
 
-        samples: valid finite samples of each band, 1-d, in the scene's `dtype`; needed only if
-        `needs_samples`. Percentiles are those of `numpy.percentile`, linear between samples; a
-        band of one value, or of none, is stretched over one unit from it, from 0.
+        samples: valid finite samples of each band, 1-d, in the scene's `dtype`; their values
+        matter only if `needs_samples`. Percentiles are those of `numpy.percentile`, linear between
+        samples; a band with one value is stretched over one unit from that value, a band without
+        samples over 0 to 1.
 
-        Errors: UsageError for "none" with a scene that is not 8-bit, and for a range with as many
-        numbers as fit neither one band nor all of them.
+        Errors: UsageError for "none" with a scene that is not 8-bit, and for a range with neither
+        one pair nor one for each band.
         """
         if self.kind == "none" or (self.kind == "auto" and dtype == np.uint8):
             if dtype != np.uint8:
@@ -95,17 +96,17 @@ class Stretch:
                     "give one pair, or one for each band"
                 )
             return Stretch("range", self.values * (2 * len(samples) // len(self.values)))
-        wanted = self.values or _PERCENTILES
+        percentiles = self.values or _PERCENTILES
         ends: list[float] = []
         for band in samples:
-            low, high = np.percentile(band, wanted).tolist() if len(band) else (0.0, 0.0)
+            low, high = np.percentile(band, percentiles).tolist() if len(band) else (0.0, 0.0)
             ends += [low, high if high > low else low + 1]
         return Stretch("range", tuple(ends))
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """(C, H, W) samples to uint8, by a settled stretch; NaN and -inf are 0, inf is 255.
+        """The samples (C, H, W) as uint8, by a settled stretch; NaN and -inf become 0, inf 255.
 
-        0..255 is reached by 255 · (x − low) / (high − low), rounded to the nearest, ties to even.
+        255 · (x − low) / (high − low), clipped to 0..255 and rounded to nearest, ties to even.
         """
         if self.kind == "none":
             return pixels.astype(np.uint8, copy=False)

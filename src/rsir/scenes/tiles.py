@@ -35,11 +35,11 @@ _ID_BYTES = 12  # as rsir.images.read: 24 hex digits
 
 @dataclass(frozen=True, slots=True)
 class SkippedTile:
-    """A window of which no tile was made, and why.
+    """A window that gives no tile, and the reason.
 
-    reason: "nodata": too little of it is valid; "cloud": too much of that is cloud; "damaged": it
-    cannot be read; "known": the caller has it already. share: of valid pixels, or of cloud among
-    them, in 0..1; None for the other reasons. detail: of "damaged", in words.
+    reason: "nodata": too few pixels are valid; "cloud": too many of these are cloud; "damaged": it
+    cannot be read; "known": the caller has it already. share: in 0..1, of valid pixels for
+    "nodata", of cloud among them for "cloud"; otherwise None. detail: the error of "damaged".
     """
 
     id: str
@@ -51,7 +51,7 @@ class SkippedTile:
 
 
 def tiles_of(
-    what: str | os.PathLike[str] | Source,
+    scene: str | os.PathLike[str] | Source,
     tiling: Tiling,
     *,
     known: Callable[[str], bool] | None = None,
@@ -63,12 +63,12 @@ def tiles_of(
 
     Errors: those of `Scene.open` and `tiles`.
     """
-    where = what if isinstance(what, Source) else source(what)
-    if not is_picture(where, tiling):
-        with Scene.open(where, tiling.bands) as scene:
-            yield from tiles(scene, tiling, known=known)
+    found = scene if isinstance(scene, Source) else source(scene)
+    if not is_picture(found, tiling):
+        with Scene.open(found, tiling.bands) as opened:
+            yield from tiles(opened, tiling, known=known)
         return
-    tile = read_tile(where.uri)
+    tile = read_tile(found.uri)
     if known is not None and known(tile.id):
         height, width = tile.pixels.shape[1:]
         yield SkippedTile(tile.id, tile.source, (0, 0, width, height), "known")
@@ -81,17 +81,17 @@ def tiles(
 ) -> Iterator[Tile | SkippedTile]:
     """The tiles of an open scene, row by row; each window is read when its turn comes.
 
-    Every window of `rsir.scenes.tiling.grid` comes out once, as a Tile or as a SkippedTile. Of a
-    Tile: pixels are (C, h, w) uint8 after the stretch, nodata 0; `id` is that of `tile_ids`;
-    bounds, CRS, footprint and window are its own; content and datetime are the scene's. Its
-    properties are those of the source and: `bands` and `stretch` (settled, as text), which
-    `rsir.scenes.tile_cut.TileCut` reads; `gsd`, metres in a pixel of the tile, across and down, if
-    known; `valid` and `cloud`, shares of its pixels, where below 1 and where there is a mask.
+    Every window of `rsir.scenes.tiling.grid` gives one Tile or one SkippedTile. A Tile has pixels
+    (C, h, w) uint8 after the stretch, nodata 0; the id of `tile_ids`; its own bounds, CRS,
+    footprint and window; the content and datetime of the scene. Its properties are those of the
+    source and: `bands` and `stretch` (settled, as text), which `rsir.scenes.tile_cut.TileCut`
+    parses; `gsd`, metres in a pixel of the tile, across and down, if known; `valid`, the share of
+    valid pixels if below 1; `cloud`, the share of cloud among them if there is a mask.
 
-    known: says of an id whether the caller has it; such windows are not read.
+    known: whether the caller has the tile of an id already; such windows are not read.
 
     Errors: those of `grid`; UsageError for a stretch that does not fit; ImageError if the cloud
-    mask cannot be opened, or if the scene is damaged all over. A window that cannot be read is a
+    mask cannot be opened, or if the whole scene is damaged. A window that cannot be read is a
     SkippedTile, "damaged".
     """
     windows = grid(scene, tiling)
@@ -102,7 +102,7 @@ def tiles(
             if known is not None and known(name):
                 yield SkippedTile(name, scene.uri, window, "known")
                 continue
-            # Not before the first window: a scene that is known needs none.
+            # At the first window that is read: a scene whose tiles are known needs no stretch.
             stretch = stretch or settled(scene, tiling.stretch)
             try:
                 yield _tile(scene, tiling, windows.size, window, name, stretch, mask)
@@ -112,10 +112,10 @@ def tiles(
 
 
 def tile_ids(scene: Scene, tiling: Tiling) -> Iterator[tuple[str, Window]]:
-    """The ids and windows that `tiles` gives, in its order, without reading a pixel.
+    """The ids and windows of `tiles`, in its order, without reading a pixel.
 
-    An id is a digest of the source's uri and content, the window, and all that changes what the
-    pixels become: bands, size, resampling, stretch. Thresholds and masks do not change it.
+    An id is a digest of the source's uri and content, the window, and all that determines the
+    pixels: bands, size, resampling, stretch. It does not depend on thresholds and masks.
     """
     windows = grid(scene, tiling)
     return zip(_ids(scene, windows, tiling), windows, strict=True)
@@ -158,7 +158,7 @@ def _tile(
     )
     if scene.transform is None or scene.crs is None:
         return tile
-    # Padding has no place on the ground.
+    # The padding is not part of the footprint.
     column, row, width, height = window
     real = (column, row, min(width, scene.width - column), min(height, scene.height - row))
     return replace(
@@ -172,22 +172,22 @@ def _tile(
 def _ids(scene: Scene, windows: Grid, tiling: Tiling) -> Iterator[str]:
     pixels = [scene.refs, windows.size, tiling.resampling, str(tiling.stretch)]
     for window in windows:
-        said = json.dumps([scene.uri, scene.content, window, *pixels])
-        yield hashlib.blake2b(said.encode(), digest_size=_ID_BYTES).hexdigest()
+        key = json.dumps([scene.uri, scene.content, window, *pixels])
+        yield hashlib.blake2b(key.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
 def _cloud_mask(scene: Scene, tiling: Tiling, stack: ExitStack) -> DatasetReader | None:
-    wanted = tiling.cloud_mask
-    if wanted is None:
+    mask = tiling.cloud_mask
+    if mask is None:
         return None
     assets = {asset.key.lower(): asset for asset in scene.source.assets if asset.key}
-    if wanted.lower() in assets:
-        return scene.beside(assets[wanted.lower()].uri, stack)
-    uri = normal(beside(scene.uri, wanted))
-    is_key = not re.search(r"[{/]", wanted)
+    if mask.lower() in assets:
+        return scene.beside(assets[mask.lower()].uri, stack)
+    uri = normal(beside(scene.uri, mask))
+    is_key = not re.search(r"[{/]", mask)
     if assets and is_key and not is_remote(uri) and kind_of(uri) != "File":
         known = ", ".join(asset.key for asset in assets.values())
-        raise ImageError(f"{scene.uri}: has no asset '{wanted}' for a cloud mask; it has {known}")
+        raise ImageError(f"{scene.uri}: has no asset '{mask}' for a cloud mask; it has {known}")
     return scene.beside(uri, stack)
 
 
@@ -198,7 +198,7 @@ def _cloud_share(
     classes: Sequence[int] | None,
     scene: Scene,
 ) -> float:
-    """The share of cloud among the valid pixels of a tile; masks are read to its size, nearest."""
+    """The share of cloud among the valid pixels; the mask is read at the tile's size (nearest)."""
     from rasterio.windows import Window as RasterWindow
 
     column, row, width, height = window

@@ -1,4 +1,4 @@
-"""How a scene is cut: which windows, in which order, how many pixels each becomes."""
+"""How a scene is cut: which windows, in which order, and how many pixels each tile has."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rsir.geo.footprint import Window
 from rsir.scenes.stretch import Stretch
 
 RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "lanczos")
-"""GDAL's names; its kernels widen with the reduction, so that none but nearest aliases."""
+"""GDAL's names; its kernels widen with the reduction, so only "nearest" aliases."""
 
 SCL_CLOUDS = (3, 8, 9, 10)
-"""Cloud shadow, cloud of medium and of high probability, thin cirrus: the scene classification of
+"""Cloud shadow, cloud of medium and of high probability, thin cirrus in the scene classification of
 Sentinel-2 Level-2A (ESA, S2 MPC, table 'Scene Classification Labels')."""
 
-# Our choice: beyond this many a tile is a mistake in the units.
+# Our choice: a larger tile is a mistake in the units.
 _MOST_PIXELS = 16_384
 # Metres: the equator of WGS 84, 2 π · 6,378,137 (NGA.STND.0036).
 _AROUND_EARTH = 40_075_017
@@ -28,22 +28,23 @@ _AROUND_EARTH = 40_075_017
 class Tiling:
     """How scenes are cut into tiles.
 
-    size: side of a tile in `unit`. stride: from one tile to the next; None: as `size`. At most
-    `size`, so that every pixel is in a tile.
-    unit: "pixels" of the tile as the model sees it, which are pixels of the scene unless `gsd`
-    says otherwise; "metres" on the ground at the scene's centre.
-    gsd: metres of ground in a pixel of a tile (the model's ground sampling distance): scenes of
-    another one are resampled. None: the scene's own; "model": that of the images the model learnt
-    from, which an archive puts here (`told`). A window is whole pixels of the scene, so that a
-    tile's true gsd is off by at most half of them in its side; it is in its properties.
-    edges: "shift": the last tile of a row or column is moved inwards, so that every tile is
-    whole and of real pixels, at the price of some overlap; a scene smaller than a tile is one
-    smaller tile. "pad": it stays where it is, and what lies outside is nodata (0).
+    size: side of a tile in `unit`. stride: distance from one tile to the next in `unit`, at most
+    `size`, so that every pixel is in a tile; None: `size`.
+    unit: "pixels" of the tile as the model sees it, which are pixels of the scene unless `gsd` is
+    given; or "metres" on the ground at the scene's centre.
+    gsd: ground sampling distance of the tiles in metres, to which scenes are resampled. None: that
+    of the scene; "model": that of the images that the model was trained on, which
+    `with_model_gsd` fills in. A window is a whole number of the scene's pixels, so the true gsd of
+    a tile deviates by at most half a pixel of the scene per side; the tile's properties have it.
+    edges: "shift" moves the last tile of a row or column inwards, so that every tile is whole and
+    has real pixels only, and some overlap; a scene smaller than a tile is one smaller tile. "pad"
+    leaves the last tile where it is; what it has outside the scene is nodata (0).
     bands: what to read, as `Scene.open` takes it. stretch: to 0..255, see `Stretch`.
-    min_valid: least share in 0..1 of a tile that must not be nodata; none at all is never enough.
-    cloud_mask: a raster beside each scene, by path or uri with {folder} and {stem} of the scene,
-    or the key of a STAC asset. cloud_classes: its values that are cloud; None: all but 0.
-    max_cloud: greatest share in 0..1 of a tile's valid pixels that may be cloud.
+    min_valid: the smallest share in 0..1 of a tile's pixels that must be valid; a tile without any
+    valid pixel is always skipped.
+    cloud_mask: a raster for each scene, by path or uri with {folder} and {stem} of the scene, or
+    by the key of a STAC asset. cloud_classes: its values that mean cloud; None: all but 0.
+    max_cloud: the greatest share in 0..1 of a tile's valid pixels that may be cloud.
 
     The defaults are our choice. Errors: UsageError for values that make no sense.
     """
@@ -103,7 +104,7 @@ class Tiling:
             )
 
     def _check_bands(self) -> None:
-        """UsageError for bands that no scene can have; the others each scene is asked for."""
+        """UsageError for bands that no scene can have."""
         if self.bands is None:
             return
         split = [band.strip().rpartition("=") for band in self.bands]
@@ -121,23 +122,23 @@ class Tiling:
         """The stride, in `unit`."""
         return self.size if self.stride is None else self.stride
 
-    def told(self, gsd: float | None) -> Tiling:
-        """The tiling for a model that learnt from images of `gsd`, in metres; None: unknown.
+    def with_model_gsd(self, gsd: float | None) -> Tiling:
+        """The tiling with gsd "model" replaced by `gsd`, the model's in metres; None: unknown.
 
-        Errors: UsageError if it asks for the model's, and that is unknown.
+        Errors: UsageError if the tiling needs the model's gsd and it is unknown.
         """
         if self.gsd != "model":
             return self
         if gsd is None:
             raise UsageError(
-                "the model does not say of which ground sampling distance its images were; give "
-                "the gsd in metres, or train with gsd=METRES"
+                "the model does not say which ground sampling distance its images had; give the "
+                "gsd in metres, or train with gsd=METRES"
             )
         return replace(self, gsd=gsd)
 
 
 class Extent(Protocol):
-    """What a grid has to know of a scene."""
+    """The properties of a scene that a grid depends on."""
 
     @property
     def uri(self) -> str:
@@ -149,7 +150,7 @@ class Extent(Protocol):
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Pixels in a column."""
 
     @property
     def gsd(self) -> tuple[float, float] | None:
@@ -160,8 +161,8 @@ class Extent(Protocol):
 class Grid:
     """A tiling laid on one scene.
 
-    window, step: (across, down) in whole pixels of the scene. scale: pixels of the tile in one of
-    the scene, (across, down).
+    scene, window, step: (across, down) in whole pixels of the scene. scale: pixels of the tile for
+    each pixel of the scene, (across, down).
     """
 
     scene: tuple[int, int]
@@ -174,7 +175,7 @@ class Grid:
         return len(self._starts(0)) * len(self._starts(1))
 
     def __iter__(self) -> Iterator[Window]:
-        """The windows, row by row from the top, from the left in each."""
+        """The windows, row by row from the top, each row from the left."""
         width, height = self._side(0), self._side(1)
         for row in self._starts(1):
             for column in self._starts(0):
@@ -182,7 +183,7 @@ class Grid:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of each tile in pixels as the model sees it."""
+        """(height, width) of each tile in pixels."""
         return (
             max(1, round(self._side(1) * self.scale[1])),
             max(1, round(self._side(0) * self.scale[0])),
@@ -199,10 +200,10 @@ class Grid:
 
 
 def grid(scene: Extent, tiling: Tiling) -> Grid:
-    """The windows of `tiling` on `scene`; they cover all of it.
+    """The windows of `tiling` on `scene`; together they cover it.
 
-    Errors: DataError if metres are asked of a scene without a georeference; UsageError if a tile
-    would be smaller than a pixel of the scene, or more than 16,384 pixels wide.
+    Errors: DataError if the tiling is in metres and the scene has no georeference; UsageError if a
+    tile would be smaller than a pixel of the scene, or more than 16,384 pixels wide.
     """
     metres = tiling.unit == "metres"
     if scene.gsd is None and (metres or tiling.gsd is not None):
@@ -212,7 +213,7 @@ def grid(scene: Extent, tiling: Tiling) -> Grid:
         )
     own = scene.gsd or (1.0, 1.0)
     if isinstance(tiling.gsd, str):
-        raise UsageError("gsd model: there is no model here; give it in metres")
+        raise UsageError("gsd model: no model is given; give the gsd in metres")
     gsd = own if tiling.gsd is None else (tiling.gsd, tiling.gsd)
     window, step = [], []
     for axis in (0, 1):

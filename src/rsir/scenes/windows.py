@@ -88,6 +88,7 @@ def _window(
 ) -> Window:
     if scene.crs is None or scene.transform is None or scene.gsd is None:
         raise UsageError(f"{scene.uri} has no georeference: give the window in its pixels")
+    """The window of a part that is given in degrees, or around a point."""
     if bbox is not None:
         west, south, east, north = bbox
         if not (south <= north and all(map(math.isfinite, bbox))):
@@ -112,7 +113,7 @@ def _window(
         first = np.rint(pixels[0] - sides / 2)
         last = first + sides
     else:
-        # A hair inwards: what ends on the edge of a pixel does not reach into the next.
+        # Slightly inwards: a box that ends on the edge of a pixel does not include the next pixel.
         first = np.floor(pixels.min(axis=0) + 1e-6)
         last = np.maximum(np.ceil(pixels.max(axis=0) - 1e-6), first + 1)
     column, row, width, height = (int(n) for n in (*first, *(last - first)))
@@ -120,15 +121,15 @@ def _window(
 
 
 def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points | None:
-    """(column, row) of longitude and latitude, at the turn of the globe where the scene is.
+    """(column, row) of longitude and latitude, whole turns of the globe moved to be near the scene.
 
-    On cylindrical maps, where a scene may go on beyond ±180° or from 0 to 360°, a longitude is in
-    many columns, and neighbours stay neighbours. None if the CRS does not reach there.
+    On cylindrical maps a scene may continue beyond ±180°, or go from 0 to 360°, so a longitude has
+    several columns; of these the nearest to the scene is chosen. None outside the CRS's domain.
     """
     turns = np.floor((degrees[:, :1] + 180) / 360)
     pixels = from_wgs84(transform, crs, degrees - turns * (360, 0))
-    # One turn in pixels, the same at all latitudes; elsewhere ±180° is one place, or two that
-    # have nothing to do with each other.
+    # The length of one turn in pixels. On other maps -180° and 180° are one point, or their
+    # distance depends on the latitude.
     ends = from_wgs84(transform, crs, np.array([(180.0, y) for y in (0, 45)]))
     starts = from_wgs84(transform, crs, np.array([(-180.0, y) for y in (0, 45)]))
     if pixels is None or ends is None or starts is None:
@@ -145,13 +146,13 @@ def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points 
 
 
 def _gsd(
-    transform: Affine, crs: str, place: NDArray[np.float64], usual: NDArray[np.float64]
+    transform: Affine, crs: str, pixel: NDArray[np.float64], usual: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Metres of ground in a pixel at `place`, (across, down); `usual` where that is as good."""
+    """Metres of ground at a pixel, (across, down); `usual` where that is right to 1 %."""
     from pyproj import Geod
 
     steps = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
-    degrees = to_wgs84(transform, crs, place + steps)
+    degrees = to_wgs84(transform, crs, pixel + steps)
     if degrees is None:
         return usual
     west, east, north, south = degrees
@@ -163,6 +164,7 @@ def _gsd(
 
 
 def _inside(scene: Scene, window: Window) -> Window:
+    """The part of a window that is in the scene; UsageError if there is none."""
     column, row, width, height = window
     left, top = max(column, 0), max(row, 0)
     right, bottom = min(column + width, scene.width), min(row + height, scene.height)

@@ -73,7 +73,7 @@ def run_intake(
     tiling, shard, errors: as of `rsir.archive.Archive.add`.
     """
     if tiling is not None and tiling.gsd == "model":
-        tiling = tiling.told(getattr(gallery.encoder, "gsd", None))
+        tiling = tiling.with_model_gsd(getattr(gallery.encoder, "gsd", None))
     start = time.monotonic()
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     sources = find_sources(roots, exclude=gallery.path)
