@@ -423,7 +423,7 @@ def case(name: str, count: int, make: Callable, options: argparse.Namespace) -> 
             part: sum(f.stat().st_size for f in (archive.path / part).rglob("*") if f.is_file())
             for part in ("items.lance", "items.index")
         }
-        rankings = ("exact", "hamming") if bits else ("exact", "two-stage", "approximate")
+        rankings = ("exact", "hamming") if bits else ("exact", "approximate")
         opening = probe(path, rankings)
 
         index: faiss.Index = faiss.IndexBinaryFlat(BITS) if bits else faiss.IndexFlatIP(FLOATS)
@@ -442,8 +442,7 @@ def case(name: str, count: int, make: Callable, options: argparse.Namespace) -> 
             whole = (metric, queries[:CHECKED], vectors, vectors.shape[1])
             checks["rsir, adaptive"] = (of_archive(archive, read=True), *whole, everything)
         else:
-            for ranking in ("two-stage", "approximate"):
-                contenders[f"rsir, {ranking}"] = of_archive(archive, ranking=ranking)
+            contenders["rsir, approximate"] = of_archive(archive, ranking="approximate")
         first = {}
         len(archive.search(queries[0], K))
         for share, below in SHARES.items():
@@ -477,12 +476,11 @@ def case(name: str, count: int, make: Callable, options: argparse.Namespace) -> 
             batches = measure(contenders, queries[: 5 * BATCH], BATCH)
             found = {contender: same_hits(*check) for contender, check in checks.items()}
         if not bits:
-            for ranking in ("two-stage", "approximate"):
-                found[f"rsir, {ranking}"] = store.recall(queries[:BATCH], K, ranking)
-                for share, below in SHARES.items():
-                    filter = Filter(where=f"share < {below}")
-                    recall = store.recall(queries[:BATCH], K, ranking, filter)
-                    found[f"rsir, {ranking}, filter {share}"] = recall
+            found["rsir, approximate"] = store.recall(queries[:BATCH], K)
+            for share, below in SHARES.items():
+                filter = Filter(where=f"share < {below}")
+                recall = store.recall(queries[:BATCH], K, filter=filter)
+                found[f"rsir, approximate, filter {share}"] = recall
         more = (
             min(add(store, vectors[:COMMIT], first) for first in (count, count + COMMIT))
             * COMMIT

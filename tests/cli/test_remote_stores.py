@@ -74,16 +74,15 @@ def test_it_shows_what_the_folder_shows(
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
-def test_rankings_that_are_not_exact(stored: tuple[Path, str], shell: Shell, query: Path) -> None:
+def test_the_approximate_ranking(stored: tuple[Path, str], shell: Shell, query: Path) -> None:
     path, uri = stored
-    for ranking in ("two-stage", "approximate"):
-        done = shell("search", path, query, "--ranking", ranking, "--recall", "--format", "json")
-        if uri.startswith("s3"):
-            assert (done.status, json.loads(done.out)) == (0, found(shell, path, query))
-            assert f"recall@10 of {ranking}: 1.0000" in done.err
-        else:
-            assert (done.status, done.out) == (2, "")
-            assert "leave the ranking out" in done.err
+    done = shell("search", path, query, "--ranking", "approximate", "--recall", "--format", "json")
+    if uri.startswith("s3"):
+        assert (done.status, json.loads(done.out)) == (0, found(shell, path, query))
+        assert "recall@10 of approximate: 1.0000" in done.err
+    else:
+        assert (done.status, done.out) == (2, "")
+        assert "leave the ranking out" in done.err
 
 
 def test_versions(stored: tuple[Path, str], shell: Shell, query: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import METRICS, packed, pairwise, unpacked
 from rsir.store.base import Store, recall_of
 from rsir.store.filters.filter import Filter
-from rsir.store.knn.flat import FlatAdaptive, FlatCodes, FlatFloats
 from rsir.store.lance import rows as lance_rows
 from rsir.store.lance import store as lance_module
 from rsir.store.lance.store import LanceStore
@@ -211,34 +210,6 @@ def test_near_unit_vectors_of_unequal_length_are_ordered_by_direction(make):
     ids = [f"{n:03d}" for n in range(500)]
     store.add([record(id) for id in ids], rows)
     agrees(store, dict(zip(ids, rows, strict=True)), rows[::100], 9)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    bits=st.integers(1, 70),
-    classes=st.integers(1, 5),
-    count=st.integers(0, 60),
-    k=st.integers(1, 70),
-    levels=st.integers(1, 4),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_the_ball_of_adaptive_search_holds_the_whole_answer(bits, classes, count, k, levels, seed):
-    """Few distinct codes and probabilities: ties everywhere, which go by place."""
-    rng = np.random.default_rng(seed)
-    codes = np.packbits(rng.random((levels, bits)) < 0.5, axis=1)[
-        rng.integers(0, levels, count + 3)
-    ]
-    probabilities = (rng.integers(0, levels + 1, (count + 3, classes)) / levels).astype(np.float32)
-    rows = packed(codes, probabilities)
-    queries, gallery = rows[:3], rows[3:]
-    far = pairwise(f"adaptive-hamming:{classes}", queries, gallery)
-    hamming = pairwise("hamming", codes[:3], codes[3:])
-    assert (hamming <= far).all()
-    assert (far <= np.e * hamming * (1 + 1e-15)).all()
-    for q, (places, distances) in enumerate(FlatAdaptive(gallery, classes).nearest(queries, k)):
-        wanted = sorted(range(count), key=lambda n: (far[q, n], n))[:k]
-        assert places.tolist() == wanted
-        assert distances.tolist() == far[q, wanted].tolist()
 
 
 @pytest.mark.parametrize("metric", ALL)
@@ -627,44 +598,6 @@ def test_a_footprint_that_is_no_geometry_is_refused(make):
     with pytest.raises(UsageError, match="not a GeoJSON geometry"):
         store.add([record("a", footprint={"type": "Disc"})], np.ones((1, 1), np.float32))
     assert len(store) == 0
-
-
-@pytest.mark.parametrize("metric", FLOATS)
-@pytest.mark.parametrize("queries", [2, 12])
-def test_subsets_that_are_not_copied_search_exactly(metric, queries, monkeypatch):
-    """Few queries are compared by FAISS's selector, many by copies of blocks."""
-    monkeypatch.setattr("rsir.store.knn.flat._BLOCK_VALUES", 64)
-    rng = np.random.default_rng(12)
-    rows = vectors(metric, rng, 30, 5)[rng.integers(0, 30, 500)]
-    places = np.sort(rng.permutation(500)[:200])
-    part = FlatFloats(rows, metric).subset(places)
-    asked = rows[:queries]
-    far = pairwise(metric, asked, rows[places])
-    for k in (1, 40, 300):
-        for (found, distances), row in zip(part.nearest(asked, k), far, strict=True):
-            wanted = np.lexsort((np.arange(200), row))[:k]
-            assert found.tolist() == wanted.tolist()
-            assert distances.tolist() == row[wanted].tolist()
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    width=st.sampled_from([1, 2, 4, 8, 9, 16, 20, 32, 64]),
-    levels=st.integers(1, 4),
-    count=st.integers(0, 300),
-    k=st.integers(1, 320),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_faiss_keeps_the_first_of_equal_codes(width, levels, count, k, seed):
-    """What `FlatCodes` relies on, for every width that FAISS has code of its own for."""
-    rng = np.random.default_rng(seed)
-    distinct = rng.integers(0, 256, (levels, width), dtype=np.uint8)
-    codes = distinct[rng.integers(0, levels, count)]
-    far = pairwise("hamming", distinct, codes)
-    for (places, distances), row in zip(FlatCodes(codes).nearest(distinct, k), far, strict=True):
-        wanted = np.argsort(row, kind="stable")[:k]
-        assert places.tolist() == wanted.tolist()
-        assert distances.tolist() == row[wanted].tolist()
 
 
 # What only a store on disk promises.

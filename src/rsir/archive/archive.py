@@ -238,8 +238,8 @@ class Archive:
         query: an image file, pixels, a vector, or a query of `rsir.archive.search.query`: the id of
         a tile, a window of a scene, several examples. Tiles that it names by id are not among the
         hits. filter: which images may be found. ranking: None for the archive's own, which is
-        exact; "hamming" in an archive of adaptive ranking; "two-stage" and "approximate", which are
-        not exact, where the store has them. diverse: of hits that overlap or are nearly the same,
+        exact; "hamming" in an archive of adaptive ranking; "approximate", which is not
+        exact, where the store has it. diverse: of hits that overlap or are nearly the same,
         only the best (`rsir.archive.search.diverse`); there can be fewer than k of them among the
         first 10,000 hits, where the search for them ends. min_percentile: only hits that are nearer
         than this percentage of random pairs of the archive (`Hit.percentile`), in [0, 100): 99.9

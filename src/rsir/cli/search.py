@@ -148,7 +148,7 @@ def search(
         str | None,
         typer.Option(
             help="Instead of the archive's own, which is exact: hamming of adaptive-hamming, "
-            "two-stage, approximate.",
+            "approximate of embeddings.",
             rich_help_panel=_HOW,
         ),
     ] = None,

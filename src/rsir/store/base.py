@@ -26,6 +26,9 @@ Vector = NDArray[np.float32] | NDArray[np.uint8]
 COMMIT_TILES = 1024
 """Records that go into a store in one addition. Our choice: an addition costs some 10 ms."""
 
+APPROXIMATE = "approximate"
+"""The ranking of float vectors that is not exact, in stores that have it."""
+
 KEPT_DAYS = 7.0
 """Optimising a store removes versions older than this by default. LanceDB's own default."""
 

@@ -16,7 +16,7 @@ from rsir.images.read import read_tile
 from rsir.ranking import packed
 from rsir.scenes.tiling import Tiling
 from rsir.store.filters.filter import Filter
-from rsir.store.knn import flat
+from rsir.store.knn import adaptive
 from rsir.store.records.record import Record
 from tests.support.colour_encoder import ColourEncoder
 from tests.support.searching import archive_of, everything, found, ranked, tile_at
@@ -98,7 +98,7 @@ def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path, m
         assert all(0 <= hit.percentile < 100 for hit in hits)
         assert found(archive.search(query, 12)) == ranked(archive, query)[:12]
     for limit in (10**6, 1):  # queries one after the other, and side by side
-        monkeypatch.setattr(flat, "_CODES_APART", limit)
+        monkeypatch.setattr(adaptive, "_PARALLEL_CODES", limit)
         together = archive.search_many(list(vectors), 12)
         assert [found(hits) for hits in together] == [ranked(archive, v)[:12] for v in vectors]
     with pytest.raises(UsageError, match="searched by"):

@@ -1,4 +1,4 @@
-"""Rankings of candidates: what they miss is measured; what they say of what they find is exact."""
+"""Approximate search: most of the nearest rows are found, and their distances are exact."""
 
 import json
 import logging
@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import pairwise
 from rsir.store.filters.filter import Filter
-from rsir.store.knn import ivf_build as approximate
-from rsir.store.knn.ivf_search import RANKINGS
-from rsir.store.knn.rotation import Space, signs
+from rsir.store.knn import ivf_build
+from rsir.store.knn.ivf_search import comparable
 from rsir.store.lance.store import LanceStore
 from rsir.store.records.record import Record
 
@@ -73,15 +72,14 @@ def are_true(store: LanceStore, kept: dict[str, np.ndarray], queries: np.ndarray
 
 
 @pytest.mark.parametrize("metric", FLOATS)
-@pytest.mark.parametrize("ranking", RANKINGS)
-def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, metric, ranking):
+def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, metric):
     vectors = clustered(3000)
     store = filled(tmp_path, vectors, metric)
     queries = clustered(20, seed=1)
-    found = store.search(queries, 100, metric=ranking)
+    found = store.search(queries, 100, metric="approximate")
     assert [len(near) for near in found] == [100] * 20
     are_true(store, {f"{n:05d}": v for n, v in enumerate(vectors)}, queries, found)
-    recall = store.recall(queries, 100, ranking)
+    recall = store.recall(queries, 100)
     exact = store.search(queries, 100)
     ids = [
         ({n.record.id for n in a}, {n.record.id for n in b})
@@ -89,26 +87,25 @@ def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, m
     ]
     assert recall == pytest.approx(np.mean([len(a & b) / 100 for a, b in ids]))
     assert recall >= 0.95
-    assert store.recall(queries, 7, ranking) >= 0.95
+    assert store.recall(queries, 7) >= 0.95
 
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_candidates_of_a_filter_meet_it_at_any_share(tmp_path_factory, data):
     store, vectors = _shared(tmp_path_factory)
-    ranking = data.draw(st.sampled_from(RANKINGS))
     low = data.draw(st.integers(0, 4000))
     high = data.draw(st.integers(low, 4000))
     k = data.draw(st.sampled_from([1, 10, 150]))
     chosen = Filter(where=f"size >= {low} AND size < {high}")
     queries = clustered(3, seed=data.draw(st.integers(0, 50)))
-    found = store.search(queries, k, filter=chosen, metric=ranking)
+    found = store.search(queries, k, filter=chosen, metric="approximate")
     kept = {f"{n:05d}": vectors[n] for n in range(low, high)}
     are_true(store, kept, queries, found)
     assert all(len(near) == min(k, high - low) for near in found)
     if high - low <= 200:  # no more than are compared in any case
         assert found == store.search(queries, k, filter=chosen)
-    assert store.recall(queries, k, ranking, chosen) >= 0.8
+    assert store.recall(queries, k, filter=chosen) >= 0.8
 
 
 _known: list = []
@@ -121,8 +118,7 @@ def _shared(factory) -> tuple[LanceStore, np.ndarray]:
     return _known[0], _known[1]
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
-def test_a_filter_that_leaves_out_all_that_is_near(tmp_path, ranking):
+def test_a_filter_that_leaves_out_all_that_is_near(tmp_path):
     vectors = clustered(4000, seed=4)
     store = filled(tmp_path, vectors, "euclidean")
     query = vectors[:1]
@@ -139,26 +135,25 @@ def test_a_filter_that_leaves_out_all_that_is_near(tmp_path, ranking):
         )
         far = Filter(where="size = 1")
         assert store.count(far) == 4000 - near
-        found = store.search(query, 50, filter=far, metric=ranking)[0]
+        found = store.search(query, 50, filter=far, metric="approximate")[0]
         assert len(found) == 50
         # What is left is about equally far, so that others than the nearest are nearly as good.
         exact = store.search(query, 50, filter=far)[0]
         assert found[-1].distance <= 1.05 * exact[-1].distance
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
-def test_later_rows_come_out_and_deleted_ones_never(tmp_path, ranking):
+def test_later_rows_come_out_and_deleted_ones_never(tmp_path):
     vectors = clustered(3000, seed=5)
     store = filled(tmp_path, vectors)
     queries = clustered(5, seed=6)
-    assert store.recall(queries, 20, ranking) >= 0.95
+    assert store.recall(queries, 20) >= 0.95
     (built,) = indexes(tmp_path)
     kept = {f"{n:05d}": v for n, v in enumerate(vectors)}
 
     new = clustered(50, seed=7)
     fill(store, np.concatenate([queries, new]), 3000)  # the queries themselves: nearest of all
     kept |= {f"{3000 + n:05d}": v for n, v in enumerate(np.concatenate([queries, new]))}
-    found = store.search(queries, 20, metric=ranking)
+    found = store.search(queries, 20, metric="approximate")
     assert [near[0].record.id for near in found] == [f"{3000 + n:05d}" for n in range(5)]
     are_true(store, kept, queries, found)
 
@@ -166,32 +161,34 @@ def test_later_rows_come_out_and_deleted_ones_never(tmp_path, ranking):
     assert store.delete(best) == len(set(best))
     for id in best:
         kept.pop(id, None)
-    found = store.search(queries, 20, metric=ranking)
+    found = store.search(queries, 20, metric="approximate")
     are_true(store, kept, queries, found)
-    assert store.recall(queries, 20, ranking) >= 0.9
+    assert store.recall(queries, 20) >= 0.9
 
     moved = found[0][0].record  # under the same id, another vector
     store.add([moved], -queries[:1])
     kept[moved.id] = -queries[0]
-    found = store.search(queries, 20, metric=ranking)
+    found = store.search(queries, 20, metric="approximate")
     are_true(store, kept, queries, found)
     assert moved.id not in [n.record.id for n in found[0]]
     some = Filter(where="size >= 3000")
-    found = store.search(queries, 100, filter=some, metric=ranking)
+    found = store.search(queries, 100, filter=some, metric="approximate")
     assert found == store.search(queries, 100, filter=some)
     assert indexes(tmp_path) == [built]
 
     # Another process, and one that looks at an old version, use the same.
     other = LanceStore.open(tmp_path / "items.lance")
-    assert other.search(queries, 20, metric=ranking) == store.search(queries, 20, metric=ranking)
+    assert other.search(queries, 20, metric="approximate") == store.search(
+        queries, 20, metric="approximate"
+    )
     old = store.at(store.versions()[1].version)
-    assert len(old.search(queries, 20, metric=ranking)[0]) == min(20, len(old))
+    assert len(old.search(queries, 20, metric="approximate")[0]) == min(20, len(old))
     assert indexes(tmp_path) == [built]
 
     store.optimize()
     (again,) = indexes(tmp_path)
     assert again != built
-    are_true(store, kept, queries, store.search(queries, 20, metric=ranking))
+    are_true(store, kept, queries, store.search(queries, 20, metric="approximate"))
     store.optimize()
     assert indexes(tmp_path) == [again]  # nothing has changed
 
@@ -236,7 +233,7 @@ def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
     wanted = store.search(queries, 10, metric="approximate")
     (built,) = indexes(tmp_path)
     made = []
-    real = approximate.make
+    real = ivf_build.make
     monkeypatch.setattr(
         "rsir.store.lance.store.make", lambda *a, **b: made.append(1) or real(*a, **b)
     )
@@ -249,7 +246,7 @@ def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
         return bool(made)
 
     assert not searched()
-    for name in ("about.json", "lists.faiss", "vectors.npy", "rows.npy"):
+    for name in ("manifest.json", "lists.faiss", "vectors.npy", "row_ids.npy"):
         (built,) = indexes(tmp_path)
         (built / name).unlink()
         assert searched()
@@ -258,11 +255,11 @@ def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
         data = (built / name).read_bytes()
         (built / name).write_bytes(data[: len(data) // 2])  # as a full disk leaves it
         assert searched()
-    assert "left aside" in caplog.text
+    assert "is ignored" in caplog.text
     (built,) = indexes(tmp_path)
-    for key, value in (("format", "rsir-approximate/0"), ("table", "another")):
-        about = json.loads((built / "about.json").read_text())
-        (built / "about.json").write_text(json.dumps(about | {key: value}))
+    for key, value in (("format", "rsir-approximate/1"), ("table", "another")):
+        path = built / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
         assert searched()
         (built,) = indexes(tmp_path)
 
@@ -277,7 +274,7 @@ def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
 def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
     store = filled(tmp_path, clustered(500))
     with monkeypatch.context() as patch:
-        patch.setattr(approximate, "_measured", lambda *_: 1 / 0)
+        patch.setattr(ivf_build, "_tuned", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.search(clustered(1), 5, metric="approximate")
     assert list((tmp_path / "items.index").iterdir()) == []
@@ -285,7 +282,7 @@ def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
     cut_off.mkdir()
     assert len(store.search(clustered(1), 5, metric="approximate")[0]) == 5
     assert cut_off.is_dir()  # perhaps another process builds there
-    monkeypatch.setattr(approximate, "_LEFTOVER_SECONDS", -1)
+    monkeypatch.setattr(ivf_build, "_LEFTOVER_SECONDS", -1)
     fill(store, clustered(1), 900)
     store.optimize()
     assert not cut_off.exists()
@@ -293,14 +290,14 @@ def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
 
 def test_of_two_processes_that_build_an_index_at_once_both_search(tmp_path, monkeypatch):
     store = filled(tmp_path, clustered(600))
-    forget = approximate._forget_others
+    forget = ivf_build._delete_others
 
     def then_the_other_one(beside: Path, kept: Path) -> None:
         forget(beside, kept)
         other = shutil.copytree(kept, beside / "9-other")
         forget(beside, other)
 
-    monkeypatch.setattr(approximate, "_forget_others", then_the_other_one)
+    monkeypatch.setattr(ivf_build, "_delete_others", then_the_other_one)
     assert store.recall(clustered(3), 10, "approximate") >= 0.9
     assert [folder.name for folder in indexes(tmp_path)] == ["9-other"]
 
@@ -308,7 +305,7 @@ def test_of_two_processes_that_build_an_index_at_once_both_search(tmp_path, monk
 def test_where_nothing_can_be_written_the_index_is_temporary(tmp_path, caplog):
     store = filled(tmp_path, clustered(700))
     (tmp_path / "items.index").write_text("in the way")
-    assert store.recall(clustered(3), 10, "two-stage") >= 0.9
+    assert store.recall(clustered(3), 10) >= 0.9
     assert "cannot be kept" in caplog.text
     assert (tmp_path / "items.index").read_text() == "in the way"
 
@@ -323,30 +320,28 @@ def test_an_old_version_is_searched_by_an_index_of_its_own(tmp_path):
     assert not indexes(tmp_path)
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
 @pytest.mark.parametrize("metric", FLOATS)
 @pytest.mark.parametrize("count", [1, 2, 63, 200])
-def test_small_tables_are_searched_whole(tmp_path, metric, ranking, count):
+def test_small_tables_are_searched_whole(tmp_path, metric, count):
     store = filled(tmp_path, clustered(count, 3), metric)
     queries = clustered(2, 3, seed=1)
     for k in (1, 5, 300):
-        assert store.search(queries, k, metric=ranking) == store.search(queries, k)
-    assert store.search(queries[:0], 5, metric=ranking) == []
+        assert store.search(queries, k, metric="approximate") == store.search(queries, k)
+    assert store.search(queries[:0], 5, metric="approximate") == []
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
-def test_equal_vectors_are_ordered_by_id(tmp_path, ranking):
+def test_equal_vectors_are_ordered_by_id(tmp_path):
     vectors = np.ones((3000, 4), np.float32)
     vectors[::3, 0] = 2
     store = filled(tmp_path, vectors, "euclidean")
-    found = store.search(vectors[:2], 50, metric=ranking)
+    found = store.search(vectors[:2], 50, metric="approximate")
     for near in found:
         ids = [n.record.id for n in near]
         assert len(ids) == 50
         assert ids == sorted(ids)
         assert {n.distance for n in near} == {0.0}
     # Of 1,000 equal ones any 50 are as good.
-    assert store.recall(vectors[:2], 50, ranking) == 1.0
+    assert store.recall(vectors[:2], 50) == 1.0
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 3e37])
@@ -357,49 +352,47 @@ def test_values_whose_squares_do_not_fit_float32(tmp_path, scale):
 
 
 def test_vectors_without_structure_are_reported(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(approximate, "_COUNTS", (20, 40))
+    monkeypatch.setattr(ivf_build, "_COUNTS", (20, 40))
     rows = np.random.default_rng(12).standard_normal((3000, 64)).astype(np.float32)
     store = filled(tmp_path, rows)
     with caplog.at_level(logging.WARNING):
         recall = store.recall(rows[:20] + rows[1:21], 100)
     assert recall < 0.9
     assert "approximate search finds 0." in caplog.text
-    assert "two-stage search finds 0." in caplog.text
 
 
-def test_relaxed_codes_are_compared_by_their_own_signs():
+def test_relaxed_hash_codes_are_found_too(tmp_path):
+    """Values near -1 and 1, as tanh gives them: many distances are nearly equal."""
     rng = np.random.default_rng(13)
-    relaxed = np.tanh(4 * rng.standard_normal((300, 40))).astype(np.float32)
-    relaxed[0, 0] = 0  # a stored bit is 1 above 0
+    centres = 3 * rng.standard_normal((20, 64))
+    relaxed = np.tanh(centres[rng.integers(20, size=4000)] + rng.standard_normal((4000, 64)))
     for metric in FLOATS[:2]:
-        space = Space.of(metric, relaxed, 1.0)
-        assert space.rotation is None
-        assert signs(space(relaxed)).tolist() == np.packbits(relaxed > 0, axis=1).tolist()
-    assert Space.of("euclidean", relaxed * 2, 2.0).rotation is not None
-    unit = relaxed / np.linalg.norm(relaxed, axis=1, keepdims=True)
-    assert Space.of("cosine", unit, float(np.abs(unit).max())).rotation is not None
+        store = filled(tmp_path / metric, relaxed.astype(np.float32), metric)
+        assert store.recall(relaxed[:20].astype(np.float32), 100) >= 0.95
 
 
 @pytest.mark.parametrize("metric", FLOATS)
 @pytest.mark.parametrize("dimension", [3, 40, 300])
-def test_turned_vectors_keep_the_order_of_the_metric(metric, dimension):
+def test_faiss_gets_vectors_whose_distances_are_those_of_the_metric(metric, dimension):
+    """Rotated, centred and longer than before, they are as far apart as the metric says."""
     vectors = clustered(60, dimension)
-    space = Space.of(metric, vectors, float(np.abs(vectors).max()))
-    turned = space(vectors).astype(np.float64)
-    assert turned.shape == (60, space.width)
-    far = pairwise(metric, vectors[:3], vectors)
-    squared = ((turned[:3, None] - turned[None]) ** 2).sum(axis=2)
-    for row, other in zip(far, squared, strict=True):
-        scale = 2 if metric != "euclidean" else space.scale**2
-        wanted = scale * (row if metric != "euclidean" else row**2)
-        np.testing.assert_allclose(other, wanted, atol=2e-6 * max(1.0, wanted.max()))
+    scale = 1 / float(np.abs(vectors).max()) if metric == "euclidean" else 1.0
+    rotated = comparable(vectors, metric, scale)
+    lists = ivf_build._trained(rotated, 1)
+    for number in range(lists.chain.size()):
+        rotated = lists.chain.at(number).apply(rotated)
+    assert rotated.shape == (60, max(256, -(-dimension // 64) * 64))
+    rotated = rotated.astype(np.float64)
+    distances = pairwise(metric, vectors[:3], vectors)
+    squared = ((rotated[:3, None] - rotated[None]) ** 2).sum(axis=2)
+    wanted = (scale * distances) ** 2 if metric == "euclidean" else 2 * distances
+    np.testing.assert_allclose(squared, wanted, atol=4e-6 * max(1.0, wanted.max()))
 
 
 def test_codes_and_wrong_queries_are_refused(tmp_path):
     codes = LanceStore.create(tmp_path / "codes.lance", "hamming", 8)
-    for ranking in RANKINGS:
-        with pytest.raises(UsageError, match=f"'{ranking}' ranks float vectors"):
-            codes.search(np.zeros((1, 1), np.uint8), 1, metric=ranking)
+    with pytest.raises(UsageError, match="'approximate' ranks float vectors"):
+        codes.search(np.zeros((1, 1), np.uint8), 1, metric="approximate")
     store = filled(tmp_path, clustered(10))
     with pytest.raises(UsageError, match="24 columns"):
         store.search(np.ones((1, 3), np.float32), 1, metric="approximate")

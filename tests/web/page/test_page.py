@@ -416,7 +416,7 @@ def test_near_duplicates_can_be_left_out(visit, archive):
     assert visit.ids == ids_of(archive.search(ById(tile), k=50, diverse=True))
 
 
-@pytest.mark.parametrize(("name", "ranking"), [("codes", "hamming"), ("placed", "two-stage")])
+@pytest.mark.parametrize(("name", "ranking"), [("codes", "hamming"), ("placed", "approximate")])
 def test_another_ranking_can_be_chosen(visit, name, ranking):
     visit.open(f"?archive={name}")
     visit.page.locator(".examples button").first.click()

@@ -16,7 +16,7 @@ from rsir.archive.folder.manifest import MODEL
 from rsir.archive.search.calibration import Calibration
 from rsir.errors import ArchiveError, ImageError
 from rsir.ranking import Metric, metric_named
-from rsir.store.base import Store
+from rsir.store.base import APPROXIMATE, Store
 from rsir.types import Tile
 
 SAMPLE = 5000
@@ -110,7 +110,7 @@ class Gallery:
 
     def distance_of(self, ranking: str | None) -> str:
         """The name of the distance of a ranking's hits; None: the archive's own ranking."""
-        own = ranking in (None, "two-stage", "approximate")
+        own = ranking in (None, APPROXIMATE)
         return self.store.metric if own else str(ranking)
 
     def calibration(self, ranking: str | None = None) -> Calibration:

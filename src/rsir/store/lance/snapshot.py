@@ -29,8 +29,11 @@ from rsir.store.base import Neighbour
 from rsir.store.filters.fields import BOOLEAN, NULL, NUMBER, TEXT, Column, Field
 from rsir.store.filters.filter import Filter, select
 from rsir.store.filters.json_fields import parsed
-from rsir.store.knn.flat import Flat, FlatAdaptive, FlatFloats, Found, flat_index
-from rsir.store.knn.ivf_search import Index, IndexView, Searched
+from rsir.store.knn.adaptive import FlatAdaptive
+from rsir.store.knn.flat import Flat, flat_index
+from rsir.store.knn.floats import FlatFloats
+from rsir.store.knn.ivf_search import Index, IndexView, SearchScope
+from rsir.store.knn.rows import NearestRows
 from rsir.store.lance.id_order import order_of
 from rsir.store.lance.record_cache import RecordCache
 from rsir.store.lance.rows import BOUND_COLUMNS, RECORD_COLUMNS, matrix, records_of
@@ -114,31 +117,33 @@ class Snapshot:
         if metric is not self._metric and isinstance(gallery, FlatAdaptive):
             with self._lock:
                 gallery = gallery.plain()
-        found: list[Found] = gallery.nearest(queries, k)
+        found = gallery.nearest(queries, k)
         if places is not None:
-            found = [(places[near].astype(np.int64), far) for near, far in found]
+            found = [
+                NearestRows(places[rows].astype(np.int64), distances) for rows, distances in found
+            ]
         return self._neighbours(found)
 
     def nearest_of_candidates(
-        self, ranking: str, queries: NDArray[np.float32], k: int, filter: Filter | None
+        self, queries: NDArray[np.float32], k: int, filter: Filter | None
     ) -> list[list[Neighbour]]:
-        """The neighbours of each query by "two-stage" or "approximate"; `attach` comes first."""
+        """The neighbours of each query by "approximate"; `attach` must come first."""
         attached = self.attached
         assert attached is not None
-        searched = attached.whole
+        scope = attached.whole
         if filter is not None:
             chosen = self._chosen(filter)
             if len(chosen.places) < len(self):
                 with self._lock:
-                    searched = chosen.searched(attached)
-        return self._neighbours(attached.nearest(ranking, queries, k, searched))
+                    scope = chosen.scope(attached)
+        return self._neighbours(attached.nearest(queries, k, scope))
 
     def attach(self, index: Index) -> IndexView:
         """Search `index` for what it has of this version, and the other rows beside it."""
         by_row = np.argsort(self.row_ids)
         rising = self.row_ids[by_row]
-        at = np.minimum(np.searchsorted(rising, index.rows), max(0, len(self) - 1))
-        there = rising[at] == index.rows if len(self) else np.zeros(len(index), np.bool_)
+        at = np.minimum(np.searchsorted(rising, index.row_ids), max(0, len(self) - 1))
+        there = rising[at] == index.row_ids if len(self) else np.zeros(len(index), np.bool_)
         place_of = np.where(there, by_row[at] if len(self) else -1, -1)
         missing = np.ones(len(self), np.bool_)
         missing[place_of[there]] = False
@@ -149,7 +154,7 @@ class Snapshot:
 
     def rows_of(self, index: Index) -> int:
         """How many rows of this version `index` has."""
-        return int(np.isin(self.row_ids, index.rows, assume_unique=True).sum())
+        return int(np.isin(self.row_ids, index.row_ids, assume_unique=True).sum())
 
     def by_address(self) -> tuple[NDArray[np.uint64], Iterator[tuple[NDArray[np.int64], Any]]]:
         """The row addresses, rising, and all vectors in blocks with their numbers among these."""
@@ -181,7 +186,7 @@ class Snapshot:
         assert vectors is not None
         return vectors
 
-    def _neighbours(self, found: list[Found]) -> list[list[Neighbour]]:
+    def _neighbours(self, found: list[NearestRows]) -> list[list[Neighbour]]:
         # Read for all at once, when the first of them is looked at.
         hits = _LazyHits(self, found)
         return [
@@ -312,7 +317,7 @@ class Snapshot:
 class _LazyHits:
     """The records of one search."""
 
-    def __init__(self, snapshot: Snapshot, found: Sequence[Found]) -> None:
+    def __init__(self, snapshot: Snapshot, found: Sequence[NearestRows]) -> None:
         self._snapshot = snapshot
         self._found = found
         self._lock = threading.Lock()
@@ -334,7 +339,7 @@ class _Chosen:
         small = np.int32 if len(chosen) <= np.iinfo(np.int32).max else np.int64
         self.places: NDArray[Any] = np.flatnonzero(chosen).astype(small)
         self._gallery: Flat | None = None
-        self._searched: tuple[IndexView, Searched] | None = None
+        self._scope: tuple[IndexView, SearchScope] | None = None
 
     def gallery(self, whole: Flat) -> Flat:
         if self._gallery is None:
@@ -342,10 +347,10 @@ class _Chosen:
             self._gallery = whole if everything else whole.subset(self.places.astype(np.int64))
         return self._gallery
 
-    def searched(self, attached: IndexView) -> Searched:
-        if self._searched is None or self._searched[0] is not attached:
-            self._searched = (attached, attached.among(self.places))
-        return self._searched[1]
+    def scope(self, attached: IndexView) -> SearchScope:
+        if self._scope is None or self._scope[0] is not attached:
+            self._scope = (attached, attached.among(self.places))
+        return self._scope[1]
 
 
 class _Recent(Generic[T]):  # the newer spelling needs Python 3.12

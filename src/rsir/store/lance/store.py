@@ -22,6 +22,7 @@ import numpy as np
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.ranking import metric_named
 from rsir.store.base import (
+    APPROXIMATE,
     KEPT_DAYS,
     Neighbour,
     Vector,
@@ -33,7 +34,7 @@ from rsir.store.base import (
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import one_of
 from rsir.store.knn.ivf_build import find, make
-from rsir.store.knn.ivf_search import APPROXIMATE, RANKINGS, Index
+from rsir.store.knn.ivf_search import Index
 from rsir.store.lance.location import Location
 from rsir.store.lance.rows import (
     STATE_COLUMNS,
@@ -94,7 +95,7 @@ class LanceStore:
     call (on an object store, or a network file system that keeps times of change to itself for a
     while: within five seconds). Searches may run in several threads.
 
-    Float vectors are searched by "two-stage" and "approximate" too, with vectors that stay on disk
+    Float vectors are searched by "approximate" too, with vectors that stay on disk
     (`rsir.store.knn.ivf_build`), in an index beside the table, "items.index". `optimize` builds it
     for large tables, and else the first such search. Rows that it does not know are searched
     exactly beside it, and what is deleted does not come out. It is built anew by a search, too,
@@ -257,26 +258,26 @@ class LanceStore:
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
-        metric: also "two-stage" or "approximate", of float vectors; `recall` says what they miss.
-        Their distances are the store's own.
+        metric: also "approximate", of float vectors, with the store's own distances; `recall` says
+        what it misses.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        if metric not in RANKINGS:
+        if metric != APPROXIMATE:
             kind, rows = searched(self, metric, queries)
             return self._latest().nearest(rows, k, filter, kind)
-        self._check_floats(metric)
+        self._check_floats()
         _, rows = searched(self, None, queries)
         snapshot = self._latest()
         if not len(snapshot):
             return [[] for _ in rows]
         self._attach(snapshot)
-        return snapshot.nearest_of_candidates(metric, rows, k, filter)
+        return snapshot.nearest_of_candidates(rows, k, filter)
 
     def recall(
         self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
     ) -> float:
-        """Recall@k of "approximate" or "two-stage" search (`rsir.store.base.recall_of`).
+        """Recall@k of "approximate" search (`rsir.store.base.recall_of`).
 
         The exact search reads all vectors into memory.
         """
@@ -355,10 +356,10 @@ class LanceStore:
         if len(snapshot) and (len(snapshot) >= _INDEXED_FROM or beside.is_dir()):
             self._attach(snapshot, whole=True)
 
-    def _check_floats(self, metric: str) -> None:
+    def _check_floats(self) -> None:
         if metric_named(self.metric).kind != "float":
             raise UsageError(
-                f"'{metric}' ranks float vectors, and this store keeps codes, compared by "
+                f"'{APPROXIMATE}' ranks float vectors, and this store keeps codes, compared by "
                 f"'{self.metric}', which is exact and fast; leave the ranking out"
             )
 

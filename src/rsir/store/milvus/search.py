@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rsir.errors import ArchiveError
 from rsir.ranking import Metric, adapted, pairwise, unpacked
 from rsir.store.filters.filter import Filter
+from rsir.store.knn.rounding import UNIT_TOLERANCE, rounding_error
 from rsir.store.milvus.collection import Collection, by_value
 from rsir.store.milvus.rows import (
     KEY,
@@ -36,17 +37,11 @@ from rsir.store.milvus.rows import (
 
 _SLACK = 32
 """Candidates asked for beyond k, so that near ties at the k-th place rarely need a second search.
-Our choice, as in `rsir.store.knn.flat`."""
+Our choice, as in `rsir.store.knn.floats`."""
 
 _CANDIDATES = 3
 """So many times k rows of the query's class are asked for to bound an adaptive search, where the
-first candidates are mostly of others. Our choice, as in `rsir.store.knn.flat`."""
-
-_UNIT_ROUNDOFF = 2.0**-24
-"""Of float32 (IEEE 754, round to nearest)."""
-
-_UNIT_LENGTH = 1 + 1e-5
-"""Of compared vectors of "cosine" and "ncc", at most, and how near to 1 it is."""
+first candidates are mostly of others. Our choice, as in `rsir.store.knn.adaptive`."""
 
 _HAIR = 1 + 1e-12
 """More than float64 rounding can take from a quotient or an exponential."""
@@ -162,7 +157,7 @@ class AdaptedCodes:
 class Floats:
     """The distances between floats: squared Euclidean ones in Milvus, or 1 - an inner product.
 
-    Milvus' float32 value is within `_rounding` of the true one, as `rsir.store.knn.flat` shows; and
+    Milvus' float32 value is within `rounding_error` of the true one; and
     a row within t of a query of length l is at most l + t long. A server that is less precise is
     noticed by the candidates, whose distances are known.
     """
@@ -188,7 +183,7 @@ class Floats:
     def limit(self, place: int, farthest: float) -> float:
         """The value of `farthest`, and the rounding."""
         value = farthest**2 if self._euclidean else farthest
-        return value + self._rounding(self._lengths[place], self._reach(place, farthest))
+        return value + self._error(place, farthest)
 
     def balls(self, place: int, farthest: float) -> list[Ball]:
         """Milvus' range search at the limit, a hair beyond."""
@@ -203,15 +198,9 @@ class Floats:
         """None: Milvus' order is the true one, but for rounding."""
         return ""
 
-    def _reach(self, place: int, farthest: float) -> float:
-        """The length of a row within `farthest`, at most."""
-        return float(self._lengths[place]) + farthest if self._euclidean else _UNIT_LENGTH
-
     def _check(self, place: int, rows: Sequence[Row], distances: NDArray[np.float64]) -> None:
         value = distances**2 if self._euclidean else distances
-        bounds = np.array(
-            [self._rounding(self._lengths[place], self._reach(place, d)) for d in distances]
-        )
+        bounds = np.array([self._error(place, distance) for distance in distances])
         if (np.abs(by_value(rows) - value) > bounds).any():
             raise ArchiveError(
                 "the Milvus server computes distances less precisely than float32 does, so that "
@@ -219,17 +208,12 @@ class Floats:
                 "switch off whatever shortens floats (e.g. to bfloat16)"
             )
 
-    def _rounding(self, length: float, reach: float) -> float:
-        """As `rsir.store.knn.flat.FlatFloats._rounding`; inf where float32 overflows."""
-        steps = max(2, self._layout.dimension) + 16
-        if steps * _UNIT_ROUNDOFF > 0.5:
-            return math.inf
-        gamma = steps * _UNIT_ROUNDOFF / (1 - steps * _UNIT_ROUNDOFF)
-        scale = (length + reach) ** 2 if self._euclidean else length * reach
-        if scale > float(np.finfo(np.float32).max) / 4:
-            return math.inf
-        slack = 0.0 if self._euclidean else 2 * (_UNIT_LENGTH - 1)
-        return gamma * scale + slack + steps * float(np.finfo(np.float32).tiny)
+    def _error(self, place: int, farthest: float) -> float:
+        """A bound on the error of Milvus' value for a row within `farthest`."""
+        length = float(self._lengths[place])
+        reach = length + farthest if self._euclidean else 1 + UNIT_TOLERANCE
+        dimension = max(2, self._layout.dimension)
+        return rounding_error(dimension, length, reach, euclidean=self._euclidean)
 
 
 class Search:

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
-from rsir.store.base import KEPT_DAYS, Neighbour, Vector, check_identity, checked_vectors, searched
+from rsir.store.base import (
+    APPROXIMATE,
+    KEPT_DAYS,
+    Neighbour,
+    Vector,
+    check_identity,
+    checked_vectors,
+    searched,
+)
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.collection import EVENTUALLY, Collection
 from rsir.store.milvus.connection import PATIENCE, Address, Connection, pymilvus
@@ -42,9 +50,6 @@ FORMAT = "rsir-milvus/1"
 
 _RECORDS_AT_ONCE = 1_000
 """Records read in one go. Our choice."""
-
-_INEXACT = ("two-stage", "approximate")
-"""Rankings of Lance tables (`rsir.store.knn.ivf_build`)."""
 
 _SPARE = 1.2
 """Slots are even but for chance: so much more of them is read than a sample needs. Our choice."""
@@ -164,7 +169,7 @@ class MilvusStore:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        if metric in _INEXACT:
+        if metric == APPROXIMATE:
             raise UsageError(
                 f"'{metric}' is for archives in a folder or on an object store; {self.uri} is "
                 "searched exactly, by the cluster: leave the ranking out"

@@ -179,6 +179,5 @@ def _rankings(metric: str) -> dict[str, str]:
         return {"": "codes"}
     return {
         "": "all vectors (exact)",
-        "two-stage": "codes, then vectors",
         "approximate": "the nearest groups of vectors",
     }
