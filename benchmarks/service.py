@@ -3,12 +3,13 @@
     python benchmarks/service.py [--codes 1000000] [--clients 50] [--seconds 60]
 
 Makes an archive of 64-bit codes with class probabilities, starts `rsir serve` for it on loopback,
-and lets clients ask without a pause: searches by vector (60 %), by id (15 %), with a filter
-(15 %), and pages of items (10 %). Then four times as many clients as fit into its queue ask for
-ten seconds, and after that one more: what is overloaded says so, and goes on.
-Prints percentiles and the server's memory, and writes benchmarks/results/service.json; exit status
-1 for an answer that is wrong or an error, for memory that grows, and if it does not recover.
-Clients and server share the machine's cores.
+and lets clients send requests without a pause: searches by vector (60 %), by id (15 %), with a
+filter (15 %), and pages of items (10 %). Then four times as many clients as fit into the queue send
+requests for ten seconds, to show that the overloaded service says so; and then one client, to show
+that it recovers.
+Prints percentiles and the server's memory, and writes benchmarks/results/service.json. The exit
+status is 1 for a wrong response or an error, for growing memory, and if the service does not
+recover. Clients and server share the machine's cores.
 """
 
 import argparse
@@ -39,13 +40,13 @@ from rsir.store.records.record import Record
 BITS, CLASSES, K, FLIPPED = 64, 30, 20, 0.25
 CHUNK = 100_000
 FLAT = 1.1
-"""Memory is flat if the most of the last half is at most so many times that of the first."""
+"""Memory is flat if its maximum in the last half is at most this times that in the first half."""
 RESULTS = Path(__file__).parent / "results" / "service.json"
 SEARCH, ITEMS = "/api/archives/codes/search", "/api/archives/codes/items"
 
 
 def make(folder: Path, count: int, rng: np.random.Generator) -> np.ndarray:
-    """An archive of codes in `folder`; returns some of its vectors."""
+    """Make an archive of codes in `folder`; returns some of its vectors."""
     encoder = ExternalEncoder("noisy codes of classes", f"adaptive-hamming:{CLASSES}", BITS)
     archive = Archive.create(folder, encoder)
     centres = rng.random((CLASSES, BITS)) < 0.5
@@ -79,7 +80,7 @@ def _square(n: int) -> dict[str, object]:
 
 
 class Server:
-    """`rsir serve` for one archive, and how much memory it takes, second by second."""
+    """`rsir serve` for one archive, and its memory twice a second."""
 
     def __init__(self, archive: Path, log: Path) -> None:
         command = [sys.executable, "-m", "rsir.cli", "serve", f"codes={archive}", "--port", "0"]
@@ -104,7 +105,7 @@ class Server:
             self.memory.append((time.monotonic(), self.now()))
 
     def now(self) -> float:
-        """Megabytes that are resident."""
+        """The resident memory in megabytes."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
@@ -118,7 +119,7 @@ class Server:
 
 
 class Load:
-    """What clients asked, and what became of it."""
+    """Clients that send requests, and the statuses and durations of the responses."""
 
     def __init__(self, url: str, vectors: np.ndarray, count: int) -> None:
         self.url = url
@@ -134,19 +135,19 @@ class Load:
             kind = rng.choice(["vector", "id", "filter", "items"], p=[0.6, 0.15, 0.15, 0.1])
             start = time.perf_counter()
             try:
-                answer = await self.ask(http, str(kind), rng)
+                response = await self.send(http, str(kind), rng)
             except httpx2.HTTPError as error:
                 self.statuses[type(error).__name__] += 1
                 continue
-            took = time.perf_counter() - start
-            self.statuses[str(answer.status_code)] += 1
-            if answer.status_code == 200:
-                self.times.setdefault(str(kind), []).append(took)
-                self.check(str(kind), answer.json())
-            elif answer.status_code == 503 and "retry-after" not in answer.headers:
+            seconds = time.perf_counter() - start
+            self.statuses[str(response.status_code)] += 1
+            if response.status_code == 200:
+                self.times.setdefault(str(kind), []).append(seconds)
+                self.check(str(kind), response.json())
+            elif response.status_code == 503 and "retry-after" not in response.headers:
                 self.wrong.append("503 without Retry-After")
 
-    async def ask(
+    async def send(
         self, http: httpx2.AsyncClient, kind: str, rng: np.random.Generator
     ) -> httpx2.Response:
         if kind == "items":
@@ -161,13 +162,13 @@ class Load:
             body["filter"] = {"where": f"share < {share}"}
         return await http.post(SEARCH, json=body)
 
-    def check(self, kind: str, answer: dict) -> None:
+    def check(self, kind: str, body: dict) -> None:
         if kind == "items":
             return
-        distances = [hit["distance"] for hit in answer["hits"]]
+        distances = [hit["distance"] for hit in body["hits"]]
         if len(distances) != K or distances != sorted(distances):
             self.wrong.append(f"{kind}: {len(distances)} hits, {distances}")
-        if kind == "vector" and distances[0] > 1e-6:  # it is one of the archive's
+        if kind == "vector" and distances[0] > 1e-6:  # the archive has this vector
             self.wrong.append(f"nearest at {distances[0]}")
 
     async def run(self, clients: int, seconds: float) -> None:

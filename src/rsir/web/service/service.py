@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -249,25 +248,20 @@ class Service:
         """UsageError for queries that an archive takes from its owner but not from a stranger."""
         most = self.settings.max_examples
         if isinstance(query, Examples) and max(len(query.like), len(query.unlike)) > most:
-            raise UsageError(f"at most {most} examples of a kind")
+            raise UsageError(f"at most {most} positive and {most} negative examples")
         if "file" in {part.kind for part in query.parts}:
-            raise UsageError("files of the service's machine are no queries; upload the image")
+            raise UsageError("a file of the service's machine cannot be a query; upload the image")
 
     def _read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
-        from rsir.images.read import read_pixels
+        from rsir.images.decode import decode
 
         data = file if isinstance(file, bytes) else file.read()
         if len(data) > self.settings.max_body:
             raise TooLargeError(f"the image has more than {self.settings.max_body} bytes")
-        with tempfile.NamedTemporaryFile(prefix="rsir-") as copy:
-            copy.write(data)
-            copy.flush()
-            try:
-                return read_pixels(copy.name, max_pixels=self.settings.max_pixels)
-            except ImageError as error:
-                # The client does not know the name of the copy.
-                reason = str(error).replace(f"{copy.name}: ", "")
-                raise ImageError(f"the uploaded image: {reason}") from error
+        try:
+            return decode(data, self.settings.max_pixels)[0]
+        except ImageError as error:
+            raise ImageError(f"the uploaded image: {error}") from error
 
     def _thumbnail(self, archive: Archive, id: str, size: int) -> bytes:
         (record,) = archive.get([id])
