@@ -34,7 +34,7 @@ from rsir.archive.search.gallery import Gallery
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import QueryLike, as_query
 from rsir.archive.search.query_vectors import pixels_of
-from rsir.archive.search.search import Search, recall
+from rsir.archive.search.search import GallerySearch, recall
 from rsir.errors import ArchiveError, UsageError
 from rsir.store.base import KEPT_DAYS, Store
 from rsir.store.filters.filter import Filter
@@ -249,8 +249,8 @@ class Archive:
         not have, and a percentile that is out of range or higher than so small an archive can tell;
         ImageError for a file that cannot be read; UnknownIdError for an unknown id.
         """
-        search = Search(k, filter, ranking, diverse, min_percentile)
-        return search.run(self.gallery, [query])[0]
+        search = GallerySearch(self.gallery, k, filter, ranking, diverse, min_percentile)
+        return search.run([query])[0]
 
     def search_many(
         self,
@@ -263,8 +263,8 @@ class Archive:
         min_percentile: float | None = None,
     ) -> list[Hits]:
         """`search` for several queries, encoded and searched together; `seconds` is the mean."""
-        search = Search(k, filter, ranking, diverse, min_percentile)
-        return search.run(self.gallery, queries)
+        search = GallerySearch(self.gallery, k, filter, ranking, diverse, min_percentile)
+        return search.run(queries)
 
     def recall(
         self, queries: Sequence[QueryLike], k: int, ranking: str, *, filter: Filter | None = None

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rsir.archive import Archive, ById, ByWindow, Examples
-from rsir.archive.search.search import Search
+from rsir.archive.search.search import GallerySearch
 from rsir.errors import ArchiveError
 from rsir.images.read import read_tile
 from tests.support.colour_encoder import ColourEncoder
@@ -19,8 +19,8 @@ from tests.support.searching import everything, ranked
 def test_hits_read_their_records_when_they_are_looked_at(archive, monkeypatch):
     _, vectors = everything(archive)
     read = []
-    original = Search._hit
-    monkeypatch.setattr(Search, "_hit", lambda *a: read.append(1) or original(*a))
+    original = GallerySearch._hit
+    monkeypatch.setattr(GallerySearch, "_hit", lambda *a: read.append(1) or original(*a))
     hits = archive.search(vectors[0], 30)
     assert len(hits) == 30
     assert (hits.distances == [d for d, _ in ranked(archive, vectors[0])][:30]).all()

@@ -1,1 +1,1 @@
-"""From a query to its hits."""
+"""Search: from a query to its hits."""

@@ -1,4 +1,4 @@
-"""Of hits that show the same, only the best one: overlapping and near-duplicate tiles collapse."""
+"""Diverse hits: overlapping and near-duplicate tiles collapse into the best of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 OVERLAP = 0.25
-"""Share of the smaller footprint from which two tiles show the same place; our choice: half of the
-usual overlap of tiles cut with a stride of half their size."""
+"""Two tiles show the same ground if their overlap is at least this share of the smaller footprint.
+Our choice: half of the usual overlap of tiles cut with a stride of half their size."""
 ALIKE = 0.01
-"""Distance up to which two tiles are near-duplicates, as a share of the metric's range: of codes
-that many of their bits, of cosine and ncc that much of 0 … 2; our choice. Euclidean distances have
-no range: there only equal vectors collapse."""
+"""Two tiles are near-duplicates up to this distance, as a share of the metric's range: of the bits
+of a code, or of 0 … 2 for cosine and ncc. Our choice. Euclidean distances have no range: only equal
+vectors collapse."""
 
 
 def near_duplicate(metric: Metric, dimension: int) -> float:
@@ -34,35 +34,33 @@ def near_duplicate(metric: Metric, dimension: int) -> float:
 def collapsed(
     hits: Sequence[Hit], vectors: NDArray[np.generic], metric: str | Metric, dimension: int
 ) -> list[int]:
-    """The places of the hits that stay, best first: those that no better hit shows already.
+    """The rows of the hits that stay, best first: those that no better hit shows already.
 
-    hits: nearest first; vectors (N, width) of them. A hit goes if a hit that stays covers OVERLAP
-    of the smaller of their footprints, or lies within ALIKE of it. Between codes plain Hamming
-    distance counts, whatever the ranking. Raises MissingExtraError for footprints without shapely.
+    hits: nearest first. vectors: (N, width), one for each hit. A hit goes if a better hit that
+    stays covers at least OVERLAP of the smaller of their footprints, or is a near-duplicate. Codes
+    are compared by plain Hamming distance in every ranking. Raises MissingExtraError if there are
+    footprints but shapely is missing.
     """
-    named = metric_named(metric)
-    compared, kind = vectors, named
-    if named.classes:
-        compared, kind = vectors[:, : -(-dimension // 8)], metric_named("hamming")
-    limit = near_duplicate(kind, dimension)
+    metric = metric_named(metric)
+    if metric.classes:
+        vectors, metric = vectors[:, : -(-dimension // 8)], metric_named("hamming")
+    limit = near_duplicate(metric, dimension)
     footprints = [None if hit.footprint is None else shape_of(hit.footprint) for hit in hits]
     kept: list[int] = []
-    for place in range(len(hits)):
+    for row, footprint in enumerate(footprints):
         if kept:
-            distances = pairwise(kind, compared[place : place + 1], compared[kept])[0]
-            if (distances <= limit).any() or _covered(
-                footprints[place], (footprints[k] for k in kept)
-            ):
+            distances = pairwise(metric, vectors[[row]], vectors[kept])[0]
+            if (distances <= limit).any():
                 continue
-        kept.append(place)
+            if footprint is not None and _covered(footprint, (footprints[k] for k in kept)):
+                continue
+        kept.append(row)
     return kept
 
 
-def _covered(one: BaseGeometry | None, others: Iterable[BaseGeometry | None]) -> bool:
-    if one is None:
-        return False
+def _covered(footprint: BaseGeometry, others: Iterable[BaseGeometry | None]) -> bool:
     return any(
-        one.intersection(other).area >= OVERLAP * min(one.area, other.area)
+        footprint.intersection(other).area >= OVERLAP * min(footprint.area, other.area)
         for other in others
-        if other is not None and other.intersects(one)
+        if other is not None and other.intersects(footprint)
     )

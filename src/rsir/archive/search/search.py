@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,26 +27,26 @@ from rsir.store.filters.filter import Filter
 from rsir.types import Hit
 
 _WIDER = 4
-"""A diverse search first looks at so many times k hits, and at so many times more whenever too few
-of them are left. Our choice."""
+"""A diverse search looks at this many times more hits whenever too few of them stay. Our choice."""
 
 _FARTHEST = 10_000
-"""A diverse search looks at so many hits at most, or at k if that is more. Our choice: where
+"""A diverse search looks at this many hits at most, or at k if that is more. Our choice: where
 thousands of tiles are the same, of open water or without data, this takes seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """How to search; see `rsir.archive.Archive.search`.
+@dataclass(frozen=True)
+class GallerySearch:
+    """How to search a gallery; see `rsir.archive.Archive.search`.
 
     Raises UsageError for k < 1 and a percentile out of range.
     """
 
+    gallery: Gallery
     k: int
-    filter: Filter | None
-    ranking: str | None
-    diverse: bool
-    min_percentile: float | None
+    filter: Filter | None = None
+    ranking: str | None = None
+    diverse: bool = False
+    min_percentile: float | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -54,99 +54,85 @@ class Search:
         if self.min_percentile is not None and not 0 <= self.min_percentile < 100:
             raise UsageError(f"min_percentile must be in [0, 100), not {self.min_percentile}")
 
-    def run(self, gallery: Gallery, given: Sequence[QueryLike]) -> list[Hits]:
+    def run(self, given: Sequence[QueryLike]) -> list[Hits]:
         """The hits of each query, encoded and searched together; `seconds` is the mean."""
         if not given:
             return []
         start = time.monotonic()
         queries = list(map(as_query, given))
-        vectors = vectors_of(gallery, queries)
-        # Once, so that all hits have percentiles of one calibration, whenever they are looked at.
-        calibration = functools.cache(lambda: gallery.calibration(self.ranking))
-
-        def hit(neighbour: Neighbour) -> Hit:
-            return self._hit(gallery, neighbour, calibration)
-
-        found: list[Sequence[Neighbour]] = []
-        with translate_store_errors(gallery.path):
-            nearest = self._nearest(gallery, queries, vectors, self.k)
+        vectors = vectors_of(self.gallery, queries)
+        found: list[list[Neighbour]] = []
+        with translate_store_errors(self.gallery.path):
+            nearest = self._nearest(queries, vectors, self.k)
             for query, vector, near in zip(queries, vectors, nearest, strict=True):
-                near = self._remarkable(near, calibration)
-                if self.diverse:
-                    near = self._diverse(gallery, query, vector, near, hit, calibration)
-                found.append(near)
-            searched = gallery.store.count(self.filter)
+                near = self._above_percentile(near)
+                found.append(self._diverse(query, vector, near) if self.diverse else near)
+            searched = self.gallery.store.count(self.filter)
         seconds = (time.monotonic() - start) / len(queries)
         return [
-            Hits(near, hit, query=query, seconds=seconds, searched=searched)
+            Hits(near, self._hit, query=query, seconds=seconds, searched=searched)
             for query, near in zip(given, found, strict=True)
         ]
 
+    @cached_property
+    def _calibration(self) -> Calibration:
+        """The same for all hits of this search, whenever a caller looks at them."""
+        return self.gallery.calibration(self.ranking)
+
     def _nearest(
-        self, gallery: Gallery, queries: Sequence[Query], vectors: NDArray[Any], k: int
+        self, queries: Sequence[Query], vectors: NDArray[Any], k: int
     ) -> Iterator[list[Neighbour]]:
         """The k nearest of each query, without the tiles that it names."""
-        named = [query.ids for query in queries]
+        store, named = self.gallery.store, [query.ids for query in queries]
         more = max(map(len, named))
-        found = gallery.store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
+        found = store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
         for ids, near in zip(named, found, strict=True):
             yield [n for n in near if not ids or n.record.id not in ids][:k]
 
-    def _remarkable(
-        self, near: list[Neighbour], calibration: Callable[[], Calibration]
-    ) -> list[Neighbour]:
-        """Those that reach the lowest percentile."""
+    def _above_percentile(self, near: list[Neighbour]) -> list[Neighbour]:
         if self.min_percentile is None:
             return near
-        highest = calibration().highest
+        highest = self._calibration.highest
         if near and self.min_percentile > highest:
             raise UsageError(
                 f"this archive is too small to tell a percentile of {self.min_percentile} from "
                 f"chance; give at most {math.floor(highest * 1e4) / 1e4:g}"
             )
         distances = np.array([neighbour.distance for neighbour in near], np.float64)
-        percentiles = calibration().percentile(distances)
+        percentiles = self._calibration.percentile(distances)
         return [n for n, p in zip(near, percentiles, strict=True) if p >= self.min_percentile]
 
     def _diverse(
-        self,
-        gallery: Gallery,
-        query: Query,
-        vector: NDArray[Any],
-        near: list[Neighbour],
-        hit: Callable[[Neighbour], Hit],
-        calibration: Callable[[], Calibration],
+        self, query: Query, vector: NDArray[Any], near: list[Neighbour]
     ) -> list[Neighbour]:
         """The first k hits that show something new, among the first `_FARTHEST` at most."""
+        gallery, farthest = self.gallery, max(_FARTHEST, self.k)
         looked_at, more = self.k, len(near) == self.k
-        farthest = max(_FARTHEST, self.k)
         chosen: list[Neighbour] = []
         seen: set[str] = set()
         while True:
             # The chosen ones have been compared with all before them; only the rest is new.
             near = [*chosen, *(n for n in near if n.record.id not in seen)]
             seen |= {n.record.id for n in near}
-            near, vectors = _still_there(gallery, near)
-            rows = collapsed(list(map(hit, near)), vectors, gallery.metric, gallery.dimension)
+            near, vectors = _existing(gallery, near)
+            rows = collapsed(list(map(self._hit, near)), vectors, gallery.metric, gallery.dimension)
             chosen = [near[row] for row in rows]
             if len(chosen) >= self.k or not more or looked_at >= farthest:
                 return chosen[: self.k]
             looked_at = min(looked_at * _WIDER, farthest)
-            (near,) = self._nearest(gallery, [query], vector[None], looked_at)
-            near = self._remarkable(near, calibration)
+            (near,) = self._nearest([query], vector[None], looked_at)
+            near = self._above_percentile(near)
             more = len(near) == looked_at
 
-    def _hit(
-        self, gallery: Gallery, neighbour: Neighbour, calibration: Callable[[], Calibration]
-    ) -> Hit:
-        # Both are read when they are first needed, which may be long after the search.
-        with translate_store_errors(gallery.path):
+    def _hit(self, neighbour: Neighbour) -> Hit:
+        # Reads the record and the calibration, perhaps long after the search.
+        with translate_store_errors(self.gallery.path):
             record = neighbour.record
-            percentiles = calibration().percentile(np.array([neighbour.distance]))
-        metric = "hamming" if self.ranking == "hamming" else gallery.metric
+            percentiles = self._calibration.percentile(np.array([neighbour.distance]))
+        metric = "hamming" if self.ranking == "hamming" else self.gallery.metric
         return Hit(
             id=record.id,
-            score=score(metric, neighbour.distance, bits=gallery.dimension),
+            score=score(metric, neighbour.distance, bits=self.gallery.dimension),
             distance=neighbour.distance,
             source=record.source,
             footprint=record.footprint,
@@ -160,10 +146,8 @@ def recall(
     gallery: Gallery, queries: Sequence[QueryLike], k: int, ranking: str, filter: Filter | None
 ) -> float:
     """Recall@k of a ranking that is not exact; see `rsir.archive.Archive.recall`."""
-    exact, found = (
-        Search(k, filter, name, diverse=False, min_percentile=None).run(gallery, queries)
-        for name in (None, ranking)
-    )
+    exact = GallerySearch(gallery, k, filter).run(queries)
+    found = GallerySearch(gallery, k, filter, ranking).run(queries)
     near = [{hit.id: hit.distance for hit in hits} for hits in exact]
     far = [[hit.distance for hit in hits] for hits in found]
     if gallery.distance_of(ranking) != gallery.metric.name:
@@ -175,7 +159,7 @@ def recall(
     return recall_of([list(distances.values()) for distances in near], far)
 
 
-def _still_there(gallery: Gallery, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
+def _existing(gallery: Gallery, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
     """The neighbours and their vectors, without those deleted since they were found."""
     with translate_store_errors(gallery.path):
         rows = get_existing(gallery.store, [neighbour.record.id for neighbour in near])
