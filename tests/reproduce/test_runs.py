@@ -18,9 +18,10 @@ from rsir.data.synthetic import scenes
 from rsir.errors import DataError, UsageError
 from rsir.evaluation.evaluate import evaluate
 from rsir.models.adapt import adapt_to
-from rsir.reproduce import provenance, runs
+from rsir.reproduce import experiment, provenance, runs
 from rsir.reproduce.conditions import Conditions
-from rsir.reproduce.runs import few, reproduce
+from rsir.reproduce.experiment import few
+from rsir.reproduce.runs import reproduce
 from rsir.reproduce.side_by_side import ALSO, QUICK, Comparison, Missing
 from rsir.reproduce.table import PaperTable, parse
 from rsir.training.train import train
@@ -145,7 +146,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(run.name)
         return real(method, split, place, run, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runs, "train", counting)
+    monkeypatch.setattr(experiment, "train", counting)
     return calls
 
 
@@ -407,7 +408,7 @@ def test_a_file_that_cannot_be_written_is_one_rows(
             raise OSError(number, "it is so", "a/file")
         return real(method, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runs, "train", failing)
+    monkeypatch.setattr(experiment, "train", failing)
     small = dataclasses.replace(
         table,
         columns=table.columns[:1],
@@ -432,8 +433,8 @@ def test_settings_that_not_all_rows_can_share(
         ("weights", "--weights"),
         ("seed", "--seeds"),
         ("ranking", "--ranking"),
-        ("batch_size", "batch_size of the conditions"),
-        ("workers", "workers of the conditions"),
+        ("batch_size", "the field batch_size"),
+        ("workers", "the field workers"),
     ):
         with pytest.raises(UsageError, match=place):
             Conditions(settings={name: 1})
@@ -559,7 +560,7 @@ def test_methods_limit_the_rows(
     assert ours(some) == {
         place: v for place, v in ours(whole).items() if place[0] in ("DAH", "DAH-D")
     }
-    assert dict(some.conditions)["Left out"] == "plain, NCC, broken, HashNet: not asked for"
+    assert dict(some.conditions)["Left out"] == "plain, NCC, broken, HashNet: not requested"
 
 
 @pytest.mark.parametrize("methods", [["dah", "nonsense"], ["jsrt"], []])

@@ -199,38 +199,62 @@ def compare(
 @app.command()
 def reproduce(
     table: Annotated[
-        str | None, typer.Argument(help="A table of a paper, e.g. dah-table3; see --list.")
+        str | None,
+        typer.Argument(
+            metavar="TABLE",
+            help="A table of a paper, e.g. dah-table3 (see --list), or a .toml file.",
+        ),
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder that the image sets lie in.")
+        Path | None, typer.Option(help="Folder that holds the image sets.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs and tables.")] = Path("reproduced"),
     methods: Annotated[
-        str | None, typer.Option(help="Only the rows of these methods: a,b; default all.")
+        str | None, typer.Option(help="Only the rows of these methods: a,b. Default: all.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 …")] = 1,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--row", help="Only the row of this name; repeat it for several rows."),
+    ] = None,
+    sets: Annotated[
+        str | None,
+        typer.Option(help="Only the columns of these sets: ucm,aid. Default: all."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Seeds of split and training. Default: 0.")
+    ] = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="What all rows share; the options below override it.",
+        ),
+    ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="A timm name; the table's own if not given.")
+        str | None, typer.Option(help="A timm name. Default: the backbone of the table.")
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="'pretrained' (timm's hub; default), 'none', or a safetensors file."),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=8, help="Of the images in pixels; default 224.")
+        int | None, typer.Option(min=8, help="Side of the images in pixels. Default: 224.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Of every training; default 30.")
+        int | None, typer.Option(min=0, help="Epochs of each training. Default: 30.")
     ] = None,
     set_: Set = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch. Default: one for each core.")
+    ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A smoke version of minutes; its numbers say nothing.")
+        bool, typer.Option("--quick", help="Try it in minutes; the numbers mean nothing.")
     ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="The tables, and what they need.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the tables and their sets.")] = False,
 ) -> None:
     """Train and measure what a paper's table asks for, and show paper and ours side by side.
 
-    The same command takes up an interrupted one, and does nothing that is done.
+    The same command continues an interrupted one, and repeats nothing that is done.
     """
     from rsir.reproduce import table as tables
 
@@ -244,36 +268,47 @@ def reproduce(
             typer.echo(f"{name:22s}{found.title}; needs {', '.join(sets) or 'no image set'}")
         return
     if table is None or data_root is None:
-        raise UsageError("say which TABLE and --data-root; --list shows the tables")
-    from rsir.reproduce.conditions import Conditions
+        raise UsageError("give a TABLE and --data-root; --list shows the tables")
+    from rsir.reproduce.conditions import Conditions, read_conditions
     from rsir.reproduce.runs import reproduce as run
 
+    shared, shared_seeds = ({}, None) if conditions is None else read_conditions(conditions)
+    own = {"backbone": backbone, "weights": weights, "image_size": size, "epochs": epochs}
+    shared |= {name: value for name, value in own.items() if value is not None}
     assigned = parse_assignments(set_ or [])
-    own: dict[str, Any] = {
-        "backbone": backbone,
-        "weights": weights,
-        "image_size": size,
-        "epochs": epochs,
-    }
-    given = {name: value for name, value in own.items() if value is not None}
-    # These have no option of their own.
     for name in ("batch_size", "precision", "validation", "workers"):
         if name in assigned:
-            given[name] = assigned.pop(name)
+            shared[name] = assigned.pop(name)
+    if assigned:
+        shared["settings"] = {**shared.get("settings", {}), **assigned}
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     compared = run(
         table,
         data_root,
         out,
-        conditions=Conditions(**given, settings=assigned) if given or assigned else None,
+        conditions=Conditions(**shared) if shared else None,
         methods=None if methods is None else [name.strip() for name in methods.split(",")],
-        seeds=range(seeds),
+        rows=rows,
+        sets=None if sets is None else [name.strip() for name in sets.split(",")],
+        seeds=_seeds(seeds) if seeds is not None else shared_seeds or (0,),
         quick=quick,
         on_line=say,
     )
     typer.echo(compared.markdown())
-    say(f"the table as Markdown, CSV, JSON and a picture is in {compared.write(out / table)}")
+    folder = compared.write(out / compared.name)
+    say(f"the table as Markdown, CSV, JSON and a picture is in {folder}")
     if not any(cell.ours for cell in compared.cells):
         raise DataError("nothing could be run; the table says why")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise UsageError(f"--seeds {text}: write it as A,B,C, whole numbers") from None
 
 
 def _verified(

@@ -127,7 +127,7 @@ class Comparison:
             ours = f"mean over the seeds {seeds} ± the sample standard deviation"
         parts = [
             f"# {self.table.title}",
-            f"Paper {self.table.paper}: {self.table.source}",
+            *([f"Paper {self.table.paper}: {self.table.source}"] if self.table.paper else []),
             *([f"**{QUICK}**"] if self.quick else []),
             f"Ours: {ours}. Difference: ours less the paper's.",
         ]
