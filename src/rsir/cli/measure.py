@@ -261,11 +261,11 @@ def reproduce(
     if list_:
         for name in tables.names():
             found = tables.load(name)
-            sets = sorted(
+            needed = sorted(
                 {c.data for c in found.columns if c.data}
                 | {c.unseen for c in found.columns if c.unseen}
             )
-            typer.echo(f"{name:22s}{found.title}; needs {', '.join(sets) or 'no image set'}")
+            typer.echo(f"{name:22s}{found.title}; needs {', '.join(needed) or 'no image set'}")
         return
     if table is None or data_root is None:
         raise UsageError("give a TABLE and --data-root; --list shows the tables")

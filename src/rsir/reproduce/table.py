@@ -169,10 +169,11 @@ def parse(name: str, text: str) -> PaperTable:
         given = tomllib.loads(text)
         common = given.pop("common", {})
         columns = tuple(Column(**{**common, **column}) for column in given.pop("column"))
-        empty = [math.nan] * len(columns)
+        if "paper" not in given:
+            for row in given["row"]:
+                row.setdefault("values", [math.nan] * len(columns))
         rows = tuple(
-            Row(**{**row, "values": tuple(map(float, row.get("values", empty)))})
-            for row in given.pop("row")
+            Row(**{**row, "values": tuple(map(float, row["values"]))}) for row in given.pop("row")
         )
         table = PaperTable(name=name, columns=columns, rows=rows, **given)
     except (tomllib.TOMLDecodeError, TypeError, KeyError, ValueError) as error:
@@ -184,6 +185,8 @@ def parse(name: str, text: str) -> PaperTable:
 
 def _faults(table: PaperTable) -> Iterator[tuple[str, str]]:
     """Each faulty part of the table, and what is wrong with it."""
+    if table.paper and not (table.source and table.protocol):
+        yield "source and protocol", "a paper's table gives both"
     if table.paper and table.paper not in PAPERS:
         yield "paper", f"{table.paper!r}: take one of {', '.join(PAPERS)}"
     for kind, parts in (("columns", table.columns), ("rows", table.rows)):
