@@ -22,7 +22,7 @@ from rsir.errors import DataError, ImageError, MissingExtraError, UsageError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.read import read_tile
 from rsir.scenes.scene import Scene
-from rsir.sources.find import Asset, Source
+from rsir.sources.source import Asset, Source
 
 RNG = np.random.default_rng(0)
 

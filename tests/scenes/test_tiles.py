@@ -25,7 +25,8 @@ from rsir.scenes.tile_cut import TileCut
 from rsir.scenes.tiles import SkippedTile, tile_ids, tiles, tiles_of
 from rsir.scenes.tiling import SCL_CLOUDS, Tiling
 from rsir.scenes.windows import thumbnail
-from rsir.sources.find import Asset, Source, source
+from rsir.sources.find import source
+from rsir.sources.source import Asset, Source
 from rsir.types import Tile
 
 RNG = np.random.default_rng(0)

@@ -16,8 +16,9 @@ import pytest
 from rsir.errors import DataError, UsageError
 from rsir.scenes.scene import Scene
 from rsir.sources import remote
-from rsir.sources.find import document_of, find_sources, is_remote, normal, source
+from rsir.sources.find import document_of, find_sources, source
 from rsir.sources.folders import find_images
+from rsir.sources.source import is_remote, normal
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -24,7 +24,8 @@ from rsir.archive.indexing.run import run_intake
 from rsir.archive.ray_worker import DEATHS_FOR_SHARE, DeathCounter, ShareWorker, WorkerTask
 from rsir.errors import ArchiveError, MissingExtraError, UsageError
 from rsir.scenes.tiling import Tiling
-from rsir.sources.find import Sources, normal
+from rsir.sources.find import Sources
+from rsir.sources.source import normal
 
 _SHARES_PER_WORKER = 8
 _SOURCES_PER_SHARE = 64

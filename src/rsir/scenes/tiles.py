@@ -24,7 +24,7 @@ from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Grid, Tiling, grid
 from rsir.sources.find import source
 from rsir.sources.masks import beside
-from rsir.sources.source import Source, is_remote, kind_of, normal
+from rsir.sources.source import Source, file_type, is_remote, normal
 from rsir.types import Tile
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _cloud_mask(scene: Scene, tiling: Tiling, stack: ExitStack) -> DatasetReader
         return scene.beside(assets[mask.lower()].uri, stack)
     uri = normal(beside(scene.uri, mask))
     is_key = not re.search(r"[{/]", mask)
-    if assets and is_key and not is_remote(uri) and kind_of(uri) != "File":
+    if assets and is_key and not is_remote(uri) and file_type(uri) != "File":
         known = ", ".join(asset.key for asset in assets.values())
         raise ImageError(f"{scene.uri}: has no asset '{mask}' for a cloud mask; it has {known}")
     return scene.beside(uri, stack)

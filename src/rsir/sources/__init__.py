@@ -1,1 +1,1 @@
-"""What a user names, to files, STAC items and objects."""
+"""From the names that a user gives to files, STAC items and objects."""

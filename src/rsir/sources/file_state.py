@@ -1,7 +1,7 @@
-"""What a file is known by: a digest of what it holds, and a stamp that is cheap to ask for.
+"""How a changed file is recognised: a digest of its content, and a stamp that is cheap to get.
 
-Local files, and what lies on web servers and object stores. Errors: ImageError for a local file
-that cannot be read and an object that is not there, DataError for a server that does not answer.
+For local files, and files on web servers and object stores. Errors: ImageError for a local file
+that cannot be read and for an object that does not exist, DataError for a server that fails.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTENT_BYTES = 16  # as rsir.images.read: 32 hex digits
 
 
 def digest(file: str) -> str:
-    """Hex digest of what a file holds; on a server or an object store, of what tells of it."""
+    """Hex digest of a local file's bytes, or of what a server says of a file (see `Scene.content`)."""
     digested = hashlib.blake2b(digest_size=_CONTENT_BYTES)
     if not is_remote(file):
         try:
@@ -41,7 +41,7 @@ def digest(file: str) -> str:
 
 
 def stamp(file: str) -> tuple[int, int]:
-    """Bytes, and nanoseconds since the epoch of the last change; 0 for what is not said."""
+    """(bytes, last modification in nanoseconds since the epoch); 0 for what a server omits."""
     if not is_remote(file):
         try:
             stat = Path(file).stat()
@@ -51,14 +51,14 @@ def stamp(file: str) -> tuple[int, int]:
     if is_web(file):
         headers = get(file, first=1)[1]
         return _length(headers), _seconds(headers.get("last-modified", "")) * 1_000_000_000
-    said = info(file)
-    if not said.is_file:
+    state = info(file)
+    if not state.is_file:
         raise ImageError(f"{file}: there is no such object; check its address")
-    return said.size, said.mtime_ns or 0
+    return state.size, state.mtime_ns or 0
 
 
 def _seconds(date: str) -> int:
-    """Since the epoch, of an HTTP date; 0 for what is none."""
+    """Seconds since the epoch of an HTTP date; 0 for an invalid one."""
     try:
         return int(parsedate_to_datetime(date).timestamp())
     except (ValueError, TypeError, OverflowError):
@@ -66,6 +66,6 @@ def _seconds(date: str) -> int:
 
 
 def _length(headers: Any) -> int:
-    """The size of the whole file, of an answer to a request for a part."""
+    """The size of the whole file, from the headers of a response with a part of it."""
     whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
     return int(whole) if whole.isdigit() else 0

@@ -1,6 +1,6 @@
-"""Which rasters are masks of others, or belong to their files, and are no scenes of their own.
+"""Which rasters are masks or sidecar files of scenes, by their names.
 
-Only what lies beside a scene that was found too is one: named alone, any raster is a scene.
+A raster is a mask only if its scene was found too; named alone, any raster is a scene.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 SIDECARS = (".ovr", ".msk", ".aux.xml")
-"""What GDAL appends to the name of a file for its overviews, its mask and what its own format
-cannot hold (GDAL, 'GTiff -- GeoTIFF File Format' and 'Raster Data Model')."""
+"""Suffixes that GDAL appends to the name of a file for its overviews, its mask and its metadata
+(GDAL, 'GTiff -- GeoTIFF File Format' and 'Raster Data Model')."""
 
 _WORDS = ("cloud", "clouds", "cloud_mask", "cloudmask", "mask", "quality", "qa")
 """`SCENE_WORD` is a mask of `SCENE`. Our choice."""
@@ -32,7 +32,7 @@ _RESOLUTION = re.compile(r"_\d+m$")  # of Sentinel-2: _SCL_20m
 
 
 def sidecars(uris: Collection[str]) -> dict[str, str]:
-    """Those of `uris` that belong to the file of another: name to suffix."""
+    """The sidecar files among `uris`, each with its suffix."""
     return {
         uri: suffix
         for uri in uris
@@ -42,18 +42,18 @@ def sidecars(uris: Collection[str]) -> dict[str, str]:
 
 
 def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
-    """The masks among files, each with a file to which it belongs.
+    """The masks among files, each with the file that it is a mask of.
 
-    By their names (see `_WORDS` and `BANDS`; upper and lower case are the same); and Sentinel-2's
-    QI_DATA/MSK_*, of what is in the granule. Without a scene beside it a file is no mask.
+    Names decide (see `_WORDS` and `BANDS`; case does not matter), and so does the place of
+    Sentinel-2's QI_DATA/MSK_* in the granule. A file without a scene beside it is no mask.
     """
     uris = sorted(uris)
-    could_be = {uri: ways for uri in uris if (ways := list(_owners(uri)))}
-    scenes = [uri for uri in uris if uri not in could_be]
+    candidates = {uri: names for uri in uris if (names := list(_owners(uri)))}
+    scenes = [uri for uri in uris if uri not in candidates]
     masks: dict[str, str] = {}
-    for uri, ways in could_be.items():
-        # What could be a mask itself may have one of its own, by its whole name and a word.
-        found = (_first(uris if rest is _SUFFIX else scenes, start, rest) for start, rest in ways)
+    for uri, names in candidates.items():
+        # A candidate may have a mask itself, named by its whole name and a word.
+        found = (_first(uris if rest is _SUFFIX else scenes, start, rest) for start, rest in names)
         owner = next(filter(None, found), None)
         if owner is not None:
             masks[uri] = owner
@@ -61,13 +61,13 @@ def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
 
 
 def beside(uri: str, template: str) -> str:
-    """The raster beside a scene that a template with {folder} and {stem} of the scene names."""
+    """The path of a raster beside a scene, from a template with {folder} and {stem}."""
     folder, _, name = uri.rpartition("/")
     return template.replace("{folder}", folder).replace("{stem}", PurePosixPath(name).stem)
 
 
 def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """How the names of those to which a file could belong begin, and how they go on."""
+    """How the names of the files that a file could be a mask of begin, and continue."""
     folder, slash, name = uri.rpartition("/")
     if name.startswith("MSK_") and folder.endswith("/QI_DATA"):
         yield folder.removesuffix("QI_DATA"), _BELOW
@@ -76,7 +76,7 @@ def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
     band = stem.lower()
     if band.endswith("m"):
         band = _RESOLUTION.sub("", band)
-    if not band.endswith(_ANY_END):  # nearly all: there may be millions
+    if not band.endswith(_ANY_END):  # nearly all files; there may be millions
         return
     for word in _WORDS:
         if stem.lower().endswith(_ENDS[word]):
@@ -90,10 +90,10 @@ def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
 
 
 def _first(uris: Sequence[str], start: str, rest: re.Pattern[str]) -> str | None:
-    """The first of the sorted uris that begins and goes on so; None if none does."""
-    for place in range(bisect_left(uris, start), len(uris)):
-        if not uris[place].startswith(start):
+    """The first of the sorted uris that begins and continues so; None if there is none."""
+    for i in range(bisect_left(uris, start), len(uris)):
+        if not uris[i].startswith(start):
             return None
-        if rest.fullmatch(uris[place], len(start)):
-            return uris[place]
+        if rest.fullmatch(uris[i], len(start)):
+            return uris[i]
     return None

@@ -1,4 +1,4 @@
-"""What other machines have: web servers by http, object stores by the names that pyarrow knows."""
+"""Files on other machines: on web servers over HTTP, on object stores with pyarrow."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from urllib.request import Request, urlopen
 
 from rsir.errors import DataError
 
-_SECONDS = 30  # our choice: a server that is silent for longer is down
-_MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes; more is none
+_SECONDS = 30  # our choice: a server that takes longer is down
+_MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes
 _GLOB = re.compile(r"[*?\[]")
 
 
 def get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
-    """The bytes of an http(s) uri, or its first ones, and the answer's headers by lower-case name.
+    """The bytes at an http(s) uri, or the first ones, and the headers by lower-case name.
 
-    Errors: DataError if the server does not give them.
+    Errors: DataError if the server does not deliver them.
     """
     headers = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
     if not is_web(uri):
         raise DataError(f"{uri}: give an http or https address")
     try:
-        with urlopen(Request(uri, headers=headers), timeout=_SECONDS) as answer:
-            data: bytes = answer.read(first if first is not None else _MOST_BYTES)
-            return data, {name.lower(): value for name, value in answer.headers.items()}
+        with urlopen(Request(uri, headers=headers), timeout=_SECONDS) as response:
+            data: bytes = response.read(first if first is not None else _MOST_BYTES)
+            return data, {name.lower(): value for name, value in response.headers.items()}
     except (OSError, ValueError, HTTPException) as error:  # URLError, timeouts; a bad address
-        if isinstance(error, HTTPError):  # the answer of a server that refuses is open still
+        if isinstance(error, HTTPError):  # the response of a refusal is still open
             error.close()
         raise DataError(f"{uri}: cannot be fetched ({error}); check the address") from error
 
 
 def is_web(uri: str) -> bool:
-    """Whether a uri is that of a web server."""
+    """Whether a uri is an http or https address."""
     return urlsplit(uri).scheme in ("http", "https")
 
 
@@ -60,7 +60,7 @@ def file_system(uri: str) -> tuple[Any, str]:
 def info(uri: str) -> Any:
     """Pyarrow's FileInfo of one object.
 
-    Errors: DataError if the store cannot be asked.
+    Errors: DataError if the store does not answer.
     """
     system, path = file_system(uri)
     try:
@@ -70,12 +70,12 @@ def info(uri: str) -> Any:
 
 
 def is_glob(name: str) -> bool:
-    """Whether a name is a pattern."""
+    """Whether a name has wildcards."""
     return _GLOB.search(name) is not None
 
 
 def objects(uri: str, suffixes: Collection[str]) -> Iterator[str]:
-    """The objects of a prefix (of these suffixes) or of a glob; any other uri is itself one.
+    """The objects with a prefix (and one of the suffixes), or of a glob; else the uri itself.
 
     Errors: DataError if there are none, or if they cannot be listed.
     """
@@ -103,11 +103,11 @@ def objects(uri: str, suffixes: Collection[str]) -> Iterator[str]:
     ]
     if not found:
         raise DataError(f"{uri}: holds no scene; check the address")
-    yield from (f"{scheme}://{one}" for one in sorted(found))
+    yield from (f"{scheme}://{name}" for name in sorted(found))
 
 
 def _matches(parts: list[str], patterns: list[str]) -> bool:
-    """A glob over a whole object name: '**' is any depth, '*' stays within one part."""
+    """Whether a glob matches an object's whole name; '**' is any depth, '*' within one part."""
     if not patterns:
         return not parts
     if patterns[0] == "**":

@@ -1,4 +1,4 @@
-"""What scenes and their files are called, here and on other machines."""
+"""A scene as a source: its name, its files and what STAC says; and the kinds of names."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rsir.sources.folders import NO_FILE, SUFFIXES, source_name
 from rsir.sources.remote import info, is_web
 
 SCENE_SUFFIXES: frozenset[str] = SUFFIXES | {".jp2", ".j2k"}
-"""Lower-case suffixes of the files in folders that are taken for scenes. A VRT has to be named:
-what it is made of lies in the folder too."""
+"""Lower-case suffixes of the files in folders that count as scenes. A VRT must be named itself,
+because the files that it is made of are usually in the same folder."""
 
 REMOTE = ("http", "https", "s3", "gs", "az")
-"""Schemes that GDAL reads by ranges: web servers, Amazon S3, Google Cloud Storage, Azure."""
+"""Schemes of uris that GDAL reads by ranges: web, Amazon S3, Google Cloud Storage, Azure."""
 
 _STAC_SUFFIXES = (".json", ".geojson")
 
 
 class UnfitError(DataError):
-    """What was named is there but cannot be a scene: an error only if nothing else was named."""
+    """A name exists but cannot be a scene; fatal only if there are no other names."""
 
 
 class NoStacError(UnfitError):
-    """JSON that is no STAC at all: in folders and globs a file like any other that is no image."""
+    """JSON that is not STAC; in folders and globs it counts as any other file without an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One file of a scene.
 
-    bands: what its bands are called, each by all of its names, the common one ("red") first;
-    () if nobody said. visual: made to be looked at, 8-bit (STAC role "visual").
-    pixels: whether it is imagery, not a mask, a preview or metadata.
+    bands: the names of each band, the common one ("red") first; () if unknown. visual: whether it
+    is meant for display, 8-bit (STAC role "visual"). pixels: whether it is imagery, not a mask, a
+    preview or metadata.
     """
 
     uri: str
@@ -52,12 +52,12 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One scene: the files that hold it, and what was said of it elsewhere.
+    """One scene: its files, and what its STAC item says.
 
-    uri: its name, from which `rsir.sources.find.source` finds it again: an absolute path or a uri,
-    of the file or of the STAC item (`items.geojson#id` in a collection of items). datetime: with a
-    time zone.
-    properties: JSON values, of the STAC item, by the names in `rsir.sources.stac.STAC_PROPERTIES`.
+    uri: its name, from which `rsir.sources.find.source` makes the same source: an absolute path or
+    a uri, of the file or of the STAC item (`items.geojson#id` in a collection of items). datetime:
+    with a time zone, or None. properties: JSON values of the STAC item, by the names in
+    `rsir.sources.stac.STAC_PROPERTIES`.
     """
 
     uri: str
@@ -68,19 +68,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Something that was named, linked to or met in a folder, and is no scene, and why."""
+    """A name, the target of a link or a file in a folder that is no scene, and the reason."""
 
     uri: str
     reason: str
 
     @classmethod
     def of(cls, uri: str, error: BaseException) -> Unusable:
-        """With the message of an error, without the name before it."""
+        """The reason is the message of an error, without the uri before it."""
         return cls(uri, str(error).removeprefix(f"{uri}: "))
 
 
 def normal(name: str | os.PathLike[str]) -> str:
-    """A uri as it is, and a path or file:// uri as an absolute path."""
+    """A uri unchanged; a path or file:// uri as an absolute path."""
     text = os.fspath(name)
     if text.startswith("file://"):
         text = url2pathname(urlsplit(text).path)
@@ -92,10 +92,10 @@ def is_remote(uri: str) -> bool:
     return uri.partition("://")[0] in REMOTE and "://" in uri
 
 
-def kind_of(uri: str) -> str:
-    """Whether there is a "File" or a "Directory" of just that name, or "NotFound".
+def file_type(uri: str) -> str:
+    """What exists under a name: "File", "Directory" or "NotFound".
 
-    "Unknown": something else, a pipe or a device, which must not be opened.
+    "Unknown" is anything else, such as a pipe or a device, which must not be opened.
     """
     if is_remote(uri):
         return str(info(uri.rstrip("/")).type.name)
@@ -109,17 +109,17 @@ def kind_of(uri: str) -> str:
 
 
 def check_file(uri: str) -> None:
-    """Errors: DataError if a local name is not that of a file."""
-    if not is_remote(uri) and (kind := kind_of(uri)) != "File":
+    """Check that a local name is that of a file. Errors: DataError if not."""
+    if not is_remote(uri) and (kind := file_type(uri)) != "File":
         reason = NO_FILE if kind == "Unknown" else "no such file; check the path"
         raise DataError(f"{uri}: {reason}")
 
 
 def suffix_of(uri: str) -> str:
-    """The lower-case suffix of a path or uri, without what asks a web server for more."""
+    """The lower-case suffix of a path or uri, of a web address without its query."""
     return PurePosixPath(urlsplit(uri).path if is_web(uri) else uri).suffix.lower()
 
 
 def is_stac(uri: str) -> bool:
-    """Whether a path or uri is named as STAC documents are."""
+    """Whether a path or uri has a suffix of STAC documents."""
     return suffix_of(uri) in _STAC_SUFFIXES

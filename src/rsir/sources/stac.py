@@ -1,4 +1,4 @@
-"""Scenes of STAC: items, and the catalogues and collections that lead to them."""
+"""Scenes of STAC: items, and the catalogues and collections that link to them."""
 
 from __future__ import annotations
 
@@ -31,24 +31,28 @@ if TYPE_CHECKING:
     import pystac
 
 STAC_PROPERTIES = ("stac_id", "collection", "platform", "constellation", "eo:cloud_cover")
-"""What is taken over of a STAC item, where it says it: its id and collection, and three more."""
+"""The properties of a STAC item that its tiles get, if the item has them."""
 
-# Roles of STAC's best practices ('Asset Roles'), and what some write for "cloud"; and keys.
+# Roles of assets without imagery: STAC's best practices ('Asset Roles'), and variants of
+# "cloud" that are in use. Below: the keys of such assets.
 _NO_PIXELS = {"thumbnail", "overview", "metadata", "cloud", "cloud-mask", "cloud-shadow", "date"}
 _NO_PIXELS |= {"data-mask", "land-water", "saturation", "snow-ice", "water-mask"}
 _NO_PIXELS_KEYS = {"thumbnail", "preview", "overview", *BANDS}
 _RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpeg", "image/webp")
-# What pystac raises, beside its own, for JSON that is not as it should be.
-_UNSOUND = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-_NOT_SOUND = "not sound STAC"
+# Exceptions that pystac raises for invalid documents, beside its own.
+_INVALID = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_NOT_VALID = "not sound STAC"
 
 
 def scenes_of(uri: str) -> Iterator[Source | Unusable]:
-    """The items of a STAC document and of all that it links to, depth first, each once."""
+    """The items of a STAC document and of all documents it links to, depth first, each once.
+
+    Errors: DataError if the document itself is not valid STAC; MissingExtraError without pystac.
+    """
     try:
         import pystac
     except ImportError:
-        type_of(uri, loaded(uri))  # what is no STAC needs no pystac
+        stac_type(uri, load_json(uri))  # a document that is not STAC needs no pystac
         raise MissingExtraError("reading STAC", "geo") from None
     waiting, seen = [uri], set()
     while waiting:
@@ -57,8 +61,8 @@ def scenes_of(uri: str) -> Iterator[Source | Unusable]:
             continue
         seen.add(here)
         try:
-            document = loaded(here)
-            kind = type_of(here, document)
+            document = load_json(here)
+            kind = stac_type(here, document)
             if kind == "FeatureCollection":
                 yield from _of_collection(here, document)
             elif kind == "Feature":
@@ -67,16 +71,16 @@ def scenes_of(uri: str) -> Iterator[Source | Unusable]:
                 links = list(_links(here, document, ("child", "item")))
                 yield from (link for link in links if isinstance(link, Unusable))
                 waiting += [link for link in reversed(links) if isinstance(link, str)]
-        except (DataError, *_UNSOUND, pystac.STACError, pystac.STACTypeError) as error:
+        except (DataError, *_INVALID, pystac.STACError, pystac.STACTypeError) as error:
             if here == uri:
                 if isinstance(error, DataError):
                     raise
-                raise UnfitError(f"{here}: {_NOT_SOUND} ({error!r})") from error
+                raise UnfitError(f"{here}: {_NOT_VALID} ({error!r})") from error
             yield Unusable.of(here, error)
 
 
-def type_of(uri: str, document: Mapping[str, Any]) -> str:
-    """The type of a STAC document, or a NoStacError if it is none."""
+def stac_type(uri: str, document: Mapping[str, Any]) -> str:
+    """The type of a STAC document. Errors: NoStacError if it is not STAC."""
     kind, features = document.get("type"), document.get("features")
     if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
         raise NoStacError(f"{uri}: no STAC: its type is {kind!r}")
@@ -94,7 +98,7 @@ def _could_be_item(feature: Any) -> bool:
 def _links(
     here: str, document: Mapping[str, Any], kinds: Collection[str]
 ) -> Iterator[str | Unusable]:
-    """Where the links of some kinds (their `rel`) in the document `here` lead."""
+    """The targets of the links with one of some `rel` in the document `here`."""
     links = document.get("links") or []
     for number, link in enumerate(links if isinstance(links, list) else [links]):
         rel, href = (link.get("rel"), link.get("href")) if isinstance(link, dict) else (None, None)
@@ -104,20 +108,20 @@ def _links(
             yield Unusable(here, f"its link {number} ({rel}) has no href; mend it")
             continue
         try:
-            where = _joined(here, href)
+            target = _resolved(here, href)
         except ValueError as error:
             yield Unusable(here, f"its link {number} ({rel}) is no address ({error}); mend it")
             continue
-        if _escapes(here, where):
-            yield Unusable(where, f"{here} is on a server and names a file of this one")
+        if _escapes(here, target):
+            yield Unusable(target, f"{here} is on a server and names a file of this one")
         else:
-            yield where
+            yield target
 
 
-def loaded(uri: str) -> dict[str, Any]:
+def load_json(uri: str) -> dict[str, Any]:
     """The JSON object at a path or uri.
 
-    Errors: NoStacError if it is none; DataError if it cannot be read.
+    Errors: NoStacError if it is no JSON object; DataError if it cannot be read.
     """
     check_file(uri)
     try:
@@ -128,7 +132,7 @@ def loaded(uri: str) -> dict[str, Any]:
         else:
             system, path = file_system(uri)
             text = system.open_input_stream(path).read()
-        # Some write NaN for what is not known, which is no JSON.
+        # Some documents have NaN for unknown values, which is not JSON.
         document = json.loads(text, parse_constant=lambda name: None)
     except OSError as error:
         raise DataError(f"{uri}: cannot be read ({error.strerror or error})") from error
@@ -143,24 +147,24 @@ def loaded(uri: str) -> dict[str, Any]:
     return document
 
 
-def _joined(here: str, href: str) -> str:
-    """A link in the document `here` as a uri or an absolute path."""
+def _resolved(here: str, href: str) -> str:
+    """The target of a link in the document `here`, as a uri or an absolute path."""
     if "://" in href:
         return normal(href)
     if not is_remote(here):
-        # Relative references are written with %20 and the like, by some as they are.
+        # Relative references should be percent-encoded, but some documents do not encode them.
         names = [normal(Path(here).parent / name) for name in dict.fromkeys((href, unquote(href)))]
         return next((name for name in names if os.path.exists(name)), names[0])  # noqa: PTH110 – never raises
     if is_web(here):
         return urljoin(here, href)
-    # urljoin does not know object stores, where a '#' is a letter like any other.
+    # urljoin does not know object stores; in their names a '#' is an ordinary character.
     scheme, _, rest = here.replace("#", "\0").partition("://")
     joined = urljoin(f"http://{rest}", href.replace("#", "\0"))
     return f"{scheme}://{joined.removeprefix('http://')}".replace("\0", "#")
 
 
 def _escapes(here: str, href: str) -> bool:
-    """Whether a document of another machine points to a file of this one."""
+    """Whether a document on another machine links to a file of this one."""
     return is_remote(here) and not is_remote(href)
 
 
@@ -171,9 +175,9 @@ def _of_collection(uri: str, document: dict[str, Any]) -> Iterator[Source | Unus
         try:
             item = pystac.Item.from_dict(feature, href=uri)
             yield _of_item(f"{uri}#{item.id}", uri, item)
-        except (*_UNSOUND, pystac.STACError, pystac.STACTypeError) as error:
+        except (*_INVALID, pystac.STACError, pystac.STACTypeError) as error:
             name = feature.get("id", number) if isinstance(feature, dict) else number
-            yield Unusable(f"{uri}#{name}", f"{_NOT_SOUND} ({error!r})")
+            yield Unusable(f"{uri}#{name}", f"{_NOT_VALID} ({error!r})")
     if any(isinstance(link, str) for link in _links(uri, document, ("next",))):
         yield Unusable(uri, "has further pages (a link 'next'); only this one was read")
 
@@ -182,7 +186,7 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
     """The item called `uri` in the document `here`."""
     assets = []
     for key, asset in item.assets.items():
-        href = _joined(here, asset.href)
+        href = _resolved(here, asset.href)
         if not _is_raster(href, asset.media_type):
             continue
         if _escapes(here, href):
@@ -197,9 +201,9 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
     when = item.datetime or item.common_metadata.start_datetime
     if when is not None and when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    said = item.properties | {"stac_id": item.id, "collection": item.collection_id}
-    plain = {name: said.get(name) for name in STAC_PROPERTIES}
-    properties = {k: value for k, value in plain.items() if isinstance(value, str | int | float)}
+    known = item.properties | {"stac_id": item.id, "collection": item.collection_id}
+    values = {name: known.get(name) for name in STAC_PROPERTIES}
+    properties = {k: value for k, value in values.items() if isinstance(value, str | int | float)}
     if not is_unicode(json.dumps(properties, ensure_ascii=False)):
         return Unusable(uri, "says something that is not valid Unicode; mend the item")
     return Source(uri, tuple(assets), when, properties)

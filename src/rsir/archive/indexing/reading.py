@@ -21,7 +21,8 @@ from rsir.images.read import read_tile
 from rsir.scenes.chips import is_picture, usual_tiling
 from rsir.scenes.tiling import Tiling
 from rsir.sources.file_state import stamp
-from rsir.sources.find import Source, Sources, is_remote, normal
+from rsir.sources.find import Sources
+from rsir.sources.source import Source, is_remote, normal
 from rsir.store.records.record import Record
 from rsir.types import Tile
 

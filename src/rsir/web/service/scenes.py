@@ -164,7 +164,8 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
     from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
-    from rsir.sources.find import is_remote, source
+    from rsir.sources.find import source
+    from rsir.sources.source import is_remote
 
     ignore_not_georeferenced()
     _quiet_about_overviews()
