@@ -16,9 +16,9 @@ from rsir.types import Bounds, Geometry
 
 
 def bounds_of(geometry: Geometry | None) -> Bounds | None:
-    """(west, south, east, north) of a GeoJSON geometry; None for none, or an empty one.
+    """(west, south, east, north) of a GeoJSON geometry; None if it is None or empty.
 
-    Raises UsageError for what is not a geometry: another type, coordinates of another depth,
+    Raises UsageError for an invalid geometry: an unknown type, coordinates of the wrong depth,
     values that are not finite, a ring that is not closed.
     """
     if geometry is None:
@@ -37,8 +37,8 @@ def bounds_of(geometry: Geometry | None) -> Bounds | None:
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
 
 
-_TURNS = 540
-"""Degrees: so far longitudes go that were not cut at the antimeridian. Our choice."""
+_MOST_DEGREES = 540
+"""Longitudes up to here may be degrees that were not cut at the antimeridian. Our choice."""
 
 _DEPTHS = {
     "Point": 0,
@@ -48,7 +48,7 @@ _DEPTHS = {
     "Polygon": 2,
     "MultiPolygon": 3,
 }
-"""How deep the coordinates of a geometry are nested."""
+"""How deeply the coordinates of a geometry are nested."""
 
 
 def _collect(geometry: Mapping[str, Any], positions: list[Any]) -> None:
@@ -91,12 +91,12 @@ def _short(value: object) -> str:
 
 
 def checked_bbox(bbox: Sequence[float]) -> Bounds:
-    """`bbox` as floats; UsageError if it is none in degrees."""
+    """`bbox` as floats; UsageError if it is not west, south, east, north in degrees."""
     try:
         west, south, east, north = (float(value) for value in bbox)
     except (TypeError, ValueError) as error:
         raise UsageError(f"a bbox is west, south, east, north in degrees, not {bbox!r}") from error
-    # Written so that NaN fails them too.
+    # NaN fails these conditions too.
     if not (-180 <= west <= 180 and -180 <= east <= 180):
         raise UsageError(
             f"longitudes of a bbox are within -180 and 180, not {west}, {east}; over the "
@@ -111,12 +111,12 @@ def _shapely() -> Any:
     try:
         import shapely
     except ImportError as error:
-        raise MissingExtraError("comparing places", "geo") from error
+        raise MissingExtraError("comparing footprints", "geo") from error
     return shapely
 
 
 def shape_of(geometry: Geometry) -> Any:
-    """The shapely geometry of a footprint; a crossed one is repaired."""
+    """The shapely geometry of a footprint, made valid."""
     shapely = _shapely()
     shape = shapely.from_geojson(json.dumps(geometry))
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
@@ -124,18 +124,18 @@ def shape_of(geometry: Geometry) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def box_of(bbox: Bounds) -> Any:
-    """The shapely geometry of a box; west > east reaches over the antimeridian."""
+    """The shapely geometry of a box; it crosses the antimeridian if west > east."""
     shapely = _shapely()
     west, south, east, north = bbox
     spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-    boxes = [_upright(a, south, b, north) for a, b in spans]
+    boxes = [_box(a, south, b, north) for a, b in spans]
     region = boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
     shapely.prepare(region)
     return region
 
 
-def _upright(west: float, south: float, east: float, north: float) -> Any:
-    """The box, or the line or point that it comes down to."""
+def _box(west: float, south: float, east: float, north: float) -> Any:
+    """The box, or the line or point that it degenerates to."""
     shapely = _shapely()
     if west < east and south < north:
         return shapely.box(west, south, east, north)
@@ -146,7 +146,7 @@ def _upright(west: float, south: float, east: float, north: float) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def polygon_of(text: str) -> Any:
-    """The shapely geometry of a GeoJSON Polygon or MultiPolygon, in text; UsageError for others."""
+    """The shapely geometry of a GeoJSON Polygon or MultiPolygon; UsageError for anything else."""
     shapely = _shapely()
     geometry = json.loads(text)
     if geometry.get("type") not in ("Polygon", "MultiPolygon"):
@@ -165,11 +165,11 @@ def polygon_of(text: str) -> Any:
 
 
 def _check_degrees(bounds: Bounds) -> None:
-    """UsageError, saying what is wrong, for bounds that are not within the globe."""
+    """UsageError for bounds that are not longitudes and latitudes, with the likely mistake."""
     west, south, east, north = bounds
     if min(west, -east) >= -180 and min(south, -north) >= -90:
         return
-    if max(map(abs, bounds)) > _TURNS:
+    if max(map(abs, bounds)) > _MOST_DEGREES:
         advice = "these are not degrees: give longitudes and latitudes in WGS 84"
     elif south < -90 or north > 90:
         advice = "latitudes are within -90 and 90, and in each position longitude comes first"
@@ -179,11 +179,11 @@ def _check_degrees(bounds: Bounds) -> None:
 
 
 def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:
-    """Which of some footprints, GeoJSON texts, `region` intersects; a crossed one is repaired."""
+    """Which footprints, given as GeoJSON texts, `region` intersects; they are made valid first."""
     shapely = _shapely()
     shapes = shapely.from_geojson(np.array(footprints, dtype=object))
-    crossed = ~shapely.is_valid(shapes)
-    if crossed.any():
-        shapes[crossed] = shapely.make_valid(shapes[crossed])
+    invalid = ~shapely.is_valid(shapes)
+    if invalid.any():
+        shapes[invalid] = shapely.make_valid(shapes[invalid])
     found: NDArray[np.bool_] = shapely.intersects(region, shapes)
     return found

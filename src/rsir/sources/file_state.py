@@ -21,7 +21,7 @@ _CONTENT_BYTES = 16  # as rsir.images.read: 32 hex digits
 
 
 def digest(file: str) -> str:
-    """Hex digest of a local file's bytes, or of what a server says of a file (see `Scene.content`)."""
+    """Hex digest of a local file's bytes, or of a remote file's state (see `Scene.content`)."""
     digested = hashlib.blake2b(digest_size=_CONTENT_BYTES)
     if not is_remote(file):
         try:
