@@ -31,6 +31,7 @@ from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named, packed, unpacked
 from rsir.store.filters.fields import RecordColumns, microseconds
 from rsir.store.filters.filter import CLASS, Filter, select
+from rsir.store.knn.rounding import UNIT_TOLERANCE
 from rsir.store.milvus.connection import pymilvus
 from rsir.store.records.record import Record, State
 
@@ -58,10 +59,6 @@ _NO_TIME = 1 - (1 << 63)
 _NO_CLASS = 0
 _NOWHERE = (1e300, 1e300, -1e300, -1e300)
 """Bounds that intersect no box."""
-
-_UNIT_TOLERANCE = 1e-5
-"""A vector whose squared length differs from 1 by no more is compared unchanged, as in
-`rsir.store.knn.flat`."""
 
 _TYPICAL_RECORD = 1_000
 """Estimated bytes of a record. Our choice."""
@@ -151,7 +148,7 @@ class Layout:
             values -= values.mean(axis=1)[:, None]
         squares = (values**2).sum(axis=1)[:, None]
         unit = (values / np.sqrt(squares)).astype(np.float32)
-        is_unit = (np.abs(squares - 1) <= _UNIT_TOLERANCE) & (self.metric.name == "cosine")
+        is_unit = (np.abs(squares - 1) <= UNIT_TOLERANCE) & (self.metric.name == "cosine")
         compared: NDArray[np.float32] = np.where(is_unit, queries, unit)
         return compared
 
