@@ -1,4 +1,4 @@
-"""A whole archive on a Milvus cluster: what the same archive in a folder says and does, it does."""
+"""A whole archive on a Milvus cluster behaves as the same archive in a folder."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ from rsir.ranking import pairwise
 from rsir.scenes.tiling import Tiling
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.store import MilvusStore
-from tests.archive.indexing.test_scenes import land, write
-from tests.archive.test_archive import paint
 from tests.support.archives import contents
 from tests.support.colour_encoder import ColourEncoder
+from tests.support.images import land, paint, write_scene
 
 TILING = Tiling(size=48, stride=40)
 ADAPTIVE = "adaptive-hamming:3"
@@ -46,12 +45,12 @@ def hits_of(archive: Archive, query, k: int = 10, **more):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """Two scenes of two years in two places, and chips of two classes, one of which is a copy."""
+    """Scenes of two years in two locations, and pictures of two classes; one is a copy."""
     root = tmp_path_factory.mktemp("world")
-    for name, place, year in (("west", None, 2021), ("east", FARTHER_EAST, 2024)):
+    for name, transform, year in (("west", None, 2021), ("east", FARTHER_EAST, 2024)):
         path = root / f"{name}.tif"
         pixels = land(height=128, width=160, seed=year)
-        write(path, pixels, **({} if place is None else {"transform": place}))
+        write_scene(path, pixels, **({} if transform is None else {"transform": transform}))
         with rasterio.open(path, "r+") as scene:
             scene.update_tags(TIFFTAG_DATETIME=f"{year}:07:14 10:30:05")
     for number in range(10):
@@ -61,7 +60,7 @@ def world(tmp_path_factory) -> Path:
 
 
 class Pairs:
-    """Archives on the server, each with one of the same kind in a folder."""
+    """Pairs of archives of the same kind: in a folder, and on the server."""
 
     def __init__(self, server, root: Path) -> None:
         self._server = server
@@ -69,7 +68,7 @@ class Pairs:
         self._numbers = itertools.count()
 
     def make(self, *kinds: tuple[str, int]) -> list[tuple[Archive, Archive]]:
-        """(in the folder, on the server) of each; a collection takes seconds, mostly of waiting."""
+        """A pair (in a folder, on the server) of each kind; creating a collection takes seconds."""
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(lambda kind: self._make(*kind), kinds))
 
@@ -92,7 +91,7 @@ def pairs(milvus_server, tmp_path_factory) -> Pairs:
 
 @pytest.fixture(scope="module")
 def made(pairs, world):
-    """Pairs by name: two with the world in them, not to be changed, and three that are empty."""
+    """Pairs by name: two with the images of `world`, not to be changed, and three empty ones."""
     names = {
         "floats": ("cosine", 16),
         "adaptive": (ADAPTIVE, 21),
@@ -119,7 +118,7 @@ def filters(archive: Archive) -> list[Filter]:
     triangle = [[[west, south], [x, north], [x, south], [west, south]]]
     return [
         Filter(bbox=(west, south, x, y)),
-        Filter(bbox=(x, y, west, north)),  # all the way round
+        Filter(bbox=(x, y, west, north)),  # over the antimeridian
         Filter(geometry={"type": "Polygon", "coordinates": triangle}),
         Filter(start=datetime(2021, 7, 14, 10, 30, 5)),
         Filter(start=datetime(2022, 1, 1, tzinfo=UTC), end=datetime(2025, 1, 1, tzinfo=UTC)),
@@ -137,7 +136,7 @@ def filters(archive: Archive) -> list[Filter]:
 # Reading and searching
 
 
-def test_it_holds_what_the_folder_holds(both):
+def test_it_holds_the_records_of_the_folder(both):
     here, there = both
     assert len(there) == len(here) == there.count() == 35
     assert contents(there) == contents(here)
@@ -155,28 +154,28 @@ def test_it_holds_what_the_folder_holds(both):
     assert len(counts) >= 6
     for id in (ids[0], ids[-1]):
         np.testing.assert_array_equal(there.thumbnail(id, 20), here.thumbnail(id, 20))
-    # All pairs of so few are compared, whatever the order.
+    # With so few records the calibration compares all pairs.
     np.testing.assert_array_equal(there.calibration().distances, here.calibration().distances)
     for read in (there.get, there.vectors):
         with pytest.raises(UnknownIdError, match="no record 'nobody'"):
             read(["nobody"])
 
 
-def test_what_is_told_of_it(both, milvus_server):
+def test_info(both, milvus_server):
     here, there = both
-    told = there.info()
-    assert told["store"] == milvus_server.uri(there.store._connection.address.collection)
-    assert told["version"] is None
+    info = there.info()
+    assert info["store"] == milvus_server.uri(there.store._connection.address.collection)
+    assert info["version"] is None
     own = {"path", "store", "bytes", "version", "created"}
-    assert {k: v for k, v in told.items() if k not in own} == {
+    assert {k: v for k, v in info.items() if k not in own} == {
         k: v for k, v in here.info().items() if k not in own
     }
     assert repr(there) == repr(here).replace("here", "there")
-    assert Archive.open(there.path, ColourEncoder("cosine", 16)).info() == told
+    assert Archive.open(there.path, ColourEncoder("cosine", 16)).info() == info
 
 
 @pytest.mark.parametrize("kind", ["floats", "adaptive"])
-def test_searches_give_the_hits_of_the_folder(made, world, kind):
+def test_searches_find_the_hits_of_the_folder(made, world, kind):
     here, there = made[kind]
     records = list(here.records())
     tile = next(r for r in records if r.properties.get("window"))
@@ -212,7 +211,7 @@ def test_searches_give_the_hits_of_the_folder(made, world, kind):
 
 
 def test_adaptive_searches_are_exact(made):
-    """Against all distances, and by plain Hamming too."""
+    """Hits against all distances, of the adaptive ranking and of plain Hamming."""
     _, there = made["adaptive"]
     ids = [record.id for record in there.records()]
     rows = there.vectors(ids)
@@ -228,7 +227,7 @@ def test_adaptive_searches_are_exact(made):
 
 
 @pytest.mark.parametrize("kind", ["floats", "adaptive"])
-def test_exports_are_those_of_the_folder(made, tmp_path, kind):
+def test_exports_equal_those_of_the_folder(made, tmp_path, kind):
     suffixes = {format: suffix for suffix, format in SUFFIXES.items()}
     for format, archive in itertools.product(FORMATS, made[kind]):
         path = tmp_path / archive.path.name / f"all{suffixes[format]}"
@@ -240,19 +239,19 @@ def test_exports_are_those_of_the_folder(made, tmp_path, kind):
         assert (tmp_path / "there" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-# Changing
+# Changes
 
 
 class CutError(BaseException):
-    """As Ctrl-C: nobody catches it."""
+    """Like Ctrl-C: nothing catches it."""
 
 
-def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
+def test_all_changes_give_the_archive_of_the_folder(made, tmp_path, monkeypatch):
     here, there = made["changing"]
     folder = tmp_path / "images"
     for number in range(9):
         paint(folder / f"{number}.png", number)
-    scene = write(folder / "a.tif", land(height=96, width=96))
+    scene = write_scene(folder / "a.tif", land(height=96, width=96))
     monkeypatch.setattr(indexer, "COMMIT_TILES", 4)
 
     def both(change):
@@ -267,7 +266,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
         return report.added, report.replaced, report.unchanged, archive.encoder.encoded - before
 
     def cut(archive):
-        """As Ctrl-C after the first batch of eight."""
+        """Interrupt after the first batch of eight."""
         real, batches = ColourEncoder.encode, itertools.count()
 
         def encode(self, images):
@@ -288,11 +287,11 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
     assert len(there) == 18
 
     paint(folder / "3.png", 33)
-    write(scene, land(height=96, width=96, seed=4))
+    write_scene(scene, land(height=96, width=96, seed=4))
     os.utime(folder / "5.png", (1_700_000_000, 1_700_000_000))
 
     def half(archive):
-        """The new is written, and the old is not deleted yet."""
+        """Interrupt a commit between the new records and the deletion of the old ones."""
 
         def delete(ids):
             raise CutError
@@ -326,7 +325,7 @@ def test_a_life_goes_as_in_the_folder(made, tmp_path, monkeypatch):
         there.optimize(keep_days=-1)
 
 
-def test_merges_go_both_ways(made, tmp_path, monkeypatch):
+def test_merges_into_and_out_of_it(made, tmp_path, monkeypatch):
     monkeypatch.setattr("rsir.archive.exchange.batches.MAX_RECORDS", 4)
     here, there = made["merged"]
     for number in range(12):
@@ -339,7 +338,7 @@ def test_merges_go_both_ways(made, tmp_path, monkeypatch):
     third.add([tmp_path / "some", tmp_path / "other"])
 
     def plain(archive):
-        """Without the class, which says which folder was named."""
+        """The records without their class, which depends on the folder given to `add`."""
         return [(r.id, r.source, r.content, vector) for r, vector in contents(archive)]
 
     report = merge(there, here)
@@ -373,7 +372,7 @@ print(report.added, flush=True)
 
 
 def test_two_processes_share_the_work_beside_a_reader(made, tmp_path):
-    """Each commits two images at a time, and both begin together."""
+    """Both processes begin together; each commits two images at a time."""
     here, there = made["shared"]
     folder = tmp_path / "images"
     for number in range(60):
@@ -410,10 +409,10 @@ def test_two_processes_share_the_work_beside_a_reader(made, tmp_path):
     assert contents(there) == contents(here)
 
 
-# What it cannot do, and what goes wrong
+# Missing features, and failures
 
 
-def test_what_a_cluster_has_not_is_said(both, world):
+def test_versions_and_approximate_rankings_are_refused(both, world):
     _, there = both
     for history in (there.versions, lambda: there.at(1), lambda: there.restore(1)):
         with pytest.raises(ArchiveError, match="without versions"):
@@ -426,7 +425,7 @@ def test_what_a_cluster_has_not_is_said(both, world):
         there.search(world / "forest" / "01.png", ranking="hamming")
 
 
-def test_an_archive_without_its_collection_says_so(pairs, tmp_path, monkeypatch):
+def test_an_archive_without_its_collection(pairs, tmp_path, monkeypatch):
     ((_, there), (_, other)) = pairs.make(("euclidean", 8), ("euclidean", 7))
     uri = there.info()["store"]
     paint(tmp_path / "image.png", 1)
@@ -461,53 +460,55 @@ def test_an_archive_without_its_collection_says_so(pairs, tmp_path, monkeypatch)
     with pytest.raises(ArchiveError, match=f"{uri} does not exist"):
         Archive.open(there.path)
 
-    about = there.path / "archive.json"
-    about.write_text(about.read_text().replace(uri, other.info()["store"]))
+    manifest_file = there.path / "archive.json"
+    manifest_file.write_text(manifest_file.read_text().replace(uri, other.info()["store"]))
     with pytest.raises(ArchiveError, match="another one has taken its place"):
         Archive.open(there.path)
-    said = json.loads(about.read_text())
-    about.write_text(json.dumps({k: v for k, v in said.items() if k != "identity"}))
+    manifest = json.loads(manifest_file.read_text())
+    manifest_file.write_text(json.dumps({k: v for k, v in manifest.items() if k != "identity"}))
     with pytest.raises(ArchiveError, match=r"says euclidean, 8, but .* holds euclidean, 7"):
         Archive.open(there.path)
 
     monkeypatch.setitem(MilvusStore.open.__func__.__kwdefaults__, "patience", 1)
-    about.write_text(about.read_text().replace(other.info()["store"], "milvus://127.0.0.1:9/gone"))
+    manifest_file.write_text(
+        manifest_file.read_text().replace(other.info()["store"], "milvus://127.0.0.1:9/gone")
+    )
     with pytest.raises(ArchiveError, match=r"127\.0\.0\.1:9/gone: the server did not answer"):
         Archive.open(there.path)
 
 
-def test_a_collection_that_was_made_anew_is_not_taken_for_the_archives_own(
+def test_a_collection_that_replaced_the_archives_own_is_not_opened(
     milvus_server, tmp_path, monkeypatch
 ):
     uri = milvus_server.uri("made_anew")
-    archive = Archive.create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+    archive = Archive.create(tmp_path / "archive", ColourEncoder(dimension=8), store=uri)
     MilvusStore.open(uri).drop()
     other = Archive.create(tmp_path / "other", ColourEncoder(dimension=8, seed=1), store=uri)
     assert other.store.identity != archive.store.identity
     with pytest.raises(ArchiveError, match="another one has taken its place"):
         Archive.open(archive.path)
     assert len(Archive.open(other.path)) == 0
-    # What was made before there were identities is opened as it is.
-    about = other.path / "archive.json"
-    said = json.loads(about.read_text())
-    about.write_text(json.dumps({k: v for k, v in said.items() if k != "identity"}))
+    # An archive of an older version has no identity, and is opened.
+    manifest_file = other.path / "archive.json"
+    manifest = json.loads(manifest_file.read_text())
+    manifest_file.write_text(json.dumps({k: v for k, v in manifest.items() if k != "identity"}))
     assert len(Archive.open(other.path)) == 0
     MilvusStore.open(uri).drop()
 
 
-def test_secrets_of_a_uri_open_the_archive_too(secured_milvus, tmp_path, monkeypatch):
+def test_an_archive_can_be_opened_with_the_secrets_in_a_uri(secured_milvus, tmp_path, monkeypatch):
     for name in ("MILVUS_USER", "MILVUS_PASSWORD", "MILVUS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     plain = secured_milvus.uri("given_again")
     uri = plain.replace("://", "://root:Milvus@")
-    Archive.create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+    Archive.create(tmp_path / "archive", ColourEncoder(dimension=8), store=uri)
     with pytest.raises(ArchiveError):
-        Archive.open(tmp_path / "one")
-    assert len(Archive.open(tmp_path / "one", store=uri)) == 0
-    again = Archive.open_or_create(tmp_path / "one", ColourEncoder(dimension=8), store=uri)
+        Archive.open(tmp_path / "archive")
+    assert len(Archive.open(tmp_path / "archive", store=uri)) == 0
+    again = Archive.open_or_create(tmp_path / "archive", ColourEncoder(dimension=8), store=uri)
     assert len(again) == 0
     assert again.info()["store"] == plain
-    assert "root" not in (tmp_path / "one" / "archive.json").read_text()
+    assert "root" not in (tmp_path / "archive" / "archive.json").read_text()
     with pytest.raises(ArchiveError, match="keeps its records in") as caught:
-        Archive.open(tmp_path / "one", store=uri.replace("given_again", "another"))
+        Archive.open(tmp_path / "archive", store=uri.replace("given_again", "another"))
     assert "Milvus@" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A whole archive on an object store: what the same archive in a folder says and does, it does."""
+"""A whole archive on an object store behaves as the same archive in a folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from rsir.archive.folder.external import ExternalEncoder
 from rsir.errors import ArchiveError, UsageError
 from rsir.scenes.tiling import Tiling
 from rsir.store.filters.filter import Filter
-from tests.archive.indexing.test_scenes import land, write
-from tests.archive.test_archive import paint
 from tests.support.archives import chip, contents
 from tests.support.colour_encoder import ColourEncoder
+from tests.support.images import land, paint, write_scene
 
 
-def shown(archive: Archive, query, **more):
+def hits_of(archive: Archive, query, **more):
     return [hit.to_dict() for hit in archive.search(query, 8, **more)]
 
 
@@ -29,21 +28,21 @@ def add(archive: Archive, folder):
     return report.added, report.replaced, report.unchanged, report.skipped
 
 
-def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
+def test_all_operations_give_the_archive_of_the_folder(bucket, tmp_path):
     uri = f"{bucket}/life/items.lance"
     here = Archive.create(tmp_path / "here", ColourEncoder())
     there = Archive.create(tmp_path / "there", ColourEncoder(), store=uri)
     folder = tmp_path / "images"
     for number in range(6):
         paint(folder / ("forest" if number % 2 else "river") / f"{number}.png", number)
-    scene = write(folder / "a.tif", land(height=96, width=144))
+    scene = write_scene(folder / "a.tif", land(height=96, width=144))
     assert add(there, folder) == add(here, folder) == (7, 0, 0, ())
     assert add(there, folder) == (0, 0, 7, ())
     assert contents(there) == contents(here)
     assert len(there) == there.count() == 12
     assert there.sources() == here.sources()
-    told = there.info()
-    assert (told["store"], told["count"]) == (uri, 12)
+    info = there.info()
+    assert (info["store"], info["count"]) == (uri, 12)
     assert not (tmp_path / "there" / "items.lance").exists()
 
     west, south, east, north = there.sources()[0].bounds
@@ -62,15 +61,15 @@ def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
     ):
         assert there.count(chosen) == here.count(chosen) > 0
         for query, more in itertools.product(queries, options):
-            wanted = shown(here, query, filter=chosen, **more)
-            assert shown(there, query, filter=chosen, **more) == wanted
+            wanted = hits_of(here, query, filter=chosen, **more)
+            assert hits_of(there, query, filter=chosen, **more) == wanted
     np.testing.assert_array_equal(there.thumbnail(tile.id, 20), here.thumbnail(tile.id, 20))
     for name in ("all.parquet", "all.geojson"):
         for archive in (here, there):
             export(archive, tmp_path / archive.path.name / name)
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
-    before, kept = there.info()["version"], contents(there)
+    before, old_contents = there.info()["version"], contents(there)
     paint(folder / "river" / "2.png", 22)
     (folder / "river" / "4.png").unlink()
     for archive in (here, there):
@@ -80,9 +79,9 @@ def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
         archive.optimize()
     assert contents(there) == contents(here)
     assert len(there) == 10
-    assert contents(there.at(before)) == kept
+    assert contents(there.at(before)) == old_contents
     there.restore(before)
-    assert contents(there) == kept
+    assert contents(there) == old_contents
     assert {v.version for v in there.versions()} >= {before, there.info()["version"]}
     report = merge(there, here)
     assert (report.added, report.unchanged, report.replaced) == (1, 9, 0)
@@ -91,14 +90,14 @@ def test_a_life_goes_as_in_the_folder(bucket, tmp_path):
     assert contents(again) == contents(there)
     with pytest.raises(ArchiveError, match=f"{uri} exists already"):
         Archive.create(tmp_path / "second", ColourEncoder(), store=uri)
-    about = tmp_path / "there" / "archive.json"
-    about.write_text(about.read_text().replace(uri, f"{bucket}/gone/items.lance"))
+    manifest = tmp_path / "there" / "archive.json"
+    manifest.write_text(manifest.read_text().replace(uri, f"{bucket}/gone/items.lance"))
     with pytest.raises(ArchiveError, match=r"gone/items\.lance is not a store"):
         Archive.open(tmp_path / "there")
 
 
 def test_the_approximate_ranking_of_large_archives(bucket, tmp_path):
-    """Not exact, and measured; their distances are those of the exact search."""
+    """Its recall, and its distances against those of the exact search."""
     uri = f"{bucket}/large/items.lance"
     made = Archive.create(tmp_path / "a", ExternalEncoder("made up", "cosine", 32), store=uri)
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Indexing on a real Ray cluster of this machine, beside `Archive.add`."""
+"""Indexing on a real Ray cluster of this machine, against `Archive.add`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from rsir.errors import ArchiveError, DataError, MissingExtraError, UsageError
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import find_sources
+from tests.support.archives import contents_by_id
 from tests.support.colour_encoder import ColourEncoder
+from tests.support.images import paint
 
 pytestmark = [
-    # Ray Data warns of its own settings when it makes them.
+    # Ray Data warns of settings that it makes itself.
     pytest.mark.filterwarnings(r"ignore:`use_\w+` is dep:DeprecationWarning:ray.data.context"),
-    # And starts its processes beside LanceDB of other tests by a fork that executes them at once.
+    # Ray forks its processes after other tests imported LanceDB; they execute Ray at once.
     pytest.mark.filterwarnings("ignore:lancedb fork:RuntimeWarning"),
 ]
 
@@ -40,7 +42,7 @@ def cluster(ray_installed: None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Else a busy machine lets Ray's workers wait.
+        # With their default niceness, Ray's workers wait on a busy machine.
         patch.setenv("RAY_worker_niceness", "0")
         ray.init(
             "local",
@@ -50,7 +52,7 @@ def cluster(ray_installed: None) -> Iterator[None]:
             logging_level="error",
             log_to_driver=False,
         )
-        # The workers have the installed rsir, but not this file.
+        # The workers can import rsir, but not this file.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -58,11 +60,11 @@ def cluster(ray_installed: None) -> Iterator[None]:
 
 
 class Mortal(ColourEncoder):
-    """Dies, and its process with it: of a red image always, of a blue one while there are lives."""
+    """Ends its process: for a red image always, for a blue image while files are in `lives`."""
 
     def __init__(self, lives: Path) -> None:
         super().__init__()
-        # So that something is committed before.
+        # Commit each image, so that there are commits before the process ends.
         indexer.COMMIT_TILES = 1
         self.lives = lives
 
@@ -77,26 +79,11 @@ class Mortal(ColourEncoder):
         return super().encode(images)
 
 
-def paint(path: Path, seed: int) -> Path:
-    random = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(random.integers(0, 256, (9, 7, 3), np.uint8)).save(path)
-    return path
-
-
-def contents(archive: Archive) -> dict[str, tuple[object, bytes]]:
-    """All that is kept."""
-    records = list(archive.records())
-    vectors = archive.vectors([r.id for r in records])
-    assert len({r.id for r in records}) == len(records)
-    return {r.id: (r, v.tobytes()) for r, v in zip(records, vectors, strict=True)}
-
-
 def counts(report: object) -> dict[str, object]:
     return {name: value for name, value in report.to_dict().items() if name != "seconds"}
 
 
-def last(archive: Archive) -> dict[str, object]:
+def last_report(archive: Archive) -> dict[str, object]:
     return json.loads((archive.path / "last-index.json").read_text())
 
 
@@ -123,24 +110,24 @@ def images(tmp_path) -> Path:
     return folder
 
 
-def test_images_are_indexed_as_by_one_process_and_only_what_is_new_again(
+def test_images_are_indexed_as_by_one_process_also_a_second_time(
     cluster, archive, plain, images, monkeypatch
 ):
-    told = []
-    # A relative path means something else where the workers run.
+    progress = []
+    # The workers have another current folder.
     monkeypatch.chdir(images.parent)
     report = index_on_ray(
-        archive, "images", load=ColourEncoder, on_progress=lambda *done: told.append(done)
+        archive, "images", load=ColourEncoder, on_progress=lambda *done: progress.append(done)
     )
     assert counts(report) == counts(plain.add(images))
     assert (report.added, len(report.skipped)) == (40, 2)
     assert report.ignored == {".db": 1, ".txt": 1}
-    assert contents(archive) == contents(plain)
-    assert last(archive) == json.loads(json.dumps(report.to_dict()))
-    # More than one worker, and several shares for each.
-    assert len(told) == 8 * CPUS
-    assert told == sorted(told)
-    assert told[-1] == (42, 42)
+    assert contents_by_id(archive) == contents_by_id(plain)
+    assert last_report(archive) == json.loads(json.dumps(report.to_dict()))
+    # Several shares for each of the workers.
+    assert len(progress) == 8 * CPUS
+    assert progress == sorted(progress)
+    assert progress[-1] == (42, 42)
 
     paint(images / "river" / "00.png", 100)
     (images / "forest" / "01.png").unlink()
@@ -149,7 +136,7 @@ def test_images_are_indexed_as_by_one_process_and_only_what_is_new_again(
     again = index_on_ray(archive, images, load=ColourEncoder, workers=1)
     assert counts(again) == counts(plain.add(images))
     assert (again.added, again.replaced, again.unchanged, again.tiles) == (1, 1, 38, 2)
-    assert contents(archive) == contents(plain)
+    assert contents_by_id(archive) == contents_by_id(plain)
 
 
 def test_scenes_are_cut_as_by_one_process(cluster, archive, plain, tmp_path):
@@ -170,31 +157,33 @@ def test_scenes_are_cut_as_by_one_process(cluster, archive, plain, tmp_path):
     report = index_on_ray(archive, folder, tiling=tiling, load=ColourEncoder, workers=1)
     assert counts(report) == counts(plain.add(folder, tiling=tiling))
     assert report.tiles == len(archive) == 5 * 7 * 4
-    assert contents(archive) == contents(plain)
-    # As one process would go on.
+    assert contents_by_id(archive) == contents_by_id(plain)
+    # Both archives continue alike.
     assert plain.add(folder).replaced == archive.add(folder).replaced == 5
-    assert contents(archive) == contents(plain)
+    assert contents_by_id(archive) == contents_by_id(plain)
 
 
-def test_what_a_worker_had_when_it_died_is_done_anew_and_what_kills_them_skipped(
+def test_the_share_of_a_dead_worker_is_repeated_and_a_deadly_file_skipped(
     cluster, archive, plain, images, tmp_path
 ):
-    # With eight shares these are in one, and another image before them.
+    # Of eight shares, one has both of these and another image before them.
     once, always = sorted(images.rglob("*.png"))[12:21:8]
     Image.new("RGB", (7, 9), (0, 0, 255)).save(once)
     Image.new("RGB", (7, 9), (255, 0, 0)).save(always)
     lives = tmp_path / "lives"
     lives.mkdir()
-    (lives / "one").touch()
+    (lives / "first").touch()
     report = index_on_ray(archive, images, load=lambda: Mortal(lives), workers=1, batch_size=1)
     assert not list(lives.iterdir()), "no worker has died"
     wanted = plain.add(images)
-    kept = contents(plain)
-    assert contents(archive) == {i: row for i, row in kept.items() if row[0].source != str(always)}
+    expected = contents_by_id(plain)
+    deadly = next(id for id, (record, _) in expected.items() if record.source == str(always))
+    del expected[deadly]
+    assert contents_by_id(archive) == expected
     skipped = {skipped.path: skipped.reason for skipped in report.skipped}
     assert skipped.pop(str(always)) == "2 workers died over it; see Ray's logs"
     assert skipped == {skipped.path: skipped.reason for skipped in wanted.skipped}
-    # What the dead ones had committed is known.
+    # What the dead workers had committed counts as unchanged.
     assert report.added + report.unchanged == wanted.added - 1
     assert 0 < report.unchanged <= 3
     assert (report.ignored, report.complete) == (wanted.ignored, True)
@@ -224,40 +213,40 @@ def test_workers_that_die_again_and_again_end_the_run(cluster, archive, images):
     assert len(archive) == 0
 
 
-def test_interrupted_it_keeps_what_is_committed(cluster, archive, plain, images):
+def test_an_interrupted_run_keeps_what_is_committed(cluster, archive, plain, images):
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         index_on_ray(archive, images, load=ColourEncoder, workers=1, on_progress=interrupt)
-    said = last(archive)
-    assert said["complete"] is False
+    report = last_report(archive)
+    assert report["complete"] is False
     plain.add(images)
     time.sleep(0.5)
-    kept = contents(archive)
-    assert 0 < said["added"] <= len(kept) < 40
-    assert kept.items() <= contents(plain).items()
+    committed = contents_by_id(archive)
+    assert 0 < report["added"] <= len(committed) < 40
+    assert committed.items() <= contents_by_id(plain).items()
     report = archive.add(images)
-    assert (report.unchanged, report.added) == (len(kept), 40 - len(kept))
-    assert contents(archive) == contents(plain)
+    assert (report.unchanged, report.added) == (len(committed), 40 - len(committed))
+    assert contents_by_id(archive) == contents_by_id(plain)
 
 
-def test_what_stops_a_worker_is_told(cluster, archive, images):
+def test_the_error_of_a_worker_ends_the_run(cluster, archive, images):
     with pytest.raises(ArchiveError, match=r"belongs to the model .* \(on \S+\)"):
         index_on_ray(archive, images, load=lambda: ColourEncoder(seed=1), workers=1)
-    assert last(archive)["complete"] is False
+    assert last_report(archive)["complete"] is False
     assert len(archive) == 0
 
 
-def test_a_cluster_without_room_is_told(cluster, archive, images):
+def test_a_cluster_without_room_is_an_error(cluster, archive, images):
     with pytest.raises(UsageError, match="no room in a cluster of 2 CPUs, 0 GPUs"):
         index_on_ray(archive, images, gpus=1)
     with pytest.raises(UsageError, match="no room"):
         index_on_ray(archive, images, cpus=2.5)
 
 
-class Telling(ColourEncoder):
-    """An encoder that says of which ground its images were, and how many it takes at once."""
+class BatchEncoder(ColourEncoder):
+    """An encoder with the optional attributes, and which checks the size of a batch."""
 
     gsd = 20.0
     batch_size = 3
@@ -267,7 +256,7 @@ class Telling(ColourEncoder):
         return super().encode(images)
 
 
-def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
+def test_gsd_and_batch_size_of_the_model_count_on_a_cluster(cluster, tmp_path):
     import rasterio
     from rasterio.transform import Affine
 
@@ -283,14 +272,14 @@ def test_what_the_model_says_counts_on_a_cluster_too(cluster, tmp_path):
         ) as dataset:  # fmt: skip
             dataset.write(random.integers(1, 256, (3, 64, 64), np.uint8))
     tiling = Tiling(size=16, gsd="model", cloud_mask="{folder}/{stem}_clouds.tif", max_cloud=1)
-    archive = Archive.create(tmp_path / "told", Telling())
-    report = index_on_ray(archive, folder, tiling=tiling, load=Telling, workers=1)
+    archive = Archive.create(tmp_path / "archive", BatchEncoder())
+    report = index_on_ray(archive, folder, tiling=tiling, load=BatchEncoder, workers=1)
     assert (report.added, report.tiles, len(report.masks)) == (2, 8, 2)
     assert {tuple(record.properties["gsd"]) for record in archive.records()} == {(20.0, 20.0)}
 
 
 @pytest.mark.usefixtures("ray_installed")
-def test_a_gsd_that_the_model_does_not_say(archive, images):
+def test_a_model_without_gsd(archive, images):
     with pytest.raises(UsageError, match="does not say"):
         index_on_ray(archive, images, tiling=Tiling(gsd="model"))
 
@@ -305,7 +294,7 @@ def test_arguments_are_checked_before_any_work(archive, images, monkeypatch):
     assert not (archive.path / "last-index.json").exists()
 
 
-def test_without_ray_the_extra_is_named(archive, images, monkeypatch):
+def test_without_ray_the_error_names_the_extra(archive, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rsir\[ray\]'"):
         index_on_ray(archive, images)

@@ -74,23 +74,32 @@ def vectors(metric: str, count: int, seed: int = 0) -> np.ndarray:
     return packed(codes, chances / chances.sum(axis=1)[:, None])
 
 
-def in_memory(metric: str, kept: list[Record], seed: int = 0, name: str = "made up") -> Archive:
-    """An archive whose store is `ExactStore`."""
+def in_memory(metric: str, held: list[Record], seed: int = 0, name: str = "made up") -> Archive:
+    """An archive of `held` records whose store is `ExactStore`."""
     store = ExactStore(metric, DIMENSION)
-    store.add(kept, vectors(metric, len(kept), seed))
+    store.add(held, vectors(metric, len(held), seed))
     fingerprint = ExternalEncoder(name, metric, DIMENSION).fingerprint
     return Archive(Path("in memory"), {"fingerprint": fingerprint, "bands": ["red"]}, store, None)
 
 
-def on_disk(path: Path, metric: str, kept: list[Record], seed: int = 0) -> Archive:
+def on_disk(path: Path, metric: str, held: list[Record], seed: int = 0) -> Archive:
     archive = Archive.create(path, ExternalEncoder("made up", metric, DIMENSION))
-    archive.store.add(kept, vectors(metric, len(kept), seed))
+    archive.store.add(held, vectors(metric, len(held), seed))
     return archive
 
 
 def contents(archive: Archive) -> list[tuple[Record, bytes]]:
+    """All records and vectors, ordered by id."""
     rows = archive.store.get([record.id for record in archive.records()])
     return [(record, vector.tobytes()) for record, vector in rows]
+
+
+def contents_by_id(archive: Archive) -> dict[str, tuple[Record, bytes]]:
+    """All records and vectors; fails if an id occurs twice."""
+    rows = contents(archive)
+    by_id = {record.id: (record, vector) for record, vector in rows}
+    assert len(by_id) == len(rows)
+    return by_id
 
 
 def chip(number: int, **more) -> Record:

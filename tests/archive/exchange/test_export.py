@@ -1,4 +1,4 @@
-"""What is written is what the archive holds, and other programs read it."""
+"""Exported files hold the records of the archive, and other programs read them."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ NAMES = {format: f"out{suffix}" for suffix, format in reversed(SUFFIXES.items())
 
 @pytest.fixture
 def placed():
-    """Four records: everything, a date only, a place only, nothing."""
+    """Four records: with everything, only a date, only a footprint, nothing."""
     return [
         chip(0, footprint=SQUARE, datetime=NOON, properties={"class": "río", "gsd": 10.5}),
         chip(1, datetime=NOON, properties={"bands": ["red"], "eo:cloud_cover": 3}),
@@ -57,10 +57,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @settings(max_examples=20, deadline=None)
-@given(kept=many)
-def test_geojson_holds_every_record(tmp_path_factory, kept):
+@given(held=many)
+def test_geojson_holds_every_record(tmp_path_factory, held):
     folder = tmp_path_factory.mktemp("out")
-    archive = in_memory("cosine", kept)
+    archive = in_memory("cosine", held)
     report = export(archive, folder / "a.geojson")
     export(archive, folder / "a.geojsonl")
     collection = json.loads((folder / "a.geojson").read_text("utf-8"))
@@ -68,17 +68,20 @@ def test_geojson_holds_every_record(tmp_path_factory, kept):
     assert lines.pop() == ""
     assert [json.loads(line) for line in lines] == collection["features"]
     assert collection["type"] == "FeatureCollection"
-    assert report.written == len(kept)
+    assert report.written == len(held)
     for record, feature in zip(archive.records(), collection["features"], strict=True):
         assert feature["type"] == "Feature"
         assert (feature["id"], feature["geometry"]) == (record.id, record.footprint)
-        said = feature["properties"]
-        assert (said.pop("source"), said.pop("content")) == (record.source, record.content)
-        time = said.pop("datetime")
+        properties = feature["properties"]
+        assert (properties.pop("source"), properties.pop("content")) == (
+            record.source,
+            record.content,
+        )
+        time = properties.pop("datetime")
         assert (time and datetime.fromisoformat(time)) == record.datetime
         own = ("source", "content", "datetime")
         renamed = {f"properties.{n}" if n in own else n: v for n, v in record.properties.items()}
-        assert said == renamed
+        assert properties == renamed
 
 
 def test_a_property_never_hides_a_field(tmp_path):
@@ -97,10 +100,10 @@ def test_a_property_never_hides_a_field(tmp_path):
 
 
 @settings(max_examples=20, deadline=None)
-@given(kept=many)
-def test_csv_holds_every_record(tmp_path_factory, kept):
+@given(held=many)
+def test_csv_holds_every_record(tmp_path_factory, held):
     path = tmp_path_factory.mktemp("out") / "a.csv"
-    archive = in_memory("hamming", kept)
+    archive = in_memory("hamming", held)
     export(archive, path)
     assert path.read_bytes().startswith(",".join(CSV_COLUMNS).encode() + b"\r\n")
     for record, row in zip(archive.records(), read_csv(path), strict=True):
@@ -163,7 +166,7 @@ def test_stac_items_are_valid(tmp_path, placed):
         ([(-180, 20), (-60, -50), (40, 180)], [40, 20]),
     ],
 )
-def test_the_box_goes_the_short_way_round(tmp_path, parts, wanted):
+def test_the_box_leaves_out_the_widest_gap(tmp_path, parts, wanted):
     rings = [[[[w, 1], [e, 1], [e, 2], [w, 2], [w, 1]]] for w, e in parts]
     footprint = {"type": "MultiPolygon", "coordinates": rings}
     export(in_memory("cosine", [chip(1, datetime=NOON, footprint=footprint)]), tmp_path / "a.json")
@@ -182,8 +185,8 @@ def test_geopandas_reads_geoparquet(tmp_path, placed, metric):
     frame = geopandas.read_parquet(path)
     assert frame.crs.equals("EPSG:4326", ignore_axis_order=True)
     assert list(frame["id"]) == [record.id for record in placed]
-    for record, place in zip(placed, frame.geometry, strict=True):
-        assert place == (None if record.footprint is None else shape(record.footprint))
+    for record, geometry in zip(placed, frame.geometry, strict=True):
+        assert geometry == (None if record.footprint is None else shape(record.footprint))
     assert frame["datetime"][0] == NOON
     assert [json.loads(text) for text in frame["properties"]] == [r.properties for r in placed]
     boxes = pq.read_table(path)["bbox"].to_pylist()
@@ -199,7 +202,7 @@ def test_geopandas_reads_geoparquet(tmp_path, placed, metric):
         np.testing.assert_array_equal(np.stack(frame["probabilities"]), chances)
 
 
-def test_the_file_says_what_it_holds(tmp_path, placed):
+def test_the_metadata_of_geoparquet(tmp_path, placed):
     placed.append(chip(4, footprint=HIGH))
     archive = in_memory("cosine", placed)
     export(archive, tmp_path / "a.parquet")
@@ -225,11 +228,11 @@ def test_the_file_says_what_it_holds(tmp_path, placed):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_no_records_and_one(tmp_path, format):
+def test_an_empty_archive_and_one_record(tmp_path, format):
     dated = chip(1, datetime=NOON, footprint=SQUARE)
-    for count, kept in enumerate(([], [dated])):
+    for count, held in enumerate(([], [dated])):
         path = tmp_path / f"{count}{NAMES[format]}"
-        assert export(in_memory("cosine", kept), path).written == count
+        assert export(in_memory("cosine", held), path).written == count
         if format == "csv":
             assert len(read_csv(path)) == count
         elif format == "geoparquet":
@@ -241,7 +244,7 @@ def test_no_records_and_one(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_only_the_records_that_are_given_in_their_order(tmp_path, format):
+def test_given_records_are_exported_in_their_order(tmp_path, format):
     dated = [chip(n, datetime=NOON) for n in range(9)]
     archive = in_memory("cosine", dated)
     path = tmp_path / "out"
@@ -259,7 +262,7 @@ def test_only_the_records_that_are_given_in_their_order(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_batches_are_taken_one_at_a_time(tmp_path, format, monkeypatch):
+def test_only_one_batch_is_in_memory(tmp_path, format, monkeypatch):
     monkeypatch.setattr(batches, "MAX_RECORDS", 3)
     dated = [chip(n, datetime=NOON, footprint=SQUARE) for n in range(8)]
     taken, seen = [], []
@@ -286,28 +289,28 @@ def test_batches_are_taken_one_at_a_time(tmp_path, format, monkeypatch):
 
 def test_wide_vectors_make_smaller_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "MAX_BYTES", 4 * DIMENSION * 2 + 1)
-    kept = [chip(n) for n in range(5)]
-    export(in_memory("cosine", kept), tmp_path / "a.parquet")
+    held = [chip(n) for n in range(5)]
+    export(in_memory("cosine", held), tmp_path / "a.parquet")
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
 
 
 @pytest.mark.parametrize("format", ["geoparquet", "csv", "stac"])
-def test_what_is_no_geometry_is_counted_not_fatal(tmp_path, format, monkeypatch):
-    kept = [chip(n, datetime=NOON, footprint=SQUARE) for n in range(3)]
-    archive = in_memory("cosine", kept)
-    # No store takes it now; an older one may have.
-    kept[1] = chip(1, datetime=NOON, footprint={"type": "Blob", "coordinates": [1]})
-    rows = list(zip(kept, vectors("cosine", 3), strict=True))
+def test_an_invalid_footprint_is_counted_not_fatal(tmp_path, format, monkeypatch):
+    held = [chip(n, datetime=NOON, footprint=SQUARE) for n in range(3)]
+    archive = in_memory("cosine", held)
+    # Stores refuse it now; a store of an older version may hold it.
+    held[1] = chip(1, datetime=NOON, footprint={"type": "Blob", "coordinates": [1]})
+    rows = list(zip(held, vectors("cosine", 3), strict=True))
     monkeypatch.setattr(archive.store, "get", lambda ids: rows)
-    report = export(archive, tmp_path / "x", kept, format=format)
+    report = export(archive, tmp_path / "x", held, format=format)
     assert report.written == 2
     assert dict(report.skipped.reasons) == {"its footprint is not a GeoJSON geometry": 1}
-    assert report.skipped.first[0].id == kept[1].id
+    assert report.skipped.first[0].id == held[1].id
     assert json.loads(json.dumps(report.to_dict()))["skipped"]["count"] == 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_file_that_is_there_stays_unless_told(tmp_path, format):
+def test_an_existing_file_stays_without_overwrite(tmp_path, format):
     path = tmp_path / NAMES[format]
     path.write_text("mine")
     archive = in_memory("cosine", [chip(1, datetime=NOON)])
@@ -333,7 +336,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, format):
     assert path.read_text() == "mine"
 
 
-def test_a_record_that_was_deleted_meanwhile_is_an_error(tmp_path):
+def test_a_record_deleted_in_the_meantime_is_an_error(tmp_path):
     with pytest.raises(ArchiveError, match="no record 'chip 00002'"):
         export(in_memory("cosine", [chip(1)]), tmp_path / "a.parquet", [chip(1), chip(2)])
     assert not list(tmp_path.iterdir())
@@ -352,13 +355,13 @@ def test_wrong_paths_and_formats_are_refused(tmp_path):
         export(archive, tmp_path / "file" / "out.csv")
 
 
-def test_folders_are_made_and_suffixes_are_read_in_any_case(tmp_path):
+def test_folders_are_created_and_suffixes_have_any_case(tmp_path):
     report = export(in_memory("cosine", [chip(1)]), tmp_path / "new" / "OUT.CSV")
     assert report.format == "csv"
     assert len(read_csv(tmp_path / "new" / "OUT.CSV")) == 1
 
 
-def test_without_shapely_geojson_still_goes(tmp_path, monkeypatch):
+def test_geojson_needs_no_shapely(tmp_path, monkeypatch):
     archive = in_memory("cosine", [chip(1, footprint=SQUARE, datetime=NOON)])
     monkeypatch.setitem(sys.modules, "shapely", None)
     for format in ("geoparquet", "csv", "stac"):

@@ -1,4 +1,4 @@
-"""Embeddings from Parquet files: those of rsir come back as they were, others as far as they go."""
+"""Import of Parquet files: exports of rsir come back exactly; other files give what they have."""
 
 import json
 from dataclasses import replace
@@ -49,40 +49,40 @@ def table(count: int, **columns) -> pa.Table:
 
 
 def imported(tmp_path, rows: pa.Table, columns=None, metric="cosine", **more):
-    """What becomes of `rows` in an empty archive: its records by id, and the report."""
+    """Import `rows` into an empty archive; returns its records by id, and the report."""
     pq.write_table(rows, tmp_path / "theirs.parquet")
     archive = in_memory(metric, [])
     report = import_parquet(archive, tmp_path / "theirs.parquet", columns, **more)
     return {record.id: record for record in archive.records()}, report
 
 
-# What rsir exported
+# Exports of rsir
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @settings(max_examples=12, deadline=None)
-@given(kept=many)
-def test_an_export_comes_back_bit_for_bit(tmp_path_factory, metric, kept):
+@given(held=many)
+def test_an_export_comes_back_bit_for_bit(tmp_path_factory, metric, held):
     path = tmp_path_factory.mktemp("out") / "a.parquet"
-    archive, empty = in_memory(metric, kept), in_memory(metric, [])
+    archive, empty = in_memory(metric, held), in_memory(metric, [])
     export(archive, path)
     report = import_parquet(empty, path)
     assert contents(empty) == contents(archive)
-    assert (report.read, report.added, report.replaced) == (len(kept), len(kept), 0)
+    assert (report.read, report.added, report.replaced) == (len(held), len(held), 0)
     assert (report.skipped.count, report.incomplete.count, report.ignored) == (0, 0, ())
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_an_export_goes_from_archive_to_archive(tmp_path, metric):
-    kept = [
+    held = [
         chip(0, footprint=HOLED, datetime=NOON, properties={"a": [1, {"b": None}], "é": "\n'\""}),
         chip(1, footprint=ACROSS, size=5, mtime_ns=7),
         chip(2, footprint=HIGH),
         chip(3),
     ]
-    archive = on_disk(tmp_path / "one", metric, kept)
+    archive = on_disk(tmp_path / "one", metric, held)
     export(archive, tmp_path / "a.parquet")
-    another = on_disk(tmp_path / "two", metric, [replace(kept[1], content="old"), chip(9)], 5)
+    another = on_disk(tmp_path / "two", metric, [replace(held[1], content="old"), chip(9)], 5)
     report = import_parquet(another, tmp_path / "a.parquet")
     assert (report.added, report.replaced) == (3, 1)
     assert contents(another)[:4] == contents(archive)
@@ -113,10 +113,10 @@ def test_an_export_that_lost_a_column_is_refused(tmp_path, name):
 
 def test_an_export_of_a_later_format_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
-    for about, said in (({"format": "rsir-export/9"}, "damaged"), ("{", "damaged")):
-        rows = table(1).replace_schema_metadata({"rsir": json.dumps(about)})
+    for metadata in ({"format": "rsir-export/9"}, "{"):
+        rows = table(1).replace_schema_metadata({"rsir": json.dumps(metadata)})
         pq.write_table(rows, path)
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match="damaged"):
             import_parquet(in_memory("cosine", []), path)
     later = {"format": "rsir-export/9", "metric": "cosine", "dimension": 3, "fingerprint": "x"}
     pq.write_table(table(1).replace_schema_metadata({"rsir": json.dumps(later)}), path)
@@ -124,7 +124,7 @@ def test_an_export_of_a_later_format_is_refused(tmp_path):
         import_parquet(in_memory("cosine", []), path)
 
 
-def test_rows_of_an_export_that_were_damaged_are_counted(tmp_path):
+def test_damaged_rows_of_an_export_are_counted(tmp_path):
     path = tmp_path / "a.parquet"
     export(in_memory("cosine", [chip(n, footprint=SQUARE) for n in range(4)]), path)
     rows = pq.read_table(path)
@@ -143,16 +143,16 @@ def test_rows_of_an_export_that_were_damaged_are_counted(tmp_path):
     }
 
 
-# Whose embeddings
+# The model of the embeddings
 
 
 class Mine(ExternalEncoder):
-    """Stands for a model of rsir: its fingerprint says nothing of elsewhere."""
+    """Stands for a model of rsir: its fingerprint is not that of an external model."""
 
     fingerprint = "0123abcd"
 
 
-def test_embeddings_of_an_unknown_model_need_an_archive_of_their_own(tmp_path):
+def test_embeddings_of_an_unknown_model_need_a_fingerprint(tmp_path):
     pq.write_table(table(3), tmp_path / "theirs.parquet")
     mine = Archive.create(tmp_path / "mine", Mine("x", "cosine", DIMENSION))
     with pytest.raises(UsageError, match="give its fingerprint, 0123abcd; else"):
@@ -163,7 +163,7 @@ def test_embeddings_of_an_unknown_model_need_an_archive_of_their_own(tmp_path):
     assert report.added == len(mine) == 3
 
 
-def test_an_archive_of_embeddings_made_elsewhere(tmp_path):
+def test_an_archive_of_external_embeddings(tmp_path):
     pq.write_table(table(5), tmp_path / "theirs.parquet")
     assert dimension_of(tmp_path / "theirs.parquet") == DIMENSION
     encoder = ExternalEncoder("clay 1.5/ü", "cosine", dimension_of(tmp_path / "theirs.parquet"))
@@ -243,7 +243,7 @@ def test_columns_become_records(tmp_path):
     assert (report.read, report.added, report.incomplete.count) == (2, 2, 0)
 
 
-def test_columns_are_named_or_found(tmp_path):
+def test_columns_have_given_or_usual_names(tmp_path):
     rows = table(3, id=None, embedding=None)
     rows = pa.table(
         {
@@ -283,7 +283,7 @@ def test_columns_are_named_or_found(tmp_path):
     ],
     ids=str,
 )
-def test_vectors_of_any_numbers(tmp_path, kind):
+def test_vectors_of_any_type_of_numbers(tmp_path, kind):
     given = np.round(vectors("cosine", 4) * 10)
     pq.write_table(table(4, embedding=pa.array(list(given)).cast(kind)), tmp_path / "a.parquet")
     archive = in_memory("cosine", [])
@@ -320,11 +320,11 @@ def test_codes_with_probabilities(tmp_path):
         imported(tmp_path, given.drop_columns("probabilities"), metric="adaptive-hamming:3")
 
 
-# Rows that are not fit
+# Rows that cannot be imported
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_vectors_that_cannot_be_ranked_are_counted(tmp_path, fixed):
+def test_invalid_vectors_are_counted(tmp_path, fixed):
     good = [row.tolist() for row in vectors("cosine", 9)]
     rows = list(good)
     rows[1] = None
@@ -365,13 +365,13 @@ def test_the_first_of_equal_ids_counts(tmp_path, monkeypatch):
     assert dict(report.skipped.reasons) == {"its id occurs twice": 2}
 
 
-def test_an_unfit_row_does_not_take_the_id_of_a_fit_one(tmp_path):
+def test_an_invalid_row_does_not_take_the_id_of_a_valid_row(tmp_path):
     rows = [None, *vectors("cosine", 1).tolist()]
     records, _ = imported(tmp_path, table(2, id=["a", "a"], embedding=rows, note=[1, 2]))
     assert records["a"].properties == {"note": 2}
 
 
-def test_dates_in_all_writings(tmp_path):
+def test_dates_of_all_types(tmp_path):
     texts = ["2020-01-02", "2020-01-02T03:04:05Z", "20200102T030405", "2020-01-02 03:04+02:00"]
     records, report = imported(tmp_path, table(6, datetime=[*texts, "soon", None]))
     day = datetime(2020, 1, 2, tzinfo=UTC)
@@ -398,7 +398,7 @@ def test_dates_in_all_writings(tmp_path):
         assert ("datetime" in records["t0"].properties) == (time is None)
 
 
-# Places
+# Footprints
 
 
 def written(path: Path, shapes, crs) -> Path:
@@ -409,7 +409,7 @@ def written(path: Path, shapes, crs) -> Path:
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:3035", "EPSG:4326", "EPSG:4979"])
-def test_places_are_brought_to_wgs84(tmp_path, crs):
+def test_geometries_are_transformed_to_wgs84(tmp_path, crs):
     degrees = geopandas.GeoSeries([shape(SQUARE), shape(HOLED)], crs="EPSG:4326")
     path = written(tmp_path / "a.parquet", degrees.to_crs(crs), crs)
     archive = in_memory("cosine", [])
@@ -418,8 +418,8 @@ def test_places_are_brought_to_wgs84(tmp_path, crs):
         assert shape(record.footprint).equals_exact(there, 1e-7)
 
 
-def test_the_antimeridian_is_cut(tmp_path):
-    # 100 km about the antimeridian on Fiji, on a map that is even there, and beyond 180°.
+def test_geometries_are_cut_at_the_antimeridian(tmp_path):
+    # A box of 130 km across the antimeridian near Fiji: in degrees beyond 180°, and in Fiji's grid.
     west, south, east, north = 179.5, -17.0, 180.75, -16.0
     long = box(west, south, east, north)
     fiji = geopandas.GeoSeries([long, box(178, -17, 179, -16)], crs="EPSG:4326").to_crs("EPSG:3460")
@@ -434,7 +434,7 @@ def test_the_antimeridian_is_cut(tmp_path):
         assert all(part.exterior.is_ccw for part in parts)
 
 
-def test_wide_maps_are_not_taken_for_the_antimeridian(tmp_path):
+def test_a_wide_geometry_does_not_cross_the_antimeridian(tmp_path):
     world = box(-179, -60, 179, 60)
     archive = in_memory("cosine", [])
     mercator = geopandas.GeoSeries([world], crs="EPSG:4326").to_crs("EPSG:3857")
@@ -457,7 +457,7 @@ def test_a_pole_in_a_geometry_is_in_its_footprint(tmp_path, crs):
     assert 88 < min(abs(south), abs(north)) < 90
 
 
-def test_what_has_no_place_is_kept_without(tmp_path):
+def test_rows_without_a_valid_geometry_have_no_footprint(tmp_path):
     far = box(1e12, 1e12, 2e12, 2e12)
     archive = in_memory("cosine", [])
     report = import_parquet(archive, written(tmp_path / "a.parquet", [far, None], "EPSG:32632"))
@@ -473,7 +473,7 @@ def test_what_has_no_place_is_kept_without(tmp_path):
     assert report.incomplete.count == 1
 
 
-def test_the_crs_is_the_files_or_the_given_one(tmp_path):
+def test_the_crs_comes_from_the_file_or_the_argument(tmp_path):
     metres = geopandas.GeoSeries([shape(SQUARE)], crs="EPSG:4326").to_crs("EPSG:32632")
     plain = table(1, geometry=[metres[0].wkb])
     records, _ = imported(tmp_path, plain, crs="EPSG:32632")
@@ -496,7 +496,7 @@ def test_the_crs_is_the_files_or_the_given_one(tmp_path):
         imported(tmp_path, plain.replace_schema_metadata({"geo": json.dumps(geo)}))
 
 
-def test_boxes_of_geometries_are_no_property(tmp_path):
+def test_bounding_boxes_of_geometries_are_no_property(tmp_path):
     frame = geopandas.GeoDataFrame(
         pd.DataFrame({"id": ["a"], "embedding": list(vectors("cosine", 1)), "x": [1]}),
         geometry=[shape(SQUARE)],
@@ -529,7 +529,7 @@ def test_folders_and_several_files(tmp_path):
     assert seen == [(2, 8), (4, 8), (6, 8), (8, 8)]
 
 
-def test_files_that_are_none_are_refused(tmp_path):
+def test_files_that_are_not_parquet_are_refused(tmp_path):
     archive = in_memory("cosine", [])
     with pytest.raises(DataError, match=r"no.parquet: there is no file"):
         import_parquet(archive, tmp_path / "no.parquet")
@@ -548,7 +548,7 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_any_rows_are_kept_or_counted(tmp_path_factory, data):
+def test_all_rows_are_imported_or_counted(tmp_path_factory, data):
     wide = st.lists(st.floats(width=32), min_size=DIMENSION, max_size=DIMENSION)
     odd = st.none() | st.lists(st.floats() | st.none(), max_size=DIMENSION + 1)
     rows = data.draw(st.lists(st.tuples(st.sampled_from("abcd"), wide | odd), max_size=8))

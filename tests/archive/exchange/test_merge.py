@@ -1,4 +1,4 @@
-"""Two archives become one, whatever they share."""
+"""Merging two archives, whatever records they share."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ class CutError(Exception):
 
 
 def merged(into, other):
-    """What a merge has to leave, by the rule as it is stated."""
+    """The result that `merge` promises, by its rule."""
     left = {record.id: (record, vector) for record, vector in contents(into)}
     for record, vector in contents(other):
         if record.id not in left or record.mtime_ns > left[record.id][0].mtime_ns:
@@ -29,7 +29,7 @@ def merged(into, other):
 @pytest.mark.parametrize("metric", METRICS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_a_merge_is_the_union_with_the_newer_of_equal_ids(metric, data):
+def test_a_merge_is_the_union_with_the_newer_record_of_an_id(metric, data):
     first, second = data.draw(many), data.draw(many)
     for record in data.draw(st.lists(st.sampled_from(first), max_size=3)) if first else []:
         newer = record.mtime_ns // 2 + data.draw(st.sampled_from([-1, 0, 1]))
@@ -73,7 +73,7 @@ def test_empty_archives_merge():
         assert [r.id for r in into.records()] == [r.id for r in first or second]
 
 
-def test_an_archive_merged_into_itself_stays(tmp_path):
+def test_an_archive_merged_into_itself_does_not_change(tmp_path):
     archive = on_disk(tmp_path / "a", "hamming", [chip(n) for n in range(5)])
     before = contents(archive)
     assert merge(archive, archive).unchanged == 5
@@ -81,7 +81,7 @@ def test_an_archive_merged_into_itself_stays(tmp_path):
 
 
 @pytest.mark.parametrize("committed", [0, 1, 2, 3])
-def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, committed):
+def test_a_second_call_completes_an_interrupted_merge(tmp_path, monkeypatch, committed):
     monkeypatch.setattr(batches, "MAX_RECORDS", 3)
     into = on_disk(tmp_path / "into", "cosine", [chip(n, mtime_ns=n % 3) for n in range(8)], 1)
     other = on_disk(tmp_path / "other", "cosine", [chip(n, mtime_ns=1) for n in range(4, 15)], 2)
@@ -106,11 +106,11 @@ def test_an_interrupted_merge_is_taken_up_again(tmp_path, monkeypatch, committed
 
 
 def test_archives_of_two_models_are_not_merged():
-    one = in_memory("cosine", [chip(1)])
+    first = in_memory("cosine", [chip(1)])
     with pytest.raises(ArchiveError, match="has the fingerprint external:another/cosine/13"):
-        merge(one, in_memory("cosine", [chip(2)], name="another"))
+        merge(first, in_memory("cosine", [chip(2)], name="another"))
     other = in_memory("euclidean", [chip(2)])
-    other.gallery.fingerprint = one.fingerprint
+    other.gallery.fingerprint = first.fingerprint
     with pytest.raises(ArchiveError, match=r"has the metric euclidean, .* has cosine"):
-        merge(one, other)
-    assert len(one) == 1
+        merge(first, other)
+    assert len(first) == 1

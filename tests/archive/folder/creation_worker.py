@@ -1,4 +1,4 @@
-"""What the processes of `test_creation` do: few imports, so that they start quickly."""
+"""The work of the processes in `test_creation`; few imports, so that they start quickly."""
 
 import time
 from multiprocessing.connection import Connection
@@ -12,7 +12,7 @@ PROCESSES = 4
 
 
 class SlowEncoder(ColourEncoder):
-    """Takes its time to be saved, so that creations overlap."""
+    """Its `save` is slow, so that creations overlap."""
 
     def save(self, folder: Path) -> None:
         time.sleep(0.2)
@@ -20,7 +20,7 @@ class SlowEncoder(ColourEncoder):
 
 
 def share(connection: Connection, images: Path, number: int) -> None:
-    """Add a shard to each archive that is named, from the moment that is told."""
+    """Add a shard of the images to each archive whose path arrives."""
     connection.send(None)
     while path := connection.recv():
         archive = Archive.open_or_create(path, SlowEncoder())
@@ -28,7 +28,7 @@ def share(connection: Connection, images: Path, number: int) -> None:
 
 
 def make(connection: Connection, path: Path, step: str) -> None:
-    """Begin to make an archive, and say when it is at `step`; then nothing more happens."""
+    """Begin to create an archive, report when it is at `step`, and hang there."""
 
     def stop(*_: object) -> None:
         connection.send(step)

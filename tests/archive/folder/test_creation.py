@@ -1,4 +1,4 @@
-"""Archives that several processes make at once, and creations that were cut off."""
+"""Archives that several processes create at once, and creations that were cut off."""
 
 import errno
 import fcntl
@@ -25,13 +25,14 @@ from rsir.store.lance.store import LanceStore
 from rsir.store.open import without_secrets
 from rsir.store.records.record import Record
 from tests.archive.folder.creation_worker import PROCESSES, SlowEncoder, make, share
+from tests.support.archives import contents_by_id
 from tests.support.colour_encoder import ColourEncoder
 
 ROUNDS = 3
 
 
 class Child:
-    """A process of its own, not forked: LanceDB's threads do not live on in a fork."""
+    """A spawned process, because a fork has none of LanceDB's threads."""
 
     def __init__(self, work, *arguments: object) -> None:
         context = multiprocessing.get_context("spawn")
@@ -40,8 +41,8 @@ class Child:
         self.process.start()
         theirs.close()
 
-    def hear(self) -> object:
-        assert self.connection.poll(120), "the process says nothing"
+    def receive(self) -> object:
+        assert self.connection.poll(120), "the process sends nothing"
         return self.connection.recv()
 
     def end(self) -> None:
@@ -59,27 +60,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def contents(path: Path) -> dict[str, tuple[Record, bytes]]:
-    archive = Archive.open(path)
-    records = list(archive.records())
-    rows = archive.vectors([record.id for record in records])
-    assert len({record.id for record in records}) == len(records) == len(archive)
-    return {r.id: (r, row.tobytes()) for r, row in zip(records, rows, strict=True)}
-
-
-def test_processes_that_share_a_new_archive_make_it_once(tmp_path, images):
+def test_processes_that_share_a_new_archive_create_it_once(tmp_path, images):
     Archive.create(tmp_path / "whole", ColourEncoder()).add(images)
-    whole = contents(tmp_path / "whole")
+    whole = contents_by_id(Archive.open(tmp_path / "whole"))
     children = [Child(share, images, number) for number in range(PROCESSES)]
     try:
         for child in children:
-            child.hear()
+            child.receive()
         for turn in range(ROUNDS):
             path = tmp_path / "new" / str(turn)
             for child in children:
                 child.connection.send(path)
-            assert [child.hear() for child in children] == [len(whole) // PROCESSES] * PROCESSES
-            assert contents(path) == whole
+            assert [child.receive() for child in children] == [len(whole) // PROCESSES] * PROCESSES
+            assert contents_by_id(Archive.open(path)) == whole
             assert {file.name for file in path.iterdir()} == {
                 "archive.json",
                 "items.lance",
@@ -91,7 +84,7 @@ def test_processes_that_share_a_new_archive_make_it_once(tmp_path, images):
             child.end()
 
 
-def test_of_threads_that_create_at_once_one_does(tmp_path):
+def test_only_one_of_several_threads_creates_the_archive(tmp_path):
     def create(_: int) -> str:
         try:
             Archive.create(tmp_path / "new", SlowEncoder())
@@ -100,9 +93,9 @@ def test_of_threads_that_create_at_once_one_does(tmp_path):
         return "made"
 
     with ThreadPoolExecutor(PROCESSES) as pool:
-        told = sorted(pool.map(create, range(PROCESSES)))
-    assert told.count("made") == 1
-    assert all("is an archive already" in text for text in told[:-1]), told
+        results = sorted(pool.map(create, range(PROCESSES)))
+    assert results.count("made") == 1
+    assert all("is an archive already" in text for text in results[:-1]), results
     with ThreadPoolExecutor(PROCESSES) as pool:
         opened = pool.map(
             lambda _: Archive.open_or_create(tmp_path / "other", SlowEncoder()), range(PROCESSES)
@@ -111,11 +104,11 @@ def test_of_threads_that_create_at_once_one_does(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["save", "store"])
-def test_a_killed_creation_holds_nobody_up(tmp_path, images, monkeypatch, step):
+def test_a_killed_creation_blocks_nobody(tmp_path, images, monkeypatch, step):
     path = tmp_path / "new"
     child = Child(make, path, step)
     try:
-        assert child.hear() == step
+        assert child.receive() == step
         monkeypatch.setattr(creation, "PATIENCE", 0.2)
         for begin in (Archive.create, Archive.open_or_create):
             with pytest.raises(ArchiveError, match="another process has been making it"):
@@ -135,7 +128,7 @@ def test_a_killed_creation_holds_nobody_up(tmp_path, images, monkeypatch, step):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_a_file_system_has_no_locks_an_archive_is_made_without(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -144,7 +137,7 @@ def test_where_a_file_system_has_no_locks_an_archive_is_made_without(tmp_path, m
     assert not (archive.path / creation.LOCK).exists()
 
 
-def test_a_folder_that_takes_no_lock_is_told_of(tmp_path, monkeypatch):
+def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -153,11 +146,11 @@ def test_a_folder_that_takes_no_lock_is_told_of(tmp_path, monkeypatch):
         Archive.create(tmp_path / "new", ColourEncoder())
 
 
-# Object stores.
+# After each step, and with object stores
 
 
 class Cut(BaseException):
-    """A process ends here."""
+    """Stands for the end of the process."""
 
 
 def cut(*_: object, **_more: object) -> None:
@@ -173,12 +166,12 @@ def cut_after(function):
 
 
 def cut_when(wanted, function):
-    """`function`, which is not called, but cut off, where `wanted` says so."""
+    """`function`, which raises Cut instead for the arguments that `wanted` accepts."""
     return lambda *a, **more: cut() if wanted(*a) else function(*a, **more)
 
 
 def steps(patch: pytest.MonkeyPatch, step: str) -> None:
-    """Let a creation end at one of its steps, as a kill would."""
+    """End a creation at one of its steps, as a kill would."""
     replace = Path.replace
     real = LanceStore.create.__func__  # type: ignore[attr-defined]
     changes = {
@@ -215,7 +208,9 @@ STEPS = (
 
 @pytest.mark.parametrize("store", ["folder", "objects"])
 @pytest.mark.parametrize("step", STEPS)
-def test_after_each_step_it_can_be_made_again(tmp_path, images, bucket, monkeypatch, step, store):
+def test_a_creation_cut_off_at_any_step_can_be_repeated(
+    tmp_path, images, bucket, monkeypatch, step, store
+):
     path = tmp_path / "new"
     uri = None if store == "folder" else f"{bucket}/{step.replace(' ', '-')}/items.lance"
     with monkeypatch.context() as patch:
@@ -236,9 +231,7 @@ def cut_with_store(path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Non
             Archive.create(path, ColourEncoder(), store=uri)
 
 
-def test_what_a_cut_off_creation_left_in_a_store_is_not_taken_for_another_model(
-    tmp_path, bucket, monkeypatch
-):
+def test_a_store_left_for_another_model_is_not_used(tmp_path, bucket, monkeypatch):
     uri = f"{bucket}/model/items.lance"
     cut_with_store(tmp_path / "new", uri, monkeypatch)
     with pytest.raises(ArchiveError, match=r"delete .*model/items\.lance.*or choose another"):
@@ -246,7 +239,7 @@ def test_what_a_cut_off_creation_left_in_a_store_is_not_taken_for_another_model(
     assert len(Archive.create(tmp_path / "new", ColourEncoder(), store=uri)) == 0
 
 
-def test_nor_if_it_holds_something(tmp_path, bucket, monkeypatch):
+def test_a_left_store_that_holds_records_is_not_used(tmp_path, bucket, monkeypatch):
     uri = f"{bucket}/full/items.lance"
     cut_with_store(tmp_path / "new", uri, monkeypatch)
     LanceStore.open(uri).add([Record("a", "a", "a")], np.ones((1, 16), np.float32))
@@ -255,14 +248,14 @@ def test_nor_if_it_holds_something(tmp_path, bucket, monkeypatch):
     assert len(LanceStore.open(uri)) == 1
 
 
-def test_the_store_of_another_archive_is_never_taken(tmp_path, bucket, monkeypatch):
+def test_the_store_of_another_archive_is_never_used(tmp_path, bucket, monkeypatch):
     uri = f"{bucket}/other/items.lance"
     Archive.create(tmp_path / "first", ColourEncoder(), store=uri)
-    for _ in range(2):  # that it was tried before makes it no more one's own
+    for _ in range(2):  # a failed attempt does not claim the store
         with pytest.raises(ArchiveError, match="exists already"):
             Archive.create(tmp_path / "second", ColourEncoder(), store=uri)
         assert not (tmp_path / "second").exists()
-    # Nor where it came to be between a creation that was cut off and the next one.
+    # Nor if another archive created it after a creation that was cut off.
     late = f"{bucket}/late/items.lance"
     with monkeypatch.context() as patch:
         steps(patch, "the model is written")
@@ -271,7 +264,7 @@ def test_the_store_of_another_archive_is_never_taken(tmp_path, bucket, monkeypat
     Archive.create(tmp_path / "fourth", ColourEncoder(), store=late)
     with pytest.raises(ArchiveError, match="exists already"):
         Archive.create(tmp_path / "third", ColourEncoder(), store=late)
-    # Nor where it came to be at the very moment.
+    # Nor if another process creates it at the same moment.
     last = f"{bucket}/last/items.lance"
     create = LanceStore.create.__func__  # type: ignore[attr-defined]
 
@@ -287,7 +280,7 @@ def test_the_store_of_another_archive_is_never_taken(tmp_path, bucket, monkeypat
         Archive.create(tmp_path / "fifth", ColourEncoder(), store=last)
 
 
-def test_a_store_that_cannot_be_had_is_said_before_anything_is_written(tmp_path, bucket):
+def test_an_unusable_store_fails_before_anything_is_written(tmp_path, bucket):
     with pytest.raises(ArchiveError, match="absent-bucket"):
         Archive.create(tmp_path / "new", ColourEncoder(), store="s3://absent-bucket/items.lance")
     with pytest.raises(UsageError, match="no store is known"):
@@ -295,7 +288,7 @@ def test_a_store_that_cannot_be_had_is_said_before_anything_is_written(tmp_path,
     assert not (tmp_path / "new").exists()
 
 
-def test_a_table_is_made_in_one_commit_with_the_key_that_lancedb_would_set(tmp_path):
+def test_a_table_is_created_in_one_commit_with_lancedbs_key(tmp_path):
     store = LanceStore.create(tmp_path / "items.lance", "cosine", 4)
     assert [version.version for version in store.versions()] == [1]
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
@@ -309,9 +302,9 @@ def drop(uri: str) -> None:
     lancedb.connect(parent, storage_options={"allow_http": "true"}).drop_table(name[:-6])
 
 
-def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, bucket):
+def test_a_store_that_replaced_the_archives_own_is_not_opened(tmp_path, bucket):
     for number, uri in enumerate([None, f"{bucket}/swapped/items.lance"]):
-        path, other = tmp_path / f"one-{number}", tmp_path / f"other-{number}"
+        path, other = tmp_path / f"first-{number}", tmp_path / f"other-{number}"
         archive = Archive.create(path, ColourEncoder(), store=uri)
         written = json.loads((path / "archive.json").read_text("utf-8"))
         assert written["identity"] == archive.store.identity
@@ -326,12 +319,12 @@ def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, 
         for begin in (Archive.open, lambda path: Archive.open_or_create(path, ColourEncoder())):
             with pytest.raises(ArchiveError, match="another one has taken its place"):
                 begin(path)
-        if uri is None:  # on an object store it is looked after some seconds
+        if uri is None:  # an object store is checked again only after some seconds
             with pytest.raises(ArchiveError, match="another one has taken its place"):
                 len(archive)
-        # One that was made before there were identities says nothing of them.
+        # An archive of an older version has no identity.
         (path / "archive.json").write_text(
-            json.dumps({name: said for name, said in written.items() if name != "identity"})
+            json.dumps({name: value for name, value in written.items() if name != "identity"})
         )
         assert len(Archive.open(path)) == 0
         (path / "archive.json").write_text(json.dumps(written | {"identity": 5}))
@@ -340,12 +333,14 @@ def test_a_store_that_took_the_place_of_an_archives_own_is_not_opened(tmp_path, 
 
 
 def test_a_copy_of_an_archive_is_the_same_archive(tmp_path, images):
-    Archive.create(tmp_path / "one", ColourEncoder()).add(images)
-    shutil.copytree(tmp_path / "one", tmp_path / "copy")
-    assert contents(tmp_path / "copy") == contents(tmp_path / "one")
+    Archive.create(tmp_path / "original", ColourEncoder()).add(images)
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    assert contents_by_id(Archive.open(tmp_path / "copy")) == contents_by_id(
+        Archive.open(tmp_path / "original")
+    )
 
 
-def test_a_store_that_somebody_made_since_a_creation_was_cut_off_is_not_taken(
+def test_a_store_made_by_others_after_a_creation_was_cut_off_is_not_used(
     tmp_path, bucket, monkeypatch
 ):
     uri = f"{bucket}/since/items.lance"
@@ -356,7 +351,7 @@ def test_a_store_that_somebody_made_since_a_creation_was_cut_off_is_not_taken(
         Archive.create(tmp_path / "new", ColourEncoder(), store=uri)
 
 
-def test_a_creation_that_was_cut_off_goes_on_with_another_model(tmp_path, bucket, monkeypatch):
+def test_a_creation_that_was_cut_off_continues_with_another_model(tmp_path, bucket, monkeypatch):
     uri = f"{bucket}/other-model/items.lance"
     cut_with_store(tmp_path / "new", uri, monkeypatch)
     other = ColourEncoder(seed=1)
@@ -364,7 +359,7 @@ def test_a_creation_that_was_cut_off_goes_on_with_another_model(tmp_path, bucket
     assert Archive.open(tmp_path / "new").fingerprint == other.fingerprint
 
 
-def test_uris_that_are_refused_show_no_secrets(tmp_path):
+def test_errors_show_no_secrets_of_a_uri(tmp_path):
     for uri in (
         "mulvis://me:secret@host:19530/tiles",
         "me:secret@mulvis://host/tiles",

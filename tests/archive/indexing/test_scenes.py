@@ -1,4 +1,4 @@
-"""Scenes in an archive: every tile against a slice of the scene, and what a second run does."""
+"""Scenes in an archive: tiles against slices of the scene, and a second run over it."""
 
 from __future__ import annotations
 
@@ -10,55 +10,24 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
-from affine import Affine
 from PIL import Image
 from shapely.geometry import shape
 
 from rsir.archive import Archive, Skipped
 from rsir.errors import ArchiveError, ImageError, UsageError
-from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.scenes import chips
 from rsir.scenes.scene import Scene
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Tiling
+from tests.support.archives import contents_by_id
 from tests.support.colour_encoder import ColourEncoder
+from tests.support.images import land, write_scene
 
-UTM = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 TILING = Tiling(size=64)
-
-
-def land(bands=3, height=160, width=224, seed=0, dtype=np.uint8, most=250):
-    """Blocks of 32 pixels, each of another colour, with some noise; no two tiles are alike."""
-    random = np.random.default_rng(seed)
-    blocks = random.integers(1, most, (bands, height // 32 + 1, width // 32 + 1))
-    pixels = blocks.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
-    return (pixels * random.uniform(0.9, 1, (bands, height, width)) + 1).astype(dtype)
-
-
-def write(path, pixels, transform=UTM, crs="EPSG:32633", **options):
-    ignore_not_georeferenced()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if len(pixels) >= 3 and path.suffix == ".tif":
-        options = {"photometric": "rgb", **options}
-    place = {} if transform is None else {"transform": transform, "crs": crs}
-    driver = {".tif": "GTiff", ".jp2": "JP2OpenJPEG", ".png": "PNG"}[path.suffix]
-    count, height, width = pixels.shape
-    with rasterio.open(
-        path, "w", driver=driver, count=count, width=width, height=height, dtype=pixels.dtype,
-        **place, **options,
-    ) as dataset:  # fmt: skip
-        dataset.write(pixels)
-    return path
 
 
 def vector_of(pixels):
     return ColourEncoder().encode([pixels]).embedding[0]
-
-
-def contents(archive):
-    records = list(archive.records())
-    vectors = archive.vectors([r.id for r in records])
-    return {r.id: (r, v.tobytes()) for r, v in zip(records, vectors, strict=True)}
 
 
 @pytest.fixture
@@ -68,15 +37,15 @@ def archive(tmp_path):
 
 @pytest.fixture
 def scene(tmp_path):
-    return write(tmp_path / "scenes" / "a.tif", land())
+    return write_scene(tmp_path / "scenes" / "a.tif", land())
 
 
-def test_every_tile_is_a_slice_with_its_place(archive, scene):
+def test_every_tile_is_a_slice_of_the_scene_with_its_footprint(archive, scene):
     report = archive.add(scene, tiling=Tiling(size=64, stride=48))
     pixels = land()
     assert (report.added, report.tiles, report.left_out) == (1, len(archive), {})
     records = list(archive.records())
-    # Steps of 48, the last one moved inwards.
+    # Steps of 48 pixels; the last step is shorter, so that its tile is inside.
     wanted = {(c, r, 64, 64) for r in (0, 48, 96) for c in (0, 48, 96, 144, 160)}
     assert {tuple(r.properties["window"]) for r in records} == wanted
     forth = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
@@ -94,33 +63,37 @@ def test_every_tile_is_a_slice_with_its_place(archive, scene):
         assert (found.x, found.y) == pytest.approx(centre, abs=1e-5)
 
 
-def test_the_class_is_the_folder_below_the_one_that_was_named(archive, tmp_path):
+def test_the_class_is_the_folder_below_the_given_folder(archive, tmp_path):
     for name in ("top.tif", "river/a.tif", "river/deep/b.tif", "forest/c.tif"):
-        write(tmp_path / "set" / name, land(height=32, width=32, seed=len(name)))
+        write_scene(tmp_path / "set" / name, land(height=32, width=32, seed=len(name)))
     archive.add(tmp_path / "set")
     found = {Path(r.source).name: r.properties.get("class") for r in archive.records()}
     assert found == {"top.tif": None, "a.tif": "river", "b.tif": "river", "c.tif": "forest"}
 
 
-def test_again_nothing_is_read_encoded_or_committed(archive, scene, monkeypatch):
+def test_a_second_run_reads_encodes_and_commits_nothing(archive, scene, monkeypatch):
     archive.add(scene, tiling=TILING)
-    before, version, encoded = contents(archive), archive.info()["version"], archive.encoder.encoded
+    before, version, encoded = (
+        contents_by_id(archive),
+        archive.info()["version"],
+        archive.encoder.encoded,
+    )
     monkeypatch.setattr(Scene, "read", None)
     monkeypatch.setattr(Scene, "samples", None)
     monkeypatch.setattr("rsir.scenes.scene.digest", None)
     report = archive.add(scene, tiling=TILING)
     assert (report.unchanged, report.added, report.skipped) == (1, 0, ())
-    assert (contents(archive), archive.info()["version"]) == (before, version)
+    assert (contents_by_id(archive), archive.info()["version"]) == (before, version)
     assert archive.encoder.encoded == encoded
 
 
 def test_a_touched_scene_is_not_encoded_again(archive, scene):
     archive.add(scene, tiling=TILING)
-    before, encoded = contents(archive), archive.encoder.encoded
+    before, encoded = contents_by_id(archive), archive.encoder.encoded
     os.utime(scene, (1_700_000_000, 1_700_000_000))
     report = archive.add(scene, tiling=TILING)
     assert (report.unchanged, archive.encoder.encoded) == (1, encoded)
-    after = contents(archive)
+    after = contents_by_id(archive)
     assert after.keys() == before.keys()
     for id, (record, vector) in after.items():
         assert vector == before[id][1]
@@ -128,36 +101,38 @@ def test_a_touched_scene_is_not_encoded_again(archive, scene):
         assert record.properties == before[id][0].properties
 
 
-def test_a_changed_scene_and_another_tiling_replace(archive, scene, tmp_path):
+def test_a_changed_scene_and_another_tiling_replace_the_tiles(archive, scene, tmp_path):
     archive.add(scene, tiling=TILING)
-    first = set(contents(archive))
-    write(scene, land(seed=1))
+    first = set(contents_by_id(archive))
+    write_scene(scene, land(seed=1))
     assert archive.add(scene, tiling=TILING).replaced == 1
-    second = contents(archive)
+    second = contents_by_id(archive)
     assert not first & second.keys()
     fresh = Archive.create(tmp_path / "fresh", ColourEncoder())
     fresh.add(scene, tiling=TILING)
-    assert contents(fresh) == second
+    assert contents_by_id(fresh) == second
     assert archive.add(scene, tiling=Tiling(size=80)).replaced == 1
     assert {tuple(r.properties["window"][2:]) for r in archive.records()} == {(80, 80)}
 
 
-def test_windows_without_data_or_damaged_are_counted(archive, tmp_path):
+def test_windows_without_data_are_counted(archive, tmp_path):
     pixels = land(height=128, width=192)
     pixels[:, :64, :64] = 0
     pixels[:, 64:, 64:100] = 0
-    path = write(tmp_path / "holes.tif", pixels, nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    path = write_scene(
+        tmp_path / "holes.tif", pixels, nodata=0, tiled=True, blockxsize=64, blockysize=64
+    )
     report = archive.add(path, tiling=TILING)
     assert report.left_out == {"nodata": 2}
     assert len(archive) == 4
-    empty = write(tmp_path / "empty.tif", np.zeros((3, 64, 128), np.uint8), nodata=0)
+    empty = write_scene(tmp_path / "empty.tif", np.zeros((3, 64, 128), np.uint8), nodata=0)
     report = archive.add(empty, tiling=TILING)
     assert report.skipped == (Skipped(str(empty), "no tile of it is left: 2 nodata"),)
     assert (report.added, report.left_out) == (0, {"nodata": 2})
 
 
-def test_damaged_windows_are_listed_and_the_rest_is_kept(archive, tmp_path):
-    path = write(
+def test_damaged_windows_are_listed_and_the_rest_is_indexed(archive, tmp_path):
+    path = write_scene(
         tmp_path / "cut.tif", land(height=256, width=64), compress="deflate",
         tiled=True, blockxsize=64, blockysize=64,
     )  # fmt: skip
@@ -166,13 +141,13 @@ def test_damaged_windows_are_listed_and_the_rest_is_kept(archive, tmp_path):
         offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_2", "TIFF", bidx=1))
     path.write_bytes(data[:offset] + b"\xff" * 60 + data[offset + 60 :])
     report = archive.add(path, tiling=TILING)
-    (told,) = report.skipped
-    assert told.path == str(path)
-    assert told.reason.startswith("window [0, 128, 64, 64]: cannot be read")
+    (skipped,) = report.skipped
+    assert skipped.path == str(path)
+    assert skipped.reason.startswith("window [0, 128, 64, 64]: cannot be read")
     assert (report.added, report.left_out, len(archive)) == (1, {"damaged": 1}, 3)
 
 
-def test_what_the_model_cannot_take_is_listed_by_window(tmp_path):
+def test_windows_that_the_model_refuses_are_listed(tmp_path):
     class Picky(ColourEncoder):
         def encode(self, images):
             if any(image.mean() > 240 for image in images):
@@ -183,7 +158,7 @@ def test_what_the_model_cannot_take_is_listed_by_window(tmp_path):
 
     pixels = land(height=64, width=192, most=200)
     pixels[:, :, 64:128] = 250
-    path = write(tmp_path / "bright.tif", pixels)
+    path = write_scene(tmp_path / "bright.tif", pixels)
     archive = Archive.create(tmp_path / "archive", Picky())
     report = archive.add(path, tiling=TILING)
     assert report.skipped == (Skipped(str(path), "window [64, 0, 64, 64]: is too bright"),)
@@ -191,9 +166,9 @@ def test_what_the_model_cannot_take_is_listed_by_window(tmp_path):
 
 
 @pytest.mark.parametrize("stretch", ["auto", "range:0,4000", "percentile:5,95"])
-def test_16_bit_scenes_are_stretched_as_stated(archive, tmp_path, stretch):
+def test_16_bit_scenes_get_the_requested_stretch(archive, tmp_path, stretch):
     pixels = land(4, dtype=np.uint16, most=4000)
-    path = write(tmp_path / "deep.tif", pixels)
+    path = write_scene(tmp_path / "deep.tif", pixels)
     archive.add(path, tiling=Tiling(size=64, bands=("3", "2", "1"), stretch=Stretch.parse(stretch)))
     picked = pixels[[2, 1, 0]]
     ends = {
@@ -213,7 +188,7 @@ def test_16_bit_scenes_are_stretched_as_stated(archive, tmp_path, stretch):
 
 
 @pytest.mark.parametrize("kind", ["grey", "float", "png", "jp2", "four bands"])
-def test_scenes_of_all_kinds_without_being_told_how(archive, tmp_path, monkeypatch, kind):
+def test_scenes_of_all_kinds_are_cut_without_a_tiling(archive, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(chips, "WHOLE_PIXELS", 100 * 100)
     pixels = {
         "grey": land(1, 300, 300),
@@ -222,11 +197,11 @@ def test_scenes_of_all_kinds_without_being_told_how(archive, tmp_path, monkeypat
         "jp2": land(1, 300, 300, dtype=np.uint16, most=4000),
         "four bands": land(4, 300, 300),
     }[kind]
-    place = {} if kind != "png" else {"transform": None}
+    georeference = {} if kind != "png" else {"transform": None}
     suffix = {"png": ".png", "jp2": ".jp2"}.get(kind, ".tif")
     if kind == "float":
         pixels[:, 5, 5] = np.nan
-    path = write(tmp_path / f"scene{suffix}", pixels, **place)
+    path = write_scene(tmp_path / f"scene{suffix}", pixels, **georeference)
     report = archive.add(tmp_path)
     assert (report.added, report.tiles, report.skipped) == (1, 4, ())
     windows = {tuple(r.properties["window"]) for r in archive.records()}
@@ -235,11 +210,11 @@ def test_scenes_of_all_kinds_without_being_told_how(archive, tmp_path, monkeypat
     assert all((r.footprint is None) == (kind == "png") for r in archive.records())
 
 
-def test_small_images_stay_whole_and_large_ones_do_not(archive, tmp_path, monkeypatch):
+def test_small_images_stay_whole_and_large_images_are_cut(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(chips, "WHOLE_PIXELS", 300 * 200)
     folder = tmp_path / "mixed"
-    write(folder / "small.tif", land(3, 200, 300))
-    write(folder / "deep.tif", land(3, 200, 300, dtype=np.uint16, most=4000))
+    write_scene(folder / "small.tif", land(3, 200, 300))
+    write_scene(folder / "deep.tif", land(3, 200, 300, dtype=np.uint16, most=4000))
     Image.fromarray(land(3, 200, 300).transpose(1, 2, 0)).save(folder / "small.png")
     Image.fromarray(land(3, 201, 300).transpose(1, 2, 0)).save(folder / "large.png")
     report = archive.add(folder)
@@ -258,17 +233,17 @@ def test_small_images_stay_whole_and_large_ones_do_not(archive, tmp_path, monkey
     assert archive.add(folder).unchanged == 4
 
 
-def test_a_band_that_is_not_there_is_told_and_stops_nothing(archive, scene, tmp_path):
-    other = write(tmp_path / "scenes" / "b.tif", land(4, seed=3))
+def test_a_scene_without_a_requested_band_is_skipped(archive, scene, tmp_path):
+    other = write_scene(tmp_path / "scenes" / "b.tif", land(4, seed=3))
     report = archive.add([scene, other], tiling=Tiling(size=64, bands=("4", "2", "1")))
     assert [s.path for s in report.skipped] == [str(scene)]
     assert "4" in report.skipped[0].reason
     assert (report.added, len(archive)) == (1, 12)
 
 
-def test_stac_items_globs_and_what_cannot_be_used(archive, scene, tmp_path):
+def test_stac_items_globs_and_files_that_are_no_images(archive, scene, tmp_path):
     item = {
-        "type": "Feature", "stac_version": "1.0.0", "id": "one", "geometry": None,
+        "type": "Feature", "stac_version": "1.0.0", "id": "item", "geometry": None,
         "properties": {"datetime": "2024-05-06T07:08:09Z", "eo:cloud_cover": 3}, "links": [],
         "assets": {"visual": {"href": str(scene), "type": "image/tiff", "roles": ["visual"]}},
     }  # fmt: skip
@@ -280,14 +255,14 @@ def test_stac_items_globs_and_what_cannot_be_used(archive, scene, tmp_path):
     assert record.properties["eo:cloud_cover"] == 3
     assert record.datetime.isoformat() == "2024-05-06T07:08:09+00:00"
     assert archive.add(tmp_path / "item.json", tiling=TILING).unchanged == 1
-    write(tmp_path / "scenes" / "b.tif", land(seed=4))
+    write_scene(tmp_path / "scenes" / "b.tif", land(seed=4))
     (tmp_path / "scenes" / "c.tif").write_bytes(b"no image")
     report = archive.add(f"{tmp_path}/scenes/*.tif", tiling=TILING)
     assert (report.added, len(archive)) == (2, 36)
     assert [s.path for s in report.skipped] == [str(tmp_path / "scenes" / "c.tif")]
 
 
-def test_an_interrupted_scene_is_taken_up_again(tmp_path, scene, monkeypatch):
+def test_the_next_run_continues_an_interrupted_scene(tmp_path, scene, monkeypatch):
     class Interrupted(ColourEncoder):
         left = 7
 
@@ -307,12 +282,12 @@ def test_an_interrupted_scene_is_taken_up_again(tmp_path, scene, monkeypatch):
     assert (report.added, report.tiles, again.encoder.encoded) == (1, 6, 6)
     fresh = Archive.create(tmp_path / "fresh", ColourEncoder())
     fresh.add(scene, tiling=TILING)
-    assert contents(again) == contents(fresh)
+    assert contents_by_id(again) == contents_by_id(fresh)
 
 
 def test_progress_counts_files_and_tiles(archive, scene, tmp_path):
     for n in range(3):
-        write(tmp_path / "scenes" / f"{n}.png", land(3, 40, 40, seed=n), transform=None)
+        write_scene(tmp_path / "scenes" / f"{n}.png", land(3, 40, 40, seed=n), transform=None)
     seen = []
     archive.add(tmp_path / "scenes", tiling=TILING, on_progress=lambda *now: seen.append(now))
     assert [done for done, _ in seen] == list(range(1, 16))
@@ -324,7 +299,7 @@ def test_progress_counts_files_and_tiles(archive, scene, tmp_path):
 
 def test_plain_images_need_no_gdal(archive, tmp_path, monkeypatch, scene):
     Image.fromarray(land(3, 40, 40).transpose(1, 2, 0)).save(tmp_path / "scenes" / "chip.png")
-    write(tmp_path / "scenes" / "deep.tif", land(dtype=np.uint16))
+    write_scene(tmp_path / "scenes" / "deep.tif", land(dtype=np.uint16))
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
     report = archive.add(tmp_path / "scenes")
     assert {Path(r.source).name for r in archive.records()} == {"chip.png", "a.tif"}
@@ -333,7 +308,7 @@ def test_plain_images_need_no_gdal(archive, tmp_path, monkeypatch, scene):
 
 def test_sources_and_thumbnails(archive, scene, tmp_path):
     chip = tmp_path / "chips" / "chip.png"
-    write(chip, land(3, 40, 60), transform=None)
+    write_scene(chip, land(3, 40, 60), transform=None)
     archive.add([scene, chip], tiling=TILING)
     summaries = archive.sources()
     assert [s.source for s in summaries] == sorted([str(scene), str(chip)])
@@ -359,9 +334,9 @@ def test_sources_and_thumbnails(archive, scene, tmp_path):
         archive.thumbnail(ids["chip.png"])
 
 
-def test_shards_share_the_work(tmp_path):
+def test_shards_index_everything_once(tmp_path):
     for n in range(7):
-        write(tmp_path / "set" / f"{n}.tif", land(3, 40, 40, seed=n))
+        write_scene(tmp_path / "set" / f"{n}.tif", land(3, 40, 40, seed=n))
     (tmp_path / "set" / "notes.txt").write_text("x")
     whole = Archive.create(tmp_path / "whole", ColourEncoder())
     whole.add(tmp_path / "set")
@@ -369,7 +344,7 @@ def test_shards_share_the_work(tmp_path):
     reports = [parts.add(tmp_path / "set", shard=(i, 3)) for i in range(3)]
     assert [r.added for r in reports] == [3, 2, 2]
     assert [r.ignored for r in reports] == [{".txt": 1}, {}, {}]
-    assert contents(parts) == contents(whole)
+    assert contents_by_id(parts) == contents_by_id(whole)
     for wrong in [(3, 3), (-1, 3), (0, 0)]:
         with pytest.raises(UsageError, match="no shard"):
             parts.add(tmp_path / "set", shard=wrong)

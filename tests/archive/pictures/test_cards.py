@@ -1,4 +1,4 @@
-"""Pages of hits: everything is there, nothing from outside is trusted, nothing crashes."""
+"""Pages of hits: they are complete, trust nothing from outside, and never crash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SQUARE = {"type": "Polygon", "coordinates": [[[9, 48], [11, 48], [11, 50], [9, 5
 
 
 class Parser(HTMLParser):
-    """Collects tags, and complains of any that is not closed in order."""
+    """Collects tags and text; fails if tags are not closed in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def hits(tmp_path):
     return found
 
 
-def test_a_card_says_all(hits):
+def test_a_card_shows_everything(hits):
     parser = parsed(cards(hits))
     for text in (
         "1. chip0.png",
@@ -87,7 +87,7 @@ def test_a_card_says_all(hits):
     assert thumbnail.getpixel((9, 9)) == pytest.approx((80, 80, 80), abs=2)
 
 
-def test_the_page_needs_nothing_else(hits):
+def test_the_page_loads_nothing(hits):
     html = page(Section(hits, took=0.01234, searched=50), title="Places")
     assert html.startswith("<!doctype html>")
     parser = parsed(html)
@@ -102,7 +102,7 @@ def test_the_page_needs_nothing_else(hits):
     assert ("html", {"lang": "en"}) in parser.seen
 
 
-def test_query_comes_first(hits, tmp_path):
+def test_the_query_comes_first(hits, tmp_path):
     html = page(Section(hits[:1], query=tmp_path / "chip2.png"))
     assert html.index("Query: chip2.png") < html.index("1. chip0.png")
     assert "1 result</p>" in html
@@ -129,7 +129,7 @@ def test_nothing_from_outside_is_trusted(tmp_path):
         assert evil in parser.text
 
 
-def test_unreadable_sources_say_why(tmp_path):
+def test_unreadable_sources_show_the_reason(tmp_path):
     (tmp_path / "page.jpg").write_bytes(b"<html>404</html>")
     sources = ["/nowhere/a.png", str(tmp_path / "page.jpg"), "s3://bucket/key.tif", "",
                "/nowhere/caf\udce9.png"]  # fmt: skip
@@ -186,12 +186,12 @@ def scene(tmp_path):
 
 def tile(source, window, bands=("red=1", "green=2", "blue=3"), stretch=None, **more):
     stretch = stretch or "range:" + ",".join(["1000,3000"] * len(bands))
-    said = {"window": list(window), "bands": list(bands), "stretch": stretch, **more}
-    return Hit(f"{window}", 0.9, 0.1, source, None, None, said, 99.995)
+    properties = {"window": list(window), "bands": list(bands), "stretch": stretch, **more}
+    return Hit(f"{window}", 0.9, 0.1, source, None, None, properties, 99.995)
 
 
 def colours(html):
-    """The middle pixel of every picture."""
+    """The middle pixel of each picture."""
     found = []
     for data in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', html):
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
@@ -222,17 +222,17 @@ def test_a_tile_is_its_window_of_the_scene(scene):
     assert [sheet.getpixel((4 + i * 68 + 32, 36)) for i in range(2)] == [(255, 0, 0), (0, 255, 0)]
 
 
-def test_a_tile_that_reaches_out_of_its_scene_is_padded(scene):
+def test_a_tile_that_extends_beyond_its_scene_is_padded(scene):
     html = cards([tile(scene, (120, 120, 100, 100), ("nir=4",))])
     assert colours(html) == [pytest.approx((255,) * 3, abs=6)]
     sheet = contact_sheet(None, [tile(scene, (120, 120, 100, 100), ("nir=4",))], side=100)
-    # Within the square, from (6, 6) on, the last fifth is beside the scene.
+    # The last fifth of the square, which starts at (6, 6), is outside the scene.
     assert [sheet.getpixel((6 + i, 6 + i)) for i in (75, 85)] == [(255,) * 3, (0,) * 3]
 
 
 def test_a_query_may_be_a_tile_or_pixels(scene, hits):
-    asked = tile(scene, (0, 0, 100, 100))
-    html = page(Section(hits[:1], query=asked))
+    query = tile(scene, (0, 0, 100, 100))
+    html = page(Section(hits[:1], query=query))
     assert "Query: scene.tif at 0, 0" in parsed(html).text
     assert colours(html)[0] == pytest.approx((255, 0, 0), abs=6)
     blue = np.zeros((3, 50, 60), np.uint8)
@@ -240,11 +240,11 @@ def test_a_query_may_be_a_tile_or_pixels(scene, hits):
     html = page(Section(hits[:1], query=blue, name="a window of <b>"))
     assert "Query: a window of <b>" in parsed(html).text
     assert colours(html)[0] == pytest.approx((0, 0, 255), abs=6)
-    record = Record("a", scene, "", properties=dict(asked.properties))
+    record = Record("a", scene, "", properties=dict(query.properties))
     assert colours(page(Section([], query=record)))[0] == pytest.approx((255, 0, 0), abs=6)
 
 
-def test_tiles_that_cannot_be_shown_say_why(scene, tmp_path):
+def test_unreadable_tiles_show_the_reason(scene, tmp_path):
     gone = (tmp_path / "gone.tif").as_posix()
     for hit, reason in (
         (tile(gone, (0, 0, 9, 9)), "no such file"),
@@ -265,8 +265,7 @@ def test_tiles_that_cannot_be_shown_say_why(scene, tmp_path):
      {"stretch": None}, {"stretch": 3}],
     ids=str,
 )  # fmt: skip
-def test_properties_that_are_no_tiles_are_no_trouble(change, hits):
-    said = dict(tile(hits[1].source, (0, 0, 9, 9)).properties) | change
-    # Such an image is shown whole.
-    html = cards([Hit("a", 1, 0, hits[1].source, None, None, said)])
+def test_an_image_with_invalid_tile_properties_is_shown_whole(change, hits):
+    properties = dict(tile(hits[1].source, (0, 0, 9, 9)).properties) | change
+    html = cards([Hit("a", 1, 0, hits[1].source, None, None, properties)])
     assert colours(html) == [pytest.approx((80, 80, 80), abs=2)]
