@@ -262,8 +262,14 @@ def main() -> int:
     command = f"python benchmarks/service.py --codes {options.codes} --clients {options.clients}"
     size = {"codes": options.codes, "clients": options.clients, "seconds": options.seconds, "k": K}
     RESULTS.parent.mkdir(exist_ok=True)
-    found = {"command": command, "machine": machine, "size": size, "good": good, "results": results}
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    report = {
+        "command": command,
+        "machine": machine,
+        "size": size,
+        "good": good,
+        "results": results,
+    }
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
     print("good" if good else f"not good: {load.wrong[:3] or 'see ' + RESULTS.name}")
     return 0 if good else 1
 

@@ -24,7 +24,7 @@ def test_the_log_is_lines_of_json_with_request_ids(world: World) -> None:
         name: (logging.getLogger(name).handlers[:], logging.getLogger(name).level)
         for name in ("", "rsir", "uvicorn.error", "uvicorn.access")
     }
-    logs.configure(stream)
+    logs.configure_logs(stream)
     try:
         app = create_app({"land": world.land}, settings(world), page=False)
         with TestClient(app) as http:

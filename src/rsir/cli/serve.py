@@ -70,7 +70,7 @@ def serve(
         searches=searches,
     )
     app = create_app(open_archives(archives), settings, page=page)
-    logs.configure()
+    logs.configure_logs()
     server = uvicorn.Server(
         uvicorn.Config(
             app,

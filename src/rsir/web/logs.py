@@ -36,7 +36,7 @@ class JsonLines(logging.Formatter):
         return json.dumps({n: v for n, v in entry.items() if v is not None}, default=str)
 
 
-def configure(stream: TextIO = sys.stderr) -> None:
+def configure_logs(stream: TextIO = sys.stderr) -> None:
     """Write the logs of the service and its server to `stream`; of other loggers only warnings.
 
     The server's own line for each request is left out, because ours has more fields.

@@ -22,7 +22,7 @@ from rsir.web.problems import (
     TooLargeError,
     TooSlowError,
     body_of,
-    kind_of,
+    problem_kind,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ PAGE_POLICY = (
 
 def problem_response(error: Exception, **more: object) -> JSONResponse:
     """The response to an error (RFC 9457)."""
-    kind = kind_of(error)
+    kind = problem_kind(error)
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)

@@ -98,14 +98,14 @@ _BY_CLASS = {kind.error: kind for kind in KINDS}
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def kind_of(error: Exception) -> ProblemKind:
+def problem_kind(error: Exception) -> ProblemKind:
     """The row of an error's nearest class."""
     return next(_BY_CLASS[base] for base in type(error).__mro__ if base in _BY_CLASS)
 
 
 def body_of(error: Exception) -> dict[str, Any]:
     """The problem of an error (RFC 9457); it hides the message of an internal error."""
-    kind = kind_of(error)
+    kind = problem_kind(error)
     internal = kind.error is Exception
     return {
         "type": f"/problems/{kind.name}",

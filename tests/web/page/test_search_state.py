@@ -14,7 +14,7 @@ pytest.importorskip("nicegui", reason="the page needs the extra 'web'")
 from rsir.errors import UsageError
 from rsir.store.filters.filter import Filter
 from rsir.store.records.record import Record
-from rsir.web.page.search_state import SearchState, bounds_of
+from rsir.web.page.search_state import SearchState, map_bounds
 from tests.support.filters import selected
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -105,7 +105,7 @@ def test_days_of_a_filter_are_whole():
     ],
 )
 def test_corners_of_a_map_dragged_round_the_globe_become_degrees(drawn, meant):
-    assert bounds_of(drawn) == pytest.approx(meant)
+    assert map_bounds(drawn) == pytest.approx(meant)
 
 
 def test_the_filter_of_a_state():

@@ -28,12 +28,12 @@ def card(archive: str, hit: Hit) -> dict[str, Any]:
         "date": "" if hit.datetime is None else hit.datetime.date().isoformat(),
         "name": name(hit.source),
         "alt": f"Overhead image {name(hit.source)}" + (f", {class_name}" if class_name else ""),
-        "picture": picture(archive, hit.id),
+        "picture": picture_address(archive, hit.id),
         "footprint": None if hit.footprint is None else dict(hit.footprint),
     }
 
 
-def picture(archive: str, id: str, size: int = SIDE) -> str:
+def picture_address(archive: str, id: str, size: int = SIDE) -> str:
     """The address of an item's picture, relative to the page."""
     return f"api/archives/{quoted(archive)}/items/{quoted(id)}/thumbnail?size={size}"
 
@@ -94,7 +94,7 @@ def extent(footprint: Geometry | None) -> str:
     return "" if bounds is None else ", ".join(f"{value:.6f}" for value in bounds)
 
 
-def box(bounds: Bounds) -> str:
+def box_text(bounds: Bounds) -> str:
     """A box in short: from corner to corner."""
     west, south, east, north = bounds
     return f"{_point(west, south)} to {_point(east, north)}"

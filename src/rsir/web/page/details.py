@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _RATINGS = (("Like this", "thumb_up", 1), ("Not like this", "thumb_down", -1))
 
 
-class Details:
+class DetailsDialog:
     """The dialog of one page."""
 
     def __init__(self, actions: Actions) -> None:
@@ -36,7 +36,10 @@ class Details:
                 html.h2(f"{rank}. {name}")
                 button("", self._dialog.close, symbol="close", label="Close", kind="quiet")
             with html.div().classes("details-body"):
-                image(cards.picture(actions.archive, hit.id, cards.LARGE), f"Overhead image {name}")
+                image(
+                    cards.picture_address(actions.archive, hit.id, cards.LARGE),
+                    f"Overhead image {name}",
+                )
                 pairs_list(cards.facts(hit, bands))
             with html.div().classes("row details-actions"):
                 self._buttons(rank, hit)

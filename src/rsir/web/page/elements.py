@@ -74,55 +74,55 @@ def button(
 
     on_click: called without arguments. script: JavaScript that the browser runs instead.
     """
-    made = with_attributes(html.button().classes(f"button {kind}"), type="button")
-    with made:
+    element = with_attributes(html.button().classes(f"button {kind}"), type="button")
+    with element:
         if symbol:
             icon(symbol)
         if text:
             html.span(text)
     if label:
-        with_attributes(made, aria_label=label, title=label)
+        with_attributes(element, aria_label=label, title=label)
     if script is not None:
-        return made.on("click", js_handler=f"() => {script}")
-    return made.on("click", on_click, args=[])
+        return element.on("click", js_handler=f"() => {script}")
+    return element.on("click", on_click, args=[])
 
 
 def field(text: str) -> Any:
     """A label; the control goes inside."""
-    made = html.label().classes("field")
-    with made:
+    element = html.label().classes("field")
+    with element:
         html.span(text).classes("field-name")
-    return made
+    return element
 
 
-def select(label: str, options: Mapping[str, str], value: str, on_change: Call) -> Any:
+def dropdown(label: str, options: Mapping[str, str], value: str, on_change: Call) -> Any:
     """A labelled drop-down list; options: texts by value. on_change gets the value."""
     with field(label):
-        made = html.select()
-        with made:
+        element = html.select()
+        with element:
             for option, text in options.items():
                 with_attributes(html.option(text), value=option)
-    with_attributes(made, value=value)
-    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
+    with_attributes(element, value=value)
+    return element.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
 
 
 def date_field(label: str, value: str, on_change: Call, *, least: str, most: str) -> Any:
     """A labelled date; values such as "2024-05-31", "" for none."""
     with field(label):
-        made = with_attributes(
+        element = with_attributes(
             html.input_(), type="date", value=value, min=least or None, max=most or None
         )
-    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
+    return element.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.value)")
 
 
 def checkbox(label: str, value: bool, on_change: Call, *, note: str = "") -> Any:
     """A checkbox with its text; on_change gets whether it is checked."""
     with html.label().classes("check"):
-        made = with_attributes(html.input_(), type="checkbox", checked=value or None)
+        element = with_attributes(html.input_(), type="checkbox", checked=value or None)
         html.span(label).classes("check-name")
         if note:
             html.span(note).classes("check-note")
-    return made.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.checked)")
+    return element.on("change", _with_value(on_change), js_handler="(e) => emit(e.target.checked)")
 
 
 def image(source: str, alt: str) -> Any:
@@ -132,12 +132,12 @@ def image(source: str, alt: str) -> Any:
 
 def pairs_list(pairs: Iterable[tuple[str, str]]) -> Any:
     """A description list of names and texts."""
-    made = html.dl()
-    with made:
+    element = html.dl()
+    with element:
         for name, text in pairs:
             html.dt(name)
             html.dd(text)
-    return made
+    return element
 
 
 def notify(message: str, *, bad: bool = False) -> None:

@@ -9,15 +9,15 @@ from nicegui import html, ui
 
 from rsir.types import Bounds
 from rsir.web.page import cards
-from rsir.web.page.details import Details
+from rsir.web.page.details import DetailsDialog
 from rsir.web.page.elements import (
     Map,
     Results,
     button,
+    dropdown,
     icon,
     image,
     pairs_list,
-    select,
     with_attributes,
 )
 from rsir.web.page.search_state import SearchState
@@ -69,7 +69,7 @@ class Panels:
             self._build_tabs()
         if self.map is None:
             page.classes("no-map")
-        self.details = Details(actions)
+        self.details = DetailsDialog(actions)
         self._build_keys()
         ui.on("rsir_back", lambda event: actions.open_link(str(event.args)))
         ui.skip_link("Skip to the results", target=middle)
@@ -85,7 +85,7 @@ class Panels:
                 html.span("rsir")
             names = {name: name for name in sorted(actions.service.archives)}
             if len(names) > 1:
-                select("Archive", names, actions.archive, self._open_archive)
+                dropdown("Archive", names, actions.archive, self._open_archive)
             else:
                 html.span(actions.archive).classes("bar-name")
             html.span(f"{actions.overview.count:,} images").classes("bar-count")
@@ -144,7 +144,7 @@ class Panels:
             kind="example", label=text,
         )  # fmt: skip
         with search:
-            image(cards.picture(actions.archive, id), "")
+            image(cards.picture_address(actions.archive, id), "")
             if name:
                 html.span(name)
 
@@ -172,13 +172,13 @@ class Panels:
 
     def _build_map(self) -> Map:
         actions = self._actions
-        made = Map()
-        made.on("ready", self._fill_map)
-        made.on("point", lambda event: actions.search_point(event.args))
-        made.on("window", lambda event: actions.search_rectangle(event.args))
-        made.on("area", lambda event: actions.filter_by_area(event.args))
-        made.on("details", lambda event: actions.show_details(event.args))
-        return made
+        element = Map()
+        element.on("ready", self._fill_map)
+        element.on("point", lambda event: actions.search_point(event.args))
+        element.on("window", lambda event: actions.search_rectangle(event.args))
+        element.on("area", lambda event: actions.filter_by_area(event.args))
+        element.on("details", lambda event: actions.show_details(event.args))
+        return element
 
     def _fill_map(self) -> None:
         assert self.map is not None

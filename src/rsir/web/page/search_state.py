@@ -180,7 +180,7 @@ def day_of(text: str | None) -> date | None:
         raise UsageError(f"{text!r} is not a day such as 2024-05-31") from error
 
 
-def bounds_of(corners: Iterable[object]) -> Bounds:
+def map_bounds(corners: Iterable[object]) -> Bounds:
     """(west, south, east, north) in degrees, from the corners that a map or a link gives.
 
     A map can be dragged around the globe, so west and east are brought into [-180, 180); a box
@@ -214,6 +214,6 @@ def _bounds(name: str, text: str | None) -> Bounds | None:
     if text is None:
         return None
     try:
-        return bounds_of(text.split(","))
+        return map_bounds(text.split(","))
     except UsageError as error:
         raise UsageError(f"the link's {name}: {error}") from error

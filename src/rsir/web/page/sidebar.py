@@ -15,8 +15,8 @@ from rsir.web.page.elements import (
     button,
     checkbox,
     date_field,
+    dropdown,
     image,
-    select,
     with_attributes,
 )
 from rsir.web.page.search_state import COUNTS, SearchState, day_of
@@ -83,7 +83,7 @@ class Sidebar:
         html.h2("Ranking")
         rankings = _rankings(actions.service.archive(actions.archive).metric)
         if len(rankings) > 1:
-            self._ranking = select(
+            self._ranking = dropdown(
                 "Compare by", rankings, "", lambda v: actions.change(ranking=v or None)
             )
         settings = actions.service.settings
@@ -95,7 +95,7 @@ class Sidebar:
         )
         most = min(settings.max_hits, COUNTS[-1])
         counts = {str(n): f"{n:,}" for n in (*(c for c in COUNTS if c < most), most)}
-        self._count = select(
+        self._count = dropdown(
             "Results", counts, str(actions.state.count), lambda v: actions.change(count=int(v))
         )
 
@@ -123,7 +123,7 @@ class Sidebar:
         self._query.visible = state.has_query
         with self._query:
             if state.tile is not None:
-                image(cards.picture(actions.archive, state.tile), "The query image")
+                image(cards.picture_address(actions.archive, state.tile), "The query image")
                 html.p("An image of the archive")
             elif picture is not None:
                 image(picture, "The query image")
@@ -155,7 +155,7 @@ class Sidebar:
 
     def _rating(self, id: str) -> None:
         actions = self._actions
-        image(cards.picture(actions.archive, id), "")
+        image(cards.picture_address(actions.archive, id), "")
         button("", lambda: actions.rate(id, 0), symbol="close", label="Take this rating back")
 
     def _show_area(self, area: Bounds | None) -> None:
@@ -166,7 +166,7 @@ class Sidebar:
                 html.span("Anywhere").classes("note")
                 button("Draw an area", actions.draw_area, symbol="filter_alt", kind="quiet")
             else:
-                html.span(cards.box(area)).classes("note")
+                html.span(cards.box_text(area)).classes("note")
                 button("Anywhere", lambda: actions.change(area=None), symbol="close", kind="quiet")
 
 

@@ -22,7 +22,7 @@ from rsir.web.page import cards
 from rsir.web.page.elements import notify
 from rsir.web.page.panels import Panels
 from rsir.web.page.run_search import SearchResult, run_search, tile_at
-from rsir.web.page.search_state import SearchState, bounds_of
+from rsir.web.page.search_state import SearchState, map_bounds
 
 if TYPE_CHECKING:
     from rsir.archive.search.hits import Hits
@@ -110,10 +110,10 @@ class View:
         start = 0
         while start < len(hits) and number == self._searches:
             stop = min(len(hits), start + (FIRST_CARDS if start == 0 else MORE_CARDS))
-            made = await self._attempt(self.service.run(self._cards, hits, start, stop))
-            if made is None:
+            batch = await self._attempt(self.service.run(self._cards, hits, start, stop))
+            if batch is None:
                 return
-            results.run_method("push", number, made)
+            results.run_method("push", number, batch)
             start = stop
 
     def _cards(self, hits: Hits, start: int, stop: int) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class View:
 
     async def search_rectangle(self, corners: Sequence[float]) -> None:
         """Search with a rectangle of the map, cut from the smallest scene around it."""
-        window = bounds_of(corners)
+        window = map_bounds(corners)
         scene = self.overview.scene_of(window)
         if scene is None:
             notify("There is no scene under that rectangle.", bad=True)
@@ -166,7 +166,7 @@ class View:
 
     async def filter_by_area(self, corners: Sequence[float]) -> None:
         """Show only results in a rectangle of the map."""
-        await self.change(area=bounds_of(corners))
+        await self.change(area=map_bounds(corners))
 
     async def change(self, **changes: Any) -> None:
         """Search again with other filters, another ranking or count, and the current ratings."""

@@ -20,12 +20,12 @@ from rsir.web.rest.models import (
     ArchivesOut,
     DeletedOut,
     FeaturesOut,
-    Format,
     GetIn,
     HitsOut,
     IdsIn,
     ItemOut,
     ItemsOut,
+    ResultFormat,
     SceneOut,
     ScenesOut,
     SearchIn,
@@ -43,10 +43,10 @@ from rsir.web.rest.parameters import (
     ServiceDep,
     check_image_type,
     first_message,
-    geometry_of,
     json_only,
     multipart_only,
     owner_only,
+    parsed_geometry,
     valid_filter,
 )
 from rsir.web.rest.responses import (
@@ -168,7 +168,7 @@ async def items(
     start, end = (None, None) if datetime is None else interval(datetime, "datetime")
     conditions = valid_filter(
         bbox=None if bbox is None else bbox.split(","),
-        start=start, end=end, classes=classes, where=where, geometry=geometry_of(geometry),
+        start=start, end=end, classes=classes, where=where, geometry=parsed_geometry(geometry),
     )  # fmt: skip
 
     def read() -> tuple[int, list[ItemOut]]:
@@ -176,11 +176,11 @@ async def items(
         records = page_of(archive, filter, offset, limit, after)
         return archive.count(filter), [item_out(record) for record in records]
 
-    total, found = await service.run(read)
+    total, page = await service.run(read)
     if format == "geojson":
-        return geojson_response(found, total, offset)
-    next_page = found[-1].id if len(found) == limit else None
-    return json_response(ItemsOut(total=total, offset=offset, items=found, next=next_page))
+        return geojson_response(page, total, offset)
+    next_id = page[-1].id if len(page) == limit else None
+    return json_response(ItemsOut(total=total, offset=offset, items=page, next=next_id))
 
 
 @api.post(
@@ -197,8 +197,8 @@ async def items_by_id(service: ServiceDep, name: Name, body: GetIn) -> ItemsOut:
         vectors = list(archive.vectors(body.ids)) if body.vectors else [None] * len(records)
         return [item_out(*pair) for pair in zip(records, vectors, strict=True)]
 
-    found = await service.run(read)
-    return ItemsOut(total=len(found), offset=0, items=found)
+    found_items = await service.run(read)
+    return ItemsOut(total=len(found_items), offset=0, items=found_items)
 
 
 @api.post(
@@ -256,8 +256,8 @@ async def sources(
     known = await service.run(service.scenes[name].all)
     limit = min(limit, service.settings.max_page)
     page = list(known.values())[offset : offset + limit]
-    found = [SceneOut.model_validate(source) for source in page]
-    return ScenesOut(total=len(known), offset=offset, scenes=found)
+    scenes_out = [SceneOut.model_validate(source) for source in page]
+    return ScenesOut(total=len(known), offset=offset, scenes=scenes_out)
 
 
 @api.get("/archives/{name}/scenes/{scene}", responses=problem_responses(410, 501))
@@ -341,7 +341,7 @@ async def addition(service: ServiceDep, name: Name, id: ItemId) -> AdditionOut:
 
 
 async def _search(
-    service: Service, name: str, query: QueryLike, body: SearchIn, format: Format
+    service: Service, name: str, query: QueryLike, body: SearchIn, format: ResultFormat
 ) -> Response:
     offset, limit = body.offset, min(body.limit or body.k, service.settings.max_page)
     hits = await service.search(
@@ -349,13 +349,13 @@ async def _search(
         diverse=body.diverse, min_percentile=body.min_percentile, offset=offset, limit=limit,
     )  # fmt: skip
     page = hits[offset : offset + limit]
-    found = [hit_out(hit, rank) for rank, hit in enumerate(page, offset + 1)]
+    shown = [hit_out(hit, rank) for rank, hit in enumerate(page, offset + 1)]
     if format == "geojson":
-        return geojson_response(found, len(hits), offset)
+        return geojson_response(shown, len(hits), offset)
     return json_response(
         HitsOut(
             total=len(hits), offset=offset, searched=hits.searched, seconds=hits.seconds,
-            hits=found,
+            hits=shown,
         )
     )  # fmt: skip
 

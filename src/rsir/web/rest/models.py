@@ -57,7 +57,7 @@ Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
 Time = datetime
 Pixel = Annotated[int, Field(ge=-_MOST_PIXEL, le=_MOST_PIXEL)]
 
-Format = Literal["json", "geojson"]
+ResultFormat = Literal["json", "geojson"]
 
 
 class _Request(BaseModel):

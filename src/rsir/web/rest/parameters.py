@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rsir.errors import UsageError
 from rsir.web.problems import ForbiddenError, KeyMissingError, WrongTypeError
-from rsir.web.rest.models import FilterIn, Format
+from rsir.web.rest.models import FilterIn, ResultFormat
 from rsir.web.service.service import Service
 
 Name = Annotated[str, Path(description="An archive's name.", max_length=200)]
@@ -21,7 +21,7 @@ ItemId = Annotated[str, Path(description="An item's id.", max_length=4096)]
 SceneName = Annotated[str, Path(description="A scene's id.", pattern="^[0-9a-f]{16}$")]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="Number of items to skip.")]
 Limit = Annotated[int, Query(ge=1, le=100_000, description="Most items in the response.")]
-FormatParameter = Annotated[Format, Query(description="json, or geojson for GIS programs.")]
+FormatParameter = Annotated[ResultFormat, Query(description="json, or geojson for GIS programs.")]
 
 
 def _service(request: Request) -> Service:
@@ -91,7 +91,7 @@ def first_message(error: ValidationError) -> str:
     return f"{location}: {first['msg']}" if location else str(first["msg"])
 
 
-def geometry_of(text: str | None) -> Any:
+def parsed_geometry(text: str | None) -> Any:
     """The JSON value of the parameter `geometry`; UsageError if it is not JSON."""
     try:
         return None if text is None else json.loads(text)
