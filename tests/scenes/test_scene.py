@@ -1,4 +1,4 @@
-"""Scenes against the arrays they were written from."""
+"""Scenes, against the arrays that they were written from."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_bands_by_name_and_number(write):
         Scene.open(path, ())
 
 
-def test_bands_that_nobody_named_are_not_guessed(write):
+def test_bands_without_names_are_not_guessed(write):
     path = write(noise(5, dtype=np.uint16))
     with pytest.raises(UsageError, match=r"no band 'red'; it has 1, 2, 3, 4, 5.*'red=3'"):
         Scene.open(path)
@@ -119,7 +119,7 @@ def test_bands_that_nobody_named_are_not_guessed(write):
         Scene.open(write(noise(2), "twice.tif", edit=twice), ("a",))
 
 
-def test_grey_stands_for_all_three(write):
+def test_the_only_band_of_a_grey_scene_counts_as_all_three(write):
     pixels = noise(1)
     with Scene.open(write(pixels)) as scene:
         assert scene.bands == ("red", "green", "blue")
@@ -128,7 +128,7 @@ def test_grey_stands_for_all_three(write):
 
 
 @pytest.mark.parametrize("how", ["nodata", "alpha", "mask", "nan"])
-def test_what_is_not_valid(write, how):
+def test_invalid_pixels(write, how):
     hole = RNG.random((100, 140)) < 0.3
     pixels = noise()
     if how == "alpha":
@@ -158,7 +158,7 @@ def test_what_is_not_valid(write, how):
         assert (found[:, valid] == pixels[:, 2:82, 3:93][:, valid]).all() or how == "nan"
 
 
-def test_mask_in_a_file_beside_it_and_its_content(write, tmp_path):
+def test_a_mask_in_a_sidecar_file_counts_for_validity_and_content(write, tmp_path):
     path = write(noise())
     with Scene.open(path) as scene:
         before = scene.content
@@ -193,7 +193,7 @@ def test_mask_in_a_file_beside_it_and_its_content(write, tmp_path):
         (Affine(25_000, 0, 0, 0, -25_000, 0), "EPSG:3413", None),
     ],
 )
-def test_gsd_is_metres_on_the_ground(write, transform, crs, wanted):
+def test_gsd_in_metres_on_the_ground(write, transform, crs, wanted):
     with Scene.open(write(noise(), transform=transform, crs=crs)) as scene:
         found = scene.gsd
     if wanted is None:  # the ellipsoid's own: distance over one pixel in the middle
@@ -210,7 +210,7 @@ def test_gsd_is_metres_on_the_ground(write, transform, crs, wanted):
         assert found == pytest.approx(wanted, rel=1e-9)
 
 
-def test_web_mercator_at_sixty_degrees_is_half(write):
+def test_the_gsd_of_web_mercator_at_60_degrees_is_half(write):
     path = write(noise(), transform=Affine(10, 0, 1e6, 0, -10, 8_399_738), crs="EPSG:3857")
     with Scene.open(path) as scene:
         assert scene.gsd == pytest.approx((5, 5), rel=0.005)
@@ -231,9 +231,9 @@ def test_date_from_the_tag(write):
     path = write(noise(), edit=lambda d: d.update_tags(TIFFTAG_DATETIME="2021:07:14 10:30:05"))
     with Scene.open(path) as scene:
         assert scene.datetime == datetime(2021, 7, 14, 10, 30, 5, tzinfo=UTC)
-    said = datetime(2022, 1, 1, tzinfo=UTC)
-    with Scene.open(Source(str(path), (Asset(str(path)),), said)) as scene:
-        assert scene.datetime == said
+    stac_time = datetime(2022, 1, 1, tzinfo=UTC)
+    with Scene.open(Source(str(path), (Asset(str(path)),), stac_time)) as scene:
+        assert scene.datetime == stac_time
 
 
 def test_jpeg_2000(write):
@@ -244,8 +244,8 @@ def test_jpeg_2000(write):
         assert (scene.read((50, 60, 100, 90))[0] == pixels[[2, 1, 0], 60:150, 50:150]).all()
 
 
-def test_bands_in_files_of_their_own(write):
-    """As Sentinel-2 has them: other pixel sizes, one grid."""
+def test_each_band_in_its_own_file(write):
+    """As in Sentinel-2 products: several pixel sizes, one grid."""
     fine = noise(1, 80, 120, np.uint16)
     coarse = RNG.integers(1, 9999, (1, 40, 60)).astype(np.uint16)
     other = noise(1, 80, 120, np.uint16)
@@ -266,7 +266,7 @@ def test_bands_in_files_of_their_own(write):
         assert (found[0] == fine[0, 20:60, 10:74]).all()
         assert (found[1] == other[0, 20:60, 10:74]).all()
         assert valid.all()
-        # Back at its own resolution the coarse band is itself; between, it is interpolated.
+        # At its own resolution the coarse band is unchanged; at finer ones it is interpolated.
         own = scene.read(None, (40, 60), "nearest")[0][2]
         near = np.abs(own.astype(int) - coarse[0]) / 9999
         assert np.median(near) < 0.4
@@ -281,7 +281,7 @@ def test_bands_in_files_of_their_own(write):
         Scene.open(source, ("nir",))
 
 
-def test_a_picture_made_to_be_looked_at_comes_first(write):
+def test_a_visual_asset_comes_first(write):
     single = [noise(1, dtype=np.uint16) for _ in range(3)]
     visual = noise()
     assets = [
@@ -305,7 +305,7 @@ def test_percentile_samples(write):
     with Scene.open(write(pixels, nodata=0, photometric="RGB")) as scene:
         for found, band in zip(scene.samples(), pixels, strict=True):
             assert (np.sort(found) == np.sort(band[10:].ravel())).all()
-    # 2500 × 2300 without overviews: 64 windows, each sample from its own place
+    # 2500 × 2300 without overviews: 64 windows, each sample from another position
     rows, columns = np.mgrid[:2300, :2500]
     large = (rows * 10 + columns).astype(np.uint16)[None]
     with Scene.open(write(large, "large.tif", tiled=True)) as scene:
@@ -328,8 +328,8 @@ def test_over_http_by_ranges(write, server):
         found, _ = scene.read((256, 128, 128, 128))
         assert (found == pixels[:, 128:256, 256:384]).all()
         assert scene.uri == uri
-        assert sum(sent for _, sent, _ in server.asked) < path.stat().st_size / 4
-        assert {asked for asked, _, _ in server.asked} == {f"/{path.name}"}  # not for sidecars
+        assert sum(sent for _, sent, _ in server.requests) < path.stat().st_size / 4
+        assert {path for path, _, _ in server.requests} == {f"/{path.name}"}  # not for sidecars
         first = scene.content
         assert scene.stamp == (path.stat().st_size, int(path.stat().st_mtime) * 10**9)
     with Scene.open(uri) as scene:
@@ -360,7 +360,7 @@ def test_damaged_files(write, tmp_path):
         Scene.open(tmp_path / "missing.tif")
 
 
-def test_what_cannot_be_read_faithfully(write, tmp_path):
+def test_files_that_cannot_be_read_faithfully_are_refused(write, tmp_path):
     complex_ = noise().astype(np.complex64)
     with pytest.raises(ImageError, match="complex"):
         Scene.open(write(complex_))
@@ -389,7 +389,7 @@ def test_what_cannot_be_read_faithfully(write, tmp_path):
         ("a.png", 4, "is of 4 bits a pixel.*-scale 0 15 0 255"),
     ],
 )
-def test_few_bits_are_not_shown_nearly_black(tmp_path, name, bits, says):
+def test_samples_of_few_bits_are_refused(tmp_path, name, bits, says):
     values = np.random.default_rng(0).integers(0, 2**bits, (1, 40, 50)).astype(np.uint8)
     ignore_not_georeferenced()
     driver = {"a.png": "PNG", "a.tif": "GTiff"}[name]
@@ -401,7 +401,7 @@ def test_few_bits_are_not_shown_nearly_black(tmp_path, name, bits, says):
         Scene.open(tmp_path / name)
 
 
-def test_a_mask_is_read_by_its_numbers_whatever_their_colours(write):
+def test_a_mask_with_a_palette_is_read_by_its_values(write):
     scene = write(noise())
     values = noise()[:1] % 3
     colours = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)}
@@ -423,7 +423,7 @@ def test_names_that_look_like_uris(write, tmp_path):
             assert scene.uri == str(other)
 
 
-def test_threads_each_with_its_own(write):
+def test_each_thread_with_its_own_scene(write):
     pixels = noise()
     path = write(pixels)
 
@@ -442,13 +442,13 @@ def test_without_rasterio(write, monkeypatch):
         Scene.open(path)
 
 
-def test_gdal_names_are_ours():
+def test_resamplings_have_gdals_names():
     from rsir.scenes.tiling import RESAMPLINGS
 
     assert all(name in Resampling.__members__ for name in RESAMPLINGS)
 
 
-def test_a_jpeg_that_is_cut_off_does_not_go_on_in_grey(tmp_path):
+def test_a_truncated_jpeg_is_not_filled_with_grey(tmp_path):
     path = tmp_path / "large.jpg"
     Image.fromarray(noise(3, 600, 600).transpose(1, 2, 0)).save(path, quality=90)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -458,15 +458,15 @@ def test_a_jpeg_that_is_cut_off_does_not_go_on_in_grey(tmp_path):
             scene.read((0, 500, 600, 100))
 
 
-def test_a_scene_placed_by_points(write):
+def test_a_scene_located_by_ground_control_points(write):
     pixels = noise(1, 60, 80, np.uint16)
 
     def edit(dataset):
-        place = Affine(1e-3, 2e-4, 10, 2e-4, -1e-3, 50)
+        transform = Affine(1e-3, 2e-4, 10, 2e-4, -1e-3, 50)
         points = []
         for row in (0, 30, 60):
             for column in (0, 40, 80):
-                a, b, c, d, e, f = place[:6]
+                a, b, c, d, e, f = transform[:6]
                 x, y = a * column + b * row + c, d * column + e * row + f
                 points.append(rasterio.control.GroundControlPoint(row, column, x, y))
         dataset.gcps = points, rasterio.crs.CRS.from_epsg(4326)
@@ -476,7 +476,7 @@ def test_a_scene_placed_by_points(write):
         a, _, c, _, e, f = scene.transform
         found, valid = scene.read()
     assert 0.6 < valid.mean() < 0.95  # it lies askew
-    # The middle of the scene by the points is the middle of what was read.
+    # The centre of the scene, by the points, is the centre of the pixels that were read.
     x, y = 10 + 1e-3 * 40.5 + 2e-4 * 30.5, 50 + 2e-4 * 40.5 - 1e-3 * 30.5
     column, row = int((x - c) / a), int((y - f) / e)
     near = pixels[0, 29:33, 39:43]

@@ -34,7 +34,7 @@ def test_percentiles_are_numpys_and_the_stretch_is_linear(dtype):
     assert (settled(pixels) == by_loops(pixels, ends)).mean() > 0.999
 
 
-def test_known_scaling_and_its_ends():
+def test_a_range_and_its_ends():
     stretch = Stretch("range", (0, 3000)).for_samples([np.empty(0)] * 2, np.dtype(np.uint16))
     assert stretch.values == (0, 3000, 0, 3000)
     pixels = np.array([[[0, 1500, 3000, 65535]], [[6, 2994, 3001, 1]]], np.uint16)
@@ -66,7 +66,7 @@ def test_auto_is_none_for_8_bit_and_percentiles_for_the_rest():
         Stretch("none").for_samples([wide], wide.dtype)
 
 
-def test_a_band_of_one_value_or_of_none():
+def test_a_band_with_one_value_or_none():
     samples = [np.full(5, 7, np.uint16), np.empty(0, np.uint16)]
     settled = Stretch().for_samples(samples, np.dtype(np.uint16))
     assert settled.values == (7, 8, 0, 1)
@@ -74,7 +74,7 @@ def test_a_band_of_one_value_or_of_none():
 
 @pytest.mark.parametrize("text", ["auto", "none", "percentile:2,98", "range:0,3000",
                                   "range:-0.1,0.30000000000000004,1e-300,2"])  # fmt: skip
-def test_text_comes_back(text):
+def test_text_is_parsed_back(text):
     stretch = Stretch.parse(text)
     assert Stretch.parse(str(stretch)) == stretch
     assert str(Stretch.parse("percentile:2,98")) == "percentile:2,98"
@@ -86,7 +86,7 @@ def test_text_comes_back(text):
      "percentile:0,101", "percentile:1,2,3,4", "range", "range:1", "range:5,5", "range:0,nan",
      "range:0,inf", "range:a,b", "range:0,1,5,4"],
 )  # fmt: skip
-def test_nonsense_is_refused(text):
+def test_invalid_text_is_refused(text):
     with pytest.raises(UsageError, match="stretch"):
         Stretch.parse(text)
 

@@ -38,7 +38,7 @@ def noise(bands=3, height=100, width=140, dtype=np.uint8):
     )
 
 
-def test_tiles_are_slices_with_all_that_is_known(write):
+def test_tiles_are_slices_with_their_metadata(write):
     pixels = noise()
     path = write(pixels, edit=lambda d: d.update_tags(TIFFTAG_DATETIME="2021:07:14 10:30:05"))
     forth = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
@@ -79,7 +79,7 @@ def test_footprints_over_the_antimeridian(write):
 
 def test_resampling_to_the_models_gsd(write):
     pixels = noise(3, 128, 160)
-    # 10 m to 40 m: each pixel of a tile is the mean of 4 × 4
+    # 10 m to 40 m: each pixel of a tile is the mean of 4 × 4 pixels.
     found = list(tiles_of(write(pixels), Tiling(size=16, gsd=40, resampling="average")))
     assert [tile.window for tile in found] == [
         (c, r, 64, 64) for r in (0, 64) for c in (0, 64, 96)
@@ -144,10 +144,10 @@ def test_cloudy_tiles_are_skipped(write, tmp_path, how):
     side = 20 if how == "coarse" else 10
     mask = write(scl, "scene_SCL.tif", transform=Affine(side, 0, 600_000, 0, -side, 5_000_000))
     full = scl[0].repeat(2, 0).repeat(2, 1) if how == "coarse" else scl[0]
-    what = Source(str(path), (Asset(str(path), "data"), Asset(str(mask), "SCL", pixels=False)))
+    scene = Source(str(path), (Asset(str(path), "data"), Asset(str(mask), "SCL", pixels=False)))
     named = "scl" if how == "asset" else "{folder}/{stem}_SCL.tif"
     tiling = Tiling(size=20, cloud_mask=named, cloud_classes=SCL_CLOUDS, max_cloud=0.4)
-    found = list(tiles_of(what, tiling))
+    found = list(tiles_of(scene, tiling))
     assert len(found) == 24
     reasons = set()
     for tile in found:
@@ -165,9 +165,9 @@ def test_cloudy_tiles_are_skipped(write, tmp_path, how):
             reasons.add("clear")
     assert reasons == {"cloud", "clear"}
     binary = Tiling(size=20, cloud_mask=str(mask), max_cloud=0.99)  # all classes are above 0
-    assert all(isinstance(tile, SkippedTile) for tile in tiles_of(what, binary))
+    assert all(isinstance(tile, SkippedTile) for tile in tiles_of(scene, binary))
     with pytest.raises(DataError, match=r"missing\.tif"):
-        list(tiles_of(what, Tiling(cloud_mask="{folder}/missing.tif")))
+        list(tiles_of(scene, Tiling(cloud_mask="{folder}/missing.tif")))
 
 
 def test_all_tiles_of_a_scene_are_stretched_alike(write):
@@ -185,8 +185,8 @@ def test_all_tiles_of_a_scene_are_stretched_alike(write):
             wanted = np.rint(np.clip((part - low) / (high - low), 0, 1) * 255)
             wanted[part == 0] = 0
             assert np.abs(tile.pixels[c] - wanted).max() <= 1
-        said = Stretch.parse(tile.properties["stretch"])
-        assert said.values == tuple(np.ravel(ends))
+        stretch = Stretch.parse(tile.properties["stretch"])
+        assert stretch.values == tuple(np.ravel(ends))
     linear = list(tiles_of(path, Tiling(size=30, stretch=Stretch("range", (0, 3000)))))
     assert linear[0].properties["stretch"] == "range:0,3000,0,3000,0,3000"
     assert linear[0].id != found[0].id
@@ -198,8 +198,8 @@ def test_ids_are_stable_and_follow_content_and_pixels(write, tmp_path):
     pixels = noise()
     path = write(pixels)
 
-    def ids(where=path, **more):
-        return [tile.id for tile in tiles_of(where, Tiling(**{"size": 50, **more}))]
+    def ids(scene=path, **more):
+        return [tile.id for tile in tiles_of(scene, Tiling(**{"size": 50, **more}))]
 
     first = ids()
     os.utime(path, (1, 1))
@@ -223,7 +223,7 @@ def test_ids_are_stable_and_follow_content_and_pixels(write, tmp_path):
     others.append(ids())
     for other in others:
         assert not set(other) & set(first)
-    # Half the stride: the windows that stay keep their ids.
+    # Half the stride: the windows that are the same keep their ids.
     path = write(pixels)
     assert set(first[:1]) <= set(ids(stride=25))
 
@@ -241,7 +241,7 @@ def test_known_tiles_are_not_read(write):
         assert len(list(tiles(scene, Tiling(size=50), known=lambda _: True))) == len(first)
 
 
-def test_what_is_damaged_is_skipped_and_the_rest_is_not(write):
+def test_damaged_windows_are_skipped_and_the_others_read(write):
     pixels = noise(3, 512, 512)
     path = write(pixels, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -299,8 +299,8 @@ def test_thumbnail_looks_as_the_tile_did(write):
         thumbnail(path)
 
 
-def test_small_pictures_are_read_as_in_a_folder_of_chips(tmp_path):
-    """Palettes, turned pictures: `read_tile` knows them, scenes do not."""
+def test_small_pictures_are_read_by_read_tile(tmp_path):
+    """`read_tile` reads palettes and applies EXIF orientation; scenes refuse both."""
     picture = Image.fromarray(noise(3, 30, 40).transpose(1, 2, 0))
     picture.convert("P").save(tmp_path / "palette.png")
     exif = Image.Exif()
@@ -315,8 +315,8 @@ def test_small_pictures_are_read_as_in_a_folder_of_chips(tmp_path):
         list(tiles_of(tmp_path / "palette.png", Tiling(size=20)))
 
 
-def test_a_small_tiff_that_knows_of_nodata_is_a_scene(write, tmp_path):
-    """`read_tile` would take nodata for black, and knows nothing of ground control points."""
+def test_a_small_tiff_with_nodata_is_a_scene(write, tmp_path):
+    """`read_tile` reads nodata as black, and does not read ground control points."""
     pixels = noise(3, 30, 40)
     pixels[:, :, :30] = 0
     alpha = np.where(pixels.any(axis=0), 255, 0).astype(np.uint8)[None]
@@ -344,18 +344,18 @@ def test_a_small_tiff_that_knows_of_nodata_is_a_scene(write, tmp_path):
     assert is_picture(source(write(noise(3, 30, 40), "chip.tif", **nowhere)), Tiling(size=40))
     unplaced = write(pixels, "unplaced.tif", nodata=0, **nowhere)
     assert not is_picture(source(unplaced), Tiling(size=40))
-    told = write(
+    located = write(
         noise(3, 30, 40), "points.tif", edit=lambda d: setattr(d, "gcps", (points, "EPSG:4326")),
         **nowhere,
     )  # fmt: skip
-    assert not is_picture(source(told))
-    (tile,) = tiles_of(told, Tiling(size=64))
+    assert not is_picture(source(located))
+    (tile,) = tiles_of(located, Tiling(size=64))
     west, south, east, north = shape(tile.footprint).bounds
     assert (west, north) == pytest.approx((10, 50), abs=0.02)
     assert (east, south) == pytest.approx((10.4, 49.7), abs=0.02)
 
 
-def test_a_crs_without_a_place_is_no_place(write):
+def test_a_crs_without_a_transform_is_no_georeference(write):
     path = write(noise(), transform=None, edit=lambda d: setattr(d, "crs", "EPSG:32633"))
     with rasterio.open(path) as dataset:
         assert dataset.crs.to_epsg() == 32633

@@ -1,4 +1,4 @@
-"""Windows against a picture in which every pixel is counted."""
+"""The windows of a tiling, against an array that counts how often each pixel is covered."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_every_pixel_is_in_a_window(width, height, size, stride, edges):
     assert (count[:height, :width] >= 1).all()
     assert len(set(seen)) == len(seen) == len(windows)
     assert seen == sorted(seen)
-    # None could be left out: rows and columns are a product, and each of them is needed.
+    # No window is superfluous: each row and each column of windows covers pixels of its own.
     for axis, length in ((0, height), (1, width)):
-        starts = sorted({where[axis] for where in seen})
+        starts = sorted({window[axis] for window in seen})
         reach = min(size, length)
         for first, third in zip(starts, starts[2:], strict=False):
             assert third - first > stride - 1 or first + reach < length
@@ -70,7 +70,7 @@ def test_metres_and_resampling():
     assert (finer.window, finer.size) == ((56, 56), (224, 224))
     both = grid(ten, Tiling(size=1000, unit="metres", gsd=5))
     assert (both.window, both.size) == ((100, 100), (200, 200))
-    # Pixels of degrees are not square: the tile is, on the ground.
+    # Pixels in degrees are not square on the ground; the tile is.
     degrees = grid(Extent(1000, 800, (5.0, 10.0)), Tiling(size=1000, unit="metres", gsd=10))
     assert (degrees.window, degrees.size) == ((200, 100), (100, 100))
     small = grid(Extent(100, 800, (10.0, 10.0)), Tiling(size=224, gsd=20))
@@ -117,15 +117,15 @@ def test_impossible_on_this_scene():
         grid(Extent(10, 10, (0.1, 0.1)), Tiling(size=10_000, unit="metres"))
 
 
-def test_the_models_own_gsd_is_asked_of_the_model():
-    asked = Tiling(size=224, gsd="model")
-    assert asked.with_model_gsd(0.3) == Tiling(size=224, gsd=0.3)
+def test_gsd_model_is_replaced_by_the_models():
+    tiling = Tiling(size=224, gsd="model")
+    assert tiling.with_model_gsd(0.3) == Tiling(size=224, gsd=0.3)
     assert Tiling(gsd=2).with_model_gsd(0.3) == Tiling(gsd=2)
     assert Tiling().with_model_gsd(None) == Tiling()
     with pytest.raises(UsageError, match="gsd in metres"):
-        asked.with_model_gsd(None)
+        tiling.with_model_gsd(None)
     with pytest.raises(UsageError, match="no model is given"):
-        grid(Extent(100, 100, (1.0, 1.0)), asked)
+        grid(Extent(100, 100, (1.0, 1.0)), tiling)
     with pytest.raises(UsageError, match="give metres, or model"):
         Tiling(gsd="teacher")
 
@@ -149,7 +149,7 @@ def test_the_models_own_gsd_is_asked_of_the_model():
         {"bands": ("red=4", "green", "red=5")},
     ],
 )
-def test_mistakes_are_known_before_any_scene(wrong):
+def test_invalid_tilings_are_refused_before_a_scene_is_opened(wrong):
     with pytest.raises(UsageError):
         Tiling(**wrong)
 
@@ -165,10 +165,10 @@ def test_mistakes_are_known_before_any_scene(wrong):
         {"bands": ("visual:1", "visual:2", "3")},
     ],
 )
-def test_what_only_a_scene_can_refuse(right):
+def test_tilings_that_only_a_scene_can_refuse(right):
     assert Tiling(**right).size >= 1
 
 
-def test_what_the_model_says_is_checked_too():
+def test_the_models_gsd_is_checked_too():
     with pytest.raises(UsageError, match="pixels a side"):
         Tiling(size=1e6, unit="metres", gsd="model").with_model_gsd(0.1)

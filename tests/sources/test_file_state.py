@@ -1,4 +1,4 @@
-"""The size and time of change of files elsewhere."""
+"""The size and modification time of remote files."""
 
 from __future__ import annotations
 

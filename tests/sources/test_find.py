@@ -1,4 +1,4 @@
-"""What is named, against what was written."""
+"""`find_sources` and `source`, against the files that the test wrote."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_files_folders_and_globs(tmp_path):
         found("ftp://somewhere/a.tif")
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_a_name_that_is_not_utf_8(tmp_path):
     (tmp_path / "b\udcff.tif").write_bytes(b"x")
     result = find_sources([tmp_path])
     assert result.sources == ()
@@ -130,7 +130,7 @@ def test_a_stac_item(tmp_path):
     assert [key for key, asset in assets.items() if asset.visual] == ["visual"]
 
 
-def test_catalogues_are_followed_and_broken_links_are_told(tmp_path):
+def test_catalogues_are_followed_and_broken_links_reported(tmp_path):
     pixels = {"data": {"href": "x.tif"}}
     save(
         tmp_path / "catalog.json",
@@ -187,7 +187,7 @@ def test_a_collection_of_items(write, tmp_path):
         find_sources([f"{path}#r"])
 
 
-def test_an_unsound_item_of_a_list_is_told_and_the_others_are_taken(tmp_path):
+def test_an_invalid_item_of_a_list_is_reported_and_the_others_are_found(tmp_path):
     good = item("p", {"data": {"href": "./a.tif"}})
     late = item("q", {"data": {"href": "./a.tif"}})
     late["properties"]["datetime"] = "yesterday"
@@ -199,8 +199,8 @@ def test_an_unsound_item_of_a_list_is_told_and_the_others_are_taken(tmp_path):
     assert all("not sound STAC" in one.reason for one in result.unusable)
 
 
-def test_what_follows_a_hash(tmp_path):
-    """In names of files, folders and lists, against what is there."""
+def test_a_hash_in_a_name(tmp_path):
+    """It may be part of a file's or folder's name, or precede the id of an item."""
     pixels = {"data": {"href": "a.tif"}}
     features = [item(name, pixels) for name in ("p", "q#2", "deep/r")]
     feature_list = {"type": "FeatureCollection", "features": features}
@@ -239,13 +239,13 @@ def test_what_follows_a_hash(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"type": "Feature"}', '{"type": "Polygon"}'])
-def test_json_that_is_no_stac(tmp_path, text):
+def test_json_that_is_not_stac(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(DataError, match=r"x\.json"):
         find_sources([tmp_path / "x.json"])
 
 
-def test_over_http_and_never_to_local_files(write, server, tmp_path):
+def test_a_catalogue_over_http_cannot_name_local_files(write, server, tmp_path):
     pixels = np.random.default_rng(0).integers(1, 255, (3, 64, 64)).astype(np.uint8)
     write(pixels, "a.tif")
     save(tmp_path / "catalog.json", catalogue(
@@ -266,7 +266,7 @@ def test_over_http_and_never_to_local_files(write, server, tmp_path):
 
 
 def test_prefixes_and_globs_of_an_object_store(tmp_path, monkeypatch):
-    """A folder stands for the bucket: what is listed is pyarrow's business, what is kept ours."""
+    """A local folder replaces the bucket: pyarrow lists it, our code chooses."""
     touch(tmp_path, "x/a.tif", "x/y/b.tif", "x/y/c.jp2", "x/y/note.txt", "z/d.tif")
     bucket = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
     monkeypatch.setattr(
@@ -300,10 +300,10 @@ def test_a_hash_in_names_of_an_object_store(tmp_path, monkeypatch):
     assert found("s3://x/i.json#1/") == ["s3://x/i.json#1/a.tif"]
 
 
-# What belongs to a scene
+# Masks and sidecar files
 
 
-def test_masks_and_sidecars_of_scenes_are_set_apart(tmp_path):
+def test_masks_and_sidecars_of_scenes_are_separated(tmp_path):
     touch(
         tmp_path, "a.tif", "a_mask.tif", "a.tif.ovr", "a.tif.msk", "a.tif.aux.xml", "lone_mask.tif"
     )
@@ -322,7 +322,7 @@ def test_masks_and_sidecars_of_scenes_are_set_apart(tmp_path):
     assert found(f"{at}/a.tif.ovr") == [f"{at}/a.tif.ovr"]
 
 
-def test_masks_by_what_stac_says(tmp_path):
+def test_masks_according_to_stac(tmp_path):
     path = save(tmp_path / "one.json", item("one", {
         "visual": {"href": "./b.tif", "roles": ["visual"]},
         "m1": {"href": "./x.tif", "roles": ["cloud-mask"]},
@@ -350,7 +350,7 @@ def test_masks_by_what_stac_says(tmp_path):
         ("extra", {"s/k.tif"}),
     ],
 )
-def test_masks_by_the_tiling_come_out_once_of_all_shards(tmp_path, template, masks):
+def test_masks_of_the_tiling_are_reported_by_one_shard(tmp_path, template, masks):
     names = ["s/a.tif", "s/b.tif", "s/a-x.tif", "s/all.tif", "s/k.tif", "m/a.tif", "m/z.tif"]
     touch(tmp_path, *names)
     path = save(tmp_path / "one.json", item("one", {
@@ -368,14 +368,14 @@ def test_masks_by_the_tiling_come_out_once_of_all_shards(tmp_path, template, mas
 
 
 DEEP = "[" * 100_000
-"""JSON that Python's own reader gives up on."""
+"""JSON that Python's own parser fails on."""
 
 
 def test_json_that_is_nested_too_deeply(tmp_path, server):
     (tmp_path / "deep.json").write_text(DEEP)
     with pytest.raises(DataError, match=r"deep\.json: JSON that is nested too deeply"):
         find_sources([tmp_path / "deep.json"])
-    # Read, but too deep to be copied as pystac does.
+    # Python can parse it, but pystac cannot copy it.
     deep = item("deep", {"data": {"href": "a.tif"}})
     text = json.dumps(deep).replace(
         '"platform"', '"nest": ' + "[" * 800 + "]" * 800 + ', "platform"'
@@ -414,7 +414,7 @@ def test_json_beside_scenes_is_not_taken_for_stac(tmp_path, monkeypatch, text):
     assert find_sources([f"{tmp_path}/*"]).ignored == {".json": 1}
 
 
-def test_a_broken_item_in_a_glob_is_told(tmp_path):
+def test_a_broken_item_in_a_glob_is_reported(tmp_path):
     touch(tmp_path, "p.png")
     broken = item("b", {"data": {"href": "a.tif"}})
     broken["properties"]["datetime"] = "yesterday"
@@ -425,7 +425,7 @@ def test_a_broken_item_in_a_glob_is_told(tmp_path):
     assert "not sound STAC" in result.unusable[0].reason
 
 
-def test_a_glob_leaves_out_the_json_of_what_is_excluded(tmp_path):
+def test_a_glob_leaves_out_the_json_of_an_excluded_folder(tmp_path):
     touch(tmp_path, "p.png", "own/archive.json", "own/model/config.json", "other/archive.json")
     result = find_sources([f"{tmp_path}/**/*"], exclude=tmp_path / "own")
     assert [one.uri for one in result.sources] == [f"{tmp_path}/p.png"]
@@ -433,7 +433,7 @@ def test_a_glob_leaves_out_the_json_of_what_is_excluded(tmp_path):
 
 
 @pytest.mark.parametrize("link", [{"rel": "item"}, {"rel": "child", "href": 7}, "x", None])
-def test_a_link_that_leads_nowhere_is_told(tmp_path, link):
+def test_a_broken_link_is_reported(tmp_path, link):
     document = catalogue(("item", "good.json"))
     document["links"].insert(0, link)
     path = save(tmp_path / "catalog.json", document)
@@ -455,10 +455,10 @@ def test_what_is_neither_file_nor_folder_is_never_opened(tmp_path, monkeypatch):
         for name in (tmp_path, f"{tmp_path}/*"):
             result = find_sources([name])
             assert [one.uri for one in result.sources] == [f"{tmp_path}/a.png"]
-            told = {Path(one.uri).name: one.reason for one in result.unusable}
-            assert sorted(told) == ["s.png", "x.fifo", "y.json", "z.tif"]
-            assert "a link to nothing" in told.pop("z.tif")
-            assert all("no file or folder but a pipe" in reason for reason in told.values())
+            reasons = {Path(found.uri).name: found.reason for found in result.unusable}
+            assert sorted(reasons) == ["s.png", "x.fifo", "y.json", "z.tif"]
+            assert "a link to nothing" in reasons.pop("z.tif")
+            assert all("no file or folder but a pipe" in reason for reason in reasons.values())
     assert find_images([tmp_path]) == ([tmp_path / "a.png"], {})
     for name in ("x.fifo", "y.json"):
         for look in (source, lambda name: find_sources([name]), lambda name: find_images([name])):
@@ -483,7 +483,7 @@ def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch):
 
 
 def test_references_with_percent_signs(tmp_path):
-    """By what is there: the name as it is written, else what it stands for."""
+    """The name as written if that file exists, else the decoded name."""
     touch(tmp_path, "my scene.tif", "100%25.tif", "100%.tif", "both%20.tif", "both .tif")
     names = {
         "my%20scene.tif": "my scene.tif",

@@ -41,7 +41,7 @@ def test_a_folder_keeps_its_own_name_whatever_links_to_it(tmp_path, link):
     (tmp_path / link).symlink_to(tmp_path / "a", target_is_directory=True)
     (tmp_path / "other").symlink_to(tmp_path / "m", target_is_directory=True)
     assert find_images([tmp_path]) == wanted
-    # Links that are named outright, or lie in a folder that comes first, give way too.
+    # This holds too for links that are named themselves or lie in a folder that comes first.
     starts = [tmp_path / link, (tmp_path / link).parent, tmp_path / "a", tmp_path]
     assert find_images(starts) == wanted
     alone, _ = find_images([tmp_path / link])

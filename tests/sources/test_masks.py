@@ -1,4 +1,4 @@
-"""Which rasters are masks of which, by names as products and people give them."""
+"""Which rasters are masks of which scenes, by the names of products and usual names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes written by the test, and a web server beside them."""
+"""Fixtures: `write` writes a raster, `server` serves the folder of the test over HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UTM = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes (C, H, W) as a raster; `edit` is called with the dataset before it is closed."""
+    """Writes pixels (C, H, W) as a raster; calls `edit` with the dataset before closing it."""
 
     def write(
         pixels: np.ndarray,
@@ -34,12 +34,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         ignore_not_georeferenced()
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = {} if transform is None else {"transform": transform, "crs": crs}
+        georeference = {} if transform is None else {"transform": transform, "crs": crs}
         driver = {".tif": "GTiff", ".jp2": "JP2OpenJPEG", ".png": "PNG"}[path.suffix]
         count, height, width = pixels.shape
         with rasterio.open(
             path, "w", driver=driver, count=count, width=width, height=height,
-            dtype=pixels.dtype, **place, **options,
+            dtype=pixels.dtype, **georeference, **options,
         ) as dataset:  # fmt: skip
             dataset.write(pixels)
             if edit is not None:
@@ -53,14 +53,14 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Server:
-    """`url` serves a folder; `asked` are the requests so far: (path, bytes sent, kind)."""
+    """`url` serves a folder; `requests` are those so far: (path, bytes sent, kind)."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self._log = log
 
     @property
-    def asked(self) -> list[tuple[str, int, str]]:
+    def requests(self) -> list[tuple[str, int, str]]:
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         return [(path, int(sent), kind) for path, sent, kind in map(str.split, lines)]
 
@@ -69,9 +69,9 @@ class Server:
 def server(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    """Serves tmp_path by ranges."""
+    """Serves tmp_path, also by ranges."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    log = tmp_path_factory.mktemp("log") / "asked.txt"
+    log = tmp_path_factory.mktemp("log") / "requests.txt"
     command = [sys.executable, "-m", "tests.support.range_server", tmp_path, log]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -172,7 +172,7 @@ def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitSt
             return file
         raise ImageError(
             f"{file.asset.uri}: is {own.width} × {own.height} pixels and the scene {grid.width} × "
-            f"{grid.height}, and without georeference of both nobody knows what lies where"
+            f"{grid.height}; without a georeference of both they cannot be aligned"
         )
     # Pixels of the grid outside the file are nodata, not black.
     unmasked = all(MaskFlags.all_valid in flag for flag in own.mask_flag_enums)

@@ -134,7 +134,6 @@ class Scene:
         """
         if self.transform is None or self.crs is None:
             return None
-        from pyproj import Geod
         from rasterio.crs import CRS
 
         a, b, _, d, e, _ = self.transform
@@ -142,22 +141,13 @@ class Scene:
         unit = crs.linear_units_factor[1] if crs.is_projected else math.nan
         nominal = (math.hypot(a, d) * unit, math.hypot(b, e) * unit)
         # Over many pixels, so that the rounding of degrees does not matter.
-        across, down = min(self.width / 2, 50), min(self.height / 2, 50)
-        x, y = self.width / 2, self.height / 2
-        ends = np.array([(x - across, y), (x + across, y), (x, y - down), (x, y + down)])
-        degrees = to_wgs84(self.transform, self.crs, ends)
-        if degrees is None:
+        reach = min(self.width / 2, 50), min(self.height / 2, 50)
+        true = ground_pixel(self.transform, self.crs, (self.width / 2, self.height / 2), reach)
+        if true is None:
             return nominal if crs.is_projected else None
-        (w, e_, n, s) = degrees
-        geod = Geod(ellps="WGS84")
-        true = (
-            geod.inv(*w, *e_)[2] / (2 * across),
-            geod.inv(*n, *s)[2] / (2 * down),
-        )
         if min(true) <= 0:
             return None
-        near = all(abs(own / real - 1) <= _TRUE_TO for own, real in zip(nominal, true, strict=True))
-        return nominal if near else true
+        return nominal if is_near(nominal, true) else true
 
     @cached_property
     def datetime(self) -> datetime | None:
@@ -310,6 +300,33 @@ class Scene:
         """
         other = open_file(Asset(uri), stack, mask=True)
         return on_grid(other, self._files[0].dataset, "nearest", stack).dataset
+
+
+def ground_pixel(
+    transform: Transform, crs: str, pixel: tuple[float, float], reach: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Metres of ground in a pixel around (column, row), (across, down), on the ellipsoid WGS 84.
+
+    Measured `reach` pixels to each side, (across, down). None outside the CRS's domain.
+    """
+    from pyproj import Geod
+
+    (x, y), (across, down) = pixel, reach
+    ends = np.array([(x - across, y), (x + across, y), (x, y - down), (x, y + down)])
+    degrees = to_wgs84(transform, crs, ends)
+    if degrees is None:
+        return None
+    west, east, north, south = degrees
+    geod = Geod(ellps="WGS84")
+    return (
+        float(geod.inv(*west, *east)[2]) / (2 * across),
+        float(geod.inv(*north, *south)[2]) / (2 * down),
+    )
+
+
+def is_near(nominal: tuple[float, float], true: tuple[float, float]) -> bool:
+    """Whether a nominal pixel size is right to 1 %."""
+    return all(abs(own / real - 1) <= _TRUE_TO for own, real in zip(nominal, true, strict=True))
 
 
 def stretched(

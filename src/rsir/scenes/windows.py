@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.footprint import Affine, Points, Window, from_wgs84, to_wgs84
-from rsir.scenes.scene import Scene, stretched
+from rsir.geo.footprint import Affine, Points, Window, from_wgs84
+from rsir.scenes.scene import Scene, ground_pixel, is_near, stretched
 from rsir.scenes.tile_cut import TileCut
 from rsir.types import Bounds
 
 _MOST_SIDE = 2048
 """Pixels of the longer side of what is read; our choice: encoders look at a few hundred."""
-_TRUE_TO = 0.01
-"""Around a point, the pixel size of the scene's centre is used where it is right to 1 %; our
-choice, as in `rsir.scenes.scene`."""
 _POINTS_PER_EDGE = 20
 """Of a box in degrees, whose edges are curves in the scene's CRS. Our choice."""
 
@@ -108,8 +105,11 @@ def _window(
     if pixels is None:
         raise UsageError(f"{scene.uri}: its CRS does not reach where the window is")
     if size is not None:
-        gsd = _gsd(scene.transform, scene.crs, pixels[0], np.array(scene.gsd))
-        sides = np.maximum(np.rint(size / gsd), 1)
+        centre = (float(pixels[0, 0]), float(pixels[0, 1]))
+        gsd = ground_pixel(scene.transform, scene.crs, centre, (0.5, 0.5))
+        if gsd is None or min(gsd) <= 0 or is_near(scene.gsd, gsd):
+            gsd = scene.gsd
+        sides = np.maximum(np.rint(size / np.array(gsd)), 1)
         first = np.rint(pixels[0] - sides / 2)
         last = first + sides
     else:
@@ -143,24 +143,6 @@ def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points 
     away = np.array([scene.width / 2, scene.height / 2]) - middle
     near: Points = pixels + np.rint(away @ turn / length) * turn
     return near
-
-
-def _gsd(
-    transform: Affine, crs: str, pixel: NDArray[np.float64], usual: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Metres of ground at a pixel, (across, down); `usual` where that is right to 1 %."""
-    from pyproj import Geod
-
-    steps = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
-    degrees = to_wgs84(transform, crs, pixel + steps)
-    if degrees is None:
-        return usual
-    west, east, north, south = degrees
-    geod = Geod(ellps="WGS84")
-    true = np.array([geod.inv(*west, *east)[2], geod.inv(*north, *south)[2]])
-    if (true <= 0).any() or (np.abs(usual / true - 1) <= _TRUE_TO).all():
-        return usual
-    return true
 
 
 def _inside(scene: Scene, window: Window) -> Window:

@@ -10,10 +10,9 @@ from pathlib import Path
 from rsir.errors import DataError
 
 SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-"""Lower-case suffixes of the files that `find_images` takes; what is inside decides how it is
-read."""
+"""Lower-case suffixes of the files that `find_images` takes; a file is read by its content."""
 
-BROKEN_LINK = "is a link to nothing; mend or remove it"
+BROKEN_LINK = "is a link to nothing; correct or remove it"
 NO_FILE = "is no file or folder but a pipe, a socket or a device; name a file"
 
 

@@ -66,7 +66,7 @@ def info(uri: str) -> Any:
     try:
         return system.get_file_info(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{uri}: cannot be asked for ({error}); check the access") from error
+        raise DataError(f"{uri}: cannot be looked up ({error}); check the access") from error
 
 
 def is_glob(name: str) -> bool:

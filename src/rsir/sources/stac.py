@@ -105,12 +105,12 @@ def _links(
         if isinstance(link, dict) and rel not in kinds:
             continue
         if not isinstance(href, str) or not href:
-            yield Unusable(here, f"its link {number} ({rel}) has no href; mend it")
+            yield Unusable(here, f"its link {number} ({rel}) has no href; correct it")
             continue
         try:
             target = _resolved(here, href)
         except ValueError as error:
-            yield Unusable(here, f"its link {number} ({rel}) is no address ({error}); mend it")
+            yield Unusable(here, f"its link {number} ({rel}) is no address ({error}); correct it")
             continue
         if _escapes(here, target):
             yield Unusable(target, f"{here} is on a server and names a file of this one")
@@ -205,7 +205,7 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
     values = {name: known.get(name) for name in STAC_PROPERTIES}
     properties = {k: value for k, value in values.items() if isinstance(value, str | int | float)}
     if not is_unicode(json.dumps(properties, ensure_ascii=False)):
-        return Unusable(uri, "says something that is not valid Unicode; mend the item")
+        return Unusable(uri, "has text that is not valid Unicode; correct the item")
     return Source(uri, tuple(assets), when, properties)
 
 
