@@ -1,6 +1,6 @@
-"""The shape vocabulary: what travels from a scene to a list of hits.
+"""The values that travel from an image to a list of hits: Tile, Encoding, Hit.
 
-Plain frozen dataclasses over NumPy; nothing here imports torch or any other heavy library.
+Frozen dataclasses over NumPy; this module imports neither torch nor another heavy library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bounds = tuple[float, float, float, float]
-"""(west, south, east, north) = (min x, min y, max x, max y), in the units of the CRS beside it."""
+"""(west, south, east, north) = (min x, min y, max x, max y), in the units of their CRS."""
 
 Geometry = Mapping[str, Any]
 """A GeoJSON geometry in WGS 84, longitude before latitude (RFC 7946)."""
@@ -36,16 +36,16 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """One image as the encoder sees it: pixels, and where and when they were taken.
+    """One image for the encoder: pixels, with the location and time of acquisition.
 
     pixels: (C, H, W), uint8; `bands` names the C channels, e.g. ("red", "green", "blue").
-    source: where it came from, a path or uri.
-    content: hex digest of the source's bytes; with `source` it makes the id stable.
+    source: path or URI of the image.
+    content: hex digest of the source's bytes; the id is made from `source` and `content`.
     bounds, crs: footprint as (west, south, east, north) in `crs` ("EPSG:32632"), or None.
     footprint: the same as a GeoJSON geometry in WGS 84, or None.
-    datetime: acquisition time, or None if the source does not say.
-    window: (column, row, width, height) in pixels of the source that the tile was cut from, or
-    None if it is all of the source.
+    datetime: acquisition time, or None if unknown.
+    window: (column, row, width, height) of the tile in pixels of the source, or None for the whole
+    source.
     """
 
     id: str
@@ -63,11 +63,11 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """What an encoder says of a batch of B images.
+    """The result of encoding a batch of B images.
 
     embedding: (B, D) float32; for hashing methods the relaxed codes in [-1, 1].
     code: (B, ceil(bits / 8)) uint8, bits packed big-endian as by `numpy.packbits`, or None.
-    probabilities: (B, K) float32, rows sum to 1, or None.
+    probabilities: (B, K) float32 class probabilities, rows sum to 1, or None.
     """
 
     embedding: NDArray[np.float32]
@@ -83,7 +83,7 @@ class Hit:
     """One search result.
 
     distance: smaller is better, in the archive's metric.
-    score: larger is better; made from the distance in one place, `rsir.ranking.score`.
+    score: larger is better; `rsir.ranking.score` of the distance.
     footprint: GeoJSON geometry in WGS 84, or None.
     percentile: nearer than so many per cent of random pairs of the archive, in [0, 100); None if
     unknown (`rsir.archive.search.calibration`).

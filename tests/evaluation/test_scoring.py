@@ -52,7 +52,7 @@ def loop_rankings(
     leave_one_out: bool,
     rng: np.random.Generator | None = None,
 ) -> list[tuple[list[int], Gains]]:
-    """(rows of the gallery, gains) of each query, in plain Python; ties by row, or by `rng`."""
+    """(gallery rows, gains) of each query, in plain Python; ties ordered by row, or by `rng`."""
     found = []
     for q, far in enumerate(distances):
         rows = range(len(far)) if rng is None else rng.permutation(len(far)).tolist()
@@ -95,7 +95,7 @@ def loop_interpolated(hits: Gains) -> list[float]:
 
 
 def loop_scores(rankings: list[tuple[list[int], Gains]], graded: bool) -> list[dict[str, float]]:
-    """Every measure of rankings without ties (or of one order of them), counted out."""
+    """Every measure of rankings without ties, or of one order of the ties, by loops."""
     largest = max(sum(g > 0 for g in gains) for _, gains in rankings)
     found = []
     for _, gains in rankings:
@@ -129,7 +129,7 @@ def loop_scores(rankings: list[tuple[list[int], Gains]], graded: bool) -> list[d
 
 
 def make_set(multi_label: bool, leave_one_out: bool) -> tuple[np.ndarray, ...]:
-    """(queries, their targets, gallery, its targets); one query has nothing relevant."""
+    """(queries, their targets, gallery, its targets); one query has no relevant item."""
     random = np.random.default_rng(3)
     gallery = random.normal(size=(40, 6)).astype(np.float32)
     if multi_label:
@@ -173,7 +173,7 @@ def test_scores_agree_with_a_loop(metric: str, multi_label: bool, leave_one_out:
         assert scores.nearest.tolist() == [order[:6] for order, _ in rankings]
         far = np.take_along_axis(distances, scores.nearest, axis=1)
         np.testing.assert_allclose(scores.distances, far, atol=1e-6)
-        # No ties: their best and worst order is the only one.
+        # Without ties the best and the worst order are the same.
     for order in ("best", "worst"):
         alone = score_queries(
             described(queries, query_targets),
@@ -236,7 +236,7 @@ def coded(multi_label: bool) -> tuple[LabelledEmbeddings, np.ndarray, np.ndarray
     """Images of 5-bit codes with class probabilities, 0.5 or 1 or 0; Hamming and adapted (N, N)."""
     random = np.random.default_rng(4)
     relaxed = random.uniform(-1, 1, (24, 5)).astype(np.float32)
-    relaxed[0, 0] = 0.0  # not above 0, so no bit
+    relaxed[0, 0] = 0.0  # not above 0, so the bit is 0
     targets = random.integers(0, 4, 24)
     if multi_label:
         targets = (random.random((24, 6)) < 0.3).astype(np.uint8)
@@ -270,16 +270,16 @@ def test_scores_of_codes_are_the_mean_over_random_orders_of_ties(
         assert set(scores) == set(drawn[0][0]) | within
         for measure in drawn[0][0]:
             if measure in ("map_11_point", *(f"ndcg_at_{k}_list" for k in GRADED_AT)):
-                continue  # with ties no mean over their orders, see the measures
+                continue  # with ties not the mean over the orders, see the measures
             per_draw = np.array([[row[measure] for row in rows] for rows in drawn])
-            # Six standard errors of 150 draws, and what one draw more would add.
+            # Six standard errors of 150 draws, plus the effect of one draw.
             spread = per_draw.std(axis=0) / np.sqrt(len(drawn))
             slack = 6 * spread + np.ptp(per_draw) / len(drawn) + 1e-9
             assert (np.abs(per_draw.mean(axis=0) - scores[measure]) <= slack).all(), measure
 
 
 def of_groups(groups: TieGroups, largest: int) -> dict[str, Tensor]:
-    """Some of each kind of measure, of which the tests of the measures say that they are right."""
+    """One measure of each kind; the tests of the measures verify their values."""
     return {
         "map": average_precision(groups),
         "anmrr": nmrr(groups, largest),
@@ -301,7 +301,7 @@ def of_groups(groups: TieGroups, largest: int) -> dict[str, Tensor]:
 def test_scores_and_curves_of_codes_agree_with_their_distance_groups(
     metric: str, leave_one_out: bool, multi_label: bool, order: Order
 ) -> None:
-    """One query at a time, the query itself taken out of the gallery."""
+    """Scores query by query, with the query removed from the gallery."""
     gallery, hamming, adaptive = coded(multi_label)
     count = 24 if leave_one_out else 7
     queries, targets = gallery[:count], gallery.targets.numpy()
@@ -368,7 +368,7 @@ def test_best_and_worst_enclose_the_expected_value() -> None:
     differ = 0
     for name, values in expected.per_query.items():
         if name.endswith(("_found", "_list")):
-            continue  # not highest for the most relevant first, see the measures
+            continue  # not highest with the most relevant first, see the measures
         low, high = worst.per_query[name], best.per_query[name]
         if name.startswith("anmrr"):
             low, high = high, low
@@ -439,14 +439,14 @@ def test_only_the_requested_measures_are_computed() -> None:
 
 
 def test_own_may_be_any_row_of_the_gallery() -> None:
-    """Some of the gallery ask, in another order."""
+    """The queries are some gallery items in another order."""
     gallery, *_ = coded(True)
     rows = torch.tensor([17, 3, 20])
     whole = score_queries(gallery, gallery, ranking="hamming", own=torch.arange(24), nearest=5)
     some = score_queries(gallery[rows], gallery, ranking="hamming", own=rows, nearest=5)
     assert some.nearest.tolist() == whole.nearest[rows.numpy()].tolist()
     for name, values in some.per_query.items():
-        if not name.startswith("anmrr"):  # which depends on the largest R of all queries
+        if not name.startswith("anmrr"):  # anmrr depends on the largest R of all queries
             assert values.tolist() == pytest.approx(whole.per_query[name][rows.numpy()].tolist())
 
 
@@ -480,7 +480,7 @@ def test_ties_give_the_expected_value() -> None:
     gallery = LabelledEmbeddings(torch.ones(3, 2), torch.tensor([0, 1, 1]))
     query = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([1]))
     scores = score_queries(query, gallery, ranking="euclidean").per_query
-    # The other image first, second or third.
+    # The other image is first, second or third.
     wanted = ((1 / 2 + 2 / 3) / 2 + (1 + 2 / 3) / 2 + 1) / 3
     assert scores["map"].item() == pytest.approx(wanted)
     assert scores["r_at_1"].item() == pytest.approx(2 / 3)
@@ -491,7 +491,7 @@ def test_ties_give_the_expected_value() -> None:
 
 
 class Largest(TorchFunctionMode):
-    """The most elements of any tensor that is made."""
+    """The largest number of elements of any tensor created in the block."""
 
     elements = 0
 
@@ -507,7 +507,7 @@ class Largest(TorchFunctionMode):
 
 @pytest.mark.parametrize("metric", ["cosine", "hamming", "adaptive-hamming"])
 def test_memory_is_limited_to_a_block(metric: str) -> None:
-    """Nothing of the size of queries × gallery is ever made."""
+    """No tensor of the size of queries × gallery is created."""
     random = np.random.default_rng(1)
     targets = (random.random((500, 4)) < 0.3).astype(np.uint8)
     vectors = random.normal(size=(500, 8)).astype(np.float32)
@@ -515,14 +515,14 @@ def test_memory_is_limited_to_a_block(metric: str) -> None:
     own = torch.arange(20)
     with Largest() as largest:
         score_queries(images[:20], images, ranking=metric, own=own, curves=True, nearest=5, block=1)
-    # The vectors themselves; of one query a value for each image and label.
+    # The vectors; for one query a value per image and label.
     assert largest.elements <= images.embedding.numel() < 20 * 500 / 2
 
 
 def test_block_size_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     images = described(np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 4)
     seen = []
-    # 13 of a class are the most: eight queries, with what is made of 50 images and 13 groups.
+    # The largest class has 13 images: eight queries, each with 50 images and 13 groups.
     monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (24 * 50 + 16 * 13 * 9))
     between = scoring.DISTANCES["euclidean"].between
     watched = Distance(lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g))
@@ -566,7 +566,7 @@ def test_unrankable_values_are_refused() -> None:
     zeros = LabelledEmbeddings(torch.zeros(1, 2), one.targets)
     with pytest.raises(DataError, match="vector of zeros, which cosine"):
         score_queries(one, zeros, ranking="cosine")
-    # Of 0.1 a rounded mean leaves something.
+    # The rounded mean of 0.1 is not exactly 0.1.
     for value in (0.0, 0.1, 1.0):
         constant = LabelledEmbeddings(torch.full((1, 7), value), one.targets)
         other = LabelledEmbeddings(torch.arange(7.0)[None], one.targets)
@@ -580,7 +580,7 @@ def test_unrankable_values_are_refused() -> None:
 
 
 def test_one_query_and_one_item() -> None:
-    """The smallest there is: one query, one image."""
+    """The smallest evaluation: one query, one image."""
     query = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([0]))
     for target, value in ((0, 1.0), (1, 0.0)):
         gallery = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([target]))
@@ -606,7 +606,7 @@ def test_several_threads_give_the_same_numbers() -> None:
     finally:
         torch.set_num_threads(before)
     for name, values in alone.per_query.items():
-        # Matrix products may be summed in another order.
+        # Matrix products may sum in another order.
         assert together.per_query[name].tolist() == pytest.approx(values.tolist(), abs=1e-6), name
     for curve in ("retrieved", "interpolated"):
         assert together.curves[curve]["precision"] == pytest.approx(
@@ -663,7 +663,7 @@ def test_a_common_offset_does_not_change_distances(offset: float) -> None:
 
 @pytest.mark.parametrize("metric", ["cosine", "ncc"])
 def test_directions_of_tiny_and_huge_vectors_are_exact(metric: str) -> None:
-    """Where the squares of float32 values overflow or vanish, and where a mean is most of them."""
+    """Values whose squares overflow or underflow float32, and values with a large common mean."""
     random = np.random.default_rng(0)
     targets = np.arange(60) % 6
     vectors = random.normal(size=(6, 16))[targets] + random.normal(0, 0.7, (60, 16))

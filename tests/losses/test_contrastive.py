@@ -9,7 +9,7 @@ from rsir.losses.pairs import distinct_pairs, similar
 
 
 def loop_contrastive(embedding: Tensor, targets: Tensor, margin: float) -> Tensor:
-    """Paper A, eq 8, a pair at a time."""
+    """Paper A, eq 8, pair by pair."""
     terms = []
     for i in range(len(embedding)):
         for j in range(i + 1, len(embedding)):

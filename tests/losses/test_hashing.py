@@ -14,7 +14,7 @@ LABELS = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
 
 
 def loop_likelihood(h: Tensor, similarity: Tensor, scale: float, balanced: bool) -> Tensor:
-    """Paper C, eqs 7 to 9, a pair at a time, in double precision."""
+    """Paper C, eqs 7 to 9, pair by pair, in double precision."""
     pairs = [(i, j) for i in range(len(h)) for j in range(i + 1, len(h))]
     alike = sum(1 for i, j in pairs if similarity[i, j] > 0)
     total = torch.zeros((), dtype=torch.float64)

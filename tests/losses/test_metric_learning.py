@@ -30,7 +30,7 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 
 def loop_triplet(z: Tensor, y: list[int], loss: MetricLearningLoss) -> Tensor:
-    """Paper B, eq 8, an anchor at a time."""
+    """Paper B, eq 8, anchor by anchor."""
     terms = []
     for a in range(len(z)):
         positive = [squared(z[a], z[p]) for p in range(len(z)) if p != a and y[p] == y[a]]
@@ -51,7 +51,7 @@ def loop_proxy_nca(z: Tensor, y: list[int], loss: MetricLearningLoss) -> Tensor:
 
 
 def loop_lifted(z: Tensor, y: list[int], loss: MetricLearningLoss) -> Tensor:
-    """Oh Song et al. 2016, eq 4; a pair without a negative costs what its distance does."""
+    """Oh Song et al. 2016, eq 4; a pair without a negative costs its distance."""
     terms = []
     if len(set(y)) == 1:
         return torch.zeros(())
@@ -92,7 +92,7 @@ def test_n_pairs_is_the_softmax_over_one_pair_of_each_class() -> None:
     y = [0, 0, 1, 1, 2, 2]
     z = unit(6, 5).requires_grad_()
     found = make("n-pairs")(z, torch.tensor(y))
-    # Which of a pair is the anchor is the library's choice: the value must be one of the eight.
+    # The library chooses the anchor of each pair: the value must be one of the eight.
     values, gradients = [], []
     for swap in range(8):
         anchors = [2 * c + (swap >> c & 1) for c in range(3)]
@@ -124,7 +124,7 @@ def test_n_pairs_without_a_pair_is_0(labels: list[int]) -> None:
 
 @pytest.mark.parametrize("count", [2, 6])
 def test_n_pairs_of_one_class_is_0(count: int) -> None:
-    """One pair, whose softmax has no other class to be compared with: −log(e^s / e^s)."""
+    """One pair: the softmax has no other class, −log(e^s / e^s)."""
     z = unit(count, 5).requires_grad_()
     loss = make("n-pairs")(z, torch.zeros(count, dtype=torch.int64))
     (gradient,) = torch.autograd.grad(loss, z)

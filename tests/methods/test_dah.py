@@ -85,7 +85,7 @@ def test_the_loss_agrees_with_eq_13(targets: list[int]) -> None:
 @pytest.mark.parametrize("weights", [(0.3, 0.7), (0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
 @pytest.mark.parametrize("targets", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3], [2]])
 def test_the_gradient_agrees_with_eq_13(weights: tuple[float, float], targets: list[int]) -> None:
-    """From the loss through the codes, as if they were h, and the tanh to the FC's weights."""
+    """The gradient of the FC's weights, straight through the codes and through the tanh."""
     alpha, beta = weights
     method = make(4, bits=6, alpha=alpha, beta=beta, scale=2.0, attention="none", batch_norm=False)
     method.backbone = torch.nn.Identity()
@@ -148,7 +148,7 @@ def test_in_16_bit_codes_logits_and_gradients_are_finite_float32(attention: str)
 
 
 def test_dah_learns_codes_that_separate_classes() -> None:
-    """Also from features that are nearly the same for all images, as pooled ones are."""
+    """Even from features that are nearly equal for all images, as pooled features are."""
     method = make(4, bits=16, attention="none")
     targets = torch.arange(4).repeat_interleave(6)
     own = functional.one_hot(targets, 512).float()

@@ -16,7 +16,7 @@ def make(bands: int = 3, **options: int | float | str) -> JSRT:
 
 
 def stirred(method: JSRT) -> JSRT:
-    """The method as if it had learnt transformations that differ from image to image."""
+    """The method with random weights in its transformations, which then depend on the image."""
     assert method.pgn is not None
     torch.nn.init.normal_(method.pgn.last.weight, std=0.3)
     return method

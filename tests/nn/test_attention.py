@@ -17,7 +17,7 @@ from rsir.nn.attention import (
 
 
 def loop_attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The softmax of the paper's equation, one number at a time."""
+    """The softmax of the paper's equation, by loops."""
     B, J, _ = queries.shape
     out = torch.zeros(B, J, values.shape[2], dtype=values.dtype)
     for b in range(B):
@@ -74,7 +74,7 @@ def test_channel_attention_agrees_with_eqs_6_and_7(size: tuple[int, int]) -> Non
 
 
 def plain_spatial(block: SpatialSelfAttention, features: Tensor) -> Tensor:
-    """Eqs 4 and 5, a position at a time, so that autograd can follow."""
+    """Eqs 4 and 5, position by position, with gradients."""
     j, k, values = (
         torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], features).flatten(2)
         + conv.bias[:, None]
@@ -90,7 +90,7 @@ def plain_spatial(block: SpatialSelfAttention, features: Tensor) -> Tensor:
 
 
 def plain_channel(block: ChannelSelfAttention, features: Tensor) -> Tensor:
-    """Eqs 6 and 7, a channel at a time."""
+    """Eqs 6 and 7, channel by channel."""
     rows = features.flatten(2)
     out = []
     for here in range(rows.shape[1]):
@@ -124,7 +124,7 @@ def test_self_attention_has_the_gradient_of_the_formula(
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
     assert got[0].abs().max() > 0
-    if kind == "spatial":  # of a single position the softmax is 1, whatever J and K are
+    if kind == "spatial":  # the softmax over a single position is 1 for any J and K
         j_and_k = [gradient.abs().max().item() for gradient in (got[2], got[4])]
         assert all(j_and_k) if shape[2:] != (1, 1) else not any(j_and_k)
 
@@ -140,7 +140,7 @@ def test_attention_starts_as_the_identity(block: torch.nn.Module) -> None:
 def test_attention_does_not_overflow_in_16_bit(block: torch.nn.Module, dtype: torch.dtype) -> None:
     for parameter in block.parameters():
         parameter.data.fill_(1.0)
-    features = torch.full((1, 8, 4, 4), 200.0).to(dtype)  # 200² · 16 is beyond float16
+    features = torch.full((1, 8, 4, 4), 200.0).to(dtype)  # 200² · 16 is above float16's maximum
     with torch.autocast("cpu", torch.bfloat16):
         out = block(features)
     assert torch.isfinite(out).all()
@@ -156,14 +156,14 @@ def test_scalars_learn_from_the_first_step() -> None:
 
 
 def loop_bottleneck(mlp: torch.nn.Module, row: Tensor) -> Tensor:
-    """W2(ReLU(W1 x)), a neuron at a time."""
+    """W2(ReLU(W1 x)), neuron by neuron."""
     first, _, second = mlp
     hidden = [max(0.0, float(w @ row + b)) for w, b in zip(first.weight, first.bias, strict=True)]
     return second.weight @ torch.tensor(hidden) + second.bias
 
 
 def loop_attention(block: torch.nn.Module, features: Tensor) -> Tensor:
-    """Papers C (eqs 1 to 4) and E (eqs 1 to 3), and SE, a position at a time."""
+    """Papers C (eqs 1 to 4) and E (eqs 1 to 3), and SE, position by position."""
     out = torch.zeros_like(features)
     B, C, h, w = features.shape
     for b in range(B):
@@ -226,7 +226,7 @@ def test_reweighting_has_the_gradient_of_the_formula(kind: type[torch.nn.Module]
 
 
 def plain_attention(block: torch.nn.Module, x: Tensor) -> Tensor:
-    """The same in torch operations that autograd can follow, with loops in none of them."""
+    """The same in torch operations with gradients, without loops."""
 
     def mlp(row: Tensor) -> Tensor:
         first, _, second = block.mlp
@@ -279,7 +279,7 @@ def test_reweighting_does_not_overflow_in_16_bit(
     kind: type[torch.nn.Module], dtype: torch.dtype
 ) -> None:
     block = kind(32)
-    features = torch.full((2, 32, 8, 8), 60000.0).to(dtype)  # twice this is beyond float16
+    features = torch.full((2, 32, 8, 8), 60000.0).to(dtype)  # twice this is above float16's maximum
     features[1] = -features[1]
     features.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):

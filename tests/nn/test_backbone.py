@@ -21,11 +21,11 @@ from rsir.nn.backbone import REFUSED_OPTIONS, Backbone, parse_name
         ("mobilenetv2_100:pad_type=same", 64, 2),
         ("vit_tiny_patch16_224", 48, 3),  # tokens, with a class token
         ("swin_tiny_patch4_window7_224", 224, 7),  # channels last
-        ("xcit_nano_12_p16_224", 64, 4),  # from here on, tokens whose grid timm does not tell
+        ("xcit_nano_12_p16_224", 64, 4),  # from here on, tokens without timm's grid size
         ("mvitv2_tiny", 224, 7),
         ("tnt_s_legacy_patch16_224", 224, 14),
         ("levit_128s", 224, 4),
-        ("volo_d1_224", 224, 14),  # with a class token that timm does not tell
+        ("volo_d1_224", 224, 14),  # with a class token, but without num_prefix_tokens
     ],
 )
 def test_every_kind_of_backbone_gives_a_feature_map(name: str, side: int, cells: int) -> None:
@@ -108,7 +108,7 @@ def test_errors_of_timm_become_usage_errors(name: str, size: int, message: str) 
 
 
 class Net(torch.nn.Module):
-    """A net that gives `features`, whatever it is shown."""
+    """A net that returns `features` for every input."""
 
     pretrained_cfg: ClassVar[dict[str, tuple[float, ...]]] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
@@ -138,7 +138,7 @@ def test_features_without_a_map_are_refused(
 
 def test_weights_that_cannot_be_fetched_are_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class NotCachedError(FileNotFoundError, ValueError):
-        """As the hub's LocalEntryNotFoundError is."""
+        """Like the hub's LocalEntryNotFoundError, an OSError and a ValueError."""
 
     def offline(*_: object, **__: object) -> None:
         raise NotCachedError("offline")

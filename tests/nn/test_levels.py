@@ -32,7 +32,7 @@ def test_the_maps_are_the_last_stages_outputs() -> None:
     seen = []
     for stage in (backbone.net.layer2, backbone.net.layer3, backbone.net.layer4):
         stage.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    images = torch.randn(1, 3, 64, 48)  # odd in shape
+    images = torch.randn(1, 3, 64, 48)  # not square
     for found, expected in zip(feature_maps(backbone, images, 3), seen, strict=True):
         assert torch.equal(found, expected)
     assert [tuple(m.shape[2:]) for m in seen] == [(8, 6), (4, 3), (2, 2)]

@@ -18,7 +18,7 @@ def correlated(count: int, width: int) -> Tensor:
 
 
 def oracle(features: Tensor, length: int) -> tuple[np.ndarray, float]:
-    """Projections and kept share of variance from NumPy's SVD; peaks of components positive."""
+    """Projections and kept variance by NumPy's SVD; largest entries of components positive."""
     values = features.double().numpy()
     centred = values - values.mean(axis=0)
     _, singular, components = np.linalg.svd(centred, full_matrices=False)

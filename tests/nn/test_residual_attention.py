@@ -21,7 +21,7 @@ SIZES = [(1, 1), (3, 5), (4, 4)]
 
 
 def loop(name: str, x: Tensor) -> Tensor:
-    """Eqs 4 to 6, one number at a time."""
+    """Eqs 4 to 6, by loops."""
     out = torch.empty_like(x)
     B, C, h, w = x.shape
     for b in range(B):
@@ -104,12 +104,12 @@ def test_residual_attention_agrees_with_eq_7() -> None:
 
 
 def randomised(block: nn.Module) -> nn.Module:
-    """In eval mode, with no weight and no running statistic left at what it starts with."""
+    """The module in eval mode, with random weights and running statistics."""
     for name, tensor in block.state_dict().items():
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 2.0)
         elif name.endswith(".bias"):
-            tensor.uniform_(-0.5, 1.5)  # some ReLU of each layer is not at 0
+            tensor.uniform_(-0.5, 1.5)  # so that in each layer some ReLU is positive
         elif tensor.is_floating_point():
             tensor.normal_(std=0.5)
     return block.eval()
@@ -125,7 +125,7 @@ def at(maps: Tensor, i: int, j: int) -> Tensor:
 
 
 def plain_convs(w: Weights, prefix: str, x: Tensor) -> Tensor:
-    """Batch norm → ReLU → convolution, as often as there is one; a position at a time."""
+    """Repeated batch norm → ReLU → convolution, position by position."""
     for first in range(0, 9, 3):
         norm, conv = f"{prefix}.{first}", f"{prefix}.{first + 2}"
         if f"{norm}.weight" not in w:
@@ -162,7 +162,7 @@ def plain_pool(x: Tensor) -> Tensor:
 
 
 def plain_resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, the outer edges of the pixels on each other."""
+    """Bilinear resizing with aligned outer edges (not aligned pixel centres)."""
 
     def weights(length: int, out: int) -> list[tuple[int, int, float]]:
         found = []
@@ -192,7 +192,7 @@ def plain_activation(name: str, x: Tensor) -> Tensor:
 
 
 def plain_block(w: Weights, name: str, x: Tensor, trunk: Tensor) -> Tensor:
-    """(1 + H(x)) ∘ A (eq 7) from the figure, with none of the block's layers."""
+    """(1 + H(x)) ∘ A (eq 7) from the figure, by loops."""
     pooled, size = plain_pool(x), (trunk.shape[2], trunk.shape[3])
     unit = pooled + plain_convs(w, "mask.unit.residual", pooled)
     context = plain_resize(unit, size) + plain_resize(x, size)
@@ -240,7 +240,7 @@ def test_the_residual_unit_has_the_gradients_of_finite_differences(size: tuple[i
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_16_bit_inputs_stay_finite(name: str, dtype: torch.dtype) -> None:
     block = ResidualAttention(4, 6, activation=name)
-    # Twice the largest is just below the end of float16, any square is far beyond it.
+    # Twice the largest value is just below float16's maximum, any square is far above it.
     x = (3e4 * (2 * torch.rand(2, 4, 5, 3) - 1)).to(dtype).requires_grad_()
     trunk = torch.rand(2, 6, 3, 2).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype):

@@ -18,7 +18,7 @@ def mirrored(index: int, length: int) -> int:
 
 
 def loop_warp(image: Tensor, affine: list[float]) -> Tensor:
-    """(C, H, W) float64 through one affine window, one pixel at a time."""
+    """(C, H, W) float64 through one affine window, pixel by pixel."""
     _, H, W = image.shape
     a, b, c, d, e, f = affine
     rows = []
@@ -86,7 +86,7 @@ def test_gradients_of_the_warp_agree_with_the_formula(affine: tuple[float, ...])
 def test_the_identity_returns_the_image(size: tuple[int, int]) -> None:
     images = torch.randn(1, 3, *size)
     warped = spatial_transform(images, torch.tensor([IDENTITY]))
-    # Positions are rounded to float32: at most a few 1e-5 of a pixel beside the pixel.
+    # Positions are rounded to float32: errors of a few 1e-5 pixels.
     torch.testing.assert_close(warped, images, atol=2e-4, rtol=0)
 
 
@@ -148,7 +148,7 @@ def test_the_network_starts_at_its_start_values(size: tuple[int, int], batch: in
 
 
 def loop_reduced(image: Tensor, size: int) -> Tensor:
-    """(C, H, W) → (C, size, size): a tent as wide as the step, or as a pixel where that is more."""
+    """(C, H, W) → (C, size, size) with a tent filter, as wide as the step or at least a pixel."""
     for dim in (1, 2):
         length = image.shape[dim]
         step = max(length / size, 1.0)
@@ -216,7 +216,7 @@ def test_the_network_learns_from_the_first_step() -> None:
     network = ParameterNetwork(IDENTITY)
     images = torch.randn(2, 3, 32, 32)
     step = torch.optim.SGD(network.parameters(), lr=0.1)
-    for _ in range(2):  # at first only the last layer has a gradient that is not 0
+    for _ in range(2):  # in the first step only the last layer has a non-zero gradient
         step.zero_grad()
         (network(images) * torch.arange(12.0).view(2, 6)).sum().backward()
         step.step()

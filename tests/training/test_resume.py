@@ -1,4 +1,4 @@
-"""Equal runs, interrupted runs, complete runs."""
+"""Reproducible, interrupted and complete runs."""
 
 from __future__ import annotations
 

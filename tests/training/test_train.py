@@ -1,4 +1,4 @@
-"""A whole training: its results, and the errors it refuses with."""
+"""A complete training: its results and its errors."""
 
 from __future__ import annotations
 

@@ -176,8 +176,8 @@ def compare(
     """Test whether two models differ on the same queries, measure by measure."""
     import dataclasses
 
+    from rsir.evaluation.per_query import paired, read_per_query
     from rsir.evaluation.statistics import compare as test
-    from rsir.evaluation.statistics import paired, read_per_query
 
     a, b = paired(read_per_query(first), read_per_query(second))
     usual = [name for name in ("map", "anmrr", "r_at_1") if name in a.values]

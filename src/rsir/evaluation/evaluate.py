@@ -23,6 +23,7 @@ from rsir.data.splits import Split
 from rsir.errors import DataError, UsageError
 from rsir.evaluation.leakage import Leakage, check
 from rsir.evaluation.metrics.groups import Order
+from rsir.evaluation.per_query import write_per_query
 from rsir.evaluation.scoring import (
     CODES,
     RADIUS,
@@ -33,7 +34,7 @@ from rsir.evaluation.scoring import (
     relevant_counts,
     score_queries,
 )
-from rsir.evaluation.statistics import bootstrap_intervals, write_per_query
+from rsir.evaluation.statistics import bootstrap_intervals
 from rsir.methods.base import Output
 from rsir.models.encoder import Encoder
 from rsir.ranking import ADAPTIVE, name_with_classes

@@ -1,4 +1,4 @@
-"""Confidence intervals, tests of the difference of two models, and the file of per-query values.
+"""Confidence intervals of means over queries, and tests of the difference of two models.
 
 A measure is (Q,) float64, one value per query; NaN where it does not apply to a query, which is
 then left out of that measure. Intervals and tests consider the choice of queries alone, as if the
@@ -8,19 +8,14 @@ change a mean by more than its interval.
 
 from __future__ import annotations
 
-import csv
 import math
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.atomic import replacing
-from rsir.errors import DataError, UsageError
+from rsir.errors import UsageError
 
 Values = NDArray[np.float64]
 
@@ -37,10 +32,6 @@ ROUNDING = 1e-12
 order of summation on a measure, far below the effect of one image."""
 BLOCK_BYTES = 16 * 2**20
 """Memory for one block of resamples or of signs; our choice. Both take a few such blocks."""
-KEYS = ("path", "class")
-"""The first columns of a file of values per query."""
-NUMBER = re.compile(r"nan|[-+.0-9eE]+")
-"""The allowed numbers in a cell: float() accepts more, such as "1_000" or "infinity"."""
 SHOWN = 5
 """How many names a message lists before it only counts them; our choice."""
 
@@ -56,7 +47,7 @@ def bootstrap_intervals(
 
     per_query: name → (Q,) float64. level: the share of such intervals, above 0 and below 1, that
     contain the mean over all possible queries. Measures that apply to the same queries use the
-    same resamples, independently of other measures. `query_counts` gives the number of queries.
+    same resamples, independently of other measures.
 
     One query, or equal values, give that value twice; no query gives NaN twice. With few queries
     percentile intervals are too narrow: for 10 normal values, a 0.95 interval contains the true
@@ -65,7 +56,7 @@ def bootstrap_intervals(
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
     _check_options(level=level, resamples=resamples, seed=seed)
-    values = _checked(per_query)
+    values = checked_values(per_query)
     alike: dict[bytes, list[str]] = {}
     for name, of_queries in values.items():
         alike.setdefault(np.isnan(of_queries).tobytes(), []).append(name)
@@ -75,11 +66,6 @@ def bootstrap_intervals(
         rows = np.stack([values[name][applies] for name in names])
         intervals |= zip(names, _percentiles(rows, level, resamples, seed), strict=True)
     return {name: intervals[name] for name in values}
-
-
-def query_counts(per_query: Mapping[str, Values]) -> dict[str, int]:
-    """The number of queries that each measure, (Q,) float64, applies to: those not NaN."""
-    return {name: int((~np.isnan(v)).sum()) for name, v in _checked(per_query).items()}
 
 
 @dataclass(frozen=True)
@@ -134,12 +120,14 @@ def compare(
     Scandinavian Journal of Statistics 1979.
     """
     _check_options(level=level, resamples=resamples, permutations=permutations, seed=seed)
-    of_a, of_b = _checked(a), _checked(b)
+    of_a, of_b = checked_values(a), checked_values(b)
     if only := sorted(of_a.keys() ^ of_b.keys()):
-        raise UsageError(f"compare the same measures of both models; only one has {_some(only)}")
+        raise UsageError(
+            f"compare the same measures of both models; only one has {some_names(only)}"
+        )
     if not of_a:
         return {}
-    _checked(
+    checked_values(
         {"the first model": next(iter(of_a.values())), "the second": next(iter(of_b.values()))}
     )
 
@@ -178,133 +166,6 @@ def holm(p_values: Values) -> Values:
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-@dataclass(frozen=True, eq=False)
-class PerQuery:
-    """The values of every query: paths and classes (Q,), values: measure → (Q,) float64.
-
-    paths: the queries' unique names. classes: their classes, as text.
-    Raises UsageError for no queries, a path given twice, infinite values, unequal lengths.
-    """
-
-    paths: tuple[str, ...]
-    classes: tuple[str, ...]
-    values: Mapping[str, Values]
-
-    def __post_init__(self) -> None:
-        if not self.paths:
-            raise UsageError("there are no queries")
-        if len(self.classes) != len(self.paths):
-            raise UsageError(f"{len(self.paths)} queries but {len(self.classes)} classes")
-        if twice := [path for path, n in Counter(self.paths).items() if n > 1]:
-            raise UsageError(f"each query must be there once; more than once: {_some(twice)}")
-        for name, values in _checked(self.values).items():
-            if len(values) != len(self.paths):
-                raise UsageError(f"{len(self.paths)} queries but {len(values)} values of {name}")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
-    """Both with the same queries in a's order and the measures in common, for `compare`.
-
-    Raises UsageError, naming the queries, if a query is in only one of them or has different
-    classes; and if they have no measure in common.
-    """
-    row_of = {path: row for row, path in enumerate(b.paths)}
-    only_a = [path for path in a.paths if path not in row_of]
-    only_b = sorted(row_of.keys() - set(a.paths))
-    lone = [
-        f"only in the {which}: {_some(paths)}"
-        for which, paths in (("first", only_a), ("second", only_b))
-        if paths
-    ]
-    if lone:
-        raise UsageError(
-            f"the two must score the same queries; {'; '.join(lone)}. Evaluate both models on the "
-            "same split"
-        )
-    order = np.array([row_of[path] for path in a.paths])
-    classes = tuple(b.classes[row] for row in order)
-    moved = [p for p, one, other in zip(a.paths, a.classes, classes, strict=True) if one != other]
-    if moved:
-        raise UsageError(
-            f"the two must score the same queries; of different classes: {_some(moved)}. Evaluate "
-            "both models on the same labels"
-        )
-    shared = [name for name in a.values if name in b.values]
-    if not shared:
-        raise UsageError("the two have no measure in common; evaluate both models anew")
-    return (
-        PerQuery(a.paths, a.classes, {name: a.values[name] for name in shared}),
-        PerQuery(a.paths, classes, {name: b.values[name][order] for name in shared}),
-    )
-
-
-def write_per_query(
-    path: str | Path, paths: Sequence[str], classes: Sequence[str], values: Mapping[str, Values]
-) -> None:
-    """Write a CSV file, whole or not at all: path, class, then a column per measure.
-
-    UTF-8 with a header; text in quotes, numbers with full precision, nan where a measure does not
-    apply. paths, classes, values: as in `PerQuery`, whose errors it raises; DataError if the file
-    cannot be written.
-    """
-    table = PerQuery(tuple(paths), tuple(classes), values)
-    path = Path(path)
-    columns = [np.asarray(column, np.float64).tolist() for column in values.values()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            writer.writerow((*KEYS, *values))
-            writer.writerows(zip(table.paths, table.classes, *columns, strict=True))
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path}: cannot hold a name that is not UTF-8: {error.object!r}"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def read_per_query(path: str | Path) -> PerQuery:
-    """The values in a file that `write_per_query` wrote, in the file's order.
-
-    Raises DataError, naming the line, for a malformed line and for a repeated query.
-    """
-    path = Path(path)
-    rows: list[tuple[str, str, list[float]]] = []
-    lines: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                header = next(reader, [])
-                measures = _measures(header, f"{path}, line 1")
-                for cells in reader:
-                    where = f"{path}, line {reader.line_num}"
-                    if len(cells) != len(header):
-                        raise DataError(f"{where}: {len(cells)} columns, not {len(header)}")
-                    query, label, *numbers = cells
-                    if query in lines:
-                        raise DataError(f"{where}: {query} is in line {lines[query]} too")
-                    lines[query] = reader.line_num
-                    rows.append((query, label, [_number(cell, where) for cell in numbers]))
-            except csv.Error as error:
-                raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason})"
-                ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not rows:
-        raise DataError(f"{path}: a header but no queries")
-    paths, classes, numbers_of = zip(*rows, strict=True)
-    table = np.array(numbers_of, np.float64)
-    return PerQuery(paths, classes, {name: table[:, i] for i, name in enumerate(measures)})
 
 
 def _percentiles(
@@ -380,7 +241,7 @@ def _share(which: NDArray[np.bool_]) -> float:
     return float(which.sum() / max(1, len(which)))
 
 
-def _checked(per_query: Mapping[str, Values]) -> dict[str, Values]:
+def checked_values(per_query: Mapping[str, Values]) -> dict[str, Values]:
     """The measures as float64; UsageError unless all are (Q,) for one Q, without infinities."""
     values = {name: np.asarray(v, np.float64) for name, v in per_query.items()}
     for name, of_queries in values.items():
@@ -408,26 +269,6 @@ def _check_options(
         raise UsageError(f"seed must be 0 or more, not {seed}")
 
 
-def _measures(header: list[str], where: str) -> list[str]:
-    """The names of the measures in a file's header."""
-    if tuple(header[: len(KEYS)]) != KEYS:
-        raise DataError(f"{where}: the header must begin with {','.join(KEYS)}")
-    measures = header[len(KEYS) :]
-    if twice := [name for name, n in Counter(measures).items() if n > 1]:
-        raise DataError(f"{where}: the column {twice[0]!r} given twice")
-    return measures
-
-
-def _number(cell: str, where: str) -> float:
-    try:
-        number = float(cell) if NUMBER.fullmatch(cell) else math.inf
-    except ValueError:
-        number = math.inf
-    if math.isinf(number):
-        raise DataError(f"{where}: {cell!r} is no number; write nan where a measure does not apply")
-    return number
-
-
-def _some(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     """'3 (a, b, c)', the first few by name."""
     return f"{len(names)} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"

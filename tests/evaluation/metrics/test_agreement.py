@@ -1,4 +1,4 @@
-"""Where other libraries mean the same by a name, and where they do not."""
+"""Agreement of the measures with torchmetrics and pytorch-metric-learning, and the differences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KS = (1, 3, 10, N)
 
 
 def rankings(most: int = 1, ties: int = 0) -> tuple[Tensor, Tensor]:
-    """Gains (Q, N) and scores (Q, N), more is better, all above 0 as torchmetrics wants."""
+    """Gains (Q, N) and scores (Q, N), larger is better, all above 0 as torchmetrics requires."""
     gains = torch.randint(1, most + 1, (Q, N)) * (torch.rand(Q, N) < 0.3)
     gains[:, 0] = 1
     scores = torch.rand(Q, N).argsort(dim=1) + 1
@@ -40,7 +40,7 @@ def ours(gains: Tensor, scores: Tensor, most: int = 1) -> TieGroups:
 
 
 def theirs(of: Any, gains: Tensor, scores: Tensor, **options: Any) -> list[float]:
-    """A function of torchmetrics for each query."""
+    """The values of a function of torchmetrics, query by query."""
     return [of(score, gain, **options).item() for gain, score in zip(gains, scores, strict=True)]
 
 
@@ -51,7 +51,7 @@ def test_torchmetrics_agrees_on_relevance() -> None:
     whole = theirs(retrieval.retrieval_average_precision, relevant, scores)
     assert average_precision(groups).tolist() == pytest.approx(whole, abs=1e-6)
     for k in KS:
-        # Its AP@k divides by the relevant found.
+        # AP@k of torchmetrics divides by the relevant items found.
         found = theirs(retrieval.retrieval_average_precision, relevant, scores, top_k=k)
         precision = theirs(retrieval.retrieval_precision, relevant, scores, top_k=k)
         hit = theirs(retrieval.retrieval_hit_rate, relevant, scores, top_k=k)
@@ -78,7 +78,7 @@ def test_torchmetrics_agrees_on_ndcg_with_exponential_gains_and_ties(ties: int) 
     gains, scores = rankings(most=5, ties=ties)
     groups = ours(gains, scores, most=5)
     for k in KS:
-        # 2^gain - 1 is handed over as what an item is worth, which it adds up as it is.
+        # torchmetrics sums the given gains, so pass 2^gain - 1.
         wanted = theirs(retrieval.retrieval_normalized_dcg, 2**gains - 1, scores, top_k=k)
         assert ndcg_at_k(groups, k, "gallery").tolist() == pytest.approx(wanted, abs=1e-5)
 
@@ -88,7 +88,7 @@ def test_torchmetrics_ndcg_is_linear_in_the_gain() -> None:
     gains, scores = torch.tensor([[1, 3]]), torch.tensor([[0.9, 0.8]])
     assert theirs(retrieval.retrieval_normalized_dcg, gains, scores) == pytest.approx([0.796708])
     assert ndcg_at_k(ours(gains, scores, 3), 2, "gallery").item() == pytest.approx(0.709810)
-    # For gains of 0 and 1 that is the same.
+    # With gains of 0 and 1 the two agree.
     gains, scores = rankings()
     wanted = theirs(retrieval.retrieval_normalized_dcg, gains, scores, top_k=10)
     assert ndcg_at_k(ours(gains, scores), 10, "gallery").tolist() == pytest.approx(wanted, abs=1e-5)
@@ -105,14 +105,14 @@ def test_torchmetrics_agrees_on_queries_without_relevant_items() -> None:
         for action in ("neg", "pos", "skip")
     }
     mean = average_precision(ours(gains, scores)).mean().item()
-    # Ours counts them 0, "neg"; leaving them out is "skip" (`drop_without_relevant` of evaluate).
+    # rsir counts them 0 ("neg"); `drop_without_relevant` of evaluate is "skip".
     assert found["neg"] == pytest.approx(mean, abs=1e-6)
     assert found["skip"] == pytest.approx(mean * Q / (Q - 3), abs=1e-6)
     assert found["pos"] == pytest.approx(mean + 3 / Q, abs=1e-6)
 
 
 def test_torchmetrics_breaks_ties_by_position() -> None:
-    """One relevant of two at the same score: first or second by where it stands, not by chance."""
+    """One relevant of two items at the same score: its position decides the rank."""
     scores = torch.full((2, 2), 0.5)
     gains = torch.eye(2, dtype=torch.int64)
     found = theirs(retrieval.retrieval_average_precision, gains > 0, scores)
@@ -121,7 +121,7 @@ def test_torchmetrics_breaks_ties_by_position() -> None:
 
 
 def test_torchmetrics_ignores_scores_of_0_or_less() -> None:
-    """A cosine below 0, or a distance turned round, must be moved above 0 first."""
+    """A cosine below 0, or a negated distance, must be shifted above 0 first."""
     scores = torch.tensor([[-0.1, -0.2, -0.3]])
     gains = torch.tensor([[1, 0, 1]])
     assert theirs(retrieval.retrieval_average_precision, gains > 0, scores) == [0.0]
@@ -157,7 +157,7 @@ def accuracies(
 def relevance(
     queries: LabelledEmbeddings, gallery: LabelledEmbeddings, leave_one_out: bool
 ) -> tuple[Tensor, Tensor]:
-    """Whether relevant and distance, both (Q, N), the query itself at infinity."""
+    """Relevance and distances, both (Q, N), the query itself at infinity."""
     relevant = queries.targets[:, None] == gallery.targets
     distances = torch.cdist(queries.embedding.double(), gallery.embedding.double())
     if leave_one_out:
@@ -167,7 +167,7 @@ def relevance(
 
 
 def at_r(relevant: Tensor, distances: Tensor) -> tuple[float, float]:
-    """Our means of P@R and AP@R "all", R of each query its own."""
+    """The means of P@R and of AP@R "all", with each query's own R."""
     each = [tie_groups(relevant[q : q + 1], distances[q : q + 1]) for q in range(len(relevant))]
     precision = [precision_at_k(g, int(g.total)).item() for g in each]
     ap = [average_precision_at_k(g, int(g.total), "all").item() for g in each]
@@ -187,14 +187,14 @@ def test_pytorch_metric_learning_agrees(leave_one_out: bool) -> None:
     assert found["r_precision"] == pytest.approx(precision)
     assert found["mean_average_precision_at_r"] == pytest.approx(ap)
     assert found["mean_average_precision"] == pytest.approx(scores["map"].mean())
-    # With k its mean average precision is AP@k "all".
+    # With k, its mean average precision is AP@k "all".
     at_10 = accuracies(queries, gallery, leave_one_out, k=10)["mean_average_precision"]
     assert at_10 == pytest.approx(scores["map_at_10_all"].mean())
     assert at_10 != pytest.approx(scores["map_at_10_found"].mean(), abs=0.05)
 
 
 def test_pytorch_metric_learning_leaves_out_classes_of_one_image() -> None:
-    """We count such a query 0: here 1 of 13, whose class nothing else has."""
+    """rsir counts such a query 0: here 1 of 13, the only one of its class."""
     images = LabelledEmbeddings(torch.randn(13, 8), torch.tensor([*[0, 1, 2] * 4, 3]))
     found = accuracies(images, images, True)["mean_average_precision"]
     scores = score_queries(images, images, ranking="euclidean", own=torch.arange(13)).per_query
@@ -203,7 +203,7 @@ def test_pytorch_metric_learning_leaves_out_classes_of_one_image() -> None:
 
 
 def test_pytorch_metric_learning_breaks_ties_by_position() -> None:
-    """One relevant of two at the same distance: first or second by where it stands."""
+    """One relevant of two items at the same distance: its position decides the rank."""
     query = LabelledEmbeddings(torch.zeros(1, 4), torch.tensor([0]))
     found = []
     for targets in ([0, 1], [1, 0]):

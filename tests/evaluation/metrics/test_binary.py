@@ -57,7 +57,7 @@ def loop_nmrr(hits: Hits, largest: int, penalty: Penalty = "1.25K") -> float:
 
 
 def orders(hits: Hits, distances: Sequence[int]) -> list[list[bool]]:
-    """The relevance of every order that sorts the distances, each as likely as the others."""
+    """The relevance in every order that sorts the distances, all equally likely."""
     runs = [
         [hits[i] for i in range(len(hits)) if distances[i] == distance]
         for distance in sorted(set(distances))
@@ -75,7 +75,7 @@ Loop = Callable[[Hits], float]
 
 
 def measures(largest: int) -> dict[str, tuple[Measure, Loop]]:
-    """{name: (the measure, the same by a loop)}."""
+    """{name: (the measure, its loop)}."""
     found: dict[str, tuple[Measure, Loop]] = {"map": (average_precision, loop_ap)}
     for penalty in PENALTIES:
         found[f"nmrr {penalty}"] = (
@@ -127,7 +127,7 @@ def test_best_and_worst_are_the_extremes_of_all_orders(
     rankings = orders(hits, far)
     relevant, distances = torch.tensor([hits]), torch.tensor([far])
     for order, extreme in (("best", max), ("worst", min)):
-        # Relevant ones as near the front as they can, or as far from it.
+        # Relevant items as early as possible, or as late as possible.
         first = extreme(rankings)
         by_sorting = tie_groups(relevant, distances / 4, order=order)
         by_counting = counted_groups(relevant, distances, 5, order=order)
@@ -135,14 +135,14 @@ def test_best_and_worst_are_the_extremes_of_all_orders(
             wanted = loop(first)
             assert measure(by_sorting).item() == pytest.approx(wanted), name
             assert measure(by_counting).item() == pytest.approx(wanted), name
-            if name.startswith("nmrr"):  # of which less is better
+            if name.startswith("nmrr"):  # smaller is better
                 assert wanted == pytest.approx(-extreme(-loop(hits) for hits in rankings)), name
             elif not name.endswith("found"):
                 assert wanted == pytest.approx(extreme(loop(hits) for hits in rankings)), name
 
 
 def test_ap_found_can_fall_by_finding_more() -> None:
-    """AP@k "found" is no measure that relevant ones first make highest.
+    """AP@k "found" is not always highest with relevant items first.
 
     One relevant, one not, then one of each tied at rank k.
     """
@@ -192,7 +192,7 @@ def test_no_or_only_relevant_items(share: float) -> None:
 
 def test_average_precision_by_hand() -> None:
     relevant = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]).bool()
-    # (1/1 + 2/3) / 2; nothing relevant; 1/5
+    # (1/1 + 2/3) / 2; no relevant item; 1/5
     assert average_precision(tie_groups(relevant)).tolist() == pytest.approx([5 / 6, 0.0, 0.2])
 
 
@@ -222,10 +222,10 @@ def test_nmrr_by_hand() -> None:
     assert nmrr(groups, 7, "K+1").tolist() == pytest.approx([0.0, (older - 4) / (15 - 4)])
     assert nmrr(groups, 7)[1].item() == pytest.approx(0.328042, abs=1e-6)
     assert nmrr(groups, 7, "K+1")[1].item() == pytest.approx(0.337662, abs=1e-6)
-    # A set with a larger class: K = 20, so that 15 counts as itself.
+    # A set with a larger class: K = 20, so that rank 15 has no penalty.
     wider = (24 + 15 + 25) / 7
     assert nmrr(groups, 10)[1].item() == pytest.approx((wider - 4) / (25 - 4))
-    # All beyond K is the worst there is; nothing relevant counts the same.
+    # All ranks beyond K give the worst value, as does no relevant item.
     relevant[:] = False
     relevant[0, -7:] = True
     for penalty in PENALTIES:

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def orders(hits: Sequence[bool], distances: Sequence[int]) -> list[list[bool]]:
-    """The relevance of every order that sorts the distances, each as likely as the others."""
+    """The relevance in every order that sorts the distances, all equally likely."""
     runs = [
         [hits[i] for i in range(len(hits)) if distances[i] == distance]
         for distance in sorted(set(distances))
@@ -27,7 +27,7 @@ def orders(hits: Sequence[bool], distances: Sequence[int]) -> list[list[bool]]:
 
 
 def loop_interpolated(found: Sequence[float]) -> list[float]:
-    """From (the expected number of) relevant items found after each rank."""
+    """Interpolated precision from the (expected) number of relevant items found at each rank."""
     total = found[-1]
     if not total:
         return [0.0] * 11
@@ -114,7 +114,7 @@ def test_an_empty_ball_counts_0_and_the_largest_contains_all() -> None:
     within = within_radius(groups)
     assert within.precision[0].tolist() == pytest.approx([0, 0, 1 / 2, 1 / 2, 2 / 3, 2 / 3])
     assert within.recall[0].tolist() == pytest.approx([0, 0, 1 / 2, 1 / 2, 1, 1])
-    # Of two at distance 2 the relevant one first or second.
+    # Of two items at distance 2 the relevant one is first or second.
     first = (1 + 1 / 2) / 2
     assert within.ap[0, :4].tolist() == pytest.approx([0, 0, first, first])
     assert within.ap[0, 5].item() == pytest.approx(average_precision(groups).item())
@@ -140,14 +140,14 @@ def test_the_curve_does_not_depend_on_the_blocks() -> None:
         assert curve.precision().shape == (40,)
         assert torch.allclose(curve.precision(), wanted)
         assert torch.allclose(curve.recall(), share)
-    # Queries with nothing to find keep a recall of 0.
+    # Queries without relevant items have recall 0.
     something = (groups.total > 0).double().mean().item()
     assert once.recall()[-1].item() == pytest.approx(something)
     assert something < 1
 
 
 def test_interpolated_precision_without_ties_by_hand() -> None:
-    """Manning et al., 8.4, as a rule: relevant at 1, 3, 6 and 10 of 12."""
+    """The rule of Manning et al., 8.4: relevant at 1, 3, 6 and 10 of 12."""
     hits = [rank in (1, 3, 6, 10) for rank in range(1, 13)]
     found = interpolated_precision(tie_groups(torch.tensor([hits])))[0]
     # Recall .25 at 1, .5 at 3, .75 at 6, 1 at 10.
@@ -155,7 +155,7 @@ def test_interpolated_precision_without_ties_by_hand() -> None:
 
 
 def test_with_ten_relevant_items_each_level_is_reached_at_one() -> None:
-    """.3 · 10 is a little more than 3 in binary: the level is met all the same."""
+    """0.3 · 10 is slightly more than 3 in binary; the level must still be reached."""
     for total in (10, 20, 30, 70, 100):
         hits = np.zeros(5 * total, bool)
         hits[np.random.default_rng(total).choice(len(hits), total, replace=False)] = True

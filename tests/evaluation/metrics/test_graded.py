@@ -34,7 +34,7 @@ def loop_dcg(gains: Gains, k: int) -> float:
 
 
 def loop_ideal(gains: Gains, k: int, ideal: str) -> float:
-    """DCG of the best order of all, or of the first k."""
+    """DCG of the best order of the gallery, or of the first k."""
     return loop_dcg(sorted(gains if ideal == "gallery" else gains[:k], reverse=True), k)
 
 
@@ -44,7 +44,7 @@ def loop_ndcg(gains: Gains, k: int, ideal: str) -> float:
 
 
 def orders(gains: Gains, distances: Sequence[int]) -> list[list[int]]:
-    """The gains of every order that sorts the distances, each as likely as the others."""
+    """The gains in every order that sorts the distances, all equally likely."""
     runs = [
         [gains[i] for i in range(len(gains)) if distances[i] == distance]
         for distance in sorted(set(distances))
@@ -58,13 +58,13 @@ def expected(of: Callable[[Gains], float], rankings: list[list[int]]) -> float:
 
 
 def expected_ndcg(rankings: list[list[int]], k: int, ideal: str) -> float:
-    """Expected DCG / expected ideal DCG: the same unless ties make the ideal differ."""
+    """Expected DCG / expected ideal DCG; equals the mean unless the ideal depends on ties."""
     best = expected(lambda gains: loop_ideal(gains, k, ideal), rankings)
     return expected(lambda gains: loop_dcg(gains, k), rankings) / best if best else 0.0
 
 
 def measures() -> dict[str, tuple[Callable[[TieGroups], Tensor], Callable[[Gains], float]]]:
-    """{name: (the measure, the same by a loop)}, those that are a mean over orders of ties."""
+    """{name: (the measure, its loop)} of the measures that are means over the orders of ties."""
     found: dict[str, tuple[Callable[[TieGroups], Tensor], Callable[[Gains], float]]] = {
         "wap": (weighted_average_precision, loop_wap)
     }
@@ -122,7 +122,7 @@ def test_best_and_worst_are_the_extremes_of_all_orders(items: list[tuple[int, in
                 wanted = extreme(loop(ranking) for ranking in rankings)
                 assert measure(groups).item() == pytest.approx(wanted), name
             for k in KS:
-                # No extreme of them: a better list is also compared with a better order.
+                # Not an extreme: a better list also has a better ideal.
                 wanted = loop_ndcg(first, k, "list")
                 assert ndcg_at_k(groups, k, "list").item() == pytest.approx(wanted), k
 
@@ -137,7 +137,7 @@ def test_a_better_list_can_have_a_worse_ndcg_of_the_list() -> None:
     second = 1 / math.log2(3)
     assert best == pytest.approx((1 + 7 * second) / (7 + second))
     assert worst == 1.0
-    # Not the mean of the two, but expected DCG / expected ideal DCG.
+    # Expected DCG / expected ideal DCG, not the mean of the two.
     dcg, ideal = (1 + 7 * second + 1) / 2, (7 + second + 1) / 2
     assert both == pytest.approx(dcg / ideal)
     assert both != pytest.approx((best + worst) / 2, abs=0.05)
@@ -182,7 +182,7 @@ def test_gains_of_0_and_1_are_plain_relevance() -> None:
     groups = tie_groups(gains, distances)
     assert torch.allclose(weighted_average_precision(groups), average_precision(groups))
     assert torch.allclose(acg_at_k(groups, 10), precision_at_k(groups, 10))
-    # A largest gain that nothing has changes nothing.
+    # A larger maximum gain that no item has changes nothing.
     roomy = tie_groups(gains, distances, most=17)
     for measure, _ in measures().values():
         assert torch.allclose(measure(roomy), measure(groups))

@@ -13,12 +13,12 @@ from rsir.evaluation.metrics.groups import Order, TieGroups, counted_groups, tie
 
 ORDERS: tuple[Order, ...] = ("expected", "best", "worst")
 
-# (before, size, {gain: how many}) of each group that holds anything relevant.
+# (before, size, {gain: count}) of each group with relevant items.
 Group = tuple[int, int, dict[int, int]]
 
 
 def loop_groups(items: Sequence[tuple[float, int]], order: Order) -> list[Group]:
-    """`items` (distance, gain), sorted in plain Python; -0 and less than 0 are 0."""
+    """`items` (distance, gain), sorted in plain Python; -0 and negative distances count as 0."""
     turned = {"expected": 0, "best": -1, "worst": 1}[order]
     keyed = sorted((abs(distance), turned * gain, gain) for distance, gain in items)
     found, before = [], 0
@@ -32,7 +32,7 @@ def loop_groups(items: Sequence[tuple[float, int]], order: Order) -> list[Group]
 
 
 def listed(groups: TieGroups, row: int = 0) -> list[Group]:
-    """The groups of one query that hold anything relevant."""
+    """The groups of one query with relevant items."""
     columns = zip(groups.before[row], groups.sizes[row], groups.levels[row], strict=True)
     return [
         (int(b), int(s), {g: int(n) for g, n in enumerate(levels.tolist(), start=1) if n})
@@ -70,7 +70,7 @@ def test_sorting_and_counting_agree_with_a_loop(
         assert torch.equal(groups.found, groups.relevant.cumsum(1) - groups.relevant)
 
 
-# Around 2 a float32 takes the bit that becomes the sign's.
+# From 2 on a float32 has the bit that becomes the sign bit.
 TRICKY = (0.0, -0.0, -1e-9, 1e-45, 1e-38, 0.5, 1.0, 1.9999999, 2.0, 2.0000002, 3.5, 4.0, 1e30)
 
 
@@ -87,7 +87,7 @@ def test_float_keys_sort_like_floats(
 ) -> None:
     items = [(torch.tensor(d, dtype=dtype).item(), min(g, most)) for d, g in items]
     wanted = loop_groups(items, order)
-    if own:  # the query itself, anywhere among them
+    if own:  # the query itself, in any row
         items.insert(len(items) // 2, (float("inf"), 0))
     distances = torch.tensor([[d for d, _ in items]], dtype=dtype)
     gains = torch.tensor([[g for _, g in items]])
