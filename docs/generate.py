@@ -112,7 +112,7 @@ def evaluation_pictures(run: Path, images: Path, folder: Path) -> None:
 
     test = splits.read(run / "split.csv").labelled(images, "test")
     details = evaluate(rsir.load(run), test, nearest=10).details
-    worst = next(choice for choice in figures.chosen(details) if choice.name == "worst")
+    worst = next(choice for choice in figures.chosen_queries(details) if choice.name == "worst")
     drawn = {
         "strip": figures.strip(details, worst),
         "confusion": figures.confusion_matrix(details),

@@ -23,10 +23,10 @@ __version__ = VERSION
 
 
 def load(model: str | Path, *, device: str = "auto") -> Encoder:
-    """The encoder of a run folder or of "hf:owner/name". See `rsir.models.encoder.load`."""
-    from rsir.models.encoder import load as load_encoder
+    """The encoder of a run folder or of "hf:owner/name". See `rsir.models.encoder.Encoder.load`."""
+    from rsir.models.encoder import Encoder
 
-    return load_encoder(model, device=device)
+    return Encoder.load(model, device=device)
 
 
 def open(archive: str | Path) -> Archive:

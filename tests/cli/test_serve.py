@@ -22,7 +22,7 @@ from rsir.archive import Archive
 from rsir.cli import app as shell
 from rsir.cli.serve import _key
 from rsir.errors import RsirError
-from rsir.models.encoder import load
+from rsir.models.encoder import Encoder
 from rsir.models.model import build_model
 
 KEY = "the-owner-has-this-key"
@@ -42,7 +42,7 @@ def archive(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
     """An archive with a small untrained model, which finds at least the query image itself."""
     folder = tmp_path_factory.mktemp("serve")
     model = build_model("pooled", backbone="resnet10t", spec=32, classes=("a", "b"))
-    made = Archive.create(folder / "archive", load(model.save(folder / "model")))
+    made = Archive.create(folder / "archive", Encoder.load(model.save(folder / "model")))
     assert made.add(images).added == 12
     return folder / "archive"
 

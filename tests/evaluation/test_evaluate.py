@@ -18,7 +18,7 @@ from rsir.errors import DataError, UsageError
 from rsir.evaluation.evaluate import evaluate
 from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
 from rsir.evaluation.statistics import bootstrap_intervals
-from rsir.models.encoder import Encoder, load
+from rsir.models.encoder import Encoder
 from rsir.models.model import build_model
 
 
@@ -51,7 +51,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     made = build_model(
         "pooled", backbone="resnet10t", spec=spec, classes=("a",), options={"pooling": "spoc"}
     )
-    return load(made.save(tmp_path_factory.mktemp("model")), device="cpu", batch_size=16)
+    return Encoder.load(made.save(tmp_path_factory.mktemp("model")), device="cpu", batch_size=16)
 
 
 def test_a_report_has_measures_counts_and_origin(
@@ -216,7 +216,7 @@ def hashing(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     options = {"bits": 12, "attention": "none"}
     classes = tuple("abc")
     made = build_model("dah", backbone="resnet10t", spec=spec, classes=classes, options=options)
-    return load(made.save(tmp_path_factory.mktemp("hashing")), device="cpu", batch_size=16)
+    return Encoder.load(made.save(tmp_path_factory.mktemp("hashing")), device="cpu", batch_size=16)
 
 
 def test_a_hashing_model_gives_codes_and_probabilities(
@@ -253,7 +253,7 @@ def test_a_wrong_ranking_is_refused_before_encoding(
     images, done = folder.load(coloured_classes), []
     spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     made = build_model("mlrsir-net", backbone="resnet10t", spec=spec, classes=tuple("abc"))
-    unsure = load(made.save(tmp_path), device="cpu")
+    unsure = Encoder.load(made.save(tmp_path), device="cpu")
     for model, metric, message in (
         (unsure, "adaptive-hamming", "'adaptive-hamming' needs class probabilities"),
         (unsure, "adaptive-hamming:3", "'adaptive-hamming:3' needs class probabilities"),

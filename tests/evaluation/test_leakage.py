@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rsir.data import folder, splits
-from rsir.evaluation.leakage import check
-from rsir.models.encoder import Encoder, load
+from rsir.evaluation.leakage import find_leakage
+from rsir.models.encoder import Encoder
 from rsir.training.settings import TrainingSettings
 from rsir.training.train import train
 
@@ -34,17 +34,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, coloured_classes: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def encoder(run: Path) -> Encoder:
-    return load(run, device="cpu")
+    return Encoder.load(run, device="cpu")
 
 
 def test_trained_queries_are_listed(encoder: Encoder, run: Path, coloured_classes: Path) -> None:
     split = splits.read(run / "split.csv")
     test, every = split.labelled(coloured_classes, "test"), folder.load(coloured_classes)
-    clean = check(encoder, test)
+    clean = find_leakage(encoder, test)
     assert clean.split_hash == split.hash
     assert clean.known
     assert (clean.trained_on, clean.copies, clean.lines) == ((), (), [])
-    found = check(encoder, every)
+    found = find_leakage(encoder, every)
     learnt = {row.path for row in split.rows if row.part != "test"}
     assert set(found.trained_on) == learnt
     assert f"trained on {len(learnt)} of the queries" in found.lines[0]
@@ -60,7 +60,7 @@ def test_a_trained_image_is_recognised_by_its_content(
     (tmp_path / "other").mkdir()
     shutil.copy(coloured_classes / learnt, tmp_path / "other" / "renamed.png")
     shutil.copy(coloured_classes / fresh, tmp_path / "other" / "new.png")
-    assert check(encoder, folder.load(tmp_path)).trained_on == ("other/renamed.png",)
+    assert find_leakage(encoder, folder.load(tmp_path)).trained_on == ("other/renamed.png",)
 
 
 def test_equal_files_are_paired_once(
@@ -71,13 +71,13 @@ def test_equal_files_are_paired_once(
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(one if path != "a/2.png" else other, tmp_path / path)
     images = folder.load(tmp_path)
-    within = check(encoder, images)
+    within = find_leakage(encoder, images)
     assert set(within.copies) == {
         ("a/3.png", "a/1.png"),
         ("b/4.png", "a/1.png"),
         ("b/4.png", "a/3.png"),
     }
-    across = check(encoder, images.subset([0, 1]), images.subset([2, 3]))
+    across = find_leakage(encoder, images.subset([0, 1]), images.subset([2, 3]))
     assert set(across.copies) == {("a/1.png", "a/3.png"), ("a/1.png", "b/4.png")}
     assert "2 pairs" in across.lines[-1]
 
@@ -87,9 +87,11 @@ def test_a_missing_split_gives_a_warning(
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "split.csv").unlink()
-    found = check(load(tmp_path / "run", device="cpu"), folder.load(coloured_classes))
+    found = find_leakage(
+        Encoder.load(tmp_path / "run", device="cpu"), folder.load(coloured_classes)
+    )
     assert (found.known, found.trained_on) == (False, ())
-    assert found.split_hash == check(encoder, folder.load(coloured_classes)).split_hash
+    assert found.split_hash == find_leakage(encoder, folder.load(coloured_classes)).split_hash
     assert "training images of the model are unknown" in found.lines[0]
 
 
@@ -99,9 +101,9 @@ def test_a_different_split_gives_a_warning(
     images = folder.load(coloured_classes)
     shutil.copytree(run, tmp_path / "run")
     splits.make(images, train=0.5, val=0.25, seed=4).write(tmp_path / "run" / "split.csv")
-    moved = load(tmp_path / "run", device="cpu")
-    found = check(moved, images)
+    moved = Encoder.load(tmp_path / "run", device="cpu")
+    found = find_leakage(moved, images)
     assert (found.known, found.trained_on) == (False, ())
     # The split that the caller passes may be the model's own.
     own = splits.read(run / "split.csv")
-    assert check(moved, images, split=own) == check(encoder, images)
+    assert find_leakage(moved, images, split=own) == find_leakage(encoder, images)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsir import figures
-from rsir.evaluation.evaluate import Details
+from rsir.evaluation.evaluate import EvaluationDetails
 from rsir.figures.confusion import strongest
 from tests.support.reports import axes_of, details_of, labelled, shares_of
 
@@ -40,7 +40,7 @@ def test_a_class_without_queries_has_an_empty_row(pictures) -> None:
     whole = details_of(images)
     rows = np.flatnonzero(images.targets != 2)
     whole.nearest[0, 3] = 22
-    part = Details(
+    part = EvaluationDetails(
         images.subset(rows), images, whole.query_embeddings[rows], whole.gallery_embeddings,
         {"map": whole.per_query["map"][rows]}, whole.nearest[rows], whole.distances[rows],
         shares_of(images, whole.nearest[rows]),

@@ -34,7 +34,7 @@ def test_few_points_are_at_their_principal_components(count) -> None:
         assert np.linalg.norm(points[0] - points[1]) == pytest.approx(apart, rel=1e-5)
 
 
-@pytest.mark.parametrize("metric", sorted(set(embeddings.METRICS.values())))
+@pytest.mark.parametrize("metric", sorted(set(embeddings.SKLEARN_METRICS.values())))
 def test_equal_points_are_drawn(metric) -> None:
     points, _ = positions(np.full((30, 4), 0.5, np.float32), metric, 0)
     assert (points == 0).all()

@@ -13,9 +13,9 @@ import pytest
 from matplotlib import pyplot
 
 from rsir.errors import MissingExtraError, UsageError
-from rsir.evaluation.evaluate import Details
+from rsir.evaluation.evaluate import EvaluationDetails
 from rsir.evaluation.leakage import Leakage
-from rsir.figures import HeatMap, chosen, write
+from rsir.figures import HeatMap, chosen_queries, write
 from tests.support.reports import details_of, labelled, report_of
 
 
@@ -56,7 +56,7 @@ def test_a_full_report_with_hostile_names(several, tmp_path) -> None:
         model={"method": HOSTILE, "options": {"x": [HOSTILE]}}, best={"map": 0.6},
         worst={"map": 0.4}, leakage=Leakage(None, True, (HOSTILE,), ()),
     )  # fmt: skip
-    heat_maps = {choice.row: heat for choice in chosen(details)[:2]}
+    heat_maps = {choice.row: heat for choice in chosen_queries(details)[:2]}
     before = dict(mpl.rcParams)
     files = write(report, details, tmp_path / "new" / "a", heat_maps=heat_maps)
     assert dict(mpl.rcParams) == before
@@ -101,7 +101,7 @@ def test_a_report_of_one_query_of_one_class(pictures, tmp_path) -> None:
     images = labelled(pictures, [0, 0], ("only",))
     details = details_of(images)
     assert details.nearest.shape == (2, 1)
-    query = Details(
+    query = EvaluationDetails(
         images.subset([0]), images.subset([1]), details.query_embeddings[:1],
         details.gallery_embeddings[1:], {"map": np.ones(1)}, np.zeros((1, 1), np.int64),
         details.distances[:1], np.ones((1, 1)),

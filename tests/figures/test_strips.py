@@ -13,7 +13,7 @@ from PIL import Image
 
 from rsir import figures
 from rsir.data.folder import LabelledSet
-from rsir.figures import HeatMap, chosen, style
+from rsir.figures import HeatMap, chosen_queries, style
 from tests.support.reports import axes_of, details_of, labelled
 
 
@@ -29,7 +29,7 @@ def slow_relevance(details, row):
 def test_wrong_results_have_a_dashed_frame_and_a_cross(kind, request) -> None:
     details = request.getfixturevalue(kind)
     seen = set()
-    for choice in chosen(details):
+    for choice in chosen_queries(details):
         axes = axes_of(figures.strip(details, choice))
         frames = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_linewidth()][1:]
         expected = slow_relevance(details, choice.row)
@@ -50,8 +50,8 @@ def test_wrong_results_have_a_dashed_frame_and_a_cross(kind, request) -> None:
 
 def test_best_median_and_worst_and_one_query_per_class_are_chosen(single) -> None:
     ap = single.per_query["map"]
-    choices = chosen(single)
-    assert choices == chosen(single)
+    choices = chosen_queries(single)
+    assert choices == chosen_queries(single)
     order = sorted(range(24), key=lambda row: -ap[row])
     assert [choice.row for choice in choices[:3]] == [order[0], order[11], order[23]]
     assert {single.queries.labels(choice.row)[0] for choice in choices[3:]} == {
@@ -63,7 +63,7 @@ def test_best_median_and_worst_and_one_query_per_class_are_chosen(single) -> Non
 
 def test_at_most_eight_classes_are_chosen(pictures) -> None:
     images = labelled(pictures, np.arange(24) // 2, [f"class {i}" for i in range(12)])
-    assert len(chosen(details_of(images))) == 3 + 8
+    assert len(chosen_queries(details_of(images))) == 3 + 8
 
 
 def test_a_missing_file_is_drawn_as_no_picture(single, tmp_path) -> None:
@@ -72,14 +72,14 @@ def test_a_missing_file_is_drawn_as_no_picture(single, tmp_path) -> None:
         queries=dataclasses.replace(single.queries, root=tmp_path),
         gallery=dataclasses.replace(single.gallery, root=tmp_path),
     )
-    axes = axes_of(figures.strip(gone, chosen(gone)[0]))
+    axes = axes_of(figures.strip(gone, chosen_queries(gone)[0]))
     assert [text.get_text() for text in axes.texts].count("no picture") == 11
 
 
 def test_a_heat_map_lies_over_the_models_input(single) -> None:
     heat = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     pixels = np.full((3, 6, 8), 7, np.uint8)
-    choice = chosen(single)[0]
+    choice = chosen_queries(single)[0]
     picture = figures.overlay(HeatMap(pixels, heat), single.queries, choice)
     plain, overlaid = picture.figure.axes[:2]
     assert (plain.images[0].get_array() == 7).all()
@@ -98,6 +98,6 @@ def test_a_strip_of_real_images(data_root: Path, tmp_path) -> None:
         np.repeat([0, 1], 3).astype(np.int64), False,
     )  # fmt: skip
     details = details_of(images)
-    files = figures.strip(details, chosen(details)[0]).save(tmp_path)
+    files = figures.strip(details, chosen_queries(details)[0]).save(tmp_path)
     with Image.open(files[0]) as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 1000

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rsir.errors import UsageError
-from rsir.nn.pooling import EPSILON, MAC, GeM, SPoC, pooling
+from rsir.nn.pooling import MAC, SMALLEST_ACTIVATION, GeM, SPoC, pooling
 
 
 def loop_gem(features: torch.Tensor, p: float) -> torch.Tensor:
@@ -14,7 +14,7 @@ def loop_gem(features: torch.Tensor, p: float) -> torch.Tensor:
     out = torch.zeros(B, C)
     for b in range(B):
         for c in range(C):
-            powers = [max(float(v), EPSILON) ** p for v in features[b, c].reshape(-1)]
+            powers = [max(float(v), SMALLEST_ACTIVATION) ** p for v in features[b, c].reshape(-1)]
             out[b, c] = (sum(powers) / (h * w)) ** (1 / p)
     return out
 
@@ -72,12 +72,12 @@ def test_gem_has_the_gradient_of_eq_3(p: float, size: tuple[int, int], batch: in
     for b in range(batch):
         for c in range(3):
             values = features[b, c].flatten().tolist()
-            clamped, n = [max(v, EPSILON) for v in values], len(values)
+            clamped, n = [max(v, SMALLEST_ACTIVATION) for v in values], len(values)
             mean = sum(v**p for v in clamped) / n
             weight = float(direction[b, c])
             for position, (value, v) in enumerate(zip(values, clamped, strict=True)):
                 i, j = divmod(position, size[1])
-                if value > EPSILON:
+                if value > SMALLEST_ACTIVATION:
                     slopes[b, c, i, j] = weight * mean ** (1 / p - 1) * v ** (p - 1) / n
             logs = sum(v**p * math.log(v) for v in clamped) / n
             pooled = mean ** (1 / p)

@@ -11,7 +11,7 @@ from rsir.data.catalog import entries as catalog
 from rsir.errors import DataError, UsageError
 from rsir.methods import METHODS, method_type
 from rsir.reproduce.table import LEFT_OUT, PAPERS, Column, PaperTable, Row, load, names, parse
-from rsir.training.settings import configure
+from rsir.training.settings import resolve_settings
 
 EXPECTED = {
     "dual-attention": [2],
@@ -112,7 +112,7 @@ def test_every_row_can_be_built_as_the_table_says(name: str) -> None:
             continue
         kind = method_type(row.method)
         for column in table.columns:
-            options, _ = configure(kind, row.settings_for(column))
+            options, _ = resolve_settings(kind, row.settings_for(column))
             kind.options_type(**options)
 
 

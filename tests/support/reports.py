@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from rsir.data.folder import LabelledSet
-from rsir.evaluation.evaluate import Details, Report
+from rsir.evaluation.evaluate import EvaluationDetails, Report
 from rsir.evaluation.leakage import Leakage
 
 
@@ -36,7 +36,7 @@ def details_of(images, *, k=10, seed=0, dimension=6):
     ap = random.random(N)
     near = np.take_along_axis(distances, order, axis=1)
     shares = shares_of(images, order)
-    return Details(images, images, values, values, {"map": ap}, order, near, shares)
+    return EvaluationDetails(images, images, values, values, {"map": ap}, order, near, shares)
 
 
 def shares_of(gallery, nearest):

@@ -139,9 +139,9 @@ class ShareWorker:
         task = self._task
         if task.load is not None:
             return Archive.open(task.path, task.load())
-        from rsir.models.encoder import load
+        from rsir.models.encoder import Encoder
 
-        return Archive.open(task.path, load(task.path / MODEL, device=task.device))
+        return Archive.open(task.path, Encoder.load(task.path / MODEL, device=task.device))
 
 
 def share_name(share: Sources) -> str:

@@ -14,7 +14,7 @@ from rsir.data.loading import readable
 from rsir.data.synthetic import scenes
 from rsir.errors import DataError, MissingExtraError
 from rsir.evaluation import evaluate
-from rsir.models.encoder import load
+from rsir.models.encoder import Encoder
 from rsir.scenes.tiling import Tiling
 from rsir.sources.folders import find_images
 from rsir.training.settings import TrainingSettings
@@ -81,7 +81,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
         settings=replace(SETTINGS, epochs=epochs),
         on_epoch=lambda line: say(f"  {line}"),
     )
-    encoder = load(model)
+    encoder = Encoder.load(model)
     test = split.labelled(labelled.root, "test")
     report = evaluate.evaluate(encoder, test)
     say(

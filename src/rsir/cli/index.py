@@ -223,16 +223,16 @@ def index(
 def _opened(archive: Path, model: str | None, store: str | None, device: str) -> Archive:
     from rsir.archive.archive import Archive
     from rsir.archive.folder.manifest import MODEL
-    from rsir.models.encoder import load
+    from rsir.models.encoder import Encoder
 
     if model is not None:
-        return Archive.open_or_create(archive, load(model, device=device), store=store)
+        return Archive.open_or_create(archive, Encoder.load(model, device=device), store=store)
     if not archive.exists():
         raise UsageError(f"{archive} is a new archive: say with which --model to make it")
     known = Archive.open(archive)  # says so if it is none, before its model is loaded
     if not known.bands:
         return known  # its model is not here, which is said when something is added
-    encoder = load(archive / MODEL, device=device)
+    encoder = Encoder.load(archive / MODEL, device=device)
     return Archive.open_or_create(archive, encoder, store=store)
 
 

@@ -85,7 +85,7 @@ def train(
 
     from rsir.data import splits
     from rsir.methods import method_type
-    from rsir.training.settings import configure
+    from rsir.training.settings import resolve_settings
     from rsir.training.train import train as run
 
     kind = method_type(method)
@@ -96,7 +96,7 @@ def train(
         if "bits" not in {field.name for field in dataclasses.fields(kind.options_type)}:
             raise UsageError(f"--bits is for methods that learn hash codes; {method} does not")
         chosen |= {"bits": bits}
-    options, settings = configure(kind, chosen)
+    options, settings = resolve_settings(kind, chosen)
     if split is None:
         images = readable_only(labelled_set(data, labels))
         share = 0.8 if train_share is None else train_share
@@ -137,12 +137,12 @@ def adapt(
     Training adapts a model to the training images; this command saves one for another gallery.
     """
     from rsir.models.adapt import adapt_to
-    from rsir.models.encoder import load
+    from rsir.models.encoder import Encoder
     from rsir.sources.folders import find_images
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:
-        _, adapted = adapt_to(load(model, device=device), files, out, on_progress=tick)
+        _, adapted = adapt_to(Encoder.load(model, device=device), files, out, on_progress=tick)
     for path, reason in adapted.skipped:
         say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
     typer.echo(

@@ -103,13 +103,13 @@ def evaluate(
     from rsir.data import splits
     from rsir.data.near_duplicates import split_near_duplicates
     from rsir.evaluation.evaluate import evaluate as run
-    from rsir.models.encoder import load
+    from rsir.models.encoder import Encoder
 
     if figures is not None:
         from rsir.figures.report import check_folder
 
         check_folder(figures)
-    encoder = load(model, device=device)
+    encoder = Encoder.load(model, device=device)
     own = (encoder.folder or Path()) / "split.csv"
     manifest = split or (own if own.is_file() and part is not PartChoice.all else None)
     gallery = None

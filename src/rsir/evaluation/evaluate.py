@@ -21,7 +21,7 @@ from rsir.data.loading import read_ahead
 from rsir.data.near_duplicates import NearDuplicates
 from rsir.data.splits import Split
 from rsir.errors import DataError, UsageError
-from rsir.evaluation.leakage import Leakage, check
+from rsir.evaluation.leakage import Leakage, find_leakage
 from rsir.evaluation.metrics.groups import Order
 from rsir.evaluation.per_query import write_per_query
 from rsir.evaluation.scoring import (
@@ -79,7 +79,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Details:
+class EvaluationDetails:
     """The data behind a report: input of figures and of paired tests.
 
     queries, gallery: the readable images; the same set in leave-one-out. query_embeddings (Q, D),
@@ -142,7 +142,7 @@ class Report:
     worst: Mapping[str, float]
     dropped: bool
     leakage: Leakage
-    details: Details = field(repr=False)
+    details: EvaluationDetails = field(repr=False)
     near_duplicates: NearDuplicates | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -284,10 +284,10 @@ def evaluate(
         best=best,
         worst=worst,
         dropped=drop_without_relevant,
-        leakage=check(
+        leakage=find_leakage(
             encoder, readable_sets[0], None if gallery is None else readable_sets[1], split
         ),
-        details=Details(
+        details=EvaluationDetails(
             query_set,
             gallery_set,
             query_images.embedding.cpu().numpy(),

@@ -65,7 +65,7 @@ class Leakage:
         return found
 
 
-def check(
+def find_leakage(
     encoder: Encoder,
     queries: LabelledSet,
     gallery: LabelledSet | None = None,

@@ -16,7 +16,7 @@ from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
 from rsir.evaluation.statistics import Values, checked_values, some_names
 
-KEYS = ("path", "class")
+KEY_COLUMNS = ("path", "class")
 """The first columns of a file of values per query."""
 NUMBER = re.compile(r"nan|[-+.0-9eE]+")
 """The allowed numbers in a cell: float() accepts more, such as "1_000" or "infinity"."""
@@ -101,7 +101,7 @@ def write_per_query(
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            writer.writerow((*KEYS, *values))
+            writer.writerow((*KEY_COLUMNS, *values))
             writer.writerows(zip(table.paths, table.classes, *columns, strict=True))
     except UnicodeEncodeError as error:
         raise DataError(
@@ -151,9 +151,9 @@ def read_per_query(path: str | Path) -> PerQuery:
 
 def _measures(header: list[str], where: str) -> list[str]:
     """The names of the measures in a file's header."""
-    if tuple(header[: len(KEYS)]) != KEYS:
-        raise DataError(f"{where}: the header must begin with {','.join(KEYS)}")
-    measures = header[len(KEYS) :]
+    if tuple(header[: len(KEY_COLUMNS)]) != KEY_COLUMNS:
+        raise DataError(f"{where}: the header must begin with {','.join(KEY_COLUMNS)}")
+    measures = header[len(KEY_COLUMNS) :]
     if twice := [name for name, n in Counter(measures).items() if n > 1]:
         raise DataError(f"{where}: the column {twice[0]!r} given twice")
     return measures

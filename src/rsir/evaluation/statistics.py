@@ -32,7 +32,7 @@ ROUNDING = 1e-12
 order of summation on a measure, far below the effect of one image."""
 BLOCK_BYTES = 16 * 2**20
 """Memory for one block of resamples or of signs; our choice. Both take a few such blocks."""
-SHOWN = 5
+LISTED = 5
 """How many names a message lists before it only counts them; our choice."""
 
 
@@ -271,4 +271,4 @@ def _check_options(
 
 def some_names(names: Sequence[str]) -> str:
     """'3 (a, b, c)', the first few by name."""
-    return f"{len(names)} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
+    return f"{len(names)} ({', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''})"

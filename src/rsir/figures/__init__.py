@@ -8,15 +8,15 @@ from rsir.figures.confusion import confusion, confusion_matrix
 from rsir.figures.curves import CurveValues, class_bars, hamming_radius, precision_recall, retrieved
 from rsir.figures.embeddings import embedding_map
 from rsir.figures.report import write
-from rsir.figures.strips import Choice, HeatMap, chosen, overlay, strip
+from rsir.figures.strips import ChosenQuery, HeatMap, chosen_queries, overlay, strip
 from rsir.figures.style import Picture
 
 __all__ = [
-    "Choice",
+    "ChosenQuery",
     "CurveValues",
     "HeatMap",
     "Picture",
-    "chosen",
+    "chosen_queries",
     "class_bars",
     "confusion",
     "confusion_matrix",

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rsir.figures.style import Picture, blank, drawn, percent, shown
 
 if TYPE_CHECKING:
-    from rsir.evaluation.evaluate import Details
+    from rsir.evaluation.evaluate import EvaluationDetails
 
 NAMED = 8
 """Pairs that the caption names; our choice."""
-MOST_CLASSES = 60
+MOST_ROWS = 60
 """Most rows of the matrix; our choice: the names are still legible in print."""
 WITH_NUMBERS = 20
 """Most classes for which the cells show numbers; our choice: more do not fit."""
@@ -34,7 +34,7 @@ class ConfusedClasses:
         return f"{shown(self.query)} ← {shown(self.retrieved)} {percent(self.share)}"
 
 
-def confusion(details: Details) -> NDArray[np.float64]:
+def confusion(details: EvaluationDetails) -> NDArray[np.float64]:
     """(L, L) shares: row = class of the query, column = class of the results.
 
     Mean over the queries of class i of the share of class j among their first results (expected
@@ -59,8 +59,8 @@ def strongest(shares: NDArray[np.float64], classes: Sequence[str]) -> list[Confu
 
 
 @drawn
-def confusion_matrix(details: Details) -> Picture:
-    """The confusion matrix of at most MOST_CLASSES classes, those with the lowest own share."""
+def confusion_matrix(details: EvaluationDetails) -> Picture:
+    """The confusion matrix of at most MOST_ROWS classes, those with the lowest own share."""
     import matplotlib as mpl
     from matplotlib.colors import PowerNorm
 
@@ -71,7 +71,7 @@ def confusion_matrix(details: Details) -> Picture:
     has_queries = ~np.isnan(own)
     present = np.flatnonzero(has_queries | (np.nansum(shares, axis=0) > 0))
     # NaN, a class without queries, sorts last.
-    rows = np.sort(present[np.argsort(own[present], kind="stable")[:MOST_CLASSES]])
+    rows = np.sort(present[np.argsort(own[present], kind="stable")[:MOST_ROWS]])
     names = [shown(classes[row], 28) for row in rows]
     part = shares[np.ix_(rows, rows)]
 
@@ -122,5 +122,5 @@ def confusion_matrix(details: Details) -> Picture:
     )
 
 
-def _depth(details: Details) -> int:
+def _depth(details: EvaluationDetails) -> int:
     return len(details.nearest[0])

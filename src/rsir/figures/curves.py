@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CurveValues = Mapping[str, Mapping[str, Sequence[float]]]
 """{curve: {axis or measure: values}}, from `rsir.evaluation.scoring.Curves.to_dict`."""
-MOST_CLASSES = 60
+MOST_BARS = 60
 """Most bars of a figure; our choice: one page. The catalogue's largest set has 45 classes."""
 
 
@@ -152,11 +152,11 @@ def _at(given: Mapping[str, Sequence[float]], x: str, y: str, value: float) -> f
 def class_bars(per_class: Mapping[str, Mapping[str, float]], overall: float) -> Picture:
     """A bar for the mAP of each class, highest first.
 
-    per_class: {class: {"map", "queries", …}}; of more than MOST_CLASSES only the lowest are drawn.
+    per_class: {class: {"map", "queries", …}}; of more than MOST_BARS only the lowest are drawn.
     overall: mAP of all queries, drawn as a line.
     """
     order = sorted(per_class, key=lambda name: (-per_class[name]["map"], name))
-    left_out = order[: max(0, len(order) - MOST_CLASSES)]
+    left_out = order[: max(0, len(order) - MOST_BARS)]
     names = order[len(left_out) :]
     values = [per_class[name]["map"] for name in names]
     figure = blank(7.0, 1.1 + 0.25 * len(names))

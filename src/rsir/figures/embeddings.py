@@ -13,7 +13,7 @@ from rsir.figures.style import COLOURS, MARKERS, Picture, blank, drawn, needed, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rsir.evaluation.evaluate import Details
+    from rsir.evaluation.evaluate import EvaluationDetails
 
 MOST_POINTS = 2000
 """Our choice: some ten seconds of t-SNE on one core, and single points are still visible."""
@@ -21,7 +21,7 @@ PERPLEXITY = 30.0
 """Perplexity of t-SNE: van der Maaten and Hinton (2008) advise 5 to 50; scikit-learn's default."""
 FEWEST_POINTS = 5
 """Our choice: fewer points have no neighbourhoods to preserve."""
-METRICS = {
+SKLEARN_METRICS = {
     "cosine": "cosine",
     "euclidean": "euclidean",
     "ncc": "correlation",
@@ -34,15 +34,15 @@ NO_LABEL = "no label"
 
 
 @drawn
-def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
+def embedding_map(details: EvaluationDetails, ranking: str, *, seed: int = 0) -> Picture:
     """The queries' embeddings in two dimensions, with class names at the medians.
 
     An image with several labels counts under the label that fewest queries have.
-    ranking: a key of METRICS, which gives the distance of the embeddings.
+    ranking: a key of SKLEARN_METRICS, which gives the distance of the embeddings.
     """
     names, groups = _groups(details)
     rows = sample(groups, MOST_POINTS, seed)
-    points, method = positions(details.query_embeddings[rows], METRICS[ranking], seed)
+    points, method = positions(details.query_embeddings[rows], SKLEARN_METRICS[ranking], seed)
     mine = groups[rows]
     present = np.unique(mine)
 
@@ -76,7 +76,7 @@ def embedding_map(details: Details, ranking: str, *, seed: int = 0) -> Picture:
     )
 
 
-def _groups(details: Details) -> tuple[list[str], NDArray[np.int64]]:
+def _groups(details: EvaluationDetails) -> tuple[list[str], NDArray[np.int64]]:
     """The class names, and (Q,) the class of each query; of several labels the rarest."""
     targets = details.query_targets
     names = list(details.queries.classes)

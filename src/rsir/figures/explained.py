@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from rsir.data.loading import read_ahead
-from rsir.evaluation.evaluate import Details
-from rsir.figures.strips import HeatMap, chosen
+from rsir.evaluation.evaluate import EvaluationDetails
+from rsir.figures.strips import HeatMap, chosen_queries
 from rsir.models.encoder import Encoder
 from rsir.models.explain import explain
 
 
-def heat_maps(encoder: Encoder, details: Details) -> dict[int, HeatMap]:
-    """{row: heat map} of the queries of `chosen`, without unreadable ones."""
-    rows = [choice.row for choice in chosen(details)]
+def heat_maps(encoder: Encoder, details: EvaluationDetails) -> dict[int, HeatMap]:
+    """{row: heat map} of the queries of `chosen_queries`, without unreadable ones."""
+    rows = [choice.row for choice in chosen_queries(details)]
     files = [details.queries.files[row] for row in rows]
     found: dict[int, HeatMap] = {}
     for start, batch in read_ahead(files, encoder.model.spec, encoder.batch_size):

@@ -18,13 +18,13 @@ from rsir.evaluation.metrics.names import measure_name
 from rsir.figures.confusion import confusion_matrix
 from rsir.figures.curves import class_bars, hamming_radius, precision_recall, retrieved
 from rsir.figures.embeddings import embedding_map
-from rsir.figures.strips import HeatMap, chosen, overlay, strip
+from rsir.figures.strips import HeatMap, chosen_queries, overlay, strip
 from rsir.figures.style import Picture, needed
 
 if TYPE_CHECKING:
-    from rsir.evaluation.evaluate import Details, Report
+    from rsir.evaluation.evaluate import EvaluationDetails, Report
 
-PAGE = "report.html"
+REPORT_PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MOST_SKIPPED = 200
 """Most skipped files that the page lists; our choice. The JSON report lists all."""
@@ -38,13 +38,17 @@ _CLASS_COLUMNS = (
 
 
 def write(
-    report: Report, details: Details, out: Path, *, heat_maps: Mapping[int, HeatMap] | None = None
+    report: Report,
+    details: EvaluationDetails,
+    out: Path,
+    *,
+    heat_maps: Mapping[int, HeatMap] | None = None,
 ) -> list[Path]:
     """Write every figure that applies into `out`, and report.html with all of them; the files.
 
     details: with the nearest images of each query (`evaluate(…, nearest=10)`); without them there
     are no strips and no confusion matrix.
-    heat_maps: {row of the query: heat map}; only the queries of `rsir.figures.chosen` are drawn.
+    heat_maps: {row of the query: heat map}; only those of `chosen_queries` are drawn.
     The same report gives the same bytes. Files of an earlier report are overwritten, others stay.
     Raises MissingExtraError without the extra 'figures', UsageError if `out` is a file.
     """
@@ -56,7 +60,7 @@ def write(
         written = picture.save(out)
         files += written
         sections.setdefault(section, []).append(_view(picture, written[0]))
-    page = out / PAGE
+    page = out / REPORT_PAGE
     page.write_bytes(_page(report, sections).encode("utf-8", "backslashreplace"))
     return [*files, page]
 
@@ -69,7 +73,7 @@ def check_folder(out: Path) -> None:
 
 
 def _pictures(
-    report: Report, details: Details, heat_maps: Mapping[int, HeatMap]
+    report: Report, details: EvaluationDetails, heat_maps: Mapping[int, HeatMap]
 ) -> Iterator[tuple[str, Picture]]:
     """(heading, figure) of each figure that applies, drawn one at a time."""
     if {"precision_recall", "interpolated"} <= report.curves.keys():
@@ -84,7 +88,7 @@ def _pictures(
         if details.nearest.shape[1]:
             yield "Classes", confusion_matrix(details)
     yield "Embeddings", embedding_map(details, report.ranking)
-    for choice in chosen(details) if details.nearest.shape[1] else ():
+    for choice in chosen_queries(details) if details.nearest.shape[1] else ():
         yield "Searches", strip(details, choice)
         if choice.row in heat_maps:
             yield "Searches", overlay(heat_maps[choice.row], details.queries, choice)

@@ -18,9 +18,9 @@ from rsir.figures.style import RIGHT, WRONG, Picture, blank, drawn, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rsir.evaluation.evaluate import Details
+    from rsir.evaluation.evaluate import EvaluationDetails
 
-SHOWN = 10
+RESULTS = 10
 """Results of a strip, as many as in the papers."""
 CLASSES = 8
 """Number of classes with one query each; our choice: a few screens."""
@@ -31,7 +31,7 @@ _COLUMNS = 5  # columns of results, so that two rows are as high as the query
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenQuery:
     """A query to show.
 
     row: its row among the queries. name: part of a file name. why: reason of the choice, in words.
@@ -53,7 +53,7 @@ class HeatMap:
     heat: NDArray[np.float32]
 
 
-def relevant(details: Details, row: int) -> NDArray[np.bool_]:
+def relevant(details: EvaluationDetails, row: int) -> NDArray[np.bool_]:
     """(k,) bool: whether each result of a query has its class, or a label in common with it."""
     found, own = details.gallery_targets[details.nearest[row]], details.query_targets[row]
     if found.ndim == 1:
@@ -61,7 +61,7 @@ def relevant(details: Details, row: int) -> NDArray[np.bool_]:
     return np.asarray(((found > 0) & (own > 0)).any(axis=1), bool)
 
 
-def chosen(details: Details) -> list[Choice]:
+def chosen_queries(details: EvaluationDetails) -> list[ChosenQuery]:
     """The queries to show: best, median and worst by AP, and one each of some classes.
 
     Equal AP is ordered by path. The classes, at most CLASSES, are evenly spaced between the best
@@ -75,9 +75,9 @@ def chosen(details: Details) -> list[Choice]:
 
     every = ordered(range(len(ap)))
     picks = {"best": every[0], "median": every[(len(every) - 1) // 2], "worst": every[-1]}
-    found: dict[int, Choice] = {}
+    found: dict[int, ChosenQuery] = {}
     for name, row in picks.items():
-        found.setdefault(row, Choice(row, name, f"{name} AP of all queries"))
+        found.setdefault(row, ChosenQuery(row, name, f"{name} AP of all queries"))
 
     names = details.queries.classes
     targets = details.query_targets
@@ -94,7 +94,7 @@ def chosen(details: Details) -> list[Choice]:
         if rows:
             row = rows[(len(rows) - 1) // 2]
             why = f"median AP of {shown(names[index])}"
-            found[row] = Choice(row, f"class-{index:02d}-{_slug(names[index])}", why)
+            found[row] = ChosenQuery(row, f"class-{index:02d}-{_slug(names[index])}", why)
     return list(found.values())
 
 
@@ -103,11 +103,11 @@ def _slug(name: str) -> str:
 
 
 @drawn
-def strip(details: Details, choice: Choice) -> Picture:
-    """A query with its first SHOWN results; wrong results have a dashed frame and a cross."""
-    right = relevant(details, choice.row)[:SHOWN]
-    results = details.nearest[choice.row][:SHOWN]
-    distances = details.distances[choice.row][:SHOWN]
+def strip(details: EvaluationDetails, choice: ChosenQuery) -> Picture:
+    """A query with its first RESULTS results; wrong results have a dashed frame and a cross."""
+    right = relevant(details, choice.row)[:RESULTS]
+    results = details.nearest[choice.row][:RESULTS]
+    distances = details.distances[choice.row][:RESULTS]
 
     # One Axes in inches: eleven Axes take ten times as long.
     rows, columns = -(-len(results) // _COLUMNS), min(_COLUMNS, len(results))
@@ -182,7 +182,7 @@ def _cell(
     )
 
 
-def _result_label(details: Details, query: int, row: int) -> str:
+def _result_label(details: EvaluationDetails, query: int, row: int) -> str:
     """The class of a result; with several labels, the number in common with the query."""
     if not details.gallery.multi_label:
         return _wrapped(details.gallery.labels(row), 15, 2)
@@ -219,7 +219,7 @@ def _cross(axes: Axes, x: float, y: float) -> None:
 
 
 @drawn
-def overlay(heat_map: HeatMap, queries: LabelledSet, choice: Choice) -> Picture:
+def overlay(heat_map: HeatMap, queries: LabelledSet, choice: ChosenQuery) -> Picture:
     """The model's input image, and beside it the same image under its heat map."""
     figure = blank(7.2, 3.6)
     axes = figure.subplots(1, 2)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rsir.data.loading import read_ahead
 from rsir.errors import DataError, UsageError
-from rsir.models.encoder import Encoder, Image, load
+from rsir.models.encoder import Encoder, Image
 
 SPLIT = "split.csv"
 """In a run's folder: the images the model was trained on, which must not be evaluated on."""
@@ -111,7 +111,7 @@ def adapt_to(
     dataclasses.replace(copied, training=training).save(out)
     if encoder.folder is not None and (encoder.folder / SPLIT).is_file():
         shutil.copyfile(encoder.folder / SPLIT, out / SPLIT)
-    return load(out, device=device, batch_size=encoder.batch_size), adapted
+    return Encoder.load(out, device=device, batch_size=encoder.batch_size), adapted
 
 
 def _name(image: Image, index: int) -> str:

@@ -45,6 +45,14 @@ class Encoder:
         self.folder = folder
         self._card: dict[str, Any] | None = None
 
+    @classmethod
+    def load(
+        cls, name: str | Path, *, device: str = "auto", batch_size: int | None = None
+    ) -> Encoder:
+        """The encoder of a run folder or of "hf:owner/name"; ModelError if there is no model."""
+        folder = resolve(name)
+        return cls(load_model(folder), device=device, batch_size=batch_size, folder=folder)
+
     @property
     def card(self) -> dict[str, Any]:
         """The model's `model.json`."""
@@ -145,12 +153,6 @@ class Encoder:
         for name in (WEIGHTS, CARD):
             shutil.copyfile(self.folder / name, Path(folder) / name)
         return Path(folder)
-
-
-def load(name: str | Path, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
-    """The encoder of a run folder or of "hf:owner/name"; ModelError if there is no such model."""
-    folder = resolve(name)
-    return Encoder(load_model(folder), device=device, batch_size=batch_size, folder=folder)
 
 
 def usable_device(name: str) -> torch.device:

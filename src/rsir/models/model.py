@@ -24,7 +24,7 @@ from rsir.methods.options import check_types, defaults_of
 from rsir.nn.backbone import Backbone
 from rsir.version import VERSION
 
-FORMAT = "rsir-model/1"
+MODEL_FORMAT = "rsir-model/1"
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
 
@@ -67,7 +67,7 @@ class Model:
             save_file(state, draft, {"mean;std": statistics})
         weights = file_sha256(folder / WEIGHTS)
         card = {
-            "format": FORMAT,
+            "format": MODEL_FORMAT,
             "rsir": VERSION,
             **self._identity(weights),
             "dimension": self.dimension,
@@ -175,9 +175,9 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{file} is not readable as JSON: {error}") from error
     if not isinstance(card, dict) or not str(card.get("format", "")).startswith("rsir-model/"):
         raise ModelError(f"{file} is not the card of an rsir model")
-    if card["format"] != FORMAT:
+    if card["format"] != MODEL_FORMAT:
         raise ModelError(
-            f"{file} has format {card['format']}; this version reads {FORMAT}: update rsir"
+            f"{file} has format {card['format']}; this version reads {MODEL_FORMAT}: update rsir"
         )
     needed = ("method", "options", "backbone", "input", "classes", "weights_sha256", "training")
     missing = [key for key in needed if key not in card]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rsir.errors import UsageError
 
-EPSILON = 1e-6
+SMALLEST_ACTIVATION = 1e-6
 """Activations are clamped to this before a real power (Radenović et al. 2018, their code)."""
 
 
@@ -41,7 +41,7 @@ class GeM(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C), float32."""
         with torch.autocast(features.device.type, enabled=False):
-            clamped = features.float().clamp(min=EPSILON)
+            clamped = features.float().clamp(min=SMALLEST_ACTIVATION)
             return clamped.pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from rsir.errors import UsageError
 
-EPSILON = 1e-6
+SMALLEST_NORM = 1e-6
 """Smallest norm in a division: our choice."""
 VARIANCE_EPSILON = 1e-5
 """Added to the variance in a division, as in batch norm: our choice. With much less, the gradients
@@ -22,7 +22,7 @@ def mixed(x: Tensor) -> Tensor:
 
 def channel(x: Tensor) -> Tensor:
     """X / ‖x‖₂ over the channels of each position (eq 5). (B, C, h, w) float32."""
-    return functional.normalize(x, dim=1, eps=EPSILON)
+    return functional.normalize(x, dim=1, eps=SMALLEST_NORM)
 
 
 def spatial(x: Tensor) -> Tensor:

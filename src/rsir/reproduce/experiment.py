@@ -27,12 +27,11 @@ from rsir.evaluation.evaluate import evaluate
 from rsir.methods import method_type
 from rsir.models.adapt import adapt_to
 from rsir.models.encoder import Encoder
-from rsir.models.encoder import load as load_encoder
 from rsir.models.model import Model, build_model
 from rsir.reproduce.conditions import QUICK_CLASSES, QUICK_IMAGES, Conditions
 from rsir.reproduce.provenance import KNOWN, is_old, machine, named, provenance
 from rsir.reproduce.table import Column, Row
-from rsir.training.settings import TrainingSettings, configure
+from rsir.training.settings import TrainingSettings, resolve_settings
 from rsir.training.train import train
 
 Say = Callable[[str], None]
@@ -170,7 +169,7 @@ class Experiment:
         values.pop("ranking", None)  # of an evaluation; it needs no training of its own
         backbone, weights = values.pop("backbone"), values.pop("weights")
         kind = method_type(method)
-        options, settings = configure(kind, values)
+        options, settings = resolve_settings(kind, values)
         whole = dataclasses.asdict(kind.options_type(**options))
         return Training(
             method=method,
@@ -269,7 +268,7 @@ class Experiment:
 
     def _evaluate(self, question: Question, run: Path) -> dict[str, Any]:
         """The result of one evaluation of a complete run, as plain JSON values."""
-        encoder = load_encoder(run)
+        encoder = Encoder.load(run)
         queries, gallery = self._searched(question)
         with tempfile.TemporaryDirectory() as scratch:
             if question.unseen is not None and encoder.module.learner() is not None:
@@ -300,7 +299,7 @@ class Experiment:
         assert column.measure is not None
         values = self.values(row, column)
         backbone, _ = values.pop("backbone"), values.pop("weights")
-        options, settings = configure(method_type(row.method), values)
+        options, settings = resolve_settings(method_type(row.method), values)
         config: dict[str, Any] = {
             "method": row.method,
             "backbone": backbone,

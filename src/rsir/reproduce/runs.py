@@ -21,7 +21,7 @@ from rsir.reproduce.describe import described
 from rsir.reproduce.experiment import Experiment, Question, Say, reason_of
 from rsir.reproduce.side_by_side import ALSO, COSTS, Also, Cell, Comparison, Missing, in_unit
 from rsir.reproduce.table import Column, PaperTable, Row, load, no_method
-from rsir.training.settings import configure
+from rsir.training.settings import resolve_settings
 
 log = logging.getLogger("rsir")
 
@@ -146,11 +146,11 @@ def _check(conditions: Conditions, rows: Sequence[Row]) -> None:
     if conditions.start is not None:
         settings = {**values, **conditions.start.settings}
         settings.pop("backbone", None)
-        configure(method_type(conditions.start.method), settings)
+        resolve_settings(method_type(conditions.start.method), settings)
     refused: UsageError | None = None
     for method in dict.fromkeys(row.method for row in rows if row.method and not no_method(row)):
         try:
-            configure(method_type(method), values)
+            resolve_settings(method_type(method), values)
         except UsageError as error:
             refused = refused or error
         else:

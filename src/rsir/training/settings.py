@@ -95,7 +95,7 @@ class TrainingSettings:
             raise UsageError("patience needs a validation share: set validation above 0")
 
 
-def configure(
+def resolve_settings(
     kind: type[Method], values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], TrainingSettings]:
     """Divide named values into the method's options and the TrainingSettings.

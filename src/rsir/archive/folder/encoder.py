@@ -55,9 +55,10 @@ def load_encoder(model: Path) -> Encoder:
     external = ExternalEncoder.load(model)
     if external is not None:
         return external
-    from rsir.models.encoder import load  # may import torch, which external embeddings do not need
+    # It may import torch, which external embeddings do not need.
+    from rsir.models.encoder import Encoder as TrainedEncoder
 
-    return load(model)
+    return TrainedEncoder.load(model)
 
 
 def default_batch_size(encoder: Encoder) -> int:
