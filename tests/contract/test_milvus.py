@@ -14,8 +14,8 @@ from rsir.ranking import packed, pairwise
 from rsir.store.filters.filter import Filter
 from rsir.store.milvus.collection import Collection
 from rsir.store.milvus.connection import Address, pymilvus
+from rsir.store.milvus.distances import AdaptedDistance
 from rsir.store.milvus.rows import SLOTS, key_of
-from rsir.store.milvus.search import AdaptedCodes
 from rsir.store.milvus.store import MilvusStore
 from rsir.store.records.record import Record
 from tests.support.filters import meets
@@ -95,7 +95,7 @@ def test_an_adaptive_search_reads_a_part_where_classes_overlap(milvus_stores, mo
         for query, near in zip(rows[:3], found, strict=True):
             assert near == wanted("adaptive-hamming:3", query, rows[3:], k)
         read.clear()
-        monkeypatch.setattr(AdaptedCodes, "closer", lambda *_: "")
+        monkeypatch.setattr(AdaptedDistance, "closer", lambda *_: "")
         assert answers(store, rows[:3], k) == found
         assert few < 0.6 * sum(map(len, read))
         monkeypatch.undo()
@@ -146,10 +146,10 @@ def test_ties_beyond_an_answer_go_by_id(twenty_thousand, k):
     queries = rows[[0, int(np.flatnonzero((rows[:, :3] != rows[0, :3]).any(axis=1))[0])]]
     plain = np.ascontiguousarray(rows[:, :3])
     for found, query in zip(store.search(queries, k), queries, strict=True):
-        near = [(n.distance, n._record.args[0].id) for n in found]
+        near = [(n.distance, n._record.args[0]) for n in found]
         assert near == wanted("adaptive-hamming:3", query, rows, k)
     for found, query in zip(store.search(queries, k, metric="hamming"), queries, strict=True):
-        near = [(n.distance, n._record.args[0].id) for n in found]
+        near = [(n.distance, n._record.args[0]) for n in found]
         assert near == wanted("hamming", query[:3], plain, k)
 
 

@@ -1,14 +1,16 @@
-"""What a store must do: keep records, and find the nearest ones exactly.
+"""The interface of a store, which keeps records with vectors and finds the nearest exactly.
 
-A store knows vectors and records, never images or models, and never imports torch. Every store
-passes `tests/contract`, which runs it beside `memory.ExactStore`.
+A store knows vectors and records; it imports no images, models or torch. Every store passes
+`tests/contract`, which compares it with `memory.ExactStore`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +24,20 @@ Vector = NDArray[np.float32] | NDArray[np.uint8]
 """(D,) float32; uint8 for metrics of bits: (ceil(bits / 8),) for "hamming", and a row of
 `rsir.ranking.packed` for "adaptive-hamming:K"."""
 
-
 COMMIT_TILES = 1024
-"""Records that go into a store in one addition. Our choice: an addition costs some 10 ms."""
+"""Records to add to a store in one call. Our choice: a call costs some 10 ms."""
 
 APPROXIMATE = "approximate"
-"""The ranking of float vectors that is not exact, in stores that have it."""
+"""The name of the ranking of float vectors that is not exact; Lance tables have it."""
 
 KEPT_DAYS = 7.0
 """Optimising a store removes versions older than this by default. LanceDB's own default."""
 
 
 class Neighbour:
-    """A record found, and how far it is (smaller is nearer, in the metric of the search).
+    """A found record and its distance (smaller is nearer, in the metric of the search).
 
-    A store may give a function for the record: it is read when it is first looked at.
+    record: also a function that reads it when it is first used.
     """
 
     __slots__ = ("_record", "distance")
@@ -47,7 +48,7 @@ class Neighbour:
 
     @property
     def record(self) -> Record:
-        """What was found."""
+        """The found record."""
         if not isinstance(self._record, Record):
             self._record = self._record()
         return self._record
@@ -61,11 +62,45 @@ class Neighbour:
         return f"Neighbour({self.record!r}, {self.distance!r})"
 
 
+K = TypeVar("K")
+
+
+def lazy_neighbours(
+    found: Iterable[Iterable[tuple[K, float]]], read: Callable[[Sequence[K]], Mapping[K, Record]]
+) -> list[list[Neighbour]]:
+    """The neighbours of each query; the first use of a record reads all of them together.
+
+    found: keys and distances; read: the records under some keys. The record of a key that `read`
+    leaves out raises ArchiveError when it is used.
+    """
+    results = [list(pairs) for pairs in found]
+    records = _LazyRecords([key for pairs in results for key, _ in pairs], read)
+    return [[Neighbour(partial(records.get, key), far) for key, far in pairs] for pairs in results]
+
+
+class _LazyRecords(Generic[K]):
+    def __init__(self, keys: list[K], read: Callable[[Sequence[K]], Mapping[K, Record]]) -> None:
+        self._keys = keys
+        self._read = read
+        self._lock = threading.Lock()
+        self._records: Mapping[K, Record] | None = None
+
+    def get(self, key: K) -> Record:
+        with self._lock:
+            if self._records is None:
+                self._records = self._read(list(dict.fromkeys(self._keys)))
+        if key not in self._records:
+            raise ArchiveError(
+                f"the record {key!r} was deleted after the search had found it; search again"
+            )
+        return self._records[key]
+
+
 class Store(Protocol):
     """Records and vectors under unique ids, searched exactly; ties in distance go by id.
 
     metric: a name for `rsir.ranking.metric_named`; dimension: D floats, or the bits of a code.
-    identity: what no other store has; "" of one that was made before there were any.
+    identity: unique to the store; "" for a store from before there were identities.
     Ids are ordered by code point, as Python orders strings.
     """
 
@@ -85,22 +120,22 @@ class Store(Protocol):
         """
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`; returns how many there were."""
+        """Delete `ids`; returns how many of them existed."""
 
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...), nearest first, ties by id.
 
-        Of the records that meet `filter`, if given; all of them, if they are fewer than k.
-        metric: another than the store's, by `searched`.
+        Only among the records that meet `filter`; all of them, if they are fewer than k. metric:
+        instead of the store's own, see `searched`.
 
         Raises UsageError for k < 1, for a metric that does not fit, and for queries that `add`
         would refuse as vectors.
         """
 
     def count(self, filter: Filter | None = None) -> int:
-        """Number of records that meet `filter`; of all, if it is not given."""
+        """Number of records that meet `filter`; None: of all records."""
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
@@ -111,24 +146,24 @@ class Store(Protocol):
     def states(self, names: Collection[str] | None = None) -> Iterator[State]:
         """The states of all records, or of those whose source is one of `names`, in any order.
 
-        Quicker than `records`, and with little in memory.
+        Faster than `records`, with little memory.
         """
 
     def sample(self, count: int, seed: int = 0) -> Vector:
         """The vectors (M, width) of min(count, N) different records, picked at random.
 
-        The same again for the same seed, as long as nothing is changed.
+        The same seed gives the same vectors as long as the store does not change.
         """
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Make up for many small changes, where that helps; versions older than that may go."""
+        """Restore the speed after many changes; may remove versions older than `keep_days`."""
 
 
-def check_identity(where: str | Path, found: str, wanted: str) -> None:
-    """ArchiveError if a store is not the one that is wanted; "" wants any."""
+def check_identity(location: str | Path, found: str, wanted: str) -> None:
+    """ArchiveError if the store at `location` has another identity than `wanted`; "" wants any."""
     if wanted and found != wanted:
         raise ArchiveError(
-            f"{where} is not the store that belongs to this archive: another one has taken its "
+            f"{location} is not the store that belongs to this archive: another one has taken its "
             "place. Restore the archive's own from a copy, or index into a new archive"
         )
 
@@ -136,9 +171,9 @@ def check_identity(where: str | Path, found: str, wanted: str) -> None:
 def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric, NDArray[Any]]:
     """The metric of one search, and its queries as checked vectors of that metric.
 
-    A store of "adaptive-hamming:K" can be searched by "hamming" too, with queries as it keeps
-    them or with codes alone; every other store by its own metric only. Raises UsageError for
-    anything else.
+    A store of "adaptive-hamming:K" can also be searched by "hamming", with queries as it keeps
+    vectors or with codes alone; every other store only by its own metric. Raises UsageError for
+    any other metric.
     """
     own = metric_named(store.metric)
     if metric is None or metric == own.name:
@@ -154,27 +189,27 @@ def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric,
 
 
 def recall_of(exact: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:
-    """Recall@k: the share of the nearest that a search found which need not find all of them.
+    """Recall@k of an approximate search: the mean share of the k nearest that it found.
 
-    exact, found: for each query the distances of the k hits, rising, both of the exact search's
-    distance. A hit that is as near as the last exact one counts, also where another of equal
-    distance stands in its place. The mean over the queries that have hits; 1 if none has.
+    exact, found: for each query the distances of the hits of both searches, rising, by the exact
+    search's metric. A hit counts if it is as near as the last exact one, whichever of several
+    records at equal distance it is. The mean is over the queries with exact hits; 1 if none has.
     """
     shares = [
-        sum(distance <= wanted[-1] for distance in near) / len(wanted)
-        for wanted, near in zip(exact, found, strict=True)
-        if len(wanted)
+        sum(distance <= nearest[-1] for distance in distances) / len(nearest)
+        for nearest, distances in zip(exact, found, strict=True)
+        if len(nearest)
     ]
     return sum(shares) / len(shares) if shares else 1.0
 
 
 def checked_vectors(
-    metric: str, dimension: int, vectors: Vector, what: str = "vectors"
+    metric: str, dimension: int, vectors: Vector, name: str = "vectors"
 ) -> NDArray[Any]:
-    """`vectors` as an (N, width) C-contiguous array, float32 or uint8; UsageError if unfit."""
+    """`vectors` as an (N, width) C-contiguous array, float32 or uint8; name: in UsageError."""
     kind = metric_named(metric)
-    array = kind.check(vectors, dimension, what)
+    array = kind.check(vectors, dimension, name)
     if kind.kind == "bits":
         return array
-    # Rounding to float32 can turn a tiny vector into zero, so what is kept is what is checked.
-    return kind.check(array.astype(np.float32, copy=False), dimension, what)
+    # Rounding to float32 can turn a tiny vector into zero, so check the rounded vector.
+    return kind.check(array.astype(np.float32, copy=False), dimension, name)

@@ -32,7 +32,7 @@ class ExactStore:
         return len(self._items)
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
+        """Add `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
         records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
         if len(records) != len(rows):
@@ -41,7 +41,7 @@ class ExactStore:
             self._items[record.id] = (record, vector.copy())
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`; returns how many there were."""
+        """Delete `ids`; returns how many of them existed."""
         return sum(self._items.pop(id, None) is not None for id in ids)
 
     def search(
@@ -65,7 +65,7 @@ class ExactStore:
         ]
 
     def count(self, filter: Filter | None = None) -> int:
-        """Number of records that meet `filter`; of all, if it is not given."""
+        """Number of records that meet `filter`; None: of all records."""
         return sum(1 for _ in self.records(filter))
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
@@ -97,4 +97,4 @@ class ExactStore:
         return vectors
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Nothing to do: there is one version, and it lies in memory as it is."""
+        """Do nothing: there is one version, in memory."""

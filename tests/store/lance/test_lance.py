@@ -18,8 +18,8 @@ from rsir.errors import ArchiveError, UsageError
 from rsir.store.filters.filter import Filter
 from rsir.store.lance.id_order import order_of
 from rsir.store.lance.location import Location
-from rsir.store.lance.snapshot import Snapshot
 from rsir.store.lance.store import LanceStore
+from rsir.store.lance.table import TableVersion
 from rsir.store.open import create_store, open_store
 from rsir.store.records.record import Record
 
@@ -75,11 +75,11 @@ def test_all_records_are_read_in_pieces(tmp_path, monkeypatch):
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     numbers = np.random.default_rng(0).permutation(100).tolist()
     store.add([record(n, properties={"n": n}) for n in numbers], column(numbers))
-    read, real = [], Snapshot.records
+    read, real = [], TableVersion.records
     monkeypatch.setattr(
-        Snapshot,
+        TableVersion,
         "records",
-        lambda self, places: read.append(len(places)) or real(self, places),
+        lambda self, rows: read.append(len(rows)) or real(self, rows),
     )
     records = store.records()
     assert next(records).id == "0000"
@@ -131,6 +131,7 @@ def test_places_that_are_no_tables(path):
 BUILDER = """
 import sys
 from rsir.store.lance.store import LanceStore
+from rsir.store.lance.table import TableVersion
 import numpy as np
 store = LanceStore.open(sys.argv[1])
 print("ready", flush=True)

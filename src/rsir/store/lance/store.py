@@ -1,9 +1,8 @@
 """The embedded default store: a LanceDB table of record, searched exactly by FAISS in memory.
 
-The table holds everything and all its versions; what is searched is one version in memory
-(`rsir.store.lance.snapshot`). FAISS proposes candidates with float32 arithmetic, `rsir.ranking`
-computes their distances, and a bound on the float32 rounding shows that no other row can be among
-the nearest.
+The table holds all records and versions; a search uses one version in memory
+(`rsir.store.lance.snapshot`). FAISS proposes candidates in float32, `rsir.ranking` computes their
+distances, and a bound on the float32 rounding proves that no other row is among the nearest.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ from rsir.store.lance.rows import (
     states_of,
     to_arrow,
 )
-from rsir.store.lance.snapshot import SCAN_ROWS, Snapshot
+from rsir.store.lance.snapshot import Snapshot
+from rsir.store.lance.table import SCAN_ROWS
 from rsir.store.records.record import Record, State, checked_records
 from rsir.store.records.summary import SUMMARY_COLUMNS, SourceSummary, summaries_of_columns
 from rsir.types import is_unicode
@@ -53,33 +53,33 @@ FORMAT = "rsir-store/2"
 
 _KEY = b"rsir"
 _FIRST_RECORDS = 100
-"""Records read in the first go of many; the next ones are twice as many each. Our choice."""
+"""Records in the first part of a listing; each further part has twice as many. Our choice."""
 _IDS_AT_ONCE = 10_000
-"""Records made, or ids named in one SQL `IN` list, in one go. Our choice: LanceDB 0.40 plans
-the list anew for every fragment of the table; measured, 10 000 ids and 100 fragments take 0.3 GB
-and 0.5 s, and six times the ids 1.4 GB."""
+"""Maximum records in a part of a listing, and ids in one SQL `IN` list. Our choice: LanceDB 0.40
+plans the list again for every fragment of the table; measured, 10 000 ids and 100 fragments take
+0.3 GB and 0.5 s, and six times the ids 1.4 GB."""
 
 _NAMES_IN_SQL = 1_000
-"""Sources that LanceDB is told of, so that of other rows it reads no more than the source. Our
-choice: of more it plans longer than it saves."""
+"""Maximum sources in one SQL `IN` list, so that LanceDB reads only the source of other rows. Our
+choice: planning more of them takes longer than it saves."""
 
 _INDEXED_FROM = 100_000
-"""Tables of so many rows get an index when they are optimised. Our choice: below, exact search
-takes a few milliseconds."""
+"""`optimize` indexes tables of at least so many rows. Our choice: an exact search of fewer takes a
+few milliseconds."""
 
 _BESIDE = 50_000
-"""So many rows that an index lacks are searched beside it in any case. Our choice."""
+"""An index may always lack so many rows, which are searched exactly. Our choice."""
 
 _SETTLED_NS = 1_000_000_000
 _TRUSTED_SECONDS = 5.0
-"""The folder of versions that has its old time of change holds no new version, if that time is so
-long past that the clock of a file system (2 s at the coarsest in use today is FAT's; others tick
-within 10 ms) has gone on since. A network file system may show an old time: after so many seconds
-the table itself is asked in any case. Our choice."""
+"""If the folder of versions has its old time of change, and that time is at least so many
+nanoseconds past, there is no new version: the clocks of file systems tick within 10 ms (FAT's, the
+coarsest in use today, every 2 s). A network file system may show an old time: after so many seconds
+the store looks at the table itself in any case. Our choice."""
 
 
 class Version(NamedTuple):
-    """One state of a store: its number, when it was committed (UTC), and how many records."""
+    """One version of a store: its number, the time of its commit (UTC), its number of records."""
 
     version: int
     time: datetime
@@ -87,19 +87,19 @@ class Version(NamedTuple):
 
 
 class LanceStore:
-    """A `Store` on disk: a LanceDB table, committed atomically, read by many processes.
+    """A `Store` on disk: a LanceDB table with atomic commits, read by many processes.
 
-    `path` ends in ".lance"; the folder above it is the LanceDB database, the name is the table. It
-    may be a uri on an object store, such as s3://bucket/prefix/items.lance (`Location.database`
-    says where its credentials come from). What another process has committed is seen by the next
-    call (on an object store, or a network file system that keeps times of change to itself for a
-    while: within five seconds). Searches may run in several threads.
+    `path` ends in ".lance"; its folder is the LanceDB database, its name the table. It may be a uri
+    on an object store, such as s3://bucket/prefix/items.lance (`Location.database` says where the
+    credentials come from). The next call sees what another process has committed (within five
+    seconds on an object store, or on a network file system that delays times of change). Several
+    threads may search.
 
-    Float vectors are searched by "approximate" too, with vectors that stay on disk
-    (`rsir.store.knn.ivf_build`), in an index beside the table, "items.index". `optimize` builds it
-    for large tables, and else the first such search. Rows that it does not know are searched
-    exactly beside it, and what is deleted does not come out. It is built anew by a search, too,
-    once it lacks more than a quarter of what it has. On an object store it is temporary.
+    "approximate" searches float vectors that stay on disk (`rsir.store.knn.ivf_build`), with an
+    index beside the table, "items.index". `optimize` builds the index for large tables; otherwise
+    the first such search does. Rows that the index lacks are searched exactly; deleted rows are
+    never found. A search rebuilds the index if it lacks more than a quarter of its own number of
+    rows. On an object store the index is temporary.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class LanceStore:
     def create(
         cls, path: str | Path, metric: str, dimension: int, identity: str | None = None
     ) -> LanceStore:
-        """An empty store at `path`; ArchiveError if something is there already.
+        """An empty store at `path`; ArchiveError if anything exists there.
 
-        identity: None to draw one. Given, the store notices if it is exchanged, as by `open`.
-        Raises UsageError for an unknown metric or a dimension that it cannot have.
+        identity: checked in every call, as by `open`; None draws a random one, unchecked. Raises
+        UsageError for an unknown metric or a dimension that the metric rejects.
         """
         location = Location.of(path)
         about = {
@@ -148,15 +148,15 @@ class LanceStore:
             table: Any = location.database().create_table(location.name, schema=schema)
         except ValueError as error:
             if "already exists" in str(error):
-                text = f"{path} exists already; open it, or choose another path"
+                message = f"{path} exists already; open it, or choose another path"
             else:
-                text = f"{path} cannot be made ({error}); check the uri and the credentials"
-            raise ArchiveError(text) from error
+                message = f"{path} cannot be made ({error}); check the uri and the credentials"
+            raise ArchiveError(message) from error
         return cls(location, table, identity=identity or "")
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
-        """Whether there is anything at `path`; ArchiveError if that cannot be told."""
+        """Whether anything exists at `path`; ArchiveError if the location cannot be read."""
         location = Location.of(path)
         if location.folder is not None:
             return location.folder.exists()
@@ -166,16 +166,16 @@ class LanceStore:
             if "was not found" in str(error):
                 return False
             raise ArchiveError(
-                f"{path} cannot be asked for ({error}); check the uri and the credentials"
+                f"{path} cannot be read ({error}); check the uri and the credentials"
             ) from error
         return True
 
     @classmethod
     def open(cls, path: str | Path, identity: str = "") -> LanceStore:
-        """The store at `path`; ArchiveError if there is none, or if it is not ours or damaged.
+        """The store at `path`; ArchiveError if there is none of rsir, or if it is damaged.
 
-        identity: of another one, also one that takes its place later, all calls are refused by
-        ArchiveError; "" takes any.
+        identity: every call raises ArchiveError for a store of another identity, also for one that
+        replaces the store later; "" accepts any.
         """
         location = Location.of(path)
         if location.folder is not None and not location.folder.is_dir():
@@ -192,13 +192,13 @@ class LanceStore:
 
     @property
     def version(self) -> int:
-        """The number of the last commit; it grows with every change."""
+        """The number of the latest commit; it grows with every change."""
         self._refresh()
         version: int = self._table.version
         return version
 
     def versions(self) -> list[Version]:
-        """The versions that are kept, oldest first; the last one is what a search sees."""
+        """The versions that exist, oldest first; a search sees the last one."""
         return [
             Version(
                 known["version"],
@@ -209,15 +209,17 @@ class LanceStore:
         ]
 
     def at(self, version: int) -> LanceStore:
-        """The store as it was at `version`, to be read only; ArchiveError if it is not kept."""
+        """The store at `version`, read-only; ArchiveError if the version no longer exists."""
         if version not in {known.version for known in self.versions()}:
-            kept = ", ".join(str(known.version) for known in self.versions()[-20:])
-            raise ArchiveError(f"{self.path} does not keep a version {version}; the latest: {kept}")
+            latest = ", ".join(str(known.version) for known in self.versions()[-20:])
+            raise ArchiveError(
+                f"{self.path} does not keep a version {version}; the latest: {latest}"
+            )
         table = self._location.database().open_table(self._location.name, version=version)
         return LanceStore(self._location, table, version, self._wanted)
 
     def restore(self, version: int) -> None:
-        """Make `version` the latest again, as a new commit; ArchiveError if it is not kept."""
+        """Make `version` the latest by a new commit; ArchiveError if it no longer exists."""
         self._check_writable()
         self.at(version)
         self._table.restore(version)
@@ -225,13 +227,13 @@ class LanceStore:
         self._seen = None
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Keep `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
+        """Add `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
         self._check_writable()
-        kept = checked_records(records)
+        records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
-        if len(kept) != len(rows):
-            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
-        if not kept:
+        if len(records) != len(rows):
+            raise UsageError(f"{len(records)} records with {len(rows)} vectors")
+        if not records:
             return
         self._refresh()
         self._seen = None
@@ -239,18 +241,18 @@ class LanceStore:
             self._table.merge_insert("id")
             .when_matched_update_all()
             .when_not_matched_insert_all()
-            .execute(to_arrow(kept, rows, self._table.schema))
+            .execute(to_arrow(records, rows, self._table.schema))
         )
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`, ten thousand in one commit; returns how many there were."""
+        """Delete `ids`, ten thousand in one commit; returns how many of them existed."""
         self._check_writable()
-        known = [id for id in dict.fromkeys(ids) if is_unicode(id)]
+        ids = [id for id in dict.fromkeys(ids) if is_unicode(id)]
         self._refresh()
         self._seen = None
         return sum(
-            self._table.delete(one_of("id", known[start : start + _IDS_AT_ONCE])).num_deleted_rows
-            for start in range(0, len(known), _IDS_AT_ONCE)
+            self._table.delete(one_of("id", ids[start : start + _IDS_AT_ONCE])).num_deleted_rows
+            for start in range(0, len(ids), _IDS_AT_ONCE)
         )
 
     def search(
@@ -272,7 +274,7 @@ class LanceStore:
         if not len(snapshot):
             return [[] for _ in rows]
         self._attach(snapshot)
-        return snapshot.nearest_of_candidates(rows, k, filter)
+        return snapshot.approximate(rows, k, filter)
 
     def recall(
         self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
@@ -281,13 +283,18 @@ class LanceStore:
 
         The exact search reads all vectors into memory.
         """
-        both = (self.search(queries, k, filter=filter, metric=name) for name in (None, metric))
-        exact, found = ([[hit.distance for hit in near] for near in some] for some in both)
+        exact, found = (
+            [
+                [n.distance for n in near]
+                for near in self.search(queries, k, filter=filter, metric=m)
+            ]
+            for m in (None, metric)
+        )
         return recall_of(exact, found)
 
     def count(self, filter: Filter | None = None) -> int:
-        """Number of records that meet `filter`; of all, if it is not given."""
-        return len(self) if filter is None else len(self._latest().places(filter))
+        """Number of records that meet `filter`; None: of all records."""
+        return len(self) if filter is None else len(self._latest().rows(filter))
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""
@@ -295,8 +302,8 @@ class LanceStore:
         found: dict[str, tuple[Record, Vector]] = {}
         wanted = [id for id in dict.fromkeys(ids) if is_unicode(id)]
         for start in range(0, len(wanted), _IDS_AT_ONCE):
-            some = wanted[start : start + _IDS_AT_ONCE]
-            rows = self._table.search().where(one_of("id", some)).to_arrow()
+            where = one_of("id", wanted[start : start + _IDS_AT_ONCE])
+            rows = self._table.search().where(where).to_arrow()
             vectors = matrix(rows["vector"])
             for record, vector in zip(records_of(rows), vectors, strict=True):
                 found[record.id] = (record, vector)
@@ -307,20 +314,20 @@ class LanceStore:
 
     def sample(self, count: int, seed: int = 0) -> Vector:
         """Up to `count` vectors, picked at random, (M, width)."""
-        return self._latest().sample(count, seed)
+        return self._latest().table.sample(count, seed)
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id; ten thousand in memory."""
         snapshot = self._latest()
-        places = np.arange(len(snapshot)) if filter is None else snapshot.places(filter)
-        # Growing parts: whoever wants a page of records does not read thousands.
+        rows = np.arange(len(snapshot)) if filter is None else snapshot.rows(filter)
+        # The parts grow, so that one page of records does not read thousands.
         start, size = 0, _FIRST_RECORDS
-        while start < len(places):
-            yield from snapshot.records(places[start : start + size])
+        while start < len(rows):
+            yield from snapshot.table.records(rows[start : start + size])
             start, size = start + size, min(2 * size, _IDS_AT_ONCE)
 
     def sources(self) -> list[SourceSummary]:
-        """The sources of all records, ordered by name, column by column."""
+        """The sources of all records, ordered by name; read by columns."""
         self._refresh()
         rows = self._table.search().select(SUMMARY_COLUMNS)
         return summaries_of_columns(rows.to_batches(SCAN_ROWS))
@@ -329,31 +336,34 @@ class LanceStore:
         """The states of all records, or of those whose source is one of `names`, in any order."""
         self._refresh()
         rows = self._table.search().select(STATE_COLUMNS)
-        known = None if names is None else [name for name in names if is_unicode(name)]
-        if known and len(known) <= _NAMES_IN_SQL:
-            rows = rows.where(one_of("source", known))
-        return iter(()) if known == [] else states_of(rows.to_batches(SCAN_ROWS), known)
+        if names is not None:
+            names = [name for name in names if is_unicode(name)]
+            if not names:
+                return iter(())
+            if len(names) <= _NAMES_IN_SQL:
+                rows = rows.where(one_of("source", names))
+        return states_of(rows.to_batches(SCAN_ROWS), names)
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Merge the small files that many commits leave, so that opening is quick again.
+        """Merge the small files that many commits leave, so that opening is fast again.
 
-        Versions older than `keep_days` are forgotten and their files deleted; the latest version
-        always stays. With a few minutes or less, whoever reads or writes meanwhile may fail.
-        UsageError for a negative number.
+        Removes versions older than `keep_days` with their files; the latest version always stays.
+        With a few minutes or less, processes that read or write meanwhile may fail. UsageError for
+        a negative number.
         """
         self._check_writable()
         if not keep_days >= 0:
             raise UsageError(f"keep_days must be at least 0, not {keep_days}")
         self._refresh()
-        # At least what LanceDB counts in: of 0 it warns, which is said above.
-        kept = max(timedelta(days=keep_days), timedelta(milliseconds=1))
-        self._table.optimize(cleanup_older_than=kept)
+        # Not 0, of which LanceDB warns: see above.
+        age = max(timedelta(days=keep_days), timedelta(milliseconds=1))
+        self._table.optimize(cleanup_older_than=age)
         self._seen = None
-        beside = self._location.index
-        if beside is None or metric_named(self.metric).kind != "float":
+        folder = self._location.index
+        if folder is None or metric_named(self.metric).kind != "float":
             return
         snapshot = self._latest()
-        if len(snapshot) and (len(snapshot) >= _INDEXED_FROM or beside.is_dir()):
+        if len(snapshot) and (len(snapshot) >= _INDEXED_FROM or folder.is_dir()):
             self._attach(snapshot, whole=True)
 
     def _check_floats(self) -> None:
@@ -364,22 +374,22 @@ class LanceStore:
             )
 
     def _attach(self, snapshot: Snapshot, *, whole: bool = False) -> None:
-        """Give `snapshot` an index of what it has, built now if there is none that is good enough.
+        """Attach an index to `snapshot`; build one if none covers enough of its rows.
 
-        whole: good enough is only an index of just this version's rows.
+        whole: accept only an index of exactly the rows of this version.
         """
         with self._indexing:
-            if snapshot.attached is not None and not whole:
+            if snapshot.view is not None and not whole:
                 return
-            beside = self._location.index
+            folder = self._location.index
             index = self._index
-            if index is None or not _is_good(index, snapshot, whole):
-                index = None if beside is None else find(beside, self.identity)
-            if index is None or not _is_good(index, snapshot, whole):
-                rows, blocks = snapshot.by_address()
+            if index is None or not _covers(index, snapshot, whole):
+                index = None if folder is None else find(folder, self.identity)
+            if index is None or not _covers(index, snapshot, whole):
+                row_ids, blocks = snapshot.table.by_row_id()
                 index = make(
-                    beside if self._pinned is None else None,
-                    rows,
+                    folder if self._pinned is None else None,
+                    row_ids,
                     blocks,
                     metric=self.metric,
                     dimension=self.dimension,
@@ -397,10 +407,10 @@ class LanceStore:
             )
 
     def _refresh(self) -> None:
-        """Bring the handle to the latest version.
+        """Move the handle to the latest version.
 
-        Where the folder has changed the table is opened anew: of one that was deleted and made
-        again, LanceDB's handle goes on showing what it remembers of the old one.
+        If the folder has changed, open the table again: after a table was deleted and created
+        anew, LanceDB's handle continues to show the old one.
         """
         if self._pinned is not None:
             return
@@ -411,12 +421,12 @@ class LanceStore:
         table = _opened(self._location)
         about = _about(self._location, table)
         if (about["metric"], about["dimension"]) != (self.metric, self.dimension):
-            raise ArchiveError(f"{self.path} is another store than it was; open it anew")
+            raise ArchiveError(f"{self.path} is another store than before; open it again")
         check_identity(self.path, about["id"], self._wanted)
         self._table, self.identity, self._opened = table, about["id"], (state, now)
 
     def _is_current(self) -> bool:
-        """Whether the snapshot is surely the latest version, without asking the table."""
+        """Whether the snapshot is certainly the latest version, without a look at the table."""
         if self._pinned is not None:
             return True
         seen = self._seen
@@ -430,24 +440,28 @@ class LanceStore:
         with self._lock:
             if self._snapshot is not None and self._is_current():
                 return self._snapshot
-            # Taken before the table is asked: what is committed in between changes it again.
+            # Read this before the table: a commit in between changes it again.
             state, now = self._location.state(), time.time_ns()
             self._refresh()
             version = self._table.version
-            known = self._snapshot
-            if known is None or (known.table, known.version) != (self.identity, version):
-                # The old vectors go before the new ones come: memory holds them once.
-                self._snapshot = known = None
+            snapshot = self._snapshot
+            if snapshot is None or (snapshot.identity, snapshot.version) != (
+                self.identity,
+                version,
+            ):
+                # Drop the old vectors first, so that memory never holds both.
+                self._snapshot = snapshot = None
                 table = self._location.database().open_table(self._location.name, version=version)
-                known = Snapshot(table, self.identity, version, self.metric, self.dimension)
-                self._snapshot = known
+                snapshot = Snapshot(table, self.identity, version, self.metric, self.dimension)
+                self._snapshot = snapshot
             settled = state is None or now - state[1] > _SETTLED_NS
             self._seen = (state, time.monotonic()) if settled else None
-            return known
+            return snapshot
 
 
-def _is_good(index: Index, snapshot: Snapshot, whole: bool) -> bool:
-    covered = snapshot.rows_of(index)
+def _covers(index: Index, snapshot: Snapshot, whole: bool) -> bool:
+    """Whether an index has enough rows of `snapshot`; whole: exactly its rows."""
+    covered = snapshot.shared_rows(index)
     if whole:
         return covered == len(index) == len(snapshot)
     missing = len(snapshot) - covered
@@ -462,7 +476,7 @@ def _opened(location: Location) -> Any:
 
 
 def _about(location: Location, table: Any) -> dict[str, Any]:
-    """What a table says of itself: metric, dimension, and an id of its own."""
+    """The description in the metadata of a table: metric, dimension, and id."""
     try:
         about = json.loads((table.schema.metadata or {})[_KEY])
         if about["format"] != FORMAT:

@@ -200,6 +200,6 @@ def _halves(keys: Sequence[str]) -> list[Sequence[str]]:
     return [keys[:middle], keys[middle:]]
 
 
-def by_value(rows: Sequence[Row]) -> NDArray[np.float64]:
+def values_of(rows: Sequence[Row]) -> NDArray[np.float64]:
     """Milvus' distances of found rows, (N,) float64."""
     return np.array([row[VALUE] for row in rows], np.float64)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import uuid
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from rsir.store.base import (
     Vector,
     check_identity,
     checked_vectors,
+    lazy_neighbours,
     searched,
 )
 from rsir.store.filters.filter import Filter
@@ -42,27 +41,27 @@ from rsir.store.milvus.rows import (
     slots,
     state_of,
 )
-from rsir.store.milvus.search import Found, Search
+from rsir.store.milvus.search import CollectionSearch
 from rsir.store.records.record import Record, State, checked_records
 from rsir.types import is_unicode
 
 FORMAT = "rsir-milvus/1"
 
 _RECORDS_AT_ONCE = 1_000
-"""Records read in one go. Our choice."""
+"""Records read in one request. Our choice."""
 
 _SPARE = 1.2
-"""Slots are even but for chance: so much more of them is read than a sample needs. Our choice."""
+"""Slots are evenly spread but for chance: a sample reads so many times the slots it needs. Our
+choice."""
 
 
 class MilvusStore:
-    """A `Store` that is a collection of a Milvus cluster; `uri` says which, without secrets.
+    """A `Store` in a collection of a Milvus cluster; `uri`: its address, without secrets.
 
-    What an `add` or `delete` that has come back has done is seen by every later call, of any
-    process, unless the uri asks for consistency=session. A search or a reading takes several
-    requests: of what others change meanwhile it may see a part. A server that restarts is waited
-    for, `patience` seconds at most, in every call. There are no versions. Threads may share a
-    store.
+    After `add` or `delete` has returned, every later call of any process sees the change, unless
+    the uri has consistency=session. A search or a reading takes several requests and may see part
+    of what others change meanwhile. Every call waits for a server that restarts, for at most
+    `patience` seconds. There are no versions. Threads may share a store.
     """
 
     def __init__(self, connection: Connection, metric: str, dimension: int, identity: str) -> None:
@@ -85,12 +84,12 @@ class MilvusStore:
         *,
         patience: float = PATIENCE,
     ) -> MilvusStore:
-        """An empty store in a new collection; ArchiveError if there is one of that name.
+        """An empty store in a new collection; ArchiveError if the collection exists.
 
-        uri: see `rsir.store.milvus.connection.Address`. identity: None to draw one; it stands in
-        the collection's description. Raises UsageError for another uri, an unknown metric or a
-        dimension that it or Milvus cannot have, ArchiveError if the server cannot be reached within
-        `patience` seconds, MissingExtraError without pymilvus.
+        uri: see `rsir.store.milvus.connection.Address`. identity: written into the description of
+        the collection; None draws a random one. Raises UsageError for an invalid uri, an unknown
+        metric or a dimension that the metric or Milvus rejects, ArchiveError if the server does not
+        answer within `patience` seconds, MissingExtraError without pymilvus.
         """
         layout = Layout(metric, dimension)
         connection = Connection(Address.parse(uri), patience)
@@ -99,33 +98,33 @@ class MilvusStore:
                 f"{connection.address} exists already; open it, or choose another collection"
             )
         identity = identity or uuid.uuid4().hex
-        said = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": identity}
-        schema = layout.schema(json.dumps(said))
+        about = {"format": FORMAT, "metric": metric, "dimension": dimension, "id": identity}
+        schema = layout.schema(json.dumps(about))
         connection.call("create_collection", schema=schema, consistency_level="Strong")
         return cls(connection, metric, dimension, identity)._ready()
 
     @classmethod
     def open(cls, uri: str, identity: str = "", *, patience: float = PATIENCE) -> MilvusStore:
-        """The store at `uri`; ArchiveError if there is none, if it is not ours, or as `create`.
+        """The store at `uri`; errors as `create`, and ArchiveError if there is no store of rsir.
 
-        identity: of another one it is an ArchiveError; "" takes any.
+        identity: ArchiveError for a store of another identity; "" accepts any.
         """
         connection = Connection(Address.parse(uri), patience)
-        where = str(connection.address)
+        address = str(connection.address)
         if not connection.call("has_collection"):
-            raise ArchiveError(f"{where} does not exist; check the uri, or create an archive")
+            raise ArchiveError(f"{address} does not exist; check the uri, or create an archive")
         try:
-            said = json.loads(connection.call("describe_collection")["description"])
-            if said["format"] != FORMAT:
+            about = json.loads(connection.call("describe_collection")["description"])
+            if about["format"] != FORMAT:
                 raise ArchiveError(
-                    f"{where} has format {said['format']!r}, this rsir reads {FORMAT!r}; use the "
-                    "rsir that made it, or index into a new archive"
+                    f"{address} has format {about['format']!r}, this rsir reads {FORMAT!r}; use "
+                    "the rsir that made it, or index into a new archive"
                 )
-            check_identity(where, said.get("id", ""), identity)
-            store = cls(connection, said["metric"], said["dimension"], said.get("id", ""))
+            check_identity(address, about.get("id", ""), identity)
+            store = cls(connection, about["metric"], about["dimension"], about.get("id", ""))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise ArchiveError(
-                f"{where} is a collection that is not a store of rsir; choose another"
+                f"{address} is a collection that is not a store of rsir; choose another"
             ) from error
         return store._ready()
 
@@ -138,22 +137,22 @@ class MilvusStore:
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
         """Keep `records` with `vectors` (N, ...); a known id is replaced.
 
-        What is unfit is refused before anything is written. Milvus has no transactions: a call
-        that fails in the middle, or is killed, leaves whole records of the first requests (some 4
-        MiB each), never a part of one; the same call again completes it.
+        Invalid records are refused before anything is written. Milvus has no transactions: a call
+        that fails or is killed leaves whole records of its first requests (some 4 MiB each), never
+        a part of a record; the same call completes it.
 
         Raises UsageError as every store, and for an id or a record of more than 65,535 bytes.
         """
-        kept = checked_records(records)
+        records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
-        if len(kept) != len(rows):
-            raise UsageError(f"{len(kept)} records with {len(rows)} vectors")
-        self._rows.upsert(self._layout.rows(kept, rows))
+        if len(records) != len(rows):
+            raise UsageError(f"{len(records)} records with {len(rows)} vectors")
+        self._rows.upsert(self._layout.rows(records, rows))
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget `ids`; returns how many there were (two that delete the same may both count it).
+        """Delete `ids`; returns how many existed. Two calls at the same time may both count an id.
 
-        A call that fails in the middle has forgotten some; the same call again completes it.
+        A call that fails may have deleted some of them; the same call completes it.
         """
         known = list(self._rows.by_keys(_keys(ids), []))
         self._rows.delete(known)
@@ -164,8 +163,8 @@ class MilvusStore:
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
-        The records are read from the server when the first of them is looked at: one that was
-        deleted in between is an ArchiveError then.
+        The first use of a record reads all of them from the server; a record that was deleted in
+        between raises ArchiveError.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
@@ -175,17 +174,14 @@ class MilvusStore:
                 "searched exactly, by the cluster: leave the ranking out"
             )
         kind, rows = searched(self, metric, queries)
-        found = Search(self._rows, k, filter).nearest(kind, rows)
-        hits = _LazyHits(self, found)
-        return [
-            [Neighbour(partial(hits.record, near), near.distance) for near in some]
-            for some in found
-        ]
+        found = CollectionSearch(self._rows, kind, rows, k, filter).run()
+        pairs = [[(row.id, row.distance) for row in nearest] for nearest in found]
+        return lazy_neighbours(pairs, self._records)
 
     def count(self, filter: Filter | None = None) -> int:
-        """Number of records that meet `filter`; of all, if it is not given.
+        """Number of records that meet `filter`; None: of all records.
 
-        Of a filter by more than time, the records that it may be met by are read.
+        For a filter by more than time, it reads the records that may meet it.
         """
         where, rest = expression(filter)
         if rest is None:
@@ -208,20 +204,20 @@ class MilvusStore:
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id.
 
-        Their ids are read first, some 150 bytes of memory each, then the records.
+        It reads the ids first, some 150 bytes of memory each, then the records.
         """
         where, rest = expression(filter)
         pages = self._rows.pages(where, [KEY, NAME, *([RECORD] if rest else [])])
-        named = sorted((row[NAME], row[KEY]) for page in pages for row in meeting(rest, page))
-        for start in range(0, len(named), _RECORDS_AT_ONCE):
-            keys = [key for _, key in named[start : start + _RECORDS_AT_ONCE]]
+        ids = sorted((row[NAME], row[KEY]) for page in pages for row in meeting(rest, page))
+        for start in range(0, len(ids), _RECORDS_AT_ONCE):
+            keys = [key for _, key in ids[start : start + _RECORDS_AT_ONCE]]
             rows = self._rows.by_keys(keys, [NAME, RECORD])
             yield from (record_of(rows[key]) for key in keys if key in rows)
 
     def states(self, names: Names[str] | None = None) -> Iterator[State]:
         """The states of all records, or of those whose source is one of `names`, in any order.
 
-        The server knows no sources: all records are read in any case, page by page.
+        The server cannot filter by source, so this reads all records, page by page.
         """
         for page in self._rows.pages("", [NAME, RECORD]):
             for state in map(state_of, page):
@@ -236,12 +232,12 @@ class MilvusStore:
         start = int(random.integers(SLOTS))
         rows: list[Any] = []
         while total:
-            # Slots are digests of the ids: neighbours among them have nothing else in common.
+            # Slots are digests of the ids, so a range of slots is a random choice.
             end = start + math.ceil(share * SLOTS)
             where = slots(start, min(end, SLOTS))
             if end > SLOTS:
-                over = slots(0, min(end - SLOTS, start))
-                where = f"({where}) or ({over})" if where and over else ""
+                wrapped = slots(0, min(end - SLOTS, start))
+                where = f"({where}) or ({wrapped})" if where and wrapped else ""
             pages = self._rows.pages(where, [SLOT, VECTOR, REST])
             rows = [row for page in pages for row in page]
             if len(rows) >= count or share >= 1:
@@ -251,11 +247,11 @@ class MilvusStore:
         return self._layout.vectors(rows[:count])
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Have Milvus seal what was added lately, and merge what is small.
+        """Let Milvus seal the latest additions and merge small segments.
 
-        It does both by itself after a while (dataCoord.segment.maxIdleTime and maxLife); what is
-        sealed is searched several times as fast. There are no versions that could be forgotten.
-        UsageError for a negative number of days.
+        Milvus does both by itself after a while (dataCoord.segment.maxIdleTime and maxLife); sealed
+        segments are searched several times as fast. There are no versions to remove. UsageError for
+        a negative number of days.
         """
         if not keep_days >= 0:
             raise UsageError(f"keep_days must be at least 0, not {keep_days}")
@@ -267,11 +263,20 @@ class MilvusStore:
         self._connection.call("drop_collection")
 
     def close(self) -> None:
-        """Let the server go; the next call connects anew."""
+        """Close the connection; the next call connects again."""
         self._connection.close()
 
+    def _records(self, ids: Sequence[str]) -> dict[str, Record]:
+        """The records under `ids`, by id; deleted records are left out."""
+        keys = _keys(ids)
+        rows = self._rows.by_keys(keys, [NAME, RECORD], EVENTUALLY)
+        # A replica may lag behind the replica that found the rows.
+        late = [key for key in keys if key not in rows]
+        rows |= self._rows.by_keys(late, [NAME, RECORD])
+        return {row[NAME]: record_of(row) for row in rows.values()}
+
     def _ready(self) -> MilvusStore:
-        """The store, after its collection has an index and is loaded, if it was cut off before."""
+        """The store with an index and loaded, also after an interrupted creation."""
         call = self._connection.call
         if not call("list_indexes"):
             index = pymilvus().MilvusClient.prepare_index_params()
@@ -281,31 +286,6 @@ class MilvusStore:
             call("create_index", index_params=index)
         call("load_collection")
         return self
-
-
-class _LazyHits:
-    """The records of one search, read together when the first of them is looked at."""
-
-    def __init__(self, store: MilvusStore, found: Sequence[Sequence[Found]]) -> None:
-        self._store = store
-        self._keys = list(dict.fromkeys(near.key for some in found for near in some))
-        self._lock = threading.Lock()
-        self._records: dict[str, Record] | None = None
-
-    def record(self, near: Found) -> Record:
-        with self._lock:
-            if self._records is None:
-                rows = self._store._rows
-                found = rows.by_keys(self._keys, [NAME, RECORD], EVENTUALLY)
-                # A replica may lag behind the one that has found them.
-                late = [key for key in self._keys if key not in found]
-                found |= rows.by_keys(late, [NAME, RECORD])
-                self._records = {key: record_of(row) for key, row in found.items()}
-        if near.key not in self._records:
-            raise ArchiveError(
-                f"the record {near.id!r} was deleted after the search had found it; search again"
-            )
-        return self._records[near.key]
 
 
 def _keys(ids: Sequence[str]) -> list[str]:
