@@ -12,27 +12,6 @@ from pydantic import ValidationError
 from rsir.archive.search.query import QueryLike
 from rsir.errors import UnknownIdError, UsageError
 from rsir.store.filters.interval import interval
-from rsir.web.rest.models import (
-    AdditionIn,
-    AdditionOut,
-    AdditionsOut,
-    ArchiveOut,
-    ArchivesOut,
-    DeletedOut,
-    FeaturesOut,
-    GetIn,
-    HitsOut,
-    IdsIn,
-    ItemOut,
-    ItemsOut,
-    ResultFormat,
-    SceneOut,
-    ScenesOut,
-    SearchIn,
-    TileJson,
-    hit_out,
-    item_out,
-)
 from rsir.web.rest.parameters import (
     FormatParameter,
     ItemId,
@@ -48,6 +27,23 @@ from rsir.web.rest.parameters import (
     owner_only,
     parsed_geometry,
     valid_filter,
+)
+from rsir.web.rest.request_types import AdditionIn, GetIn, IdsIn, ResultFormat, SearchIn
+from rsir.web.rest.response_types import (
+    AdditionOut,
+    AdditionsOut,
+    ArchiveOut,
+    ArchivesOut,
+    DeletedOut,
+    FeaturesOut,
+    HitsOut,
+    ItemOut,
+    ItemsOut,
+    SceneOut,
+    ScenesOut,
+    TileJson,
+    hit_out,
+    item_out,
 )
 from rsir.web.rest.responses import (
     ALSO_GEOJSON,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rsir.errors import UsageError
 from rsir.web.problems import ForbiddenError, KeyMissingError, WrongTypeError
-from rsir.web.rest.models import FilterIn, ResultFormat
+from rsir.web.rest.request_types import FilterIn, ResultFormat
 from rsir.web.service.service import Service
 
 Name = Annotated[str, Path(description="An archive's name.", max_length=200)]

@@ -10,8 +10,8 @@ from fastapi.responses import PlainTextResponse
 from rsir.version import VERSION
 from rsir.web.problems import KINDS, NotFoundError, ProblemKind
 from rsir.web.prometheus import CONTENT_TYPE
-from rsir.web.rest.models import HealthOut, ReadyOut
 from rsir.web.rest.parameters import ServiceDep
+from rsir.web.rest.response_types import HealthOut, ReadyOut
 from rsir.web.rest.responses import problem_responses
 
 probes = APIRouter(tags=["service"])

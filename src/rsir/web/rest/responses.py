@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from rsir.web.problems import KINDS, PROBLEM_JSON
-from rsir.web.rest.models import FeaturesOut, Problem, TileOut, feature_out
+from rsir.web.rest.response_types import FeaturesOut, Problem, TileOut, feature_out
 
 GEOJSON = "application/geo+json"
 
