@@ -7,7 +7,7 @@ from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
 from rsir.scenes.tiles import tiles_of
 from rsir.scenes.tiling import Tiling
-from rsir.scenes.windows import read_window, thumbnail
+from rsir.scenes.windows import read_window, tile_thumbnail
 
 PROPERTIES = {
     "window": [10, 20, 30, 40],
@@ -56,7 +56,7 @@ def test_a_window_is_read_as_its_tile_was(write):
     size = {"width": tile.pixels.shape[2], "height": tile.pixels.shape[1]}
     cut = TileCut.of({**tile.properties, **size, "window": list(tile.window)})
     assert (read_window(str(path), cut, window=tile.window) == tile.pixels).all()
-    assert (thumbnail(path, cut) == tile.pixels).all()
+    assert (tile_thumbnail(path, cut) == tile.pixels).all()
     assert read_window(str(path), cut).shape == pixels.shape
     half = TileCut(cut.window, cut.bands, cut.stretch, (30, 30))
     assert read_window(str(path), half, window=(0, 0, 40, 20)).shape == (3, 10, 20)

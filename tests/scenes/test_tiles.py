@@ -24,7 +24,7 @@ from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
 from rsir.scenes.tiles import SkippedTile, tile_ids, tiles, tiles_of
 from rsir.scenes.tiling import SCL_CLOUDS, Tiling
-from rsir.scenes.windows import thumbnail
+from rsir.scenes.windows import tile_thumbnail
 from rsir.sources.find import source
 from rsir.sources.source import Asset, Source
 from rsir.types import Tile
@@ -283,20 +283,20 @@ def test_thumbnail_looks_as_the_tile_did(write):
     tiling = Tiling(size=48, bands=("red=3", "green=2", "blue=1"))
     tile = list(tiles_of(path, tiling))[4]
     cut = TileCut.of({**tile.properties, "window": list(tile.window)})
-    assert (thumbnail(tile.source, cut) == tile.pixels).all()
-    small = thumbnail(tile.source, cut, size=12)
+    assert (tile_thumbnail(tile.source, cut) == tile.pixels).all()
+    small = tile_thumbnail(tile.source, cut, size=12)
     means = tile.pixels.reshape(3, 12, 4, 12, 4).mean((2, 4))
     assert small.shape == (3, 12, 12)
     assert np.abs(small - means).mean() < 2  # the mean before the stretch, not after it
-    assert thumbnail(path, TileCut(bands=("1",)), size=70).shape == (1, 50, 70)
-    assert thumbnail(write(noise()), size=1).shape == (3, 1, 1)
+    assert tile_thumbnail(path, TileCut(bands=("1",)), size=70).shape == (1, 50, 70)
+    assert tile_thumbnail(write(noise()), size=1).shape == (3, 1, 1)
     with pytest.raises(UsageError, match="not in its 140 × 100"):
-        thumbnail(path, TileCut((140, 0, 10, 10), ("1",)))
+        tile_thumbnail(path, TileCut((140, 0, 10, 10), ("1",)))
     with pytest.raises(UsageError, match="size 0"):
-        thumbnail(path, size=0)
+        tile_thumbnail(path, size=0)
     path.write_bytes(b"x")
     with pytest.raises(ImageError, match="cannot be opened"):
-        thumbnail(path)
+        tile_thumbnail(path)
 
 
 def test_small_pictures_are_read_by_read_tile(tmp_path):

@@ -147,7 +147,7 @@ class Scene:
             return nominal if crs.is_projected else None
         if min(true) <= 0:
             return None
-        return nominal if is_near(nominal, true) else true
+        return nominal if same_pixel_size(nominal, true) else true
 
     @cached_property
     def datetime(self) -> datetime | None:
@@ -324,8 +324,8 @@ def ground_pixel(
     )
 
 
-def is_near(nominal: tuple[float, float], true: tuple[float, float]) -> bool:
-    """Whether a nominal pixel size is right to 1 %."""
+def same_pixel_size(nominal: tuple[float, float], true: tuple[float, float]) -> bool:
+    """Whether a nominal pixel size is right to 1 %; both are (across, down)."""
     return all(abs(own / real - 1) <= _TRUE_TO for own, real in zip(nominal, true, strict=True))
 
 

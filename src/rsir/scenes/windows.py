@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import UsageError
 from rsir.geo.footprint import Affine, Points, Window, from_wgs84
-from rsir.scenes.scene import Scene, ground_pixel, is_near, stretched
+from rsir.scenes.scene import Scene, ground_pixel, same_pixel_size, stretched
 from rsir.scenes.tile_cut import TileCut
 from rsir.types import Bounds
 
@@ -20,7 +20,7 @@ _POINTS_PER_EDGE = 20
 """Of a box in degrees, whose edges are curves in the scene's CRS. Our choice."""
 
 
-def thumbnail(
+def tile_thumbnail(
     uri: str | os.PathLike[str], cut: TileCut | None = None, size: int = 256
 ) -> NDArray[np.uint8]:
     """A tile of a scene, (C, h, w) uint8, its longer side at most `size` pixels.
@@ -83,9 +83,9 @@ def read_window(
 def _window(
     scene: Scene, bbox: Bounds | None, point: tuple[float, float] | None, size: float | None
 ) -> Window:
+    """The window of a part that is given in degrees, or around a point."""
     if scene.crs is None or scene.transform is None or scene.gsd is None:
         raise UsageError(f"{scene.uri} has no georeference: give the window in its pixels")
-    """The window of a part that is given in degrees, or around a point."""
     if bbox is not None:
         west, south, east, north = bbox
         if not (south <= north and all(map(math.isfinite, bbox))):
@@ -103,11 +103,11 @@ def _window(
         degrees = np.array([point], np.float64)
     pixels = _near(scene, scene.transform, scene.crs, degrees)
     if pixels is None:
-        raise UsageError(f"{scene.uri}: its CRS does not reach where the window is")
+        raise UsageError(f"{scene.uri}: its CRS does not cover the window")
     if size is not None:
         centre = (float(pixels[0, 0]), float(pixels[0, 1]))
         gsd = ground_pixel(scene.transform, scene.crs, centre, (0.5, 0.5))
-        if gsd is None or min(gsd) <= 0 or is_near(scene.gsd, gsd):
+        if gsd is None or min(gsd) <= 0 or same_pixel_size(scene.gsd, gsd):
             gsd = scene.gsd
         sides = np.maximum(np.rint(size / np.array(gsd)), 1)
         first = np.rint(pixels[0] - sides / 2)

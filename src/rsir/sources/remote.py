@@ -19,7 +19,7 @@ _MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes
 _GLOB = re.compile(r"[*?\[]")
 
 
-def get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
+def fetch(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
     """The bytes at an http(s) uri, or the first ones, and the headers by lower-case name.
 
     Errors: DataError if the server does not deliver them.
@@ -57,7 +57,7 @@ def file_system(uri: str) -> tuple[Any, str]:
     return system, root
 
 
-def info(uri: str) -> Any:
+def object_info(uri: str) -> Any:
     """Pyarrow's FileInfo of one object.
 
     Errors: DataError if the store does not answer.

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 
 from rsir.errors import DataError
 from rsir.sources.folders import NO_FILE, SUFFIXES, source_name
-from rsir.sources.remote import info, is_web
+from rsir.sources.remote import is_web, object_info
 
 SCENE_SUFFIXES: frozenset[str] = SUFFIXES | {".jp2", ".j2k"}
 """Lower-case suffixes of the files in folders that count as scenes. A VRT must be named itself,
@@ -98,7 +98,7 @@ def file_type(uri: str) -> str:
     "Unknown" is anything else, such as a pipe or a device, which must not be opened.
     """
     if is_remote(uri):
-        return str(info(uri.rstrip("/")).type.name)
+        return str(object_info(uri.rstrip("/")).type.name)
     try:
         mode = Path(uri).stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name

@@ -82,7 +82,7 @@ def _read(source: str, cut: TileCut | None, size: int) -> NDArray[np.uint8]:
     from rsir.scenes import windows
 
     try:
-        return windows.thumbnail(source, cut, size)
+        return windows.tile_thumbnail(source, cut, size)
     except (DataError, UsageError) as error:
         # The scene is gone, or it changed and no longer has this window or these bands.
         raise ImageError(str(error)) from error
