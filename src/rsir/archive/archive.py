@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from rsir.archive.folder.creation import ArchiveExistsError, create_folder
 from rsir.archive.folder.encoder import Encoder
 from rsir.archive.folder.failures import translate_store_errors
-from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, model_names, read_manifest
+from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, model_names
+from rsir.archive.folder.opening import open_folder
 from rsir.archive.indexing.pruning import without_file
 from rsir.archive.indexing.report import IndexReport
 from rsir.archive.indexing.run import index
@@ -35,10 +36,9 @@ from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import QueryLike, as_query
 from rsir.archive.search.query_vectors import pixels_of
 from rsir.archive.search.search import GallerySearch, recall
-from rsir.errors import ArchiveError, UsageError
+from rsir.errors import ArchiveError
 from rsir.store.base import KEPT_DAYS, Store
 from rsir.store.filters.filter import Filter
-from rsir.store.open import open_store, without_secrets
 from rsir.store.records.record import Record
 from rsir.store.records.summary import SourceSummary, bytes_of, summaries
 
@@ -62,7 +62,6 @@ class Archive:
         """Use `create`, `open` or `open_or_create`."""
         self.path = path
         self._manifest = manifest
-        self._version: int | None = None
         self.gallery = Gallery(
             store,
             path=path,
@@ -99,19 +98,7 @@ class Archive:
         belongs to another archive, or if `encoder` is another model.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        written = manifest.get("store")
-        if store is not None and without_secrets(store) != written:
-            raise ArchiveError(
-                f"{path} keeps its records in {written or ITEMS}, not in {without_secrets(store)}"
-            )
-        opened = open_store(store or written or path / ITEMS, manifest.get("identity", ""))
-        if (opened.metric, opened.dimension) != (manifest["metric"], manifest["dimension"]):
-            raise ArchiveError(
-                f"{path / MANIFEST} says {manifest['metric']}, {manifest['dimension']}, but "
-                f"{written or ITEMS} holds {opened.metric}, {opened.dimension}; restore one "
-                "of them from a copy"
-            )
+        manifest, opened = open_folder(path, store)
         return cls(path, manifest, opened, encoder)
 
     @classmethod
@@ -177,11 +164,10 @@ class Archive:
         """Encode the images in `paths` and store them; returns a report of what was done.
 
         paths: files, folders, globs, STAC items and catalogues, URIs of object stores
-        (`rsir.sources.find.find_sources`); the archive's own folder is left out. An image of up to
-        1024 × 1024 pixels stays whole. Larger ones, and those that are no plain picture (JPEG 2000,
-        16 bits, more bands), are read by windows and cut into tiles, of 256 pixels unless `tiling`
-        says otherwise. With a tiling given, only a plain picture without a georeference that is no
-        larger than a tile stays whole.
+        (`rsir.sources.find.find_sources`), but not the archive's own folder. Plain pictures of up
+        to 1024 × 1024 pixels stay whole; others (larger, JPEG 2000, 16 bits, more bands) are read
+        by windows and cut into tiles, of 256 pixels unless `tiling` says otherwise. With a tiling
+        given, only a plain picture without a georeference that fits into a tile stays whole.
 
         A file whose size and time of change are known is not read again, and known content is not
         encoded again. New content, or another way to cut a file, replaces the file's old tiles; but
@@ -200,7 +186,6 @@ class Archive:
         not know its own; DataError for a path that does not exist; ArchiveError if the archive
         cannot be written: before any work if it is read-only, else with all commits so far kept.
         """
-        self.check_addable()
         return index(
             self.gallery,
             paths,
@@ -210,18 +195,6 @@ class Archive:
             workers=workers,
             on_progress=on_progress,
         )
-
-    def check_addable(self) -> None:
-        """ArchiveError for an earlier version, UsageError if its model is not one of rsir."""
-        if self._version is not None:
-            raise ArchiveError(
-                f"this is version {self._version} of {self.path}, which cannot be changed; open "
-                "the archive itself"
-            )
-        if not self.bands:
-            raise UsageError(
-                f"{self.path} holds embeddings made elsewhere: add to it with `rsir import`"
-            )
 
     def search(
         self,
@@ -330,7 +303,7 @@ class Archive:
         with translate_store_errors(self.path):
             store = self._history().at(version)
         archive = Archive(self.path, self._manifest, store, self.gallery.loaded_encoder)
-        archive._version = version
+        archive.gallery.version = version
         return archive
 
     def restore(self, version: int) -> None:

@@ -78,7 +78,6 @@ def index_on_ray(
         raise UsageError("batch_size, threads and workers must be at least 1")
     if cpus < 0 or gpus < 0 or not cpus + gpus:
         raise UsageError("cpus and gpus of a worker must be at least 0, and one of them more")
-    archive.check_addable()
 
     def make_runner(
         sources: Sources, roots: Sequence[str | Path], tiling: Tiling | None

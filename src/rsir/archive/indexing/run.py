@@ -13,7 +13,7 @@ from rsir.archive.indexing.indexer import Indexer
 from rsir.archive.indexing.report import IndexReport
 from rsir.archive.search.gallery import Gallery
 from rsir.atomic import write_json
-from rsir.errors import UsageError
+from rsir.errors import ArchiveError, UsageError
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import Sources, find_sources
 
@@ -72,6 +72,7 @@ def run_intake(
 
     tiling, shard, errors: as of `rsir.archive.Archive.add`.
     """
+    _check_addable(gallery)
     if tiling is not None and tiling.gsd == "model":
         tiling = tiling.with_model_gsd(getattr(gallery.encoder, "gsd", None))
     start = time.monotonic()
@@ -91,6 +92,19 @@ def run_intake(
         report = runner.report(time.monotonic() - start, complete)
         _write_report(gallery.path, report)
     return report
+
+
+def _check_addable(gallery: Gallery) -> None:
+    """ArchiveError for an earlier version, UsageError if its model is not one of rsir."""
+    if gallery.version is not None:
+        raise ArchiveError(
+            f"this is version {gallery.version} of {gallery.path}, which cannot be changed; open "
+            "the archive itself"
+        )
+    if not gallery.bands:
+        raise UsageError(
+            f"{gallery.path} holds embeddings made elsewhere: add to it with `rsir import`"
+        )
 
 
 def _write_report(path: Path, report: IndexReport) -> None:

@@ -34,6 +34,7 @@ class Gallery:
 
     store: the records and vectors. path: the archive's folder, which holds a copy of the model.
     fingerprint, bands: those of the model. encoder: the model; None: loaded when first used.
+    version: the number of the store's version if it is an earlier one, which cannot change.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Gallery:
         self.path = path
         self.fingerprint = fingerprint
         self.bands = bands
+        self.version: int | None = None
         self.loaded_encoder = None if encoder is None else self._checked(encoder)
         self._calibrations: dict[str, tuple[float, int, Calibration]] = {}
 
