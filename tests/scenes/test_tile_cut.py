@@ -36,6 +36,7 @@ def test_without_a_size_the_tile_is_as_large_as_its_window():
     "change",
     [
         {"window": None}, {"window": [1, 2, 3]}, {"window": "0,0,9,9"}, {"window": [0, 0, 9, 9.5]},
+        {"window": [0, 0, 0, 9]},
         {"bands": []}, {"bands": "red"}, {"bands": ["red", 3]}, {"bands": None},
         {"stretch": None}, {"stretch": "loud"}, {"stretch": "range:9,1"}, {"stretch": 3},
     ],

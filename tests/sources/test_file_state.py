@@ -21,7 +21,7 @@ from rsir.sources import file_state, remote
 )
 def test_a_wrong_date_of_a_server_counts_as_unknown(monkeypatch, date, wanted):
     headers = {"last-modified": date, "content-range": "bytes 0-0/123"}
-    monkeypatch.setattr(file_state, "fetch", lambda *_, **__: (b"x", headers))
+    monkeypatch.setattr(file_state, "http_get", lambda *_, **__: (b"x", headers))
     assert file_state.stamp("http://somewhere/a.tif") == (123, wanted * 1_000_000_000)
 
 

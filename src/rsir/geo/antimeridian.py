@@ -1,8 +1,8 @@
 """Geometries that cross the antimeridian, cut there; and the box around the parts (RFC 7946).
 
-The library `antimeridian` cuts rings. It takes the shorter way round the globe between two
-positions, keeps holes of polygons only where they do not cross, and folds what is wider than 360°;
-so it gets exteriors and holes one by one, with positions at most 90° apart, at most once round.
+The library `antimeridian` cuts a ring where longitude jumps by more than 180°. It leaves the holes
+of a polygon beyond ±180° where they are, and folds a ring that is wider than 360°. So it gets
+exteriors and holes one by one, at most 360° wide, with positions at most 90° apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rsir.errors import MissingExtraError
 
 _STEP = 90.0
-"""Degrees of longitude between positions, of which less than 180 leaves no doubt. Our choice."""
+"""Degrees between the positions of a ring; the library needs less than 180. Our choice."""
 
 
 def split(shape: Any, *, unwrapped: bool = True) -> Any:

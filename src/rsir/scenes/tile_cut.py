@@ -36,7 +36,7 @@ class TileCut:
                 "window": [int(column), int(row), int(width), int(height)],
                 "bands": [str(), *_] as bands,
                 "stretch": str(text),
-            } if all(isinstance(band, str) for band in bands):
+            } if min(width, height) > 0 and all(isinstance(band, str) for band in bands):
                 try:
                     stretch = Stretch.parse(text)
                 except UsageError:

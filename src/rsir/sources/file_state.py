@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsir.errors import ImageError
-from rsir.sources.remote import fetch, is_web, object_info
+from rsir.sources.remote import http_get, is_web, object_info
 from rsir.sources.source import is_remote
 
 _BLOCK = 1 << 20
@@ -31,7 +31,7 @@ def digest(file: str) -> str:
         except OSError as error:
             raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
     elif is_web(file):
-        head, headers = fetch(file, first=_HEAD_BYTES)
+        head, headers = http_get(file, first=_HEAD_BYTES)
         for name in ("etag", "last-modified"):
             digested.update(headers.get(name, "").encode() + b"\0")
         digested.update(str(_length(headers)).encode() + b"\0" + head)
@@ -49,7 +49,7 @@ def stamp(file: str) -> tuple[int, int]:
             raise ImageError(f"{file}: cannot be read ({error.strerror})") from error
         return stat.st_size, stat.st_mtime_ns
     if is_web(file):
-        headers = fetch(file, first=1)[1]
+        headers = http_get(file, first=1)[1]
         return _length(headers), _seconds(headers.get("last-modified", "")) * 1_000_000_000
     state = object_info(file)
     if not state.is_file:

@@ -19,7 +19,7 @@ _MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes
 _GLOB = re.compile(r"[*?\[]")
 
 
-def fetch(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
+def http_get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
     """The bytes at an http(s) uri, or the first ones, and the headers by lower-case name.
 
     Errors: DataError if the server does not deliver them.

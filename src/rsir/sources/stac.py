@@ -12,7 +12,7 @@ from urllib.parse import unquote, urljoin
 
 from rsir.errors import DataError, MissingExtraError
 from rsir.sources.masks import BANDS
-from rsir.sources.remote import fetch, file_system, is_web
+from rsir.sources.remote import file_system, http_get, is_web
 from rsir.sources.source import (
     SCENE_SUFFIXES,
     Asset,
@@ -128,7 +128,7 @@ def load_json(uri: str) -> dict[str, Any]:
         if not is_remote(uri):
             text = Path(uri).read_bytes()
         elif is_web(uri):
-            text = fetch(uri)[0]
+            text = http_get(uri)[0]
         else:
             system, path = file_system(uri)
             text = system.open_input_stream(path).read()
