@@ -383,7 +383,7 @@ def probed(path: str, ranking: str) -> dict[str, float]:
     opened = time.perf_counter() - start
     metric = None if ranking == "exact" else ranking
     query = archive.store._table.search().select(["vector"]).limit(1).to_arrow()["vector"]
-    (vector,) = np.array(query.to_pylist()).astype(archive.dtype)
+    (vector,) = np.array(query.to_pylist()).astype(archive.gallery.dtype)
     start = time.perf_counter()
     len(archive.search(vector, K, ranking=metric))
     first = time.perf_counter() - start
