@@ -52,10 +52,11 @@ def test_the_copy_of_the_model_is_checked_when_it_is_loaded(tmp_path, monkeypatc
     loaded = []
 
     class FakeModule:
-        @staticmethod
-        def load(folder):
-            loaded.append(folder)
-            return ColourEncoder(seed=len(loaded) - 1)
+        class Encoder:
+            @staticmethod
+            def load(folder):
+                loaded.append(folder)
+                return ColourEncoder(seed=len(loaded) - 1)
 
     monkeypatch.setitem(sys.modules, "rsir.models.encoder", FakeModule)
     archive = Archive.open(tmp_path / "archive")

@@ -58,7 +58,7 @@ import sys
 import types
 from tests.support.colour_encoder import ColourEncoder
 encoders = types.ModuleType("rsir.models.encoder")
-encoders.load = lambda model, device: ColourEncoder()
+encoders.Encoder = types.SimpleNamespace(load=lambda model, device: ColourEncoder())
 sys.modules["rsir.models.encoder"] = encoders
 from rsir.cli import main
 main()
