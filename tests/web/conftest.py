@@ -24,3 +24,8 @@ def app(world: World) -> FastAPI:
 def http(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def ids(world: World) -> list[str]:
+    return [record.id for record in world.land.records()]
