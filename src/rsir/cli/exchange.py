@@ -17,7 +17,7 @@ from rsir.errors import RsirError, UsageError
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
-    from rsir.archive.exchange.imports import Columns
+    from rsir.archive.exchange.columns import Columns
     from rsir.archive.exchange.skipped import SkipSummary
 
 app = typer.Typer()
@@ -143,7 +143,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take embeddings from Parquet files: those of `rsir export`, or made elsewhere."""
-    from rsir.archive.exchange.imports import Columns, import_parquet
+    from rsir.archive.exchange.columns import Columns
+    from rsir.archive.exchange.imports import import_parquet
 
     columns = Columns(vector_column, id_column, source_column, datetime_column, geometry_column)
     target, is_new = _target(archive, files, columns, name, ranking, dimension, store)

@@ -15,8 +15,9 @@ from shapely.geometry import shape
 
 from rsir.archive import Archive
 from rsir.archive.exchange import batches
+from rsir.archive.exchange.columns import Columns
 from rsir.archive.exchange.export import export
-from rsir.archive.exchange.imports import Columns, dimension_of, import_parquet
+from rsir.archive.exchange.imports import dimension_of, import_parquet
 from rsir.archive.folder.external import ExternalEncoder, is_external
 from rsir.errors import DataError, UsageError
 from tests.support.archives import (

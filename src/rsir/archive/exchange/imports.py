@@ -20,22 +20,19 @@ from numpy.typing import NDArray
 from rsir.archive.exchange import geoparquet
 from rsir.archive.exchange.arrow_columns import (
     fits_json,
-    is_bytes,
-    is_number_list,
-    is_text,
     json_values,
     matrix_of,
-    may_be_geometry,
-    may_be_time,
     utc_times,
 )
 from rsir.archive.exchange.batches import batch_size
+from rsir.archive.exchange.columns import Columns, resolve_columns, vector_column
+from rsir.archive.exchange.geoparquet import PROBABILITIES
 from rsir.archive.exchange.reproject import FootprintReader
 from rsir.archive.exchange.skipped import SkipCounter, SkipSummary
 from rsir.archive.folder.external import is_external
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.errors import DataError, UsageError
-from rsir.ranking import Metric, metric_named, packed
+from rsir.ranking import metric_named, packed
 from rsir.store.records.record import Record
 from rsir.types import Geometry
 
@@ -43,33 +40,6 @@ if TYPE_CHECKING:
     from rsir.archive.archive import Archive
 
 _SUFFIXES = (".parquet", ".geoparquet")
-
-# The usual names of columns, in order of preference and in any letter case; rsir's own come first.
-_USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "vector": ("embedding", "embeddings", "vector", "vectors", "features"),
-    "code": ("code", "codes"),
-    "id": ("id", "item_id", "unique_id", "tile_id", "chip_id", "chips_id"),
-    "source": ("source", "source_uri", "uri", "href", "path", "filename"),
-    "datetime": ("datetime", "timestamp", "date", "time", "acquired"),
-    "geometry": ("geometry", "geom"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The names of columns; None: look for the usual names; "": do not use such a column.
-
-    vector: lists of D numbers; in an archive of hash codes, binary or lists of bytes ("code" is
-    then the usual name). id: unique; without one, the id of a row is "FILE:ROW". source: path or
-    URI of the image; without one, "FILE#ID". datetime: a timestamp, a date, or ISO 8601 text; UTC
-    if it has no zone. geometry: WKB, or WKT text; None: the column that the file's metadata names.
-    """
-
-    vector: str | None = None
-    id: str | None = None
-    source: str | None = None
-    datetime: str | None = None
-    geometry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +130,7 @@ def dimension_of(path: str | Path, columns: Columns | None = None) -> int:
         export = geoparquet.read_export_metadata(parquet.metadata.metadata, str(path))
         if export is not None:
             return int(export["dimension"])
-        name = _vector_column(path, parquet.schema_arrow, columns or Columns())
+        name = vector_column(path, parquet.schema_arrow, columns or Columns())
         for batch in parquet.iter_batches(columns=[name]):
             for length in pc.list_value_length(batch.column(0)).to_pylist():
                 if length:
@@ -209,7 +179,9 @@ class _ParquetFile:
             geoparquet.check_columns(schema, archive.metric, archive.dimension, str(path))
             columns = Columns()
         geo = _geo_metadata(metadata)
-        self._columns = _resolved(path, schema, columns, self._metric, geo.get("primary_column"))
+        self._columns = resolve_columns(
+            path, schema, columns, self._metric, geo.get("primary_column")
+        )
         self._footprints: FootprintReader | None = None
         self._properties: list[str] = []
         self.ignored: list[str] = []
@@ -221,7 +193,7 @@ class _ParquetFile:
         # The boxes that cover the geometries repeat what the geometries say.
         used = {*astuple(self._columns), _covering(geometry)}
         if self._metric.classes:
-            used.add(geoparquet.PROBABILITIES)
+            used.add(PROBABILITIES)
         for name in schema.names:
             if name not in used:
                 fits = fits_json(schema.field(name).type)
@@ -275,7 +247,7 @@ class _ParquetFile:
         dtype = np.uint8 if is_code else np.float32
         vectors = matrix_of(table[self._columns.vector], width, dtype, reasons)
         if metric.classes:
-            column = table[geoparquet.PROBABILITIES]
+            column = table[PROBABILITIES]
             vectors = packed(vectors, matrix_of(column, metric.classes, np.float32, reasons))
         present = [row for row in range(table.num_rows) if row not in reasons]
         if present:
@@ -321,66 +293,6 @@ def _texts(table: pa.Table, column: str | None, defaults: list[str]) -> list[str
         return defaults
     values = table[column].to_pylist()
     return [d if value is None else str(value) for value, d in zip(values, defaults, strict=True)]
-
-
-def _resolved(
-    path: Path, schema: pa.Schema, columns: Columns, metric: Metric, primary: str | None
-) -> Columns:
-    """The columns of a file that become records; None for a column that it lacks.
-
-    primary: the geometry column in the file's metadata. Raises UsageError for a column that is
-    requested or required, and missing or of the wrong type.
-    """
-    vector = _vector_column(path, schema, columns, metric)
-    if metric.classes:
-        _column(path, schema, "probabilities", geoparquet.PROBABILITIES, is_number_list)
-    geometry = columns.geometry
-    if geometry is None and primary in schema.names:
-        geometry = primary
-    return Columns(
-        vector,
-        _column(path, schema, "id", columns.id, fits_json),
-        _column(path, schema, "source", columns.source, is_text),
-        _column(path, schema, "datetime", columns.datetime, may_be_time),
-        _column(path, schema, "geometry", geometry, may_be_geometry),
-    )
-
-
-def _vector_column(
-    path: Path, schema: pa.Schema, columns: Columns, metric: Metric | None = None
-) -> str:
-    """The column of the vectors that `metric` compares; None: of embeddings."""
-    is_code = metric is not None and metric.kind == "bits"
-    role, fits = ("code", is_bytes) if is_code else ("vector", is_number_list)
-    name = _column(path, schema, role, columns.vector, fits)
-    if name is None:
-        wanted = "codes (binary, or lists of uint8)" if is_code else "embeddings (lists of numbers)"
-        raise UsageError(
-            f"{path}: which column holds the {wanted}? It has: {', '.join(schema.names)}"
-        )
-    return name
-
-
-def _column(
-    path: Path,
-    schema: pa.Schema,
-    role: str,
-    name: str | None,
-    fits: Callable[[pa.DataType], bool],
-) -> str | None:
-    """The column called `name`, or by a usual name of its role; None if there is none."""
-    if name is None:
-        by_name = {name.lower(): name for name in reversed(schema.names)}
-        usual = [by_name[name] for name in _USUAL_NAMES[role] if name in by_name]
-        return next((name for name in usual if fits(schema.field(name).type)), None)
-    if not name:
-        return None
-    if name not in schema.names:
-        raise UsageError(f"{path} has no column {name!r}; it has: {', '.join(schema.names)}")
-    kind = schema.field(name).type
-    if not fits(kind):
-        raise UsageError(f"{path}: the column {name!r} cannot be its {role}: it is {kind}")
-    return name
 
 
 def _parquet_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -70,7 +70,7 @@ class Indexer:
         self._masks = [Skipped.of(mask.uri, mask.reason) for mask in sources.masks]
         self._on_progress = on_progress
         self._done, self._total = 0, len(sources.sources) + len(sources.unusable)
-        # In the store, and so in the report:
+        # For the report:
         self._counts: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
         self._tiles = 0
