@@ -84,6 +84,15 @@ def test_the_library_alone_loses_holes_and_folds():
     assert split(vast).equals(box(-180, 0, 180, 10))
 
 
+def test_a_ring_that_is_hardly_wider_than_the_globe():
+    """Rounding makes such rings; neither a sliver nor a seam may remain."""
+    west = -172.36068048421157
+    east = np.nextafter(west + 360, 360)
+    found = split(Polygon([(west, -90), (east, -90), (east, -88), (0, -89), (west, -88)]))
+    assert found.geom_type == "Polygon"
+    assert found.bounds == (-180, -90, 180, pytest.approx(-88))
+
+
 def test_points_and_lines():
     assert split(Point(190, 5)).equals(Point(-170, 5))
     line = split(LineString([(170, 0), (190, 20)]))

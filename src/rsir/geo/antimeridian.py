@@ -17,6 +17,9 @@ from rsir.errors import MissingExtraError
 _STEP = 90.0
 """Degrees between the positions of a ring; the library needs less than 180. Our choice."""
 
+_GRID = 1e-9
+"""Degrees, a tenth of a millimetre: pieces that differ by rounding only become one. Our choice."""
+
 
 def split(shape: Any, *, unwrapped: bool = True) -> Any:
     """A shapely geometry within [-180, 180] × [-90, 90], cut at ±180°; exteriors counter-clockwise.
@@ -37,7 +40,8 @@ def split(shape: Any, *, unwrapped: bool = True) -> Any:
         inside = shapely.covered_by(parts, shapely.box(-180, -90, 180, 90))
     try:
         cut = [piece for part in parts[~inside] for piece in _cut(part, unwrapped)]
-        return shapely.orient_polygons(shapely.union_all([*parts[inside], *cut]))
+        merged = shapely.union_all([*parts[inside], *cut], grid_size=_GRID)
+        return shapely.orient_polygons(merged)
     except (AssertionError, ValueError, shapely.GEOSException):
         return None
 
@@ -57,11 +61,12 @@ def _cut(part: Any, unwrapped: bool) -> list[Any]:
     pieces = [part]
     if unwrapped:
         west, _, east, _ = part.bounds
-        turns = np.arange(west, max(east, np.nextafter(west, np.inf)), 360)
-        once = [part.intersection(shapely.box(x, -90, x + 360, 90)) for x in turns]
+        starts = [west, *np.arange(west + 360, east - _GRID, 360)]
+        once = [part.intersection(shapely.box(x, -90, x + 360, 90)) for x in starts]
         pieces = [shapely.segmentize(p, _STEP) for p in shapely.get_parts(once)]
     found = []
-    for piece in pieces:
+    # The library drops positions within 1e-8 of the one before, and so may open a ring.
+    for piece in shapely.remove_repeated_points(pieces, 2e-8):
         if piece.geom_type == "Polygon":
             if unwrapped:
                 piece = shapely.orient_polygons(piece)
