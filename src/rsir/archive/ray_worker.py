@@ -125,7 +125,7 @@ class ShareWorker:
             self._archive.gallery,
             share,
             task.roots,
-            tiling=task.tiling,
+            task.tiling,
             batch_size=task.batch_size,
             workers=task.threads,
         )

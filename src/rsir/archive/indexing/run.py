@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -45,18 +46,9 @@ def index(
     """Encode the images in `paths` and store them; see `rsir.archive.Archive.add`."""
     if workers < 1 or (batch_size is not None and batch_size < 1):
         raise UsageError("batch_size and workers must be at least 1")
-
-    def make_indexer(sources: Sources, roots: list[str | Path], tiling: Tiling | None) -> Indexer:
-        return Indexer(
-            gallery,
-            sources,
-            roots,
-            tiling=tiling,
-            batch_size=batch_size,
-            workers=workers,
-            on_progress=on_progress,
-        )
-
+    make_indexer = partial(
+        Indexer, gallery, batch_size=batch_size, workers=workers, on_progress=on_progress
+    )
     return run_intake(gallery, paths, make_indexer, tiling=tiling, shard=shard)
 
 
