@@ -339,16 +339,17 @@ def _page(archive: Archive, hits: Hits) -> str:
         query = query.parts[0]
     picture: Any = None
     name = str(query)
-    if isinstance(query, ByPath | ByFile):
-        name = Path(query.path).name
-    if isinstance(query, ByPath):
-        picture = query.path
-    elif isinstance(query, ById):
-        (picture,) = archive.get([query.id])
-    elif isinstance(query, Examples):
-        name = "examples"
-    elif query.holds_image:
-        picture = visible(archive.pixels(query), archive.bands)
+    match query:
+        case ByPath(path):
+            picture, name = path, Path(path).name
+        case ByFile(path):
+            picture, name = visible(archive.pixels(query), archive.bands), Path(path).name
+        case ById(id):
+            (picture,) = archive.get([id])
+        case Examples():
+            name = "examples"
+        case _ if query.holds_image:
+            picture = visible(archive.pixels(query), archive.bands)
     section = Section(
         hits,
         picture,

@@ -15,7 +15,7 @@ from tests.support.colour_encoder import ColourEncoder
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A scene of 7 × 5 fields of 64 pixels with a place, and three chips without one."""
+    """A scene of 7 × 5 fields of 64 pixels with a georeference, and three chips without."""
     root = tmp_path_factory.mktemp("set")
     random = np.random.default_rng(0)
     fields = random.integers(1, 250, (3, 5, 7)).repeat(64, axis=1).repeat(64, axis=2)

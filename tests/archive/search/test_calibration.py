@@ -14,7 +14,7 @@ def test_the_chance_is_the_share_of_random_pairs_that_are_as_near() -> None:
     every = pairwise("euclidean", vectors, vectors)[~np.eye(400, dtype=bool)]
     for share in (0.01, 0.1, 0.5, 0.9):
         distance = np.quantile(every, share)
-        # Pairs that share a query hang together: a few times the plain standard error.
+        # Pairs that share a query are correlated: allow a few times the standard error.
         assert found.chance(np.array([distance]))[0] == pytest.approx(share, abs=0.03)
     percentiles = found.percentile(np.array([0.0, 1.0, 1e9]))
     assert percentiles[0] == found.highest == pytest.approx(100 - 100 / (PAIRS + 1))
@@ -37,5 +37,5 @@ def test_without_pairs_nothing_is_remarkable(count: int) -> None:
 
 def test_the_same_archive_gives_the_same_percentiles() -> None:
     vectors = np.random.default_rng(1).normal(size=(300, 4)).astype(np.float32)
-    one, other = (Calibration.of("cosine", vectors).distances for _ in range(2))
-    assert one.tolist() == other.tolist()
+    first, second = (Calibration.of("cosine", vectors).distances for _ in range(2))
+    assert first.tolist() == second.tolist()

@@ -162,17 +162,22 @@ def raster(path, pixels, **more):
     return path
 
 
-PLACE = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600_000, 0, -10, 5_000_000)}
+GEOREFERENCE = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600_000, 0, -10, 5_000_000)}
 
 
 @pytest.mark.parametrize(
     ("kind", "bands", "stretch", "more"),
     [
-        (np.uint16, ("red=3", "green=2", "blue=1"), "auto", {"photometric": "minisblack", **PLACE}),
-        (np.uint16, ("red=6", "green=5", "blue=4"), "range:0,200", PLACE),
-        (np.uint8, None, "auto", {"nodata": 0, "photometric": "rgb", **PLACE}),
-        (np.uint8, None, "percentile:10,90", {"nodata": 0, "photometric": "rgb", **PLACE}),
-        (np.uint16, None, "auto", {"photometric": "rgb", **PLACE}),
+        (
+            np.uint16,
+            ("red=3", "green=2", "blue=1"),
+            "auto",
+            {"photometric": "minisblack", **GEOREFERENCE},
+        ),
+        (np.uint16, ("red=6", "green=5", "blue=4"), "range:0,200", GEOREFERENCE),
+        (np.uint8, None, "auto", {"nodata": 0, "photometric": "rgb", **GEOREFERENCE}),
+        (np.uint8, None, "percentile:10,90", {"nodata": 0, "photometric": "rgb", **GEOREFERENCE}),
+        (np.uint16, None, "auto", {"photometric": "rgb", **GEOREFERENCE}),
     ],
 )
 def test_a_file_is_read_as_indexing_reads_it(tmp_path, kind, bands, stretch, more):
@@ -195,7 +200,10 @@ def test_a_file_is_read_as_indexing_reads_it(tmp_path, kind, bands, stretch, mor
 
 def test_files_that_cannot_be_a_query(archive, folder, tmp_path):
     six = raster(
-        tmp_path / "six.tif", np.ones((6, 9, 9), np.uint16), photometric="minisblack", **PLACE
+        tmp_path / "six.tif",
+        np.ones((6, 9, 9), np.uint16),
+        photometric="minisblack",
+        **GEOREFERENCE,
     )
     with pytest.raises(UsageError, match="it has 1, 2, 3, 4, 5, 6"):
         archive.search(six)
