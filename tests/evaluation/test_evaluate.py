@@ -177,7 +177,7 @@ def test_queries_without_relevant_images_count_0_or_are_dropped(
     assert details.nearest.tolist() == counted.details.nearest[:-1].tolist()
     assert len(details.query_embeddings) == 17
     assert few.classes[images.targets[24]] not in dropped.per_class
-    with pytest.raises(DataError, match="no query has anything relevant"):
+    with pytest.raises(DataError, match="no query has a relevant image"):
         evaluate(encoder, images.subset([0, 12, 24]), drop_without_relevant=True)
 
 

@@ -42,7 +42,7 @@ from rsir.version import VERSION
 
 PROTOCOLS = {
     "leave-one-out": "each image queries all others; a query is removed from its own ranking",
-    "query-gallery": "the queries search a gallery that holds none of them",
+    "query-gallery": "the queries search a gallery that contains none of them",
 }
 DEFINITIONS = {
     "map": "mean over queries of AP = (1/R) sum of P(i) over relevant ranks i, whole ranking, "
@@ -59,20 +59,21 @@ DEFINITIONS = {
     "map_11_point": "mean over queries of the mean of the highest precision at any rank of at "
     "least recall 0, 0.1 … 1",
     "wmap": "weighted mAP: mean over queries of (1/R) sum of ACG@i over relevant ranks i",
-    "acg_at_k": "labels that the first k images share with the query, divided by k",
+    "acg_at_k": "labels in common of the query and the first k images, divided by k",
     "ndcg_at_k": "DCG@k / the DCG@k of the whole gallery's best order, DCG@k = sum of "
     "(2^shared - 1) / log2(1 + i) over ranks i <= k",
-    "ndcg_at_k_list": "the same, against the best order of the k images that were retrieved",
+    "ndcg_at_k_list": "the same, with the best order of the k retrieved images",
     f"precision_within_{RADIUS}": f"relevant among the images within Hamming radius {RADIUS}; "
     "an empty ball counts 0",
     f"recall_within_{RADIUS}": "share of all relevant images that are within the radius",
-    f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant of them",
+    f"map_within_{RADIUS}": "AP of the images within the radius, divided by the relevant images "
+    "within",
     "relevant": "same class, or at least one label in common",
-    "ties": "items at equal distance are in random order: each measure is its expected value (of "
-    "map_11_point that of the expected curve, of ndcg_at_k_list expected DCG / expected ideal); "
-    "best and worst: its value with the most and the least relevant of them first",
-    "intervals": "95 % percentile bootstrap over queries: what other queries of this kind would "
-    "give; not other training runs, nor another gallery",
+    "ties": "items at equal distance are in random order: each measure is its expected value "
+    "(map_11_point: the value of the expected curve; ndcg_at_k_list: expected DCG / expected "
+    "ideal); best and worst: the value with the most and the least relevant of them first",
+    "intervals": "95 % percentile bootstrap over queries: the variation between other queries of "
+    "this kind, not between training runs or galleries",
     "adaptive-hamming": "D_a = e^(1 - p) D_h, p = the gallery image's probability of the query's "
     "most probable class",
 }
@@ -248,7 +249,7 @@ def evaluate(
     if drop_without_relevant:
         counted = relevant > 0
         if not bool(counted.any()):
-            raise DataError("no query has anything relevant in the gallery")
+            raise DataError("no query has a relevant image in the gallery")
         query_images, own = query_images[counted], None if own is None else own[counted]
         query_set = query_set.subset(counted.cpu().numpy())
 
