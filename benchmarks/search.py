@@ -192,7 +192,7 @@ def add(store: LanceStore, vectors: np.ndarray, first: int = 0) -> float:
 def write(store: LanceStore, vectors: np.ndarray, first: int = 0) -> None:
     """The same records in big commits, made column by column."""
     of = shares(len(vectors), first)
-    table = store._table
+    table = store._handle.table
     for start in range(0, len(vectors), CHUNK):
         rows = vectors[start : start + CHUNK]
         count = len(rows)
@@ -246,7 +246,7 @@ def of_faiss(index: faiss.Index, width: int) -> Search:
 
 
 def of_lancedb(store: LanceStore, vectors: str, width: int, distance: str) -> Search:
-    table = store._table
+    table = store._handle.table
 
     def search(queries: np.ndarray) -> list[Answer]:
         found = []
@@ -382,7 +382,7 @@ def probed(path: str, ranking: str) -> dict[str, float]:
     archive = Archive.open(path)
     opened = time.perf_counter() - start
     metric = None if ranking == "exact" else ranking
-    query = archive.store._table.search().select(["vector"]).limit(1).to_arrow()["vector"]
+    query = archive.store._handle.table.search().select(["vector"]).limit(1).to_arrow()["vector"]
     (vector,) = np.array(query.to_pylist()).astype(archive.gallery.dtype)
     start = time.perf_counter()
     len(archive.search(vector, K, ranking=metric))

@@ -774,7 +774,7 @@ def test_optimising_forgets_versions_that_are_older(tmp_path):
 
 def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, monkeypatch):
     """Also where the time of change alone says that nothing has changed."""
-    monkeypatch.setattr("rsir.store.lance.store._SETTLED_NS", 0)
+    monkeypatch.setattr("rsir.store.lance.handle._SETTLED_NS", 0)
     one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     two = LanceStore.open(tmp_path / "items.lance")
     query = np.zeros((1, 1), np.float32)
@@ -782,15 +782,16 @@ def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, mo
         one.add([record(str(n))], query)
         time.sleep(0.02)
         assert len(two.search(query, 9)[0]) == n + 1
-        asked = two._table.checkout_latest
-        monkeypatch.setattr(two._table, "checkout_latest", None)  # not asked again
+        table = two._handle.table
+        checkout_latest = table.checkout_latest
+        monkeypatch.setattr(table, "checkout_latest", None)  # nothing calls it
         assert len(two.search(query, 9)[0]) == len(two) == n + 1
-        monkeypatch.setattr(two._table, "checkout_latest", asked)
+        monkeypatch.setattr(table, "checkout_latest", checkout_latest)
 
 
 def test_a_store_of_another_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("rsir.store.lance.store.FORMAT", "rsir-store/1")
+        patch.setattr("rsir.store.lance.handle.FORMAT", "rsir-store/1")
         LanceStore.create(tmp_path / "items.lance", "cosine", 2)
     with pytest.raises(ArchiveError, match="format 'rsir-store/1', this rsir reads"):
         LanceStore.open(tmp_path / "items.lance")

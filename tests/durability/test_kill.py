@@ -66,7 +66,7 @@ def test_the_harness_sees_what_is_lost_or_twice(scenarios):
     archive.delete(list(must)[:5])
     with pytest.raises(AssertionError, match="5 committed images are lost"):
         durable.checked_after_kill(scenario, messages, must, may)
-    table = archive.store._table
+    table = archive.store._handle.table
     table.add(table.search().limit(1).to_arrow())
     with pytest.raises(AssertionError, match="an id occurs twice"):
         durable.checked_after_kill(scenario, messages, must, may)

@@ -100,13 +100,15 @@ class Store(Protocol):
     """Records and vectors under unique ids, searched exactly; ties in distance go by id.
 
     metric: a name for `rsir.ranking.metric_named`; dimension: D floats, or the bits of a code.
-    identity: unique to the store; "" for a store from before there were identities.
     Ids are ordered by code point, as Python orders strings.
     """
 
     metric: str
     dimension: int
-    identity: str
+
+    @property
+    def identity(self) -> str:
+        """A text that no other store has; "" for a store from before there were identities."""
 
     def __len__(self) -> int:
         """Number of records."""

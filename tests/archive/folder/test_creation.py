@@ -294,7 +294,7 @@ def test_a_table_is_created_in_one_commit_with_lancedbs_key(tmp_path):
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
     other = lancedb.connect(tmp_path).create_table("other", schema=schema)
     other.set_unenforced_primary_key("id")
-    assert store._table.schema.field("id").metadata == other.schema.field("id").metadata
+    assert store._handle.table.schema.field("id").metadata == other.schema.field("id").metadata
 
 
 def drop(uri: str) -> None:

@@ -211,7 +211,7 @@ def test_on_an_object_store_other_commits_are_seen_within_seconds(bucket, monkey
     assert two.search(column([0]), 3) == [[]]
     one.add([record(1)], column([1]))
     assert len(one.search(column([0]), 3)[0]) == 1  # one's own at once
-    monkeypatch.setattr("rsir.store.lance.store._TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr("rsir.store.lance.handle._TRUSTED_SECONDS", 0.0)
     assert len(two.search(column([0]), 3)[0]) == 1
     two.delete(["0001"])
     assert two.search(column([0]), 3) == [[]]
