@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rsir.errors import ImageError, MissingExtraError
 from rsir.geo.georeference import Georeference, georeference
 from rsir.images.decode import decode
+from rsir.sources.file_state import CONTENT_BYTES
 from rsir.sources.folders import source_name
 from rsir.types import Tile, is_unicode
 
@@ -21,8 +22,9 @@ MAX_PIXELS = 89_478_485
 """Width × height above which a file is a scene, not a chip: Pillow's limit against
 decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of RGB)."""
 
-_ID_BYTES = 12  # 24 hex digits. Our choice: a clash among 10^9 tiles has a chance below 10^-11
-_CONTENT_BYTES = 16  # 32 hex digits; 128 bits, as usual for content addresses
+ID_BYTES = 12
+"""Of a tile's id: 24 hex digits. Our choice: two equal ones among 10^9 tiles have a chance below
+10^-11."""
 
 
 def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -65,7 +67,7 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     with _named(source):
         data = _bytes(path)
         pixels, properties = decode(data, max_pixels)
-    content = hashlib.blake2b(data, digest_size=_CONTENT_BYTES).hexdigest()
+    content = hashlib.blake2b(data, digest_size=CONTENT_BYTES).hexdigest()
     found = _georeference(data)
     return Tile(
         id=tile_id(source, content),
@@ -83,7 +85,7 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
 def tile_id(source: str, content: str) -> str:
     """The stable id, 24 hex digits, of a source whose bytes hash to `content`."""
     both = f"{source}\0{content}".encode()
-    return hashlib.blake2b(both, digest_size=_ID_BYTES).hexdigest()
+    return hashlib.blake2b(both, digest_size=ID_BYTES).hexdigest()
 
 
 def _source(path: str | os.PathLike[str]) -> str:

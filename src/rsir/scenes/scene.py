@@ -20,7 +20,7 @@ from rsir.geo.georeference import Transform, crs_and_transform, gdal_errors, tif
 from rsir.scenes.bands import Band, assets_of, bands_of, choose
 from rsir.scenes.datasets import SceneFile, environment, on_grid, open_file, reason
 from rsir.scenes.stretch import Stretch
-from rsir.sources.file_state import digest, stamp
+from rsir.sources.file_state import CONTENT_BYTES, digest, stamp
 from rsir.sources.find import source
 from rsir.sources.source import Asset, Source
 
@@ -35,8 +35,6 @@ _SAMPLE_SIDE = 1024
 _SAMPLE_WINDOWS = 8
 _SAMPLE_WINDOW_SIDE = 128
 _FEW_SAMPLES = 1000
-
-_CONTENT_BYTES = 16  # as rsir.images.read: 32 hex digits
 
 
 class Scene:
@@ -170,7 +168,7 @@ class Scene:
         digests = [digest(uri) for file in self._files for uri in file.files]
         if len(digests) == 1:
             return digests[0]
-        return hashlib.blake2b("\n".join(digests).encode(), digest_size=_CONTENT_BYTES).hexdigest()
+        return hashlib.blake2b("\n".join(digests).encode(), digest_size=CONTENT_BYTES).hexdigest()
 
     def trust(self, content: str) -> None:
         """Set `content` without reading the files, from a scene with the same `stamp`."""

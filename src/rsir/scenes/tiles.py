@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rsir.errors import ImageError
 from rsir.geo.footprint import Window, bounds, footprint
 from rsir.geo.georeference import gdal_errors
-from rsir.images.read import read_tile
+from rsir.images.read import ID_BYTES, read_tile
 from rsir.scenes.chips import is_picture
 from rsir.scenes.scene import Scene, settled, to_uint8
 from rsir.scenes.stretch import Stretch
@@ -29,8 +29,6 @@ from rsir.types import Tile
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
-
-_ID_BYTES = 12  # as rsir.images.read: 24 hex digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def _ids(scene: Scene, windows: Grid, tiling: Tiling) -> Iterator[str]:
     pixels = [scene.refs, windows.size, tiling.resampling, str(tiling.stretch)]
     for window in windows:
         key = json.dumps([scene.uri, scene.content, window, *pixels])
-        yield hashlib.blake2b(key.encode(), digest_size=_ID_BYTES).hexdigest()
+        yield hashlib.blake2b(key.encode(), digest_size=ID_BYTES).hexdigest()
 
 
 def _cloud_mask(scene: Scene, tiling: Tiling, stack: ExitStack) -> DatasetReader | None:

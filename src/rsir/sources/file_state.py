@@ -17,12 +17,13 @@ from rsir.sources.source import is_remote
 
 _BLOCK = 1 << 20
 _HEAD_BYTES = 1 << 16
-_CONTENT_BYTES = 16  # as rsir.images.read: 32 hex digits
+CONTENT_BYTES = 16
+"""Of a digest: 32 hex digits; 128 bits, as usual for content addresses."""
 
 
 def digest(file: str) -> str:
     """Hex digest of a local file's bytes, or of a remote file's state (see `Scene.content`)."""
-    digested = hashlib.blake2b(digest_size=_CONTENT_BYTES)
+    digested = hashlib.blake2b(digest_size=CONTENT_BYTES)
     if not is_remote(file):
         try:
             with Path(file).open("rb") as stream:
