@@ -1,7 +1,7 @@
-"""The shell: parse, call, print. Nothing is decided here.
+"""The shell: parse arguments, call the library, print results. It decides nothing itself.
 
-Results go to stdout, messages to stderr. Exit status: 0 done, 1 failed, 2 wrong
-usage, 130 interrupted. Heavy libraries load inside the commands, so that --help is quick.
+Results go to stdout, messages to stderr. Exit status: 0 for success, 1 for failure, 2 for wrong
+usage, 130 after an interrupt. Commands import heavy libraries inside, so that --help is quick.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ for part in (learn, measure, archives, serve):
 app.add_typer(sets.app, name="datasets")
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit status after Ctrl-C: 128 + SIGINT, the convention of shells."""
 
 
 @app.callback(invoke_without_command=True)
@@ -43,16 +43,16 @@ def _root(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("demo"),
     data: Annotated[
-        Path | None, typer.Option(help="Your own images, instead of generated scenes.")
+        Path | None, typer.Option(help="Use these images instead of generated scenes.")
     ] = None,
     and_serve: Annotated[
-        bool, typer.Option("--serve", help="Then serve the page with the map, until Ctrl-C.")
+        bool, typer.Option("--serve", help="Serve the page with the map at the end, until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve.")] = 8000,
 ) -> None:
-    """Show the whole way, offline: scenes, training, archive, searches, a page."""
+    """Show all steps, offline: draw scenes, train, index, search, write a page."""
     from rsir.cli import demo as demonstration
 
     made = demonstration.run(out, data, say=say)
@@ -62,17 +62,17 @@ def demo(
 
 
 def main() -> None:
-    """Run the shell; a person's mistake is a message and a status, never a traceback."""
+    """Run the shell. A user's mistake ends with a message and a status, never a traceback."""
     try:
         app()
     except RsirError as error:
         say(f"error: {error}")
         sys.exit(error.exit_status)
     except OSError as error:
-        # A full disk, a folder that may not be written: what the system says is all there is.
+        # A full disk or a folder without write permission: the system's message says it all.
         say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         sys.exit(RsirError.exit_status)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            say("interrupted; training and indexing go on from here when run again")
+            say("interrupted; run the same command again to continue training or indexing")
         raise

@@ -1,4 +1,4 @@
-"""The verbs of archives, each in a module of its own."""
+"""The commands on archives, grouped by module."""
 
 from __future__ import annotations
 

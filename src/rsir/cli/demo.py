@@ -1,4 +1,4 @@
-"""The whole way in one go, offline: images, training, evaluation, archive, searches, a page."""
+"""All steps in one command, offline: images, training, evaluation, archive, searches, a page."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from rsir.training.train import train
 
 METHOD = "dual-attention"
 BACKBONE = "resnet10t"
-"""The smallest ResNet in timm: it learns the generated scenes from nothing in about a minute."""
+"""The smallest ResNet in timm. It learns the generated scenes from random weights in a minute."""
 SETTINGS = TrainingSettings(
     epochs=20, image_size=96, batch_size=64, per_class=8, lr=3e-3, head_lr=3e-3, validation=0.1
 )
-"""Found on the generated scenes; training from nothing wants a higher rate than fine-tuning."""
+"""Chosen on the generated scenes. Random weights need a higher learning rate than fine-tuning."""
 VIEWS = 12_000
-"""Most images seen in training, all epochs together, so that a large folder takes minutes too."""
+"""Largest number of training images over all epochs, so that a large folder takes minutes too."""
 PER_CLASS = 60
-"""Scenes drawn of each land use."""
+"""Number of scenes for each land use."""
 FIELD = 128
-"""Pixels of a field in the large scene, and of its tiles."""
+"""Side of a field in the large scene, and of its tiles, in pixels."""
 QUERIES = 8
 HITS = 8
 PAGE = "results.html"
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """What the demo leaves: an archive, a page of searches in it, and the images searched with."""
+    """The results of the demo: an archive, a page of searches, and the query images."""
 
     archive: Path
     page: Path
@@ -50,18 +50,18 @@ class Made:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.queries)} searches are shown in {self.page.absolute().as_uri()}\n"
-            f"search for yourself: rsir search {self.archive} {self.queries[0]}\n"
-            f"or on a page with a map: rsir serve {self.archive}"
+            f"see {len(self.queries)} searches: {self.page.absolute().as_uri()}\n"
+            f"search yourself: rsir search {self.archive} {self.queries[0]}\n"
+            f"open a page with a map: rsir serve {self.archive}"
         )
 
 
 def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
-    """Do it all in `out` and tell what was made; `say` gets a line for each step.
+    """Run all steps in `out` and return what they made; `say` receives a line for each step.
 
-    Without `data`: generated scenes of known land use. With it: the images in that folder. Class
-    folders are trained on; other folders are searched with a model of the generated scenes.
-    Running it again takes up what is there.
+    Without `data`, it generates scenes of known land use. With `data`, it uses the images in that
+    folder: it trains on class folders, and searches other folders with a model of the generated
+    scenes. A second run continues from existing results.
     """
     labelled = _generated(out, say) if data is None else _own(data, out, say)
     images = labelled.root if data is None else data
@@ -85,7 +85,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
     test = split.labelled(labelled.root, "test")
     report = evaluate.evaluate(encoder, test)
     say(
-        f"on {report.queries} images that it was not trained on: mAP "
+        f"on {report.queries} test images: mAP "
         f"{report.metrics['map']:.3f}, R@1 {report.metrics['r_at_1']:.3f} (leave-one-out)"
     )
 
@@ -104,38 +104,38 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
 
 
 def _generated(out: Path, say: Say) -> LabelledSet:
-    """Scenes in `out`, made if they are not there."""
-    place = out / "scenes"
-    if not place.exists():
-        say("drawing scenes of known land use; they are synthetic")
-        # Drawn beside and moved, so that an interrupted drawing is not taken for a whole one.
+    """The labelled scenes in `out`, generated if missing."""
+    directory = out / "scenes"
+    if not directory.exists():
+        say("drawing synthetic scenes of known land use")
+        # Renamed when complete, so that an interrupted drawing does not pass for a whole one.
         partial = out / "scenes.partial"
         scenes.write_scenes(partial, per_class=PER_CLASS)
-        partial.rename(place)
-    return folder.load(place)
+        partial.rename(directory)
+    return folder.load(directory)
 
 
 def _scene(out: Path) -> Path | None:
-    """A large scene of many fields in `out`, made if it is not there; None without rasterio."""
-    place = out / "scene.tif"
-    if not place.exists():
+    """A large scene of many fields in `out`, generated if missing; None without rasterio."""
+    file = out / "scene.tif"
+    if not file.exists():
         partial = out / "scene.partial.tif"
         try:
             scenes.write_mosaic(partial, size=FIELD)
         except MissingExtraError:
             return None
-        partial.rename(place)
-    return place
+        partial.rename(file)
+    return file
 
 
 def _own(data: Path, out: Path, say: Say) -> LabelledSet:
-    """The class folders in `data`; if it has none, generated scenes to train on instead."""
+    """The class folders in `data`; without any, generated scenes to train on instead."""
     try:
         labelled, skipped = readable(folder.load(data))
     except DataError as error:
         if not find_images([data])[0]:
             raise
-        say(f"training on generated scenes instead, for there is nothing to learn from: {error}")
+        say(f"training on generated scenes instead, because {error}")
         return _generated(out, say)
     for path, reason in skipped:
         say(f"skipped {path}: {reason}")
@@ -143,7 +143,7 @@ def _own(data: Path, out: Path, say: Say) -> LabelledSet:
 
 
 def _queries(test: LabelledSet, archive: Archive) -> list[Path]:
-    """One test image of each of the first classes; any images, if the classes are not theirs."""
+    """One test image of each of the first classes; any images, if the archive has other classes."""
     first = {test.labels(i)[0]: file for i, file in reversed(list(enumerate(test.files)))}
     of_classes = [first[name] for name in sorted(first)][:QUERIES]
     sources = [Path(record.source) for record in archive.records()]
@@ -151,7 +151,7 @@ def _queries(test: LabelledSet, archive: Archive) -> list[Path]:
 
 
 def _page(archive: Archive, queries: list[Path], data: Path | None) -> str:
-    """The page of searches; an image is not shown as its own answer."""
+    """The page of searches, on which no image is its own hit."""
     sections = []
     for query, hits in zip(queries, archive.search_many(queries, k=HITS + 1), strict=True):
         others = [hit for hit in hits if Path(hit.source) != query.absolute()][:HITS]

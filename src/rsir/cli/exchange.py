@@ -1,4 +1,4 @@
-"""The verbs between archives and other programs: export, import, merge."""
+"""The commands between archives and other programs: export, import, merge."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_COLUMNS = "Columns of files made elsewhere (by default by their usual names)"
-_NEW = "A new archive, for embeddings of a model that rsir cannot run"
+_COLUMNS = "Columns of files made elsewhere (default: their usual names)"
+_NEW = "For a new archive, whose embeddings come from a model that rsir cannot run"
 
 
 class Format(StrEnum):
-    """What `rsir export` writes."""
+    """The formats that `rsir export` writes."""
 
     geoparquet = "geoparquet"
     geojson = "geojson"
@@ -44,7 +44,7 @@ def export_(
         typer.Argument(help="File to write: .parquet, .geojson, .geojsonl, .csv, .json (STAC)."),
     ],
     format: Annotated[
-        Format | None, typer.Option(help="Default: what the file's name ends in.")
+        Format | None, typer.Option(help="Default: by the suffix of the file.")
     ] = None,
     bbox: Bbox = None,
     within: Within = None,
@@ -54,14 +54,14 @@ def export_(
     sources: From = None,
     version: Annotated[
         int | None,
-        typer.Option(help="The archive as it was then, see `rsir info --versions`."),
+        typer.Option(help="Export this earlier version, see `rsir info --versions`."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write an archive, or some of it, for other programs; GeoParquet has the embeddings too."""
+    """Write an archive, or a part of it, for other programs. GeoParquet includes embeddings."""
     from rsir.archive.exchange.export import export
 
     exported = opened(archive, version)
@@ -91,21 +91,21 @@ def import_(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Of the model that made the embeddings; needed for a new one.",
+            help="Name of the model that made the embeddings; required for a new archive.",
             rich_help_panel=_NEW,
         ),
     ] = None,
     ranking: Annotated[
         str,
         typer.Option(
-            help="How it compares: cosine, euclidean, ncc; hamming for codes.",
+            help="How the model compares: cosine, euclidean, ncc; hamming for hash codes.",
             rich_help_panel=_NEW,
         ),
     ] = "cosine",
     dimension: Annotated[
         int | None,
         typer.Option(
-            help="Numbers in an embedding, or bits of a code. Default: as in the first file.",
+            help="Length of an embedding, or bits of a code. Default: from the first file.",
             rich_help_panel=_NEW,
         ),
     ] = None,
@@ -113,36 +113,40 @@ def import_(
         str | None,
         typer.Option(
             metavar="URI",
-            help="Where it keeps its records, if not in its folder.",
+            help="Where the archive keeps its records, if not in its folder.",
             rich_help_panel=_NEW,
         ),
     ] = None,
     vector_column: Annotated[
-        str | None, typer.Option(help="Lists of numbers; of codes.", rich_help_panel=_COLUMNS)
+        str | None, typer.Option(help="Embeddings or hash codes.", rich_help_panel=_COLUMNS)
     ] = None,
     id_column: Annotated[
-        str | None, typer.Option(help="Unique names.", rich_help_panel=_COLUMNS)
+        str | None, typer.Option(help="Unique ids.", rich_help_panel=_COLUMNS)
     ] = None,
     source_column: Annotated[
-        str | None, typer.Option(help="Path or uri of the image.", rich_help_panel=_COLUMNS)
+        str | None, typer.Option(help="Paths or URIs of the images.", rich_help_panel=_COLUMNS)
     ] = None,
     datetime_column: Annotated[
-        str | None, typer.Option(help="When it was taken.", rich_help_panel=_COLUMNS)
+        str | None, typer.Option(help="Acquisition times.", rich_help_panel=_COLUMNS)
     ] = None,
     geometry_column: Annotated[
-        str | None, typer.Option(help="Footprints, WKB or WKT.", rich_help_panel=_COLUMNS)
+        str | None, typer.Option(help="Footprints as WKB or WKT.", rich_help_panel=_COLUMNS)
     ] = None,
     crs: Annotated[
         str | None,
-        typer.Option(help="Of the footprints, if the files do not say.", rich_help_panel=_COLUMNS),
+        typer.Option(
+            help="CRS of the footprints, if the files do not name one.", rich_help_panel=_COLUMNS
+        ),
     ] = None,
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="Of the model, if the files do not say: that of the archive."),
+        typer.Option(
+            help="Fingerprint of the model, if the files do not name one; must be the archive's."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take embeddings from Parquet files: those of `rsir export`, or made elsewhere."""
+    """Import embeddings from Parquet files that `rsir export` or other programs wrote."""
     from rsir.archive.exchange.columns import Columns
     from rsir.archive.exchange.imports import import_parquet
 
@@ -155,7 +159,7 @@ def import_(
             )
     except RsirError:
         if is_new and store is None and not len(target):
-            shutil.rmtree(archive)  # what was made for nothing
+            shutil.rmtree(archive)  # it was made for this import only
         raise
     if as_json:
         print_json(report.to_dict())
@@ -165,18 +169,18 @@ def import_(
         f"{report.skipped.count} skipped; {len(target)} images in {archive}"
     )
     _say_what(report.skipped, "skipped")
-    _say_what(report.incomplete, "kept incomplete")
+    _say_what(report.incomplete, "imported incompletely")
     if report.ignored:
-        say(f"columns that were not kept: {', '.join(report.ignored)}")
+        say(f"ignored columns: {', '.join(report.ignored)}")
 
 
 @app.command()
 def merge(
-    into: Annotated[Path, typer.Argument(help="Folder of the archive that takes them.")],
-    other: Annotated[Path, typer.Argument(help="Folder of another, of the same model.")],
+    into: Annotated[Path, typer.Argument(help="Folder of the archive that receives the images.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another archive with the same model.")],
     as_json: Json = False,
 ) -> None:
-    """Put all images of one archive into another; of one image the newer file stays."""
+    """Copy all images of one archive into another. Of equal images, the newer file stays."""
     from rsir.archive import Archive
     from rsir.archive.exchange.merge import merge
 
@@ -188,7 +192,7 @@ def merge(
         return
     typer.echo(
         f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
-        f"{report.kept} kept as they are; {len(target)} images in {into}"
+        f"{report.kept} kept because they are as new or newer; {len(target)} images in {into}"
     )
 
 
@@ -201,7 +205,7 @@ def _target(
     dimension: int | None,
     store: str | None,
 ) -> tuple[Archive, bool]:
-    """The archive that is there, or a new one; and whether it was made here and now."""
+    """The archive at a path, made if it is new; and whether this call made it."""
     from rsir.archive.archive import Archive
     from rsir.archive.exchange.imports import dimension_of
     from rsir.archive.folder.creation import ArchiveExistsError
@@ -211,14 +215,14 @@ def _target(
         if not archive.exists():
             raise UsageError(
                 f"{archive} is a new archive: give the --name of the model that made the "
-                "embeddings; for those of a model of rsir make it with `rsir index ARCHIVE --model`"
+                "embeddings; for a model of rsir, create it with `rsir index ARCHIVE --model`"
             )
         return Archive.open(archive), False
     if dimension is None:
         dimension = dimension_of(files[0], columns)
     encoder = ExternalEncoder(name, ranking, dimension)
     if not archive.exists():
-        with suppress(ArchiveExistsError):  # by another, since the line above
+        with suppress(ArchiveExistsError):  # made by another process since the line above
             return Archive.create(archive, encoder, store=store), True
     return Archive.open_or_create(archive, encoder, store=store), False
 

@@ -1,4 +1,4 @@
-"""Which images a verb is for: the options that search, delete and export share."""
+"""Options that select images of an archive: search, delete and export share them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Bbox = Annotated[
     str | None,
     typer.Option(
         metavar="W,S,E,N",
-        help="Whose footprint meets this box in degrees; W > E reaches over the antimeridian.",
+        help="Footprint meets this box, in degrees; W > E crosses the antimeridian.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -34,7 +34,7 @@ Within = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.geojson",
-        help="Whose footprint meets the polygons in a GeoJSON file.",
+        help="Footprint meets the polygons in a GeoJSON file.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -43,7 +43,7 @@ Taken = Annotated[
     typer.Option(
         "--datetime",
         metavar="A/B",
-        help="Taken from A to B, both included, in ISO 8601 (2024, 2024-05, 2024-05-01, "
+        help="Taken from A to B, both inclusive, in ISO 8601 (2024, 2024-05, 2024-05-01, "
         "2024-05-01T10:00:00Z); .. is an open end.",
         rich_help_panel=_PANEL,
     ),
@@ -52,7 +52,7 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="That meet a condition, e.g. \"cloud < 0.1 AND folder = 'Harbor'\".",
+        help="Meets a condition, e.g. \"cloud < 0.1 AND folder = 'Harbor'\".",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -61,7 +61,7 @@ Classes = Annotated[
     typer.Option(
         "--class",
         metavar="NAME",
-        help="Of this class; more than once: of any of them.",
+        help="Of this class; repeat the option for any of several.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -70,7 +70,7 @@ From = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="Cut from this file or scene; more than once: from any of them.",
+        help="From this file or scene; repeat the option for any of several.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -84,16 +84,16 @@ def filter_of(
     classes: Sequence[str] | None,
     sources: Sequence[str] | None,
 ) -> Filter | None:
-    """The filter that the options ask for; None if none is given.
+    """The filter of the options; None if no option is given.
 
-    Raises UsageError for what does not make sense, DataError for a file that cannot be read.
+    Raises UsageError for an option without meaning, DataError for a file that cannot be read.
     """
     from rsir.store.filters.filter import Filter
     from rsir.store.filters.interval import interval
 
     given = {
         "--bbox": bbox,
-        "--within": "" if within == Path() else within,  # as which an empty text comes
+        "--within": "" if within == Path() else within,  # typer turns an empty text into this path
         "--datetime": taken,
         "--where": where,
         "--class": classes,
@@ -106,7 +106,7 @@ def filter_of(
     if all(value is None or value == [] for value in given.values()):
         return None
     start, end = (None, None) if taken is None else interval(taken, "--datetime")
-    asked = Filter(
+    filter = Filter(
         bbox=None if bbox is None else box(bbox, "--bbox"),
         geometry=None if within is None else polygons(within),
         start=start,
@@ -115,18 +115,18 @@ def filter_of(
         classes=classes or None,
     )
     if not sources:
-        return asked
+        return filter
     from rsir.archive.search.query_vectors import from_sources
 
     cut_from = from_sources(sources)
-    both = cut_from if where is None else f"({where}) AND {cut_from}"
-    return replace(asked, where=both)
+    combined = cut_from if where is None else f"({where}) AND {cut_from}"
+    return replace(filter, where=combined)
 
 
 def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
-    """The properties that a filter's condition looks at and no image has; none in an empty archive.
+    """The properties in a filter's condition that no image has; [] for an empty archive.
 
-    Such a name is NULL everywhere, so that it may be a mistake.
+    Such a property is NULL for every image, so its name is probably a mistake.
     """
     from rsir.store.filters.filter import Filter
     from rsir.store.filters.sql import condition, properties_in, sql_property
@@ -141,15 +141,15 @@ def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
 
 
 def say_unknown(archive: Archive, filter: Filter | None) -> None:
-    """Tell the names of a condition that no image has, on stderr."""
+    """Print the properties in a condition that no image has, on stderr."""
     for name in unknown_names(archive, filter):
-        say(f"--where: no image has a property {name}; it is NULL everywhere")
+        say(f"--where: no image has the property {name}; it is NULL for all of them")
 
 
 def numbers(text: str, count: int | None, option: str, form: str) -> list[float]:
-    """`count` finite numbers with commas between, or any number of them for None.
+    """The finite numbers in a comma-separated text; exactly `count` of them, unless it is None.
 
-    Raises UsageError, naming the option, for others.
+    Raises a UsageError that names the option for any other text.
     """
     try:
         found = [float(number) for number in text.split(",")]
@@ -174,26 +174,27 @@ def polygons(file: Path) -> Geometry:
     Raises DataError for a file that cannot be read, UsageError for one without polygons.
     """
     try:
-        document = json.loads(file.read_text("utf-8-sig"))  # some programs begin it with a mark
+        document = json.loads(file.read_text("utf-8-sig"))  # some programs write a byte order mark
         found = _geometries(document)
-        json.dumps(found)  # what is too deep for that is too deep for a filter
+        json.dumps(found)  # raises RecursionError if it is nested too deeply
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as GeoJSON ({error})") from error
     except RecursionError:
         raise UsageError(f"{file}: is nested too deeply; give a GeoJSON file of polygons") from None
     if not found or not all(
-        isinstance(one, dict) and one.get("type") in ("Polygon", "MultiPolygon") for one in found
+        isinstance(shape, dict) and shape.get("type") in ("Polygon", "MultiPolygon")
+        for shape in found
     ):
         raise UsageError(f"{file}: give a GeoJSON file of polygons, and of nothing else")
     if len(found) == 1:
-        alone: Geometry = found[0]
-        return alone
+        single: Geometry = found[0]
+        return single
     from rsir.archive.exchange.shapes import shapely
     from rsir.store.filters.filter import Filter
 
-    for one in found:
-        Filter(geometry=one)  # says what is wrong with it
-    merged = shapely().union_all([shapely().from_geojson(json.dumps(one)) for one in found])
+    for shape in found:
+        Filter(geometry=shape)  # raises UsageError for an invalid geometry
+    merged = shapely().union_all([shapely().from_geojson(json.dumps(shape)) for shape in found])
     joined: Geometry = json.loads(shapely().to_geojson(merged))
     return joined
 

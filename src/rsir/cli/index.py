@@ -1,4 +1,4 @@
-"""The verb that fills an archive: index."""
+"""The command that fills an archive."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_TILING = "How scenes are cut (any of these: all larger images are, in this way)"
+_TILING = "How to cut scenes into tiles (any of these also applies to larger pictures)"
 _RAY = "On a Ray cluster (docs/cluster.md)"
 
 
 @app.command()
 def index(
-    archive: Annotated[Path, typer.Argument(help="Folder of the archive; made if new.")],
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive; created if new.")],
     paths: Annotated[
         list[str] | None,
         typer.Argument(
             help="Images, scenes, folders, globs, STAC items and catalogues, uris (s3://, "
-            "gs://, az://, https://). With --model and none of them an empty archive is made."
+            "gs://, az://, https://). With --model and no path, creates an empty archive."
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A run folder or hf:owner/name; needed for a new one.")
+        str | None, typer.Option(help="A run folder or hf:owner/name; required for a new archive.")
     ] = None,
     store: Annotated[
         str | None,
@@ -49,8 +49,8 @@ def index(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Only every N-th file or scene, from the I-th on; I is 0 to N-1. For batch "
-            "queues: N jobs with the same paths share the work.",
+            help="Index only every N-th file or scene, starting at number I (0 to N-1). For "
+            "batch queues: N jobs with the same paths share the work.",
         ),
     ] = None,
     tile_size: Annotated[
@@ -60,7 +60,8 @@ def index(
     stride: Annotated[
         float | None,
         typer.Option(
-            help="From one tile to the next. Default: the tile size.", rich_help_panel=_TILING
+            help="Distance from one tile to the next. Default: the tile size.",
+            rich_help_panel=_TILING,
         ),
     ] = None,
     unit: Annotated[
@@ -71,15 +72,15 @@ def index(
         str | None,
         typer.Option(
             metavar="METRES|model",
-            help="Metres of ground in a pixel of a tile; other scenes are resampled. model: as "
-            "those that the model learnt from. Default: the scene's own.",
+            help="Ground sampling distance of the tiles; other scenes are resampled. model: that "
+            "of the model's training images. Default: the scene's own.",
             rich_help_panel=_TILING,
         ),
     ] = None,
     edges: Annotated[
         str | None,
         typer.Option(
-            help="shift: the last tile is moved inwards; pad: what lies outside is nodata. "
+            help="shift: move the last tile inwards; pad: fill the area outside with nodata. "
             "Default: shift.",
             rich_help_panel=_TILING,
         ),
@@ -88,15 +89,16 @@ def index(
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Which bands, by name or number; red=4 says which one is red. Default: those "
-            "of the model.",
+            help="Bands by name or number; red=4 names band 4 red. Default: the bands of the "
+            "model.",
             rich_help_panel=_TILING,
         ),
     ] = None,
     stretch: Annotated[
         str | None,
         typer.Option(
-            help="To 0..255: auto, none, percentile:LOW,HIGH or range:LOW,HIGH. Default: auto.",
+            help="Stretch to 0..255: auto, none, percentile:LOW,HIGH or range:LOW,HIGH. Default: "
+            "auto.",
             rich_help_panel=_TILING,
         ),
     ] = None,
@@ -110,15 +112,15 @@ def index(
     min_valid: Annotated[
         float | None,
         typer.Option(
-            help="Least share of a tile that must not be nodata, 0..1. Default: 0.5.",
+            help="Smallest share of a tile that is not nodata, 0..1. Default: 0.5.",
             rich_help_panel=_TILING,
         ),
     ] = None,
     cloud_mask: Annotated[
         str | None,
         typer.Option(
-            help="A raster beside each scene, by a path with {folder} and {stem} of the scene, "
-            "or the key of a STAC asset.",
+            help="A raster for each scene: a path with {folder} and {stem} of the scene, or the "
+            "key of a STAC asset.",
             rich_help_panel=_TILING,
         ),
     ] = None,
@@ -126,15 +128,15 @@ def index(
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Values of the mask that are cloud, e.g. 3,8,9,10 of Sentinel-2's SCL. "
-            "Default: all but 0.",
+            help="Values of the mask that mean cloud, e.g. 3,8,9,10 of Sentinel-2's SCL. Default: "
+            "all except 0.",
             rich_help_panel=_TILING,
         ),
     ] = None,
     max_cloud: Annotated[
         float | None,
         typer.Option(
-            help="Greatest share of a tile that may be cloud, 0..1. Default: 0.5.",
+            help="Largest share of a tile that is cloud, 0..1. Default: 0.5.",
             rich_help_panel=_TILING,
         ),
     ] = None,
@@ -142,22 +144,22 @@ def index(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Share the work among processes: local, of this machine; auto or HOST:PORT, of "
-            "a running cluster.",
+            help="Share the work among processes: local for this machine; auto or HOST:PORT for a "
+            "running cluster.",
             rich_help_panel=_RAY,
         ),
     ] = None,
     ray_workers: Annotated[
         int | None,
         typer.Option(
-            help="How many processes. Default: as many as have room.", rich_help_panel=_RAY
+            help="Number of processes. Default: as many as have room.", rich_help_panel=_RAY
         ),
     ] = None,
     ray_cpus: Annotated[
-        float | None, typer.Option(help="CPUs of each. Default: 1.", rich_help_panel=_RAY)
+        float | None, typer.Option(help="CPUs of each process. Default: 1.", rich_help_panel=_RAY)
     ] = None,
     ray_gpus: Annotated[
-        float | None, typer.Option(help="GPUs of each. Default: 0.", rich_help_panel=_RAY)
+        float | None, typer.Option(help="GPUs of each process. Default: 0.", rich_help_panel=_RAY)
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -167,9 +169,9 @@ def index(
     as_json: Json = False,
     device: Device = "auto",
 ) -> None:
-    """Encode images and scenes into an archive. Again, it adds only what is new or changed."""
+    """Encode images and scenes into an archive. A second run adds only new and changed files."""
     if not paths and model is None:
-        raise UsageError("say what to index: images, scenes, folders of them …")
+        raise UsageError("give paths to index: images, scenes, folders …")
     numbered = None if shard is None else _shard(shard)
     on_ray = _on_ray(ray, shard, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
     tiling = _tiling(
@@ -187,7 +189,7 @@ def index(
         max_cloud=max_cloud,
     )
     _check(paths or ())
-    # On a cluster it is the workers' model that computes, not this one.
+    # On a cluster the workers' models compute, not this one.
     opened = _opened(archive, model, store, device if on_ray is None else "cpu")
     with progress("indexing") as tick:
         if on_ray is None:
@@ -228,19 +230,21 @@ def _opened(archive: Path, model: str | None, store: str | None, device: str) ->
     if model is not None:
         return Archive.open_or_create(archive, Encoder.load(model, device=device), store=store)
     if not archive.exists():
-        raise UsageError(f"{archive} is a new archive: say with which --model to make it")
-    known = Archive.open(archive)  # says so if it is none, before its model is loaded
+        raise UsageError(f"{archive} is a new archive: give the --model to create it with")
+    known = Archive.open(archive)  # raises ArchiveError if there is none, before the model loads
     if not known.bands:
-        return known  # its model is not here, which is said when something is added
+        return known  # it has no model here; adding raises an error
     encoder = Encoder.load(archive / MODEL, device=device)
     return Archive.open_or_create(archive, encoder, store=store)
 
 
 def _check(paths: list[str] | tuple[str, ...]) -> None:
-    """DataError for what is not there, before a model is loaded and an archive is made."""
+    """Raise DataError for a missing path, before a model loads and an archive is created."""
     for path in paths:
         if not path:
-            raise UsageError("an empty path names nothing; give a file or folder (. is this one)")
+            raise UsageError(
+                "an empty path names nothing; give a file or folder (. is the current one)"
+            )
         if "://" in path or Path(path).exists():
             continue
         if not re.search(r"[*?\[]", path):
@@ -250,14 +254,14 @@ def _check(paths: list[str] | tuple[str, ...]) -> None:
 
 
 def _tiling(**given: object) -> Tiling | None:
-    """The tiling of the options that are given; None, for the usual one, if none is."""
+    """The tiling of the given options; None, for the usual tiling, if none is given."""
     from rsir.scenes.stretch import Stretch
     from rsir.scenes.tiling import Tiling
 
-    asked = {name: value for name, value in given.items() if value is not None}
-    if "stretch" in asked:
-        asked["stretch"] = Stretch.parse(str(asked["stretch"]))
-    return Tiling(**asked) if asked else None  # type: ignore[arg-type]  # checked there
+    options = {name: value for name, value in given.items() if value is not None}
+    if "stretch" in options:
+        options["stretch"] = Stretch.parse(str(options["stretch"]))
+    return Tiling(**options) if options else None  # type: ignore[arg-type]  # Tiling checks
 
 
 def _gsd(text: str) -> float | str:
@@ -277,19 +281,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _on_ray(address: str | None, shard: str | None, **given: float | None) -> dict[str, Any] | None:
-    """What `index_on_ray` is told of the cluster; None if it is not asked for."""
-    asked = {name: value for name, value in given.items() if value is not None}
+    """The arguments of `index_on_ray` that describe the cluster; None without --ray."""
+    options = {name: value for name, value in given.items() if value is not None}
     if address is None:
-        if asked:
-            raise UsageError(f"--ray-{next(iter(asked))} goes with --ray ADDRESS")
+        if options:
+            raise UsageError(f"--ray-{next(iter(options))} goes with --ray ADDRESS")
         return None
     if shard is not None:
-        raise UsageError("--ray shares the work by itself: leave --shard out")
-    return {"address": address, **asked}
+        raise UsageError("--ray shares the work itself; leave out --shard")
+    return {"address": address, **options}
 
 
 def _integers(text: str) -> tuple[int, ...]:
     found = numbers(text, None, "--cloud-classes", "A,B,C")
     if not all(number.is_integer() for number in found):
-        raise UsageError(f"--cloud-classes {text}: they are whole numbers")
+        raise UsageError(f"--cloud-classes {text}: give whole numbers")
     return tuple(map(int, found))

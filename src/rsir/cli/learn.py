@@ -27,7 +27,7 @@ app = typer.Typer()
 
 @app.command()
 def methods(as_json: Json = False) -> None:
-    """List the methods, with their options and the values they start from."""
+    """List the methods with their options and default values."""
     import dataclasses
 
     from rsir.methods import METHODS, method_type
@@ -65,21 +65,23 @@ def train(
     weights: Annotated[
         str, typer.Option(help="'pretrained' (timm's hub), 'none', or a safetensors file.")
     ] = "pretrained",
-    split: Annotated[Path | None, typer.Option(help="A split written earlier.")] = None,
+    split: Annotated[Path | None, typer.Option(help="File of an existing split.")] = None,
     train_share: Annotated[
-        float | None, typer.Option(help="Share of each class to train on; 0.8 if not given.")
+        float | None, typer.Option(help="Share of each class to train on. Default: 0.8.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the split and of the training; 0 if not given.")
+        int | None, typer.Option(help="Seed of split and training. Default: 0.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="0: keep the starting weights.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Length of the hash code.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs; 0 keeps the starting weights.")
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Length of the hash code in bits.")] = None,
     labels: Labels = None,
     set_: Set = None,
 ) -> None:
     """Train a method on a labelled set and save the best epoch.
 
-    The same command takes up an interrupted run where it was, and does nothing if it is done.
+    The same command continues an interrupted run, and does nothing if the run is complete.
     """
     import dataclasses
 
@@ -94,7 +96,7 @@ def train(
     chosen |= {} if epochs is None else {"epochs": epochs}
     if bits is not None:
         if "bits" not in {field.name for field in dataclasses.fields(kind.options_type)}:
-            raise UsageError(f"--bits is for methods that learn hash codes; {method} does not")
+            raise UsageError(f"--bits applies to methods that learn hash codes; {method} does not")
         chosen |= {"bits": bits}
     options, settings = resolve_settings(kind, chosen)
     if split is None:
@@ -104,7 +106,7 @@ def train(
         root = images.root
     else:
         if labels is not None or train_share is not None or "validation" in chosen:
-            raise UsageError("--split settles labels and shares; leave out the options for them")
+            raise UsageError("--split fixes labels and shares; leave out their options")
         parts = splits.read(split)
         images = parts.labelled(data, "train", "val")
         kept = readable_only(images)
@@ -161,24 +163,23 @@ def cost(
     size: Annotated[
         int, typer.Option(min=1, help="Height and width of the image in pixels.")
     ] = 224,
-    classes: Annotated[
-        int, typer.Option(min=1, help="Of the training set, for a classifier.")
-    ] = 21,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes, for a classifier.")] = 21,
     set_: Annotated[
         list[str] | None,
-        typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the method."),
+        typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set an option of the method."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Also time it on this machine, with random weights.")
+        bool,
+        typer.Option("--measure", help="Also measure times on this machine, with random weights."),
     ] = False,
     gallery: Annotated[
-        int, typer.Option(min=1, help="Images that are searched when timing.")
+        int, typer.Option(min=1, help="Number of images that a timed search compares.")
     ] = 10_000,
-    k: Annotated[int, typer.Option("-k", min=1, help="Hits of a timed search.")] = 100,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits of a timed search.")] = 100,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Count a method's parameters and multiply-adds; with --measure also time and storage."""
+    """Count a method's parameters and multiply-adds; --measure adds times and storage."""
     import dataclasses
 
     from rsir.cost.count import cost as count

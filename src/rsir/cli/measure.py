@@ -1,4 +1,4 @@
-"""The verbs that put numbers on models: evaluate, compare, reproduce."""
+"""The commands that measure models: evaluate, compare, reproduce."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 SHOWN = 10
-"""Results of a query that the pictures show: query and top 10; the confusion counts them too."""
+"""Hits of a query that the pictures show and the confusion matrix counts."""
 
 
 class PartChoice(StrEnum):
-    """Which part of a labelled set `rsir evaluate` measures."""
+    """The part of a labelled set that `rsir evaluate` measures."""
 
     test = "test"
     val = "val"
@@ -41,13 +41,13 @@ class PartChoice(StrEnum):
     all = "all"
 
     def parts(self) -> tuple[SplitPart, ...]:
-        """The parts of a split that it means."""
+        """The parts of a split that this choice includes."""
         every: tuple[SplitPart, ...] = ("train", "val", "test")
         return tuple(part for part in every if self.value in (part, "all"))
 
 
 class Protocol(StrEnum):
-    """Who searches whom in `rsir evaluate`."""
+    """Which images search which in `rsir evaluate`."""
 
     leave_one_out = "leave-one-out"
     query_gallery = "query-gallery"
@@ -58,42 +58,53 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, or hf:owner/name.")],
     data: Data,
     split: Annotated[
-        Path | None, typer.Option(help="Default: the split that the model was trained on.")
+        Path | None,
+        typer.Option(help="File of a split. Default: the split of the model's training."),
     ] = None,
     part: Annotated[
-        PartChoice | None, typer.Option(help="Default: test; all, if there is no split.")
+        PartChoice | None,
+        typer.Option(help="Part of the split. Default: test; without a split, all."),
     ] = None,
     protocol: Annotated[
         Protocol,
-        typer.Option(help="query-gallery: the part's images search all other parts' images."),
+        typer.Option(help="query-gallery: the images of the part search those of all other parts."),
     ] = Protocol.leave_one_out,
     ranking: Annotated[
         str | None,
         typer.Option(
-            help="cosine, euclidean, ncc; of hash codes hamming, adaptive-hamming. "
+            help="cosine, euclidean or ncc; for hash codes hamming or adaptive-hamming. "
             "Default: the model's own."
         ),
     ] = None,
     labels: Labels = None,
-    per_class: Annotated[bool, typer.Option(help="Also a row for each class.")] = False,
+    per_class: Annotated[bool, typer.Option(help="Also print a row for each class.")] = False,
     ties: Annotated[
-        bool, typer.Option(help="Also the best and the worst order of equal distances.")
+        bool,
+        typer.Option(
+            help="Also print the values for the best and the worst order of equal distances."
+        ),
     ] = False,
     drop_empty: Annotated[
         bool,
         typer.Option(
-            "--drop-empty", help="Leave out queries with nothing relevant, which else count 0."
+            "--drop-empty",
+            help="Leave out queries without a relevant image, which otherwise count 0.",
         ),
     ] = False,
     near_duplicates: Annotated[
-        bool, typer.Option(help="Also look for images that look alike across the split.")
+        bool,
+        typer.Option(help="Also search for images that look alike across the parts of the split."),
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file.")
+    ] = None,
     per_query: Annotated[
-        Path | None, typer.Option(help="Write every query's values, for `rsir compare`.")
+        Path | None,
+        typer.Option(help="Write the values of every query to this file, for `rsir compare`."),
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder for pictures and a page with all of it.")
+        Path | None,
+        typer.Option(help="Write pictures, and a page with all of them, to this folder."),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -115,18 +126,18 @@ def evaluate(
     gallery = None
     about: dict[str, Any] = {}
     if protocol is Protocol.query_gallery and (manifest is None or part is PartChoice.all):
-        raise UsageError("query-gallery needs a --split, and a --part of it to take queries from")
+        raise UsageError("query-gallery needs a --split, and a --part of it for the queries")
     parts: Split | None = None
     if near_duplicates and manifest is None:
         raise UsageError("--near-duplicates compares the parts of a split; give one")
     if manifest is None:
         if part not in (None, PartChoice.all):
-            raise UsageError(f"the part {part.value} is of a split; give one with --split")
+            raise UsageError(f"--part {part.value} is a part of a split; give one with --split")
         queries = labelled_set(data, labels)
         about["part"] = "all"
     else:
         if labels is not None:
-            raise UsageError("a split has its own labels; --labels goes with --part all")
+            raise UsageError("a split has its own labels; --labels works with --part all")
         parts = splits.read(manifest)
         chosen = (part or PartChoice.test).parts()
         queries = _verified(parts, data, chosen, is_own=split is None)
@@ -166,14 +177,15 @@ def evaluate(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="What `rsir evaluate --per-query` wrote.")],
-    second: Annotated[Path, typer.Argument(help="The same of another model.")],
+    first: Annotated[Path, typer.Argument(help="File that `rsir evaluate --per-query` wrote.")],
+    second: Annotated[Path, typer.Argument(help="The same file of another model.")],
     measure: Annotated[
-        list[str] | None, typer.Option(help="Measures to compare; map, anmrr and r_at_1.")
+        list[str] | None,
+        typer.Option(help="Measure to compare; repeatable. Default: map, anmrr and r_at_1."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Test whether two models differ on the same queries, measure by measure."""
+    """Test for each measure whether two models differ on the same queries."""
     import dataclasses
 
     from rsir.evaluation.per_query import paired, read_per_query
@@ -184,11 +196,13 @@ def compare(
     chosen = measure or usual or list(a.values)
     unknown = [name for name in chosen if name not in a.values]
     if unknown:
-        raise UsageError(f"there is no {', '.join(unknown)} in both: {', '.join(a.values)}")
+        raise UsageError(
+            f"the files do not both have {', '.join(unknown)}; they have: {', '.join(a.values)}"
+        )
     found = test(*({name: table.values[name] for name in chosen} for table in (a, b)))
     empty = [name for name, difference in found.items() if not difference.queries]
     if empty:
-        raise UsageError(f"no query has {', '.join(empty)} by both models")
+        raise UsageError(f"no query has a value of {', '.join(empty)} for both models")
     if as_json:
         rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
         print_json(rows)
@@ -314,7 +328,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _verified(
     split: Split, data: Path, parts: tuple[SplitPart, ...], *, is_own: bool
 ) -> LabelledSet:
-    """The images of the parts, if they are what the split was made of."""
+    """The images of these parts, after a check that they are the ones of the split."""
     if not len(split.part(*parts)):
         raise UsageError(f"the split has no images in {', '.join(parts)}")
     try:
@@ -322,6 +336,6 @@ def _verified(
     except DataError as error:
         if not is_own:
             raise
-        hint = "this is the split that the model was trained on; for another set: --part all"
+        hint = "this is the split of the model's training; for another set: --part all"
         raise DataError(f"{error} ({hint})") from error
     return split.labelled(data, *parts)

@@ -1,4 +1,4 @@
-"""What several verbs take, and how it is understood."""
+"""Options that several commands share, and their parsing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the archive.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of class folders with images.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="Multi-label table: image name, then 0/1 per label; instead of folders."),
+    typer.Option(
+        help="Multi-label table (image name, then 0 or 1 per label) instead of class folders."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -31,12 +33,12 @@ Set = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """What --json prints."""
+    """Print a value as JSON on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def opened(archive: Path, version: int | None) -> Archive:
-    """The archive at a path, as it was at `version` if that is given."""
+    """The archive at a path, or its earlier `version` if one is given."""
     from rsir.archive import Archive
 
     found = Archive.open(archive)
@@ -44,7 +46,7 @@ def opened(archive: Path, version: int | None) -> Archive:
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:
-    """{"key": value} from "key=value" texts; values are JSON where they can be, else text."""
+    """{"key": value} from "key=value" texts. Values that are not JSON stay text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -58,14 +60,14 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
 
 
 def labelled_set(data: Path, labels: Path | None) -> LabelledSet:
-    """The class folders below `data`, or the images of a multi-label table."""
+    """The labelled set in `data`: class folders, or images with a multi-label table."""
     from rsir.data import folder
 
     return folder.load(data, labels=labels)
 
 
 def readable_only(images: LabelledSet) -> LabelledSet:
-    """The readable ones; the others are counted and listed."""
+    """The readable images of a set. Prints the others and their number."""
     from rsir.data.loading import readable
 
     kept, skipped = readable(images)

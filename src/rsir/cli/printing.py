@@ -30,22 +30,22 @@ _WIDEST = 1 << 16
 
 
 def say(message: str) -> None:
-    """A message on stderr; stdout is for results."""
+    """Print a message on stderr; stdout is for results."""
     typer.echo(message, err=True)
 
 
 def confirm(question: str) -> None:
-    """Ask on stderr; ends the command with status 1 unless the answer is yes."""
-    # typer's own writes to stdout too.
+    """Ask a question on stderr, and end the command with status 1 unless the answer is yes."""
+    # typer's own function also writes to stdout.
     typer.echo(f"{question} [y/N] ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        say("nothing is changed")
+        say("nothing was changed")
         raise typer.Exit(1)
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on a terminal; a plain line now and then elsewhere."""
+    """Show progress: a bar with the time left on a terminal, else a plain line now and then."""
     if not sys.stderr.isatty():
         yield _Lines(what)
         return
@@ -60,7 +60,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class _Lines:
-    """Progress as text, a line every ten seconds."""
+    """Progress as text: one line every ten seconds."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -79,11 +79,11 @@ COLUMNS = (
     *("map", "anmrr", "r_at_1", "r_at_2", "r_at_4", "r_at_8"),
     *("p_at_5", "p_at_10", "p_at_50", "p_at_100"),
 )
-"""Measures in the table of an evaluation; the others stand in lines below it."""
+"""Measures in the table of an evaluation; lines below the table show the others."""
 
 
 def print_report(report: Report, *, per_class: bool) -> None:
-    """The measures as a table on stdout, with a row per class if wanted; what to know on stderr."""
+    """Print the measures as a table on stdout, with a row per class if wanted; notes on stderr."""
     from rich.table import Table
     from rich.text import Text
 
@@ -105,10 +105,10 @@ def print_report(report: Report, *, per_class: bool) -> None:
     table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
     _print(table)
     low, high = report.intervals["map"]
-    print(f"mAP of other queries like these: {low:.4f} … {high:.4f} (95 %)")
+    print(f"mAP, 95 % interval for other queries like these: {low:.4f} … {high:.4f}")
     if report.best:
         print(
-            f"mAP by the order of equal distances: {report.worst['map']:.4f} … "
+            f"mAP, worst and best order of equal distances: {report.worst['map']:.4f} … "
             f"{report.best['map']:.4f}"
         )
     for by, meaning in (("found", "found among them"), ("min", "min(R, k)"), ("all", "R")):
@@ -118,15 +118,15 @@ def print_report(report: Report, *, per_class: bool) -> None:
             for key, value in report.metrics.items()
             if key.startswith("map_at_") and key.endswith(by)
         ]
-        print(f"mAP of the first k, divided by {meaning}: " + "  ".join(cells))
+        print(f"mAP of the first k, AP divided by {meaning}: " + "  ".join(cells))
     graded = [k for k in report.metrics if k.startswith(("wmap", "acg", "ndcg"))]
     radius = [k for k in report.metrics if "_within_" in k]
     for keys in (graded, radius):
         if keys:
             print("  ".join(f"{measure_name(key)} {report.metrics[key]:.4f}" for key in keys))
     if report.queries_without_relevant:
-        what = "are left out" if report.dropped else "count 0"
-        say(f"{report.queries_without_relevant} queries have nothing relevant and {what}")
+        effect = "are left out" if report.dropped else "count 0"
+        say(f"{report.queries_without_relevant} queries have no relevant image and {effect}")
     for line in report.leakage.lines:
         say(line)
     if report.near_duplicates is not None:
@@ -136,7 +136,7 @@ def print_report(report: Report, *, per_class: bool) -> None:
 
 
 def print_comparison(found: Mapping[str, Difference]) -> None:
-    """Two models side by side, a row for each measure, on stdout."""
+    """Print two models side by side on stdout, with a row for each measure."""
     from rich.table import Table
 
     table = Table()
@@ -165,7 +165,7 @@ def _print(table: Table) -> None:
 
 
 def print_timing(timed: Measured) -> None:
-    """What describing, searching and keeping images takes, medians with 5th to 95th percentile."""
+    """Print the times of encoding and searching, with percentiles, and the storage."""
     from rich.table import Table
 
     table = Table(
@@ -190,7 +190,10 @@ def print_timing(timed: Measured) -> None:
 
 
 def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
-    """What `rsir index` did on stdout, and what was skipped on stderr; count: of the archive."""
+    """Print the report of `rsir index` on stdout, and the skipped files on stderr.
+
+    count: images in the archive.
+    """
     print(
         f"{report.added} added, {report.replaced} replaced, {report.unchanged} unchanged, "
         f"{len(report.skipped)} skipped, {sum(report.ignored.values())} other files ignored"
@@ -208,7 +211,7 @@ def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
 
 
 def hits_table(hits: Hits, *, fold: bool) -> str:
-    """The hits as a table, a line each; fold: within the width of the terminal."""
+    """The hits as a table with a line each; fold: fit it into the width of the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -222,11 +225,11 @@ def hits_table(hits: Hits, *, fold: bool) -> str:
     for rank, hit in enumerate(hits, start=1):
         percentile = "" if hit.percentile is None else f"{hit.percentile:.3f}"
         window = hit.properties.get("window")
-        place = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
+        in_scene = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
         table.add_row(
             *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", percentile),
-            # Text, because a path may hold what rich takes for markup: [red].
-            *(Text(hit.id), Text(hit.source + place)),
+            # Text, because rich would take parts of a path for markup: [red].
+            *(Text(hit.id), Text(hit.source + in_scene)),
         )
     text = io.StringIO()
     Console(file=text, width=None if fold else _WIDEST).print(table)

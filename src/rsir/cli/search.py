@@ -1,4 +1,4 @@
-"""The verb that archives are for: search."""
+"""The command that searches an archive."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsir import atomic
 from rsir.cli.filters import (
     Bbox,
     Classes,
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_QUERY = "What to look for, instead of an image"
-_HOW = "How to look"
+_QUERY = "Query, instead of an image"
+_HOW = "How to search"
 
 
 class Format(StrEnum):
-    """How `rsir search` shows its hits."""
+    """The formats in which `rsir search` shows hits."""
 
     table = "table"
     json = "json"
@@ -59,18 +60,18 @@ class Format(StrEnum):
 def search(
     archive: Folder,
     image: Annotated[Path | None, typer.Argument(help="The query image.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
-    format: Annotated[Format, typer.Option(help="How to show them.")] = Format.table,
-    out: Annotated[Path | None, typer.Option(help="File to write, instead of stdout.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
+    format: Annotated[Format, typer.Option(help="Format of the output.")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     id: Annotated[
         str | None,
-        typer.Option(help="An image of the archive, by its id.", rich_help_panel=_QUERY),
+        typer.Option(help="Id of an image in the archive.", rich_help_panel=_QUERY),
     ] = None,
     vector: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.npy",
-            help="An embedding, or the bytes of a hash code, as NumPy saves it.",
+            help="An embedding, or the bytes of a hash code, saved by NumPy.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
@@ -78,7 +79,7 @@ def search(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="A part of an indexed scene; say which part by one of the next options.",
+            help="An indexed scene; select a part of it by one of the next options.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
@@ -86,47 +87,47 @@ def search(
         str | None,
         typer.Option(
             metavar="C,R,W,H",
-            help="Column, row, width, height in pixels of --scene.",
+            help="Column, row, width and height in --scene, in pixels.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
     scene_bbox: Annotated[
         str | None,
         typer.Option(
-            metavar="W,S,E,N", help="A box in degrees in --scene.", rich_help_panel=_QUERY
+            metavar="W,S,E,N", help="A box in --scene, in degrees.", rich_help_panel=_QUERY
         ),
     ] = None,
     point: Annotated[
         str | None,
         typer.Option(
             metavar="LON,LAT",
-            help="The middle of a square in --scene; needs --size.",
+            help="The centre of a square in --scene; needs --size.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
     size: Annotated[
         float | None,
         typer.Option(
-            metavar="METRES", help="The side of the square around --point.", rich_help_panel=_QUERY
+            metavar="METRES", help="Side of the square around --point.", rich_help_panel=_QUERY
         ),
     ] = None,
     bands: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Which bands of image files, as of `rsir index`. Default: those of the model.",
+            help="Bands of image files, as for `rsir index`. Default: the bands of the model.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
     stretch: Annotated[
         str | None,
-        typer.Option(help="Of image files, as of `rsir index`.", rich_help_panel=_QUERY),
+        typer.Option(help="Stretch of image files, as for `rsir index`.", rich_help_panel=_QUERY),
     ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
             metavar="IMAGE|id:ID",
-            help="An example of what is wanted, with or without a query; may be repeated.",
+            help="A positive example, with or without a query; repeatable.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
@@ -134,7 +135,7 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="IMAGE|id:ID",
-            help="An example of what is not wanted; may be repeated.",
+            help="A negative example; repeatable.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
@@ -147,8 +148,8 @@ def search(
     ranking: Annotated[
         str | None,
         typer.Option(
-            help="Instead of the archive's own, which is exact: hamming of adaptive-hamming, "
-            "approximate of embeddings.",
+            help="Instead of the archive's ranking, which is exact: hamming for adaptive-hamming, "
+            "approximate for embeddings.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -156,7 +157,7 @@ def search(
         bool,
         typer.Option(
             "--recall",
-            help="Also say which share of the exact hits --ranking finds.",
+            help="Also print the share of the exact hits that --ranking finds.",
             rich_help_panel=_HOW,
         ),
     ] = False,
@@ -164,29 +165,29 @@ def search(
         bool,
         typer.Option(
             "--diverse",
-            help="Of hits that overlap or are nearly the same only the best.",
+            help="Show only the best of hits that overlap or look nearly the same.",
             rich_help_panel=_HOW,
         ),
     ] = False,
     min_percentile: Annotated[
         float | None,
         typer.Option(
-            help="Only hits that are nearer than this percentage of random pairs of the archive, "
-            "e.g. 99.9.",
+            help="Show only hits that are nearer than this percentage of random pairs of the "
+            "archive, e.g. 99.9.",
             rich_help_panel=_HOW,
         ),
     ] = None,
     version: Annotated[
         int | None,
         typer.Option(
-            help="The archive as it was at this version, see `rsir info --versions`.",
+            help="Search this earlier version, see `rsir info --versions`.",
             rich_help_panel=_HOW,
         ),
     ] = None,
 ) -> None:
-    """Find the images of an archive that are most similar to an image, or to other things."""
+    """Find the images of an archive that are most similar to a query."""
     if recall and ranking is None:
-        raise UsageError("--recall compares a --ranking with the exact one: say which")
+        raise UsageError("--recall compares a --ranking with the exact one; give a --ranking")
     searched = opened(archive, version)
     part = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
@@ -194,7 +195,7 @@ def search(
     query = _query(image, id, vector, part, like or (), unlike or (), _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if query.holds_image:
-        _ = searched.encoder  # loaded now, so that the time shown is that of the search
+        _ = searched.encoder  # load it now, so that the printed time is the time of the search
     say_unknown(searched, filter)
     hits = searched.search(
         query, k, filter=filter, ranking=ranking, diverse=diverse, min_percentile=min_percentile
@@ -204,13 +205,11 @@ def search(
         typer.echo(text, nl=not text.endswith("\n"))
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Line ends as they are: those of CSV are \r\n.
-        with out.open("w", encoding="utf-8", newline="") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
+        atomic.write_text(out, text if text.endswith("\n") else text + "\n")
         say(f"wrote {out}")
     say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
     if not hits and hits.searched and min_percentile is not None:
-        say(f"nothing here looks like it: no image reaches the percentile {min_percentile}")
+        say(f"no image reaches the percentile {min_percentile}: nothing here looks like the query")
     if recall:
         found = searched.recall([query], k, str(ranking), filter=filter)
         say(f"recall@{k} of {ranking}: {found:.4f}")
@@ -225,9 +224,10 @@ def _query(
     unlike: Sequence[str],
     reading: Reading | None,
 ) -> Query:
-    """The query that the options describe; UsageError for none, and for more than one.
+    """The query that the options describe.
 
-    reading: how an image file is read, if --bands or --stretch say so.
+    reading: how to read an image file, if --bands or --stretch are given. Raises UsageError for no
+    query, and for more than one.
     """
     from rsir.archive.search.query import ById, ByPath, ByVector, Examples
 
@@ -241,8 +241,8 @@ def _query(
         queries.append(ByVector(_vector(vector)))
     if len(queries) > 1 or not (queries or like):
         raise UsageError(
-            "say what to look for: an IMAGE, --id, --vector, --scene or --like; one of them, and "
-            "--like and --unlike as often as you want"
+            "give one query: an IMAGE, --id, --vector, --scene or --like; --like and --unlike may "
+            "be repeated and go with any query"
         )
     query = queries[0] if queries else None
     if query is None or like or unlike:
@@ -252,7 +252,7 @@ def _query(
             query,
         )
     if reading is not None and "file" not in {part.kind for part in query.parts}:
-        raise UsageError("--bands and --stretch say how an image file is read: give one")
+        raise UsageError("--bands and --stretch apply to image files; give one")
     return query
 
 
@@ -263,14 +263,14 @@ def _example(read: Reading, text: str) -> Query:
 
 
 def _reading(bands: str | None, stretch: str | None) -> Reading | None:
-    """How image files are read; None if neither option is given."""
+    """The function that makes a query of an image file; None if neither option is given."""
     from rsir.archive.search.query import ByFile
     from rsir.scenes.tiling import Tiling
 
     if bands is None and stretch is None:
         return None
     names = None if bands is None else tuple(name.strip() for name in bands.split(","))
-    _ = Tiling(bands=names)  # raises UsageError for wrong ones
+    _ = Tiling(bands=names)  # raises UsageError for wrong bands
     return partial(ByFile, bands=names, stretch="auto" if stretch is None else stretch)
 
 
@@ -282,10 +282,10 @@ def _vector(file: Path) -> NDArray[Any]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError):
-        # NumPy's own message tells to trust the file.
-        raise DataError(f"{file}: is no .npy file of numbers; write it by numpy.save") from None
+        # NumPy's own message advises to trust the file.
+        raise DataError(f"{file}: is no .npy file of numbers; write one with numpy.save") from None
     if not isinstance(found, np.ndarray) or found.ndim != 1:
-        raise UsageError(f"{file}: give an array of one axis, saved by numpy.save")
+        raise UsageError(f"{file}: give an array with one axis, saved with numpy.save")
     return found
 
 
@@ -299,10 +299,12 @@ def _window(
     from rsir.archive.search.query import ByWindow
 
     if scene is None:
-        raise UsageError("--window, --scene-bbox, --point and --size are parts of a --scene")
+        raise UsageError(
+            "--window, --scene-bbox, --point and --size select a part of a --scene; give one"
+        )
     pixels = None if window is None else numbers(window, 4, "--window", "C,R,W,H")
     if pixels is not None and not all(number.is_integer() for number in pixels):
-        raise UsageError(f"--window {window}: they are whole pixels")
+        raise UsageError(f"--window {window}: give whole pixels")
     column, row, width, height = map(int, pixels or (0, 0, 0, 0))
     middle = None if point is None else numbers(point, 2, "--point", "LON,LAT")
     return ByWindow(

@@ -1,4 +1,4 @@
-"""`rsir serve`: archives over HTTP."""
+"""The command that serves archives over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer()
 KEY = "RSIR_API_KEY"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _DRAIN_SECONDS = 30
-"""A stop waits so long for running requests; our choice: longer than any search."""
+"""Seconds that a stop waits for running requests. Our choice: longer than any search."""
 
 
 @app.command()
@@ -25,28 +25,32 @@ def serve(
     archives: Annotated[
         list[str], typer.Argument(metavar="ARCHIVE", help="Folder of an archive, or NAME=FOLDER.")
     ],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
     key_file: Annotated[
         Path | None,
-        typer.Option(help=f"File with the API key for adding and deleting; or set {KEY}."),
+        typer.Option(help=f"File with the API key that adding and deleting need; or set {KEY}."),
     ] = None,
     allow_add: Annotated[
-        list[Path] | None, typer.Option(help="Folder below which files may be added; repeatable.")
+        list[Path] | None, typer.Option(help="Allow adding files below this folder; repeatable.")
     ] = None,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let it read sources on other machines.")
+        bool, typer.Option("--allow-remote", help="Allow reading sources on other machines.")
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Name by which it may be called; repeatable. Loopback: its names only."),
+        typer.Option(
+            help="Host name that requests may use; repeatable. On loopback, only its own names."
+        ),
     ] = None,
-    searches: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 2,
-    page: Annotated[bool, typer.Option(help="A page for people beside the REST interface.")] = True,
+    searches: Annotated[int, typer.Option(min=1, help="Number of searches at the same time.")] = 2,
+    page: Annotated[bool, typer.Option(help="Serve the page beside the REST interface.")] = True,
 ) -> None:
-    """Serve archives: REST interface and page, until Ctrl-C or SIGTERM.
+    """Serve archives with a REST interface and a page, until Ctrl-C or SIGTERM.
 
-    Documentation of the interface is at /docs, its OpenAPI at /openapi.json.
+    The interface documents itself at /docs and /openapi.json.
     """
     try:
         import uvicorn
@@ -83,17 +87,17 @@ def serve(
             backlog=512,
         )
     )
-    # After a stop the server raises the signal again, for a handler that would end the process
-    # with an error; a stop that was asked for is none.
+    # uvicorn raises the signal again after it has stopped; the default handler would end the
+    # process with an error, but a requested stop is no error.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: None)
     if not loopback:
-        say(f"{host} can be reached from other machines; searching needs no key")
+        say(f"other machines can reach {host}; searching needs no key")
     server.run()
 
 
 def _key(file: Path | None) -> str | None:
-    """The API key: of a file, or else of the environment; never of the command line."""
+    """The API key from a file, or else from the environment; never from the command line."""
     if file is None:
         return os.environ.get(KEY) or None
     try:

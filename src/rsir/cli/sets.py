@@ -1,4 +1,4 @@
-"""The verbs of benchmark sets: list, check, fetch."""
+"""The commands on benchmark sets: list, check, fetch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from rsir.cli.options import Json, print_json
 
-app = typer.Typer(help="The benchmark sets: list, check, fetch.", no_args_is_help=True)
+app = typer.Typer(help="Benchmark sets: list, check, fetch.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -34,9 +34,9 @@ def datasets_list(as_json: Json = False) -> None:
 @app.command("check")
 def datasets_check(
     name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
-    root: Annotated[Path, typer.Argument(help="Folder that it was unpacked in.")],
+    root: Annotated[Path, typer.Argument(help="Folder that contains the unpacked set.")],
 ) -> None:
-    """Say what of a set is missing, extra or corrupt."""
+    """Report missing, extra and corrupt images of a set."""
     from rsir.data.catalog.check import check
     from rsir.data.catalog.entries import get
 
@@ -52,7 +52,7 @@ def datasets_fetch(
     name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
     root: Annotated[Path, typer.Argument(help="Folder to unpack it in.")],
 ) -> None:
-    """Download a set, where it can be had, and check it."""
+    """Download and unpack a set, if it can be downloaded."""
     from rsir.data.catalog.entries import get
     from rsir.data.catalog.fetch import fetch
 

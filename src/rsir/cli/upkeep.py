@@ -1,4 +1,4 @@
-"""The verbs that look after an archive: info, delete, prune, optimize, restore."""
+"""The commands that maintain an archive: info, delete, prune, optimize, restore."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _LOOKED_AT = 20
-"""Images of which the properties are named to whom another name was wrong. Our choice."""
+"""Images whose property names an error message lists. Our choice."""
 
 
 @app.command()
 def info(
     archive: Folder,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Also each file and scene that was indexed.")
+        bool, typer.Option("--sources", help="Also list each indexed file and scene.")
     ] = False,
     versions: Annotated[
-        bool, typer.Option("--versions", help="Also the earlier versions that are kept.")
+        bool, typer.Option("--versions", help="Also list the earlier versions.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what an archive holds, and which model it belongs to."""
+    """Show what an archive contains, and its model."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
@@ -54,16 +54,16 @@ def info(
     for version in found.get("versions", ()):
         typer.echo("version {version:6d}  {time}  {count:8d} images".format(**version))
     for source in found.get("sources", ()):
-        place = "" if source["bounds"] is None else f"  {_degrees(source['bounds'])}"
-        what = "tiles " if source["tiled"] else "images"
-        typer.echo(f"{source['tiles']:8d} {what}  {source['source']}{place}")
+        bounds = "" if source["bounds"] is None else f"  {_degrees(source['bounds'])}"
+        kind = "tiles " if source["tiled"] else "images"
+        typer.echo(f"{source['tiles']:8d} {kind}  {source['source']}{bounds}")
 
 
 @app.command()
 def delete(
     archive: Folder,
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids of images; or say which by the options.")
+        list[str] | None, typer.Argument(help="Ids of images; or select images by the options.")
     ] = None,
     bbox: Bbox = None,
     within: Within = None,
@@ -71,16 +71,16 @@ def delete(
     where: Where = None,
     classes: Classes = None,
     sources: From = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Forget images, by their ids or by what they have in common. Files are left alone."""
+    """Delete images from an archive, by id or by a filter. Image files stay untouched."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if bool(ids) == (filter is not None):
-        raise UsageError("say what to delete: either ids, or options such as --source or --where")
+        raise UsageError("give either ids, or options such as --source or --where")
     unknown = unknown_names(opened, filter)
     if unknown:
         raise UsageError(
@@ -93,47 +93,47 @@ def delete(
         found = [record.id for record in opened.records(filter)]
     before = opened.info()["version"]
     if found and not yes:
-        confirm(f"forget {len(found)} of the {len(opened)} images in {archive}?")
+        confirm(f"delete {len(found)} of the {len(opened)} images in {archive}?")
     count = opened.delete(found)
     if as_json:
         print_json({"deleted": count})
     else:
-        typer.echo(f"{count} images forgotten")
+        typer.echo(f"{count} images deleted")
     if count and before is not None:
-        say(f"to undo it: rsir restore {archive} {before}")
+        say(f"to undo this: rsir restore {archive} {before}")
 
 
 @app.command()
 def prune(
     archive: Folder,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Even if the files of all images are gone.")
+        bool, typer.Option("--everything", help="Delete even if the files of all images are gone.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Forget the images whose files are gone."""
+    """Delete the images whose files are gone."""
     from rsir.archive import Archive
     from rsir.archive.indexing.pruning import AllGoneError
 
     try:
         gone = Archive.open(archive).prune(everything=everything)
     except AllGoneError as error:
-        advice = f"To forget them all: rsir prune {archive} --everything"
+        advice = f"To delete them all: rsir prune {archive} --everything"
         raise ArchiveError(f"{error.finding} {advice}") from error
     if as_json:
         print_json({"deleted": len(gone), "ids": gone})
     else:
-        typer.echo(f"{len(gone)} images forgotten")
+        typer.echo(f"{len(gone)} images deleted")
 
 
 @app.command()
 def optimize(
     archive: Folder,
     keep_days: Annotated[
-        float, typer.Option(help="Versions older than this are forgotten; the latest stays.")
+        float, typer.Option(help="Delete versions older than this; the latest stays.")
     ] = 7.0,
 ) -> None:
-    """Merge the small files that many additions leave, and forget old versions."""
+    """Merge the small files that many additions leave, and delete old versions."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
@@ -149,18 +149,20 @@ def optimize(
 @app.command()
 def restore(
     archive: Folder,
-    version: Annotated[int, typer.Argument(help="A version, see `rsir info --versions`.")],
+    version: Annotated[
+        int, typer.Argument(help="Number of a version, see `rsir info --versions`.")
+    ],
 ) -> None:
-    """Make an earlier version the latest again; those in between are kept."""
+    """Make an earlier version the latest one. The versions in between stay."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
     opened.restore(version)
-    typer.echo(f"{archive} is as it was at version {version}: {len(opened)} images")
+    typer.echo(f"{archive} is at version {version} again: {len(opened)} images")
 
 
 def _some_names(archive: Archive) -> list[str]:
-    """Names of properties that the first images have."""
+    """The property names of the first images."""
     from rsir.store.filters.filter import Filter
 
     first = islice(archive.records(Filter()), _LOOKED_AT)
