@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "rsir"
 FLOOR = re.compile(r"^\| (\d+) \| (`[^|]*`) \|", re.MULTILINE)
+INSIDE = re.compile(r"^\| `(\w+)` \| (`[^|]*/[^|]*`) \|", re.MULTILINE)
 
 Graph = Mapping[str, set[str]]
 """The modules that each module imports, by dotted names."""
@@ -32,6 +33,20 @@ def floors() -> dict[str, int]:
         room: int(floor)
         for floor, rooms in FLOOR.findall(text)
         for room in re.findall(r"`([^`]+)`", rooms)
+    }
+
+
+@cache
+def inside() -> dict[str, dict[str, int]]:
+    """The floor of each part of a large room, by room, from the second table."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    return {
+        room: {
+            f"{room}.{part}": -depth
+            for depth, parts in enumerate(order.split("/"))
+            for part in re.findall(r"`(\w+)`", parts)
+        }
+        for room, order in INSIDE.findall(text)
     }
 
 
@@ -112,6 +127,19 @@ def test_every_file_lies_in_a_room_of_the_table_and_every_room_exists() -> None:
 
 def test_imports_point_down() -> None:
     assert upward(graph(), floors()) == []
+
+
+@pytest.mark.parametrize("room", ["archive", "store", "web"])
+def test_imports_inside_a_large_room_point_down(room: str) -> None:
+    parts = inside()[room]
+    within = {
+        module: {other for other in imported if other.startswith(f"rsir.{room}.")}
+        for module, imported in graph().items()
+        if module.startswith(f"rsir.{room}.")
+    }
+    assert [module for module in within if room_of(module, parts) is None] == []
+    assert {room_of(module, parts) for module in within} == set(parts)
+    assert upward(within, parts) == []
 
 
 def test_no_circle_between_files() -> None:
