@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from shapely.geometry import Point, shape
 
-from rsir.cli.filters import box, filter_of, of_sources, polygons
+from rsir.archive.search.query_vectors import from_sources
+from rsir.cli.filters import box, filter_of, polygons
 from rsir.errors import DataError, UsageError
 from rsir.store.filters.filter import Filter
 from rsir.store.records.record import Record
@@ -112,7 +113,7 @@ def test_sources_by_any_of_their_names(tmp_path: Path, monkeypatch: pytest.Monke
         ("it's.tif", [0]), ("./it's.tif", [0]), (here, [0]), (remote, [1]), ("f.parquet#3", [2]),
         ("scene.tif", []),
     ):  # fmt: skip
-        asked = Filter(where=of_sources([name]))
+        asked = Filter(where=from_sources([name]))
         assert np.flatnonzero(selected(asked, *records)).tolist() == found
     both = filter_of(None, None, None, "id = '0' OR id = '1'", None, ["it's.tif", "f.parquet#3"])
     assert both is not None
