@@ -77,12 +77,12 @@ def test_evaluate_shows_ties_and_drops_queries_without_relevant(
     done = shell(*evaluate, "--ties")
     assert done.status == 0, done.err
     # Three equal images: the one of the same class comes first or second.
-    assert "mAP by the order of equal distances: 0.3333 … 0.6667" in done.out
-    assert "1 queries have nothing relevant and count 0" in done.err
+    assert "mAP, worst and best order of equal distances: 0.3333 … 0.6667" in done.out
+    assert "1 queries have no relevant image and count 0" in done.err
     ties = json.loads(file.read_text())["ties"]
     assert (ties["worst"]["r_at_1"], ties["best"]["r_at_1"]) == (0, pytest.approx(2 / 3))
     done = shell(*evaluate, "--drop-empty")
-    assert "1 queries have nothing relevant and are left out" in done.err
+    assert "1 queries have no relevant image and are left out" in done.err
     report = json.loads(file.read_text())
     assert (report["queries"], report["metrics"]["map"]) == (2, 0.75)
 
@@ -104,7 +104,7 @@ def test_two_models_are_compared_on_the_same_queries(
     assert (same["p_at_5"]["difference"], same["p_at_5"]["p_value"]) == (0, 1)
     assert "P@5" in shell("compare", one, one, "--measure", "p_at_5").out
     done = shell("compare", one, other, "--measure", "speed")
-    assert (done.status, "no speed" in done.err) == (2, True)
+    assert (done.status, "both have speed" in done.err) == (2, True)
     assert shell(*evaluate, "--per-query", other, "--drop-empty").status == 0
     lines = other.read_text().splitlines()
     other.write_text("\n".join(lines[:-1]) + "\n")
@@ -273,7 +273,7 @@ def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) ->
         (
             ("train", "pooled", "--data", "D", "--out", "X", "--bits", "8", *TRAIN),
             2,
-            "--bits is for methods that learn hash codes; pooled does not",
+            "--bits applies to methods that learn hash codes; pooled does not",
         ),
         (("evaluate", "M", "--data", "D", "--ranking", "hamming"), 2, "hash codes"),
         (("evaluate", "M", "--data", "D", "--ranking", "cosine:foo"), 2, "cosine:foo"),
@@ -362,7 +362,7 @@ def test_labels_and_splits_do_not_contradict_each_other(
             "train", "pooled", "--data", coloured_classes, "--out", tmp_path / "x", *TRAIN,
             "--split", model / "split.csv", *option,
         )  # fmt: skip
-        assert (done.status, "--split settles" in done.err) == (2, True)
+        assert (done.status, "--split fixes" in done.err) == (2, True)
 
 
 def test_a_split_is_held_against_the_files(

@@ -70,7 +70,7 @@ def test_own_images_without_classes_are_searched_all_the_same(
     assert any("broken.png" in line for line in said)
     (archive,) = (tmp_path / "out").glob("archive-*")
     assert rsir.open(archive).info()["count"] == 12
-    assert "searches are shown" in str(closing)
+    assert "searches: file:" in str(closing)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_embeddings_made_elsewhere(shell: Shell, made_elsewhere: Path, tmp_path:
     done = shell("import", archive, made_elsewhere, "--name", "clay-v1", *COLUMNS)
     assert done.status == 0, done.err
     assert "6 rows read: 6 added" in done.out
-    assert "1 kept incomplete: its date is not understood" in done.err
+    assert "1 imported incompletely: its date is not understood" in done.err
     opened = rsir.open(archive)
     assert (opened.metric, opened.dimension, len(opened)) == ("cosine", 5, 6)
     (record,) = opened.get(["chip-3"])
@@ -185,7 +185,8 @@ def test_merge(
     assert shell("delete", copy, "--bbox", "17,45,18,46", "--yes").status == 0
     done = shell("merge", into, copy)
     assert done.out == (
-        f"12 added, 0 replaced, 0 unchanged, 0 kept as they are; 60 images in {into}\n"
+        "12 added, 0 replaced, 0 unchanged, 0 kept because they are as new or newer; "
+        f"60 images in {into}\n"
     )
     report = json.loads(shell("merge", into, tiles, "--json").out)
     assert (report["added"], report["unchanged"]) == (9, 12)

@@ -151,7 +151,7 @@ def test_an_empty_archive_is_made_once(shell: Shell, model: Path, tmp_path: Path
     for _ in range(2):
         assert shell("index", tmp_path / "a", "--model", model).status == 0
     done = shell("index", tmp_path / "a")
-    assert (done.status, "say what to index" in done.err) == (2, True)
+    assert (done.status, "give paths to index" in done.err) == (2, True)
 
 
 def test_another_models_archive_is_refused(

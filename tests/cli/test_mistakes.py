@@ -61,11 +61,11 @@ def test_search_and_export_tell_names_that_nothing_has(
     first = next(rsir.open(tiles).records()).id
     done = shell("search", tiles, "--id", first, "-k", 99, "--where", "nope IS NULL")
     assert done.status == 0
-    assert "no image has a property nope" in done.err
+    assert "no image has the property nope" in done.err
     assert "20 images" not in done.err  # all of them are searched, the tile itself too
     wrote = shell("export", tiles, tmp_path / "all.csv", "--where", "nope IS NULL")
     assert wrote.status == 0
-    assert "no image has a property nope" in wrote.err
+    assert "no image has the property nope" in wrote.err
     right = shell("search", tiles, "--id", first, "--where", "stretch IS NOT NULL")
     assert "property" not in right.err
 

@@ -118,7 +118,7 @@ def test_upkeep(request, kind, shell, model, tiles, scenes, copy, tmp_path) -> N
     assert json.loads(shell(*index).out)["unchanged"] == 2
     ids = [record.id for record in rsir.open(archive).records()]
     done = shell("delete", archive, ids[0], ids[1], "--yes")
-    assert (done.status, done.out) == (0, "2 images forgotten\n")
+    assert (done.status, done.out) == (0, "2 images deleted\n")
     assert ("rsir restore" in done.err) == (kind == "s3")
     assert shell("delete", archive, ids[0], "--yes").status == 1
     (folder / "west.tif").unlink()

@@ -157,7 +157,7 @@ def test_nothing_looks_like_it(shell: Shell, tiles: Path, tmp_path: Path) -> Non
     assert len(json.loads(shell(*far).out)) == 10
     done = shell(*far, "--min-percentile", "90")
     assert (done.status, json.loads(done.out)) == (0, [])
-    assert "nothing here looks like it" in done.err
+    assert "nothing here looks like the query" in done.err
     done = shell(*far, "--min-percentile", "99.99999")
     assert (done.status, done.out) == (2, "")
     assert "too small to tell" in done.err
@@ -303,9 +303,9 @@ def test_defaults_are_those_of_python() -> None:
     [
         (("D", "Q"), 1, "no archive"),
         (("nowhere", "Q"), 1, "nowhere"),
-        (("A",), 2, "say what to look for"),
-        (("A", "Q", "--id", "x"), 2, "one of them"),
-        (("A", "--unlike", "Q"), 2, "say what to look for"),
+        (("A",), 2, "give one query"),
+        (("A", "Q", "--id", "x"), 2, "give one query"),
+        (("A", "--unlike", "Q"), 2, "give one query"),
         (("A", "nowhere.png"), 1, "nowhere.png"),
         (("A", "T"), 1, "not an image"),
         (("A", "Q", "-k", "0"), 2, "k must be"),
@@ -334,9 +334,9 @@ def test_defaults_are_those_of_python() -> None:
         (("A", "Q", "--version", "-1"), 1, "-1"),
         (("A", "--window", "0,0,9,9"), 2, "--scene"),
         (("S", "--scene", "nowhere.tif", "--window", "0,0,9,9"), 2, "nowhere.tif"),
-        (("S", "--scene", "W"), 2, "one of them"),
+        (("S", "--scene", "W"), 2, "give one of them"),
         (("S", "--scene", "W", "--window", "0,0,9,9", "--point", "1,1", "--size", "9"), 2, "one"),
-        (("S", "--scene", "W", "--point", "16.3,45.1"), 2, "one of them"),
+        (("S", "--scene", "W", "--point", "16.3,45.1"), 2, "give one of them"),
         (("S", "--scene", "W", "--point", "16.3,45.1", "--size", "0"), 2, "size"),
         (("S", "--scene", "W", "--point", "16.3,45.1", "--size", "nan"), 2, "size"),
         (("S", "--scene", "W", "--point", "nan,45.1", "--size", "9"), 2, "--point"),

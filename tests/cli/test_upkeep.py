@@ -50,7 +50,7 @@ def test_delete_by_id(shell: Shell, copy: Path) -> None:
     first, second, *rest = ids(copy)
     before = rsir.open(copy).info()["version"]
     done = shell("delete", copy, first, second, first, "--yes")
-    assert (done.status, done.out) == (0, "2 images forgotten\n")
+    assert (done.status, done.out) == (0, "2 images deleted\n")
     assert f"rsir restore {copy} {before}" in done.err
     assert ids(copy) == rest
     done = shell("delete", copy, rest[0], first, "--yes")
@@ -64,15 +64,15 @@ def test_delete_by_what_they_have_in_common(shell: Shell, copy: Path, scenes: Pa
     kept = [r.id for r in archive.records() if "east" in r.source]
     done = shell("delete", copy, "--source", scenes / "west.tif", answer="n\n")
     assert (done.status, done.out) == (1, "")
-    assert "forget 12 of the 21 images" in done.err
-    assert "nothing is changed" in done.err
+    assert "delete 12 of the 21 images" in done.err
+    assert "nothing was changed" in done.err
     assert shell("delete", copy, "--source", scenes / "west.tif").status == 1  # nobody there
     assert len(ids(copy)) == 21
     done = shell("delete", copy, "--source", scenes / "west.tif", "--json", answer="y\n")
     assert (done.status, json.loads(done.out)) == (0, {"deleted": 12})
     assert ids(copy) == kept
     done = shell("delete", copy, "--bbox", "0,0,1,1")
-    assert (done.status, done.out) == (0, "0 images forgotten\n")
+    assert (done.status, done.out) == (0, "0 images deleted\n")
     assert shell("delete", copy, "--datetime", "2024-05-02", "--yes").out.startswith("9 images")
 
 
@@ -82,7 +82,7 @@ def test_restore_takes_a_deletion_back(shell: Shell, copy: Path) -> None:
     assert shell("delete", copy, "--where", "width > 0", "--yes").status == 0
     assert ids(copy) == []
     done = shell("restore", copy, version)
-    assert done.out == f"{copy} is as it was at version {version}: 21 images\n"
+    assert done.out == f"{copy} is at version {version} again: 21 images\n"
     assert ids(copy) == before
     done = shell("restore", copy, 99)
     assert (done.status, "version 99" in done.err) == (1, True)
@@ -94,13 +94,13 @@ def test_prune(shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
     gone = [r.id for r in rsir.open(tmp_path / "a").records() if r.source.endswith("lake00.png")]
     (images / "lake00.png").unlink()
     assert json.loads(shell("prune", tmp_path / "a", "--json").out) == {"deleted": 1, "ids": gone}
-    assert shell("prune", tmp_path / "a").out == "0 images forgotten\n"
+    assert shell("prune", tmp_path / "a").out == "0 images deleted\n"
     shutil.rmtree(images)
     done = shell("prune", tmp_path / "a")
     assert (done.status, "not mounted" in done.err) == (1, True)
     assert f"rsir prune {tmp_path / 'a'} --everything" in done.err
     assert "everything=True" not in done.err
-    assert shell("prune", tmp_path / "a", "--everything").out == "11 images forgotten\n"
+    assert shell("prune", tmp_path / "a", "--everything").out == "11 images deleted\n"
 
 
 def test_optimize_forgets_old_versions(shell: Shell, copy: Path) -> None:
@@ -127,8 +127,8 @@ def test_defaults_are_those_of_python() -> None:
         (("info", "nowhere"), 1, "nowhere"),
         (("info", "D"), 1, "not an archive"),
         (("delete", "nowhere", "x"), 1, "nowhere"),
-        (("delete", "A"), 2, "say what to delete"),
-        (("delete", "A", "x", "--class", "y"), 2, "say what to delete"),
+        (("delete", "A"), 2, "give either ids"),
+        (("delete", "A", "x", "--class", "y"), 2, "give either ids"),
         (("delete", "A", "x"), 1, "'x'"),
         (("delete", "A", "--where", "DELETE FROM items"), 2, "not a condition"),
         (("delete", "A", "--bbox", "a,b,c,d"), 2, "W,S,E,N"),

@@ -41,8 +41,8 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_(
     out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("demo"),
     data: Annotated[
         Path | None, typer.Option(help="Use these images instead of generated scenes.")
@@ -53,9 +53,9 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve.")] = 8000,
 ) -> None:
     """Show all steps, offline: draw scenes, train, index, search, write a page."""
-    from rsir.cli import demo as demonstration
+    from rsir.cli import demo
 
-    made = demonstration.run(out, data, say=say)
+    made = demo.run(out, data, say=say)
     typer.echo(str(made))
     if and_serve:
         serve.serve([f"demo={made.archive}"], port=port)
