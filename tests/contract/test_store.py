@@ -1,4 +1,4 @@
-"""What every store promises, each beside a plain sort of all distances."""
+"""The contract of every store, checked against a plain sort of all distances."""
 
 import itertools
 import subprocess
@@ -62,7 +62,7 @@ def name(request) -> str:
 
 @pytest.fixture
 def fresh(request, name):
-    """A function for what makes empty stores, which go at the end of its `with`."""
+    """A context manager with a function that creates empty stores, deleted at its end."""
     return lambda: STORES[name](request)
 
 
@@ -73,7 +73,7 @@ def make(fresh) -> Iterator[Make]:
 
 
 def examples(name: str, count: int) -> settings:
-    """How many; fewer where every call goes to a server, and none to make a failure smaller."""
+    """The number of examples; fewer for a server, and no search for smaller failures there."""
     if name != "milvus":
         return settings(max_examples=count, deadline=None)
     return settings(max_examples=count // 3, deadline=None, phases=[Phase.reuse, Phase.generate])
@@ -84,7 +84,7 @@ def record(id: str, **more) -> Record:
 
 
 def dimension(metric: str, width: int) -> int:
-    """Of codes: a number of bits that does not fill the last of `width` bytes."""
+    """The dimension for vectors of `width`; bits of codes do not fill the last byte."""
     return width if metric in FLOATS else 8 * width - 3
 
 
@@ -100,7 +100,7 @@ def vectors(metric: str, rng: np.random.Generator, count: int, width: int) -> np
 
 
 def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: int) -> None:
-    """The store's answers are the first k of all records sorted by (distance, id)."""
+    """Assert that the store finds the first k of all records sorted by (distance, id)."""
     found = store.search(queries, k)
     assert len(found) == len(queries)
     ids = sorted(kept)
@@ -110,7 +110,7 @@ def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: in
         assert [(n.distance, n.record.id) for n in neighbours] == wanted
 
 
-def test_any_history_leaves_the_same_answers(fresh, name):
+def test_searches_are_exact_after_any_history(fresh, name):
     # Making a collection of another width takes Milvus seconds.
     widths = st.sampled_from([3, 4]) if name == "milvus" else st.integers(2, 9)
 
@@ -256,7 +256,7 @@ def test_a_known_id_is_replaced_whole(make):
     assert [(n.record.id, n.distance) for n in hits] == [("a", 0), ("b", 7)]
 
 
-def test_a_record_comes_back_as_it_went(make):
+def test_a_record_comes_back_unchanged(make):
     full = Record(
         id="b",
         source="/städte/münchen 'alt' \"neu\".tif",
@@ -300,7 +300,7 @@ HOSTILE = [
 ]
 
 
-def test_states_are_what_the_records_say(make):
+def test_states_are_those_of_the_records(make):
     store = make("euclidean", 2)
     assert list(store.states()) == list(store.states({"/images/a.png"})) == []
     names = ["/a.tif", "/b's %_.tif", "s3://bucket/ü.tif", ""]
@@ -331,7 +331,7 @@ def test_states_are_what_the_records_say(make):
         assert found == [state for state in wanted if state.source in some]
 
 
-def test_states_of_more_sources_than_are_named_to_the_table(make, monkeypatch):
+def test_states_of_more_sources_than_fit_one_condition(make, monkeypatch):
     monkeypatch.setattr(lance_module, "_NAMES_IN_SQL", 2)
     monkeypatch.setattr(lance_rows, "_ROWS_AT_ONCE", 7)
     store = make("euclidean", 2)
@@ -365,7 +365,7 @@ def test_ids_with_quotes_sql_and_unicode_are_just_ids(make):
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_unfit_vectors_are_refused_and_nothing_changes(make, metric):
+def test_invalid_vectors_are_refused_and_nothing_changes(make, metric):
     store = make(metric, dimension(metric, 3))
     rows = vectors(metric, np.random.default_rng(7), 2, 3)
     store.add([record("a")], rows[:1])
@@ -417,7 +417,7 @@ def test_an_unknown_id_is_an_error_and_order_is_kept(make):
         store.get(["a", "x"])
 
 
-def test_what_comes_out_can_be_changed_without_changing_the_store(make):
+def test_changing_a_returned_vector_does_not_change_the_store(make):
     store = make("euclidean", 2)
     row = np.ones((1, 2), np.float32)
     store.add([record("a")], row)
@@ -593,14 +593,14 @@ def test_other_stores_are_searched_by_their_own_metric_only(make, metric):
         store.search(rows, 1, metric=ADAPTIVE)
 
 
-def test_a_footprint_that_is_no_geometry_is_refused(make):
+def test_an_invalid_footprint_is_refused(make):
     store = make("euclidean", 1)
     with pytest.raises(UsageError, match="not a GeoJSON geometry"):
         store.add([record("a", footprint={"type": "Disc"})], np.ones((1, 1), np.float32))
     assert len(store) == 0
 
 
-# What only a store on disk promises.
+# Promises of a store on disk only.
 
 
 def test_a_reopened_store_is_the_same(tmp_path):
@@ -614,7 +614,7 @@ def test_a_reopened_store_is_the_same(tmp_path):
     agrees(store, dict(zip(ids, rows, strict=True)), rows[:5], 40)
 
 
-def test_what_another_handle_wrote_is_seen_by_the_next_search(tmp_path):
+def test_the_next_search_sees_changes_of_another_handle(tmp_path):
     one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     two = LanceStore.open(tmp_path / "items.lance")
     query = np.zeros((1, 1), np.float32)
@@ -643,7 +643,7 @@ def test_an_addition_is_one_commit(tmp_path):
     assert len(store) == 150
 
 
-def test_long_lists_of_ids_are_taken_in_pieces(tmp_path, monkeypatch):
+def test_long_lists_of_ids_are_split(tmp_path, monkeypatch):
     monkeypatch.setattr("rsir.store.lance.store._IDS_AT_ONCE", 7)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     ids = [f"{n:02d}" for n in range(50)]
@@ -755,7 +755,7 @@ def test_every_version_answers_as_it_did(tmp_path):
         store.restore(999)
 
 
-def test_optimising_forgets_versions_that_are_older(tmp_path):
+def test_optimising_removes_old_versions(tmp_path):
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     for n in range(3):
         store.add([record(str(n))], np.array([[n]], np.float32))
@@ -772,8 +772,8 @@ def test_optimising_forgets_versions_that_are_older(tmp_path):
         store.optimize(keep_days=-1)
 
 
-def test_a_commit_of_another_handle_is_seen_long_after_the_last_one(tmp_path, monkeypatch):
-    """Also where the time of change alone says that nothing has changed."""
+def test_a_commit_of_another_handle_is_seen_even_long_after_the_last(tmp_path, monkeypatch):
+    """Even if the time of change alone shows no change."""
     monkeypatch.setattr("rsir.store.lance.handle._SETTLED_NS", 0)
     one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     two = LanceStore.open(tmp_path / "items.lance")
@@ -819,7 +819,7 @@ def test_concurrent_additions_of_the_same_ids_leave_each_once(tmp_path):
     assert [r.id for r in LanceStore.open(path).records()] == [f"{n:03d}" for n in range(200)]
 
 
-def test_what_is_no_store_is_refused(tmp_path):
+def test_anything_but_a_store_is_refused(tmp_path):
     with pytest.raises(ArchiveError, match="does not exist"):
         LanceStore.open(tmp_path / "items.lance")
     (tmp_path / "items.lance").mkdir()
@@ -840,7 +840,7 @@ def test_stores_do_not_import_torch():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_recall_is_what_a_loop_counts(seed):
+def test_recall_agrees_with_a_loop(seed):
     rng = np.random.default_rng(seed)
     exact, found, shares = [], [], []
     for _ in range(6):

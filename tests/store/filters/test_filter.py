@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import bounds_of
-from rsir.store.filters.fields import Column
+from rsir.store.filters.fields import FieldColumn
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import condition, properties_in
 from rsir.store.records.record import Record
@@ -381,7 +381,7 @@ def test_equal_filters_have_equal_keys():
 
 
 def test_columns_of_arrow_text_hold_nulls():
-    column = Column.of_texts(pa.chunked_array([["b", None], ["a", "b"]]))
+    column = FieldColumn.of_texts(pa.chunked_array([["b", None], ["a", "b"]]))
     texts = column.texts.to_pylist()
     assert [None if c < 0 else texts[c] for c in column.codes] == ["b", None, "a", "b"]
 

@@ -46,8 +46,8 @@ def test_ids_are_ordered_as_python_orders_them(ids):
 
 
 @pytest.mark.parametrize("versions", [(4, 4), (4, 2), (2, 4)])
-def test_a_store_that_was_deleted_and_made_again_is_seen_as_it_is(tmp_path, versions):
-    """Also where LanceDB's version numbers are the same, or lower than the old ones."""
+def test_a_store_that_was_deleted_and_created_again_is_read_anew(tmp_path, versions):
+    """Even if LanceDB's version numbers are the same as before, or lower."""
     path = tmp_path / "items.lance"
     store = LanceStore.create(path, "euclidean", 1)
     for n in range(versions[0]):
@@ -69,7 +69,7 @@ def test_a_store_that_was_deleted_and_made_again_is_seen_as_it_is(tmp_path, vers
         store.get(["0000"])
 
 
-def test_all_records_are_read_in_pieces(tmp_path, monkeypatch):
+def test_all_records_are_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("rsir.store.lance.store._FIRST_RECORDS", 3)
     monkeypatch.setattr("rsir.store.lance.store._IDS_AT_ONCE", 7)
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
@@ -92,7 +92,7 @@ def test_all_records_are_read_in_pieces(tmp_path, monkeypatch):
     assert [r.size for r in store.records(chosen)] == list(range(50, 60))
 
 
-def test_a_sample_is_of_the_store_and_the_same_again(tmp_path):
+def test_a_sample_is_from_the_store_and_repeatable(tmp_path):
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     assert store.sample(5).shape == (0, 1)
     store.add([record(n) for n in range(30_000)], column(range(30_000)))
@@ -114,7 +114,7 @@ def test_a_sample_is_of_the_store_and_the_same_again(tmp_path):
         ("gs://bucket/x.lance", "gs://bucket", "x"),
     ],
 )
-def test_places_of_tables(path, parent, name):
+def test_locations_of_tables(path, parent, name):
     location = Location.of(path)
     assert (location.parent, location.name) == (parent, name)
     assert str(location) == str(path)
@@ -123,7 +123,7 @@ def test_places_of_tables(path, parent, name):
 
 
 @pytest.mark.parametrize("path", ["a/items", ".lance", "s3://bucket/items", "s3://items.lance"])
-def test_places_that_are_no_tables(path):
+def test_locations_without_a_table(path):
     with pytest.raises(UsageError, match=r"ends in '\.lance'"):
         LanceStore.create(path, "cosine", 2)
 
@@ -167,7 +167,7 @@ def test_an_index_whose_building_was_killed_is_never_used(tmp_path):
 # Object stores.
 
 
-def test_a_store_on_an_object_store_is_as_one_in_a_folder(bucket, tmp_path):
+def test_a_store_on_an_object_store_is_like_one_in_a_folder(bucket, tmp_path):
     uri = f"{bucket}/prefix/items.lance"
     with pytest.raises(ArchiveError, match="is not a store"):
         open_store(uri)
@@ -217,7 +217,7 @@ def test_on_an_object_store_other_commits_are_seen_within_seconds(bucket, monkey
     assert two.search(column([0]), 3) == [[]]
 
 
-def test_a_bucket_that_does_not_answer_is_said(bucket):
+def test_a_bucket_that_does_not_answer_is_an_error(bucket):
     with pytest.raises(ArchiveError, match="absent-bucket"):
         LanceStore.create("s3://absent-bucket/items.lance", "cosine", 2)
     with pytest.raises(ArchiveError, match="absent-bucket"):

@@ -76,7 +76,7 @@ places = st.none() | st.tuples(st.integers(-170, 170), st.integers(-80, 80))
     st.lists(st.tuples(st.sampled_from("abc"), places, st.dictionaries(names, values, max_size=3))),
     st.sampled_from([None, 0]),
 )
-def test_columns_say_what_records_say(rows, indent) -> None:
+def test_summaries_of_columns_are_those_of_records(rows, indent) -> None:
     records = [
         Record(str(n), source, "", footprint=None if at is None else square(*at), properties=said)
         for n, (source, at, said) in enumerate(rows)

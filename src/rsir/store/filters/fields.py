@@ -33,7 +33,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Column:
+class FieldColumn:
     """One field of N records.
 
     kind: (N,) uint8, NULL to OTHER. number: (N,) float64, numbers, and booleans as 0 and 1; None
@@ -47,7 +47,7 @@ class Column:
     texts: Any = None
 
     @classmethod
-    def of_texts(cls, texts: Any) -> Column:
+    def of_texts(cls, texts: Any) -> FieldColumn:
         """The column of an Arrow array of texts and nulls."""
         coded = pc.dictionary_encode(texts)
         if isinstance(coded, pa.ChunkedArray):
@@ -57,7 +57,9 @@ class Column:
         return cls(kind, None, codes, coded.dictionary)
 
     @classmethod
-    def of_numbers(cls, numbers: NDArray[Any], known: NDArray[np.bool_] | None = None) -> Column:
+    def of_numbers(
+        cls, numbers: NDArray[Any], known: NDArray[np.bool_] | None = None
+    ) -> FieldColumn:
         """The column of numbers (N,), NULL where they are not `known`; None: all are known."""
         kind = np.full(len(numbers), NUMBER, np.uint8)
         if known is not None:
@@ -65,7 +67,7 @@ class Column:
         return cls(kind, numbers.astype(np.float64))
 
     @classmethod
-    def of_values(cls, values: Sequence[Any]) -> Column:
+    def of_values(cls, values: Sequence[Any]) -> FieldColumn:
         """The column of N JSON values."""
         kind = np.array([kind_of(value) for value in values], np.uint8)
         number = np.array(
@@ -80,13 +82,13 @@ class Column:
         return cls(kind, number, texts.codes, texts.texts)
 
 
-class Columns(Protocol):
+class FieldColumns(Protocol):
     """The fields of N records, column by column."""
 
     def __len__(self) -> int:
         """N."""
 
-    def field(self, field: Field) -> Column:
+    def field(self, field: Field) -> FieldColumn:
         """A field of the record or a property; `datetime` as microseconds since the epoch."""
 
     def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -100,7 +102,7 @@ class Columns(Protocol):
 
 
 class RecordColumns:
-    """The `Columns` of records in memory."""
+    """The `FieldColumns` of records in memory."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = records
@@ -108,13 +110,13 @@ class RecordColumns:
     def __len__(self) -> int:
         return len(self._records)
 
-    def field(self, field: Field) -> Column:
+    def field(self, field: Field) -> FieldColumn:
         """A field of the record or a property."""
         if field.is_property:
-            return Column.of_values([r.properties.get(field.name) for r in self._records])
+            return FieldColumn.of_values([r.properties.get(field.name) for r in self._records])
         if field.name == "datetime":
-            return Column.of_numbers(*self.times())
-        return Column.of_values([getattr(record, field.name) for record in self._records])
+            return FieldColumn.of_numbers(*self.times())
+        return FieldColumn.of_values([getattr(record, field.name) for record in self._records])
 
     def times(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Microseconds since the epoch (N,), and which of them are known (N,)."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import UsageError
 from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
-from rsir.store.filters.fields import Columns, Field, microseconds
+from rsir.store.filters.fields import Field, FieldColumns, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
 from rsir.store.records.record import in_utc
 from rsir.types import Bounds, Geometry
@@ -95,7 +95,7 @@ class Filter:
         return regions
 
 
-def select(filter: Filter, columns: Columns) -> NDArray[np.bool_]:
+def select(filter: Filter, columns: FieldColumns) -> NDArray[np.bool_]:
     """Which of N records meet `filter`, (N,)."""
     chosen = np.ones(len(columns), np.bool_)
     if filter.start is not None or filter.end is not None:
@@ -118,7 +118,7 @@ def _utc(time: datetime | None) -> datetime | None:
     return None if time is None else in_utc(time)
 
 
-def touching(region: Any, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def touching(region: Any, columns: FieldColumns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which footprints `region` intersects, (N,); `among`: which footprints to look at, (N,).
 
     The bounds decide most of them: they lie outside the region's, or their box within the region.

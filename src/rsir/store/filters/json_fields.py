@@ -15,14 +15,14 @@ from rsir.store.filters.fields import (
     NULL,
     NUMBER,
     TEXT,
-    Column,
+    FieldColumn,
     kind_of,
 )
 
 _TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
 
 
-def parsed(texts: list[str], name: str, likely: int) -> Column:
+def parsed(texts: list[str], name: str, likely: int) -> FieldColumn:
     """The property `name` of N JSON objects.
 
     Arrow reads a column of one kind quickly and refuses a mixed one, which Python reads. likely:
@@ -30,7 +30,7 @@ def parsed(texts: list[str], name: str, likely: int) -> Column:
     """
     first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
     if first is None:
-        return Column(np.zeros(len(texts), np.uint8))
+        return FieldColumn(np.zeros(len(texts), np.uint8))
     value = json.loads(first).get(name)
     kind = kind_of(value) if value is not None else likely
     if kind in _TYPES and _is_identifier(name):
@@ -45,16 +45,16 @@ def parsed(texts: list[str], name: str, likely: int) -> Column:
             pass
         else:
             return _column(table[name].combine_chunks(), kind)
-    return Column.of_values([json.loads(text).get(name) for text in texts])
+    return FieldColumn.of_values([json.loads(text).get(name) for text in texts])
 
 
 def _is_identifier(name: str) -> bool:
     return name.isidentifier() and name.isascii()
 
 
-def _column(values: Any, kind: int) -> Column:
+def _column(values: Any, kind: int) -> FieldColumn:
     if kind == TEXT:
-        return Column.of_texts(values)
+        return FieldColumn.of_texts(values)
     known = values.is_valid().to_numpy(zero_copy_only=False)
     number = pc.fill_null(values.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
-    return Column(np.where(known, kind, NULL).astype(np.uint8), number)
+    return FieldColumn(np.where(known, kind, NULL).astype(np.uint8), number)

@@ -28,9 +28,9 @@ from rsir.store.filters.fields import (
     NUMBER,
     RECORD_FIELDS,
     TEXT,
-    Column,
-    Columns,
     Field,
+    FieldColumn,
+    FieldColumns,
     as_float,
     kind_of,
     microseconds,
@@ -89,7 +89,7 @@ _TESTS: dict[str, tuple[_Test, _Test]] = {
 class Node(Protocol):
     """A condition, or a part of it."""
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """Its truth for each of N records, (N,)."""
 
 
@@ -101,7 +101,7 @@ class Compare:
     left: Operand
     right: Operand
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """UNKNOWN unless both sides are numbers, both texts or both booleans."""
         left, right = (_column(side, columns) for side in (self.left, self.right))
         truths = np.full(len(columns), UNKNOWN, np.uint8)
@@ -129,7 +129,7 @@ class In:
     operand: Operand
     items: tuple[Literal, ...]
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """FALSE with no items."""
         truths = np.full(len(columns), FALSE, np.uint8)
         for item in self.items:
@@ -145,7 +145,7 @@ class Like:
     operand: Operand
     pattern: str
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """UNKNOWN unless the operand is a text."""
         column = _column(self.operand, columns)
         truths = np.full(len(columns), UNKNOWN, np.uint8)
@@ -165,7 +165,7 @@ class IsNull:
 
     operand: Operand
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """Never UNKNOWN."""
         null = _column(self.operand, columns).kind == NULL
         return np.where(null, TRUE, FALSE).astype(np.uint8)
@@ -175,7 +175,7 @@ class IsNull:
 class FootprintIsNull:
     """Footprint IS NULL: the record has no footprint, or an empty one."""
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """Never UNKNOWN."""
         return np.where(np.isnan(columns.bounds()[0]), TRUE, FALSE).astype(np.uint8)
 
@@ -186,7 +186,7 @@ class Not:
 
     node: Node
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """UNKNOWN stays UNKNOWN."""
         return np.uint8(TRUE) - self.node.evaluate(columns)
 
@@ -197,7 +197,7 @@ class And:
 
     nodes: tuple[Node, ...]
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """The minimum."""
         return functools.reduce(np.minimum, (node.evaluate(columns) for node in self.nodes))
 
@@ -208,7 +208,7 @@ class Or:
 
     nodes: tuple[Node, ...]
 
-    def evaluate(self, columns: Columns) -> Truths:
+    def evaluate(self, columns: FieldColumns) -> Truths:
         """The maximum."""
         return functools.reduce(np.maximum, (node.evaluate(columns) for node in self.nodes))
 
@@ -366,16 +366,16 @@ def sql_property(name: str) -> str:
     return 'properties."' + name.replace('"', '""') + '"'
 
 
-def _column(operand: Operand, columns: Columns) -> Column:
+def _column(operand: Operand, columns: FieldColumns) -> FieldColumn:
     if isinstance(operand, Field):
         return columns.field(operand)
     count, value = len(columns), operand.content
     kind = np.broadcast_to(np.uint8(kind_of(value)), count)
     if isinstance(value, str):
         codes = np.broadcast_to(np.int32(0), count)
-        return Column(kind, None, codes, pa.array([value], pa.string()))
+        return FieldColumn(kind, None, codes, pa.array([value], pa.string()))
     number = np.nan if value is None else as_float(value)
-    return Column(kind, np.broadcast_to(np.float64(number), count))
+    return FieldColumn(kind, np.broadcast_to(np.float64(number), count))
 
 
 def _booleans(array: Any) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from rsir.store.filters.fields import BOOLEAN, NULL, NUMBER, TEXT, Column, Field
+from rsir.store.filters.fields import BOOLEAN, NULL, NUMBER, TEXT, Field, FieldColumn
 from rsir.store.filters.json_fields import parsed
 from rsir.store.lance.rows import BOUND_COLUMNS
 from rsir.store.lance.table import TableVersion
@@ -22,19 +22,19 @@ _CACHED_FIELDS = 16
 
 
 class TableColumns:
-    """The `rsir.store.filters.fields.Columns` of a table; each is read when first used.
+    """The `rsir.store.filters.fields.FieldColumns` of a table; each is read when first used.
 
     Not safe for several threads.
     """
 
     def __init__(self, table: TableVersion) -> None:
         self._table = table
-        self._fields: LRUCache[Field, Column] = LRUCache(_CACHED_FIELDS)
+        self._fields: LRUCache[Field, FieldColumn] = LRUCache(_CACHED_FIELDS)
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def field(self, field: Field) -> Column:
+    def field(self, field: Field) -> FieldColumn:
         """A field of the record or a property."""
         if field not in self._fields:
             self._fields[field] = self._read(field)
@@ -65,18 +65,18 @@ class TableColumns:
                 bounds[side, rows] = pc.fill_null(batch[name], np.nan).to_numpy()
         return bounds
 
-    def _read(self, field: Field) -> Column:
+    def _read(self, field: Field) -> FieldColumn:
         if field.is_property:
             return self._property(field.name)
         if field.name in ("size", "mtime_ns", "datetime"):
-            return Column.of_numbers(*self._integers(field.name))
+            return FieldColumn.of_numbers(*self._integers(field.name))
         parts, order = [], []
         for rows, batch in self._table.scan([field.name]):
             parts.append(batch[field.name])
             order.append(rows)
-        return Column.of_texts(_in_order(parts, order))
+        return FieldColumn.of_texts(_in_order(parts, order))
 
-    def _property(self, name: str) -> Column:
+    def _property(self, name: str) -> FieldColumn:
         kind = np.zeros(len(self), np.uint8)
         number = np.full(len(self), np.nan)
         parts, order = [], []
@@ -92,10 +92,10 @@ class TableColumns:
             parts.append(texts.take(pa.array(codes, mask=codes < 0)))
             order.append(rows)
         if not (kind == TEXT).any():
-            return Column(kind, number)
-        texts = Column.of_texts(_in_order(parts, order))
+            return FieldColumn(kind, number)
+        texts = FieldColumn.of_texts(_in_order(parts, order))
         numeric = ((kind == NUMBER) | (kind == BOOLEAN)).any()
-        return Column(kind, number if numeric else None, texts.codes, texts.texts)
+        return FieldColumn(kind, number if numeric else None, texts.codes, texts.texts)
 
     def _integers(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """An integer column (N,), 0 where it is null, and where it is not null (N,)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import ArchiveError
 from rsir.store.milvus.connection import Connection, TooMuchError
-from rsir.store.milvus.rows import KEY, SLOTS, VECTOR, Layout, Row, all_of, slots
+from rsir.store.milvus.rows import KEY, SLOTS, VECTOR, CollectionRow, Layout, all_of, slots
 
 VALUE = "value"
 """The field of a found row with Milvus' distance, smaller is nearer ("IP": 1 - inner product)."""
@@ -54,20 +54,20 @@ class Collection:
         found = self._query(where, ["count(*)"])
         return int(found[0]["count(*)"])
 
-    def pages(self, where: str, fields: Sequence[str]) -> Iterator[list[Row]]:
+    def pages(self, where: str, fields: Sequence[str]) -> Iterator[list[CollectionRow]]:
         """All rows that meet an expression, with `fields`, in no particular order."""
         most = self.most(fields)
 
-        def read(part: str) -> list[Row]:
+        def read(part: str) -> list[CollectionRow]:
             return self._query(part, fields, limit=most)
 
         return self._parts(where, most, read, lambda: math.ceil(1.25 * self.count(where) / most))
 
     def by_keys(
         self, keys: Sequence[str], fields: Sequence[str], level: str | None = None
-    ) -> dict[str, Row]:
+    ) -> dict[str, CollectionRow]:
         """The rows of `keys`, by key; unknown keys are left out."""
-        found: dict[str, Row] = {}
+        found: dict[str, CollectionRow] = {}
         step = min(_KEYS_AT_ONCE, self.most(fields))
         waiting = [keys[start : start + step] for start in range(0, len(keys), step)]
         while waiting:
@@ -83,13 +83,13 @@ class Collection:
 
     def top(
         self, queries: NDArray[Any], count: int, where: str, fields: Sequence[str]
-    ) -> list[list[Row] | None]:
+    ) -> list[list[CollectionRow] | None]:
         """The `count` rows nearest to each compared query by Milvus' distance, nearest first.
 
         None for a query whose rows do not fit into an answer. `count` is at most `most(fields)`.
         """
         step = max(1, self.most(fields) // count)
-        found: list[list[Row] | None] = []
+        found: list[list[CollectionRow] | None] = []
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
             try:
@@ -103,11 +103,11 @@ class Collection:
 
     def ball(
         self, query: NDArray[Any], bounds: dict[str, float], where: str, fields: Sequence[str]
-    ) -> list[Row]:
+    ) -> list[CollectionRow]:
         """All rows in a range around a compared query; bounds: Milvus' range parameters."""
         most = self.most(fields)
 
-        def read(part: str) -> list[Row]:
+        def read(part: str) -> list[CollectionRow]:
             return self._search(query[None], most, part, fields, bounds)[0]
 
         return [row for part in self._parts(where, most, read, lambda: 2) for row in part]
@@ -133,9 +133,9 @@ class Collection:
         self,
         where: str,
         most: int,
-        read: Callable[[str], list[Row]],
+        read: Callable[[str], list[CollectionRow]],
         pieces: Callable[[], int],
-    ) -> Iterator[list[Row]]:
+    ) -> Iterator[list[CollectionRow]]:
         """What `read` returns for all slots, in parts of fewer than `most` rows."""
         waiting = [(0, SLOTS)]
         while waiting:
@@ -155,8 +155,8 @@ class Collection:
 
     def _query(
         self, where: str, fields: Sequence[str], level: str | None = None, **more: Any
-    ) -> list[Row]:
-        rows: list[Row] = self.connection.call(
+    ) -> list[CollectionRow]:
+        rows: list[CollectionRow] = self.connection.call(
             "query",
             filter=where,
             output_fields=list(fields),
@@ -172,7 +172,7 @@ class Collection:
         where: str,
         fields: Sequence[str],
         bounds: dict[str, float],
-    ) -> list[list[Row]]:
+    ) -> list[list[CollectionRow]]:
         found = self.connection.call(
             "search",
             data=self.layout.sent(queries),
@@ -200,6 +200,6 @@ def _halves(keys: Sequence[str]) -> list[Sequence[str]]:
     return [keys[:middle], keys[middle:]]
 
 
-def values_of(rows: Sequence[Row]) -> NDArray[np.float64]:
+def values_of(rows: Sequence[CollectionRow]) -> NDArray[np.float64]:
     """Milvus' distances of found rows, (N,) float64."""
     return np.array([row[VALUE] for row in rows], np.float64)

@@ -13,7 +13,7 @@ from rsir.errors import ArchiveError
 from rsir.ranking import adapted, pairwise, unpacked
 from rsir.store.knn.rounding import UNIT_TOLERANCE, rounding_error
 from rsir.store.milvus.collection import values_of
-from rsir.store.milvus.rows import NAME, REST, SEVERAL, SURE, VECTOR, Layout, Row
+from rsir.store.milvus.rows import NAME, REST, SEVERAL, SURE, VECTOR, CollectionRow, Layout
 
 _HAIR = 1 + 1e-12
 """More than the float64 rounding of a quotient or an exponential."""
@@ -35,7 +35,7 @@ class ExactDistance(Protocol):
     overflows: bool
     """Whether Milvus may leave out rows because their values exceed float32."""
 
-    def distances(self, query: int, rows: Sequence[Row]) -> NDArray[np.float64]:
+    def distances(self, query: int, rows: Sequence[CollectionRow]) -> NDArray[np.float64]:
         """The distances between a query and found rows, (N,)."""
 
     def limit(self, query: int, farthest: float) -> float:
@@ -44,7 +44,7 @@ class ExactDistance(Protocol):
     def balls(self, query: int, farthest: float) -> list[Ball]:
         """Range searches that find all rows within `farthest`."""
 
-    def closer(self, query: int, rows: Sequence[Row], k: int) -> str:
+    def closer(self, query: int, rows: Sequence[CollectionRow], k: int) -> str:
         """An expression for rows of which k may be much nearer than k of `rows`, or ""."""
 
 
@@ -54,7 +54,7 @@ class HammingDistance:
     fields: Sequence[str] = (NAME,)
     overflows = False
 
-    def distances(self, query: int, rows: Sequence[Row]) -> NDArray[np.float64]:
+    def distances(self, query: int, rows: Sequence[CollectionRow]) -> NDArray[np.float64]:
         """Milvus' distances."""
         return values_of(rows)
 
@@ -66,7 +66,7 @@ class HammingDistance:
         """The Hamming ball; Milvus' radius is a whole number outside the range."""
         return [Ball("", {"radius": math.floor(farthest) + 1})]
 
-    def closer(self, query: int, rows: Sequence[Row], k: int) -> str:
+    def closer(self, query: int, rows: Sequence[CollectionRow], k: int) -> str:
         """No rows: Milvus' order is exact."""
         return ""
 
@@ -85,7 +85,7 @@ class AdaptedDistance:
         self._layout = layout
         self._likeliest = unpacked(queries, layout.metric.classes)[1].argmax(axis=1)
 
-    def distances(self, query: int, rows: Sequence[Row]) -> NDArray[np.float64]:
+    def distances(self, query: int, rows: Sequence[CollectionRow]) -> NDArray[np.float64]:
         """From Milvus' Hamming distances and the probabilities of the rows."""
         return adapted(values_of(rows), self._probabilities(query, rows))
 
@@ -103,7 +103,7 @@ class AdaptedDistance:
             found.append(shell)
         return found
 
-    def closer(self, query: int, rows: Sequence[Row], k: int) -> str:
+    def closer(self, query: int, rows: Sequence[CollectionRow], k: int) -> str:
         """Rows with p > 1/2, if fewer than k of `rows` have it.
 
         Where classes overlap, this makes the balls far smaller, and fewer rows are fetched. Where
@@ -111,7 +111,7 @@ class AdaptedDistance:
         """
         return self._likely(query) if (self._probabilities(query, rows) > 0.5).sum() < k else ""
 
-    def _probabilities(self, query: int, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def _probabilities(self, query: int, rows: Sequence[CollectionRow]) -> NDArray[np.float32]:
         """The probabilities p of the query's class, (N,)."""
         return self._layout.probabilities(rows)[:, self._likeliest[query]]
 
@@ -138,7 +138,7 @@ class FloatDistance:
         self._euclidean = self.overflows = layout.metric.name == "euclidean"
         self._lengths = np.sqrt(np.einsum("nd,nd->n", compared, compared, dtype=np.float64))
 
-    def distances(self, query: int, rows: Sequence[Row]) -> NDArray[np.float64]:
+    def distances(self, query: int, rows: Sequence[CollectionRow]) -> NDArray[np.float64]:
         """In float64, from the vectors; ArchiveError if Milvus' values are less than float32."""
         vectors = self._layout.vectors(rows)
         found: NDArray[np.float64]
@@ -167,7 +167,7 @@ class FloatDistance:
         radius = np.nextafter(np.float32(1.0 - float(limit)), np.float32(-np.inf))
         return [Ball("", {"radius": float(np.nextafter(radius, np.float32(-np.inf)))})]
 
-    def closer(self, query: int, rows: Sequence[Row], k: int) -> str:
+    def closer(self, query: int, rows: Sequence[CollectionRow], k: int) -> str:
         """No rows: Milvus' order is exact but for rounding."""
         return ""
 

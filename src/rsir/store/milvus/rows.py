@@ -35,7 +35,7 @@ from rsir.store.knn.rounding import UNIT_TOLERANCE
 from rsir.store.milvus.connection import pymilvus
 from rsir.store.records.record import Record, State
 
-Row = Mapping[str, Any]
+CollectionRow = Mapping[str, Any]
 
 KEY, SLOT, NAME, RECORD, VECTOR, REST = "key", "slot", "id", "record", "vector", "rest"
 SURE = "sure"
@@ -159,7 +159,7 @@ class Layout:
         # Milvus since 2.4 has no vectors of one float; a zero changes no distance.
         return list(np.pad(compared, ((0, 0), (0, max(0, 2 - self.dimension)))))
 
-    def vectors(self, rows: Sequence[Row]) -> NDArray[Any]:
+    def vectors(self, rows: Sequence[CollectionRow]) -> NDArray[Any]:
         """The vectors (N, width) of rows with VECTOR and REST."""
         if self.metric.kind == "bits":
             codes = np.frombuffer(b"".join(_bytes(row[VECTOR]) for row in rows), np.uint8)
@@ -170,7 +170,7 @@ class Layout:
             value[:] = _floats(row[REST]) if row[REST] else row[VECTOR][: self.dimension]
         return values
 
-    def probabilities(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def probabilities(self, rows: Sequence[CollectionRow]) -> NDArray[np.float32]:
         """The class probabilities (N, K) of rows with REST."""
         data = b"".join(base64.b64decode(row[REST]) for row in rows)
         return np.frombuffer(data, "<f4").reshape(len(rows), self.metric.classes)
@@ -196,7 +196,7 @@ def key_of(id: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def record_of(row: Row) -> Record:
+def record_of(row: CollectionRow) -> Record:
     """The record of a row with NAME and RECORD."""
     fields = json.loads(row[RECORD])
     time = fields.pop("datetime")
@@ -205,12 +205,12 @@ def record_of(row: Row) -> Record:
     )
 
 
-def state_of(row: Row) -> State:
+def state_of(row: CollectionRow) -> State:
     """The state of a row with NAME and RECORD."""
     return State.of(record_of(row))
 
 
-def meeting(filter: Filter | None, rows: Sequence[Row]) -> list[Row]:
+def meeting(filter: Filter | None, rows: Sequence[CollectionRow]) -> list[CollectionRow]:
     """Those of `rows`, with NAME and RECORD, whose records meet `filter`; None: all of them."""
     if filter is None:
         return list(rows)

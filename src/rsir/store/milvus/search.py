@@ -30,7 +30,7 @@ from rsir.store.milvus.rows import (
     RECORD,
     REST,
     VECTOR,
-    Row,
+    CollectionRow,
     all_of,
     expression,
     meeting,
@@ -100,7 +100,9 @@ class CollectionSearch:
                 results[query] = result
         return [result or [] for result in results]
 
-    def _proven(self, query: int, rows: list[Row] | None, count: int) -> list[RankedId] | None:
+    def _proven(
+        self, query: int, rows: list[CollectionRow] | None, count: int
+    ) -> list[RankedId] | None:
         """The result of one query, if its `count` candidates and range searches can prove it."""
         while rows is not None:
             if len(rows) < count:
@@ -132,12 +134,12 @@ class CollectionSearch:
         found = self._first(query, rows) if rows else []
         return found[-1].distance if len(found) == self._k else math.inf
 
-    def _top(self, query: int, count: int, where: str) -> list[Row] | None:
+    def _top(self, query: int, count: int, where: str) -> list[CollectionRow] | None:
         return self._collection.top(self._compared[query][None], count, where, self._fields)[0]
 
-    def _within(self, query: int, farthest: float) -> list[Row]:
+    def _within(self, query: int, farthest: float) -> list[CollectionRow]:
         """All rows that can be within `farthest` of a query."""
-        rows: dict[str, Row] = {}
+        rows: dict[str, CollectionRow] = {}
         for ball in self._exact.balls(query, farthest):
             where = all_of(self._where, ball.where)
             part = self._collection.ball(self._compared[query], ball.bounds, where, self._fields)
@@ -160,13 +162,13 @@ class CollectionSearch:
                     best[query] = sorted(best[query])[: self._k]
         return [sorted(candidates)[: self._k] for candidates in best]
 
-    def _first(self, query: int, rows: Sequence[Row]) -> list[RankedId]:
+    def _first(self, query: int, rows: Sequence[CollectionRow]) -> list[RankedId]:
         """The k nearest of `rows` that meet the filter."""
         rows = self._meeting(rows)
         distances = self._exact.distances(query, rows)
         return sorted(_candidates(rows, distances, self._k))[: self._k]
 
-    def _meeting(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def _meeting(self, rows: Sequence[CollectionRow]) -> Sequence[CollectionRow]:
         """The rows that meet the filter; each record is checked once."""
         if self._filter is None:
             return rows
@@ -176,7 +178,9 @@ class CollectionSearch:
         return [row for row in rows if self._met[row[KEY]]]
 
 
-def _candidates(rows: Sequence[Row], distances: NDArray[np.float64], k: int) -> Iterable[RankedId]:
+def _candidates(
+    rows: Sequence[CollectionRow], distances: NDArray[np.float64], k: int
+) -> Iterable[RankedId]:
     """The rows that may be among the first k: all that are as near as the k-th."""
     chosen: Iterable[int] = range(len(rows))
     if k < len(rows):
