@@ -16,7 +16,7 @@ from rsir.errors import ArchiveError, UsageError
 from rsir.ranking import pairwise
 from rsir.store.filters.filter import Filter
 from rsir.store.knn import ivf_build
-from rsir.store.knn.ivf_search import comparable
+from rsir.store.knn.ivf_search import IvfParameters, comparable
 from rsir.store.lance.store import LanceStore
 from rsir.store.records.record import Record
 
@@ -24,7 +24,7 @@ FLOATS = ("euclidean", "cosine", "ncc")
 
 
 def clustered(count: int, dimension: int = 24, seed: int = 0) -> np.ndarray:
-    """Ten groups, each spread in four directions of its own, as trained embeddings are."""
+    """Ten groups, each of which varies in four directions of its own, as trained embeddings do."""
     rng = np.random.default_rng(seed)
     fixed = np.random.default_rng(99)
     centres = fixed.standard_normal((10, dimension))
@@ -57,18 +57,17 @@ def indexes(folder: Path) -> list[Path]:
     return sorted((folder / "items.index").glob("[!.]*"))
 
 
-def are_true(store: LanceStore, kept: dict[str, np.ndarray], queries: np.ndarray, found) -> None:
-    """Rising true distances, equal ones by id, of records that the store has, each once."""
-    for query, near in zip(queries, found, strict=True):
-        ids = [n.record.id for n in near]
+def are_true(store: LanceStore, known: dict[str, np.ndarray], queries: np.ndarray, found) -> None:
+    """The true distances of known records, each found once, ordered by distance and id."""
+    for query, neighbours in zip(queries, found, strict=True):
+        ids = [n.record.id for n in neighbours]
         assert len(set(ids)) == len(ids)
-        assert set(ids) <= set(kept)
+        assert set(ids) <= set(known)
         if ids:
-            far = pairwise(store.metric, query[None], np.stack([kept[id] for id in ids]))[0]
-            assert [n.distance for n in near] == far.tolist()
-            assert sorted(zip(far.tolist(), ids, strict=True)) == list(
-                zip(far.tolist(), ids, strict=True)
-            )
+            distances = pairwise(store.metric, query[None], np.stack([known[id] for id in ids]))[0]
+            assert [n.distance for n in neighbours] == distances.tolist()
+            pairs = list(zip(distances.tolist(), ids, strict=True))
+            assert pairs == sorted(pairs)
 
 
 @pytest.mark.parametrize("metric", FLOATS)
@@ -92,7 +91,7 @@ def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, m
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_candidates_of_a_filter_meet_it_at_any_share(tmp_path_factory, data):
+def test_results_meet_a_filter_of_any_share(tmp_path_factory, data):
     store, vectors = _shared(tmp_path_factory)
     low = data.draw(st.integers(0, 4000))
     high = data.draw(st.integers(low, 4000))
@@ -100,10 +99,10 @@ def test_the_candidates_of_a_filter_meet_it_at_any_share(tmp_path_factory, data)
     chosen = Filter(where=f"size >= {low} AND size < {high}")
     queries = clustered(3, seed=data.draw(st.integers(0, 50)))
     found = store.search(queries, k, filter=chosen, metric="approximate")
-    kept = {f"{n:05d}": vectors[n] for n in range(low, high)}
-    are_true(store, kept, queries, found)
+    known = {f"{n:05d}": vectors[n] for n in range(low, high)}
+    are_true(store, known, queries, found)
     assert all(len(near) == min(k, high - low) for near in found)
-    if high - low <= 200:  # no more than are compared in any case
+    if high - low <= 200:  # search compares all of so few
         assert found == store.search(queries, k, filter=chosen)
     assert store.recall(queries, k, filter=chosen) >= 0.8
 
@@ -118,65 +117,77 @@ def _shared(factory) -> tuple[LanceStore, np.ndarray]:
     return _known[0], _known[1]
 
 
-def test_a_filter_that_leaves_out_all_that_is_near(tmp_path):
+def test_a_filter_that_excludes_the_nearest_rows(tmp_path):
     vectors = clustered(4000, seed=4)
     store = filled(tmp_path, vectors, "euclidean")
     query = vectors[:1]
     order = np.argsort(pairwise("euclidean", query, vectors)[0])
     for near in (300, 3700):
-        rest = np.sort(order[near:])
-        # The place of a record is its number, its class whether it is near.
+        rest = set(order[near:].tolist())
+        # A record's size says whether it is far.
         store.add(
             [
-                Record(r.id, r.source, r.content, size=int(n in set(rest.tolist())))
+                Record(r.id, r.source, r.content, size=int(n in rest))
                 for n, r in enumerate(map(record, range(4000)))
             ],
             vectors,
         )
-        far = Filter(where="size = 1")
-        assert store.count(far) == 4000 - near
-        found = store.search(query, 50, filter=far, metric="approximate")[0]
+        is_far = Filter(where="size = 1")
+        assert store.count(is_far) == 4000 - near
+        found = store.search(query, 50, filter=is_far, metric="approximate")[0]
         assert len(found) == 50
-        # What is left is about equally far, so that others than the nearest are nearly as good.
-        exact = store.search(query, 50, filter=far)[0]
+        # The remaining rows are at about the same distance, so others are nearly as good.
+        exact = store.search(query, 50, filter=is_far)[0]
         assert found[-1].distance <= 1.05 * exact[-1].distance
 
 
-def test_later_rows_come_out_and_deleted_ones_never(tmp_path):
+def test_all_lists_are_scanned_where_the_nearest_ones_have_too_few_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(ivf_build, "_tuned", lambda *_: IvfParameters(1, 200, 1.0))
+    store = filled(tmp_path, clustered(3000))  # some 65 rows in each of 46 lists
+    queries = clustered(5, seed=15)
+    found = store.search(queries, 200, metric="approximate")
+    assert [len(neighbours) for neighbours in found] == [200] * 5
+    assert store.recall(queries, 200) >= 0.5
+    half = Filter(where="size < 1500")
+    found = store.search(queries, 200, filter=half, metric="approximate")
+    assert [len(neighbours) for neighbours in found] == [200] * 5
+
+
+def test_later_rows_are_found_and_deleted_ones_are_not(tmp_path):
     vectors = clustered(3000, seed=5)
     store = filled(tmp_path, vectors)
     queries = clustered(5, seed=6)
     assert store.recall(queries, 20) >= 0.95
     (built,) = indexes(tmp_path)
-    kept = {f"{n:05d}": v for n, v in enumerate(vectors)}
+    known = {f"{n:05d}": v for n, v in enumerate(vectors)}
 
     new = clustered(50, seed=7)
-    fill(store, np.concatenate([queries, new]), 3000)  # the queries themselves: nearest of all
-    kept |= {f"{3000 + n:05d}": v for n, v in enumerate(np.concatenate([queries, new]))}
+    fill(store, np.concatenate([queries, new]), 3000)  # the queries themselves are nearest
+    known |= {f"{3000 + n:05d}": v for n, v in enumerate(np.concatenate([queries, new]))}
     found = store.search(queries, 20, metric="approximate")
     assert [near[0].record.id for near in found] == [f"{3000 + n:05d}" for n in range(5)]
-    are_true(store, kept, queries, found)
+    are_true(store, known, queries, found)
 
     best = [n.record.id for near in found for n in near[:10]]
     assert store.delete(best) == len(set(best))
     for id in best:
-        kept.pop(id, None)
+        known.pop(id, None)
     found = store.search(queries, 20, metric="approximate")
-    are_true(store, kept, queries, found)
+    are_true(store, known, queries, found)
     assert store.recall(queries, 20) >= 0.9
 
-    moved = found[0][0].record  # under the same id, another vector
+    moved = found[0][0].record  # gets another vector under the same id
     store.add([moved], -queries[:1])
-    kept[moved.id] = -queries[0]
+    known[moved.id] = -queries[0]
     found = store.search(queries, 20, metric="approximate")
-    are_true(store, kept, queries, found)
+    are_true(store, known, queries, found)
     assert moved.id not in [n.record.id for n in found[0]]
     some = Filter(where="size >= 3000")
     found = store.search(queries, 100, filter=some, metric="approximate")
     assert found == store.search(queries, 100, filter=some)
     assert indexes(tmp_path) == [built]
 
-    # Another process, and one that looks at an old version, use the same.
+    # Another process uses the same index, and so does a search of an old version.
     other = LanceStore.open(tmp_path / "items.lance")
     assert other.search(queries, 20, metric="approximate") == store.search(
         queries, 20, metric="approximate"
@@ -188,12 +199,12 @@ def test_later_rows_come_out_and_deleted_ones_never(tmp_path):
     store.optimize()
     (again,) = indexes(tmp_path)
     assert again != built
-    are_true(store, kept, queries, store.search(queries, 20, metric="approximate"))
+    are_true(store, known, queries, store.search(queries, 20, metric="approximate"))
     store.optimize()
-    assert indexes(tmp_path) == [again]  # nothing has changed
+    assert indexes(tmp_path) == [again]  # no row has changed
 
 
-def test_an_index_that_lacks_too_much_is_built_anew(tmp_path, monkeypatch):
+def test_an_index_that_lacks_too_many_rows_is_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr("rsir.store.lance.store._BESIDE", 100)
     store = filled(tmp_path, clustered(1000))
     queries = clustered(2, seed=8)
@@ -215,7 +226,7 @@ def test_large_tables_get_an_index_when_they_are_optimised(tmp_path, monkeypatch
     monkeypatch.setattr("rsir.store.lance.store._INDEXED_FROM", 500)
     store.optimize()
     assert len(indexes(tmp_path)) == 1
-    monkeypatch.setattr("rsir.store.lance.store.make", None)
+    monkeypatch.setattr("rsir.store.lance.store.build_index", None)
     assert store.recall(clustered(3), 10) >= 0.9
     assert LanceStore.open(tmp_path / "items.lance").recall(clustered(3), 10) >= 0.9
     codes = LanceStore.create(tmp_path / "codes.lance", "hamming", 8)
@@ -224,46 +235,44 @@ def test_large_tables_get_an_index_when_they_are_optimised(tmp_path, monkeypatch
     assert not (tmp_path / "codes.index").exists()
 
 
-def test_what_is_incomplete_damaged_or_of_another_table_is_passed_over(
-    tmp_path, monkeypatch, caplog
-):
+def test_incomplete_damaged_and_foreign_indexes_are_ignored(tmp_path, monkeypatch, caplog):
     vectors = clustered(800)
     store = filled(tmp_path, vectors)
     queries = clustered(4, seed=11)
     wanted = store.search(queries, 10, metric="approximate")
     (built,) = indexes(tmp_path)
     made = []
-    real = ivf_build.make
+    real = ivf_build.build_index
     monkeypatch.setattr(
-        "rsir.store.lance.store.make", lambda *a, **b: made.append(1) or real(*a, **b)
+        "rsir.store.lance.store.build_index", lambda *a, **b: made.append(1) or real(*a, **b)
     )
 
-    def searched() -> bool:
-        """Whether an index was built for the answer, which is right."""
+    def rebuilt() -> bool:
+        """Search, check the answer, and say whether that built an index."""
         made.clear()
         again = LanceStore.open(tmp_path / "items.lance")
         assert again.search(queries, 10, metric="approximate") == wanted
         return bool(made)
 
-    assert not searched()
+    assert not rebuilt()
     for name in ("manifest.json", "lists.faiss", "vectors.npy", "row_ids.npy"):
         (built,) = indexes(tmp_path)
         (built / name).unlink()
-        assert searched()
-        assert not searched()
+        assert rebuilt()
+        assert not rebuilt()
         (built,) = indexes(tmp_path)
         data = (built / name).read_bytes()
-        (built / name).write_bytes(data[: len(data) // 2])  # as a full disk leaves it
-        assert searched()
+        (built / name).write_bytes(data[: len(data) // 2])  # as a full disk leaves the file
+        assert rebuilt()
     assert "is ignored" in caplog.text
     (built,) = indexes(tmp_path)
     for key, value in (("format", "rsir-approximate/1"), ("table", "another")):
         path = built / "manifest.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-        assert searched()
+        assert rebuilt()
         (built,) = indexes(tmp_path)
 
-    # The same path and version, other vectors: the old index would answer with them.
+    # Other vectors under the same path and version: the old index would give wrong answers.
     shutil.rmtree(tmp_path / "items.lance")
     other = filled(tmp_path, -vectors)
     assert other.search(-queries, 10, metric="approximate")[0][0].distance == pytest.approx(
@@ -278,26 +287,26 @@ def test_a_failure_while_building_leaves_no_index(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             store.search(clustered(1), 5, metric="approximate")
     assert list((tmp_path / "items.index").iterdir()) == []
-    cut_off = tmp_path / "items.index" / ".cut-off"
-    cut_off.mkdir()
+    unfinished = tmp_path / "items.index" / ".unfinished"
+    unfinished.mkdir()
     assert len(store.search(clustered(1), 5, metric="approximate")[0]) == 5
-    assert cut_off.is_dir()  # perhaps another process builds there
+    assert unfinished.is_dir()  # another process may be building there
     monkeypatch.setattr(ivf_build, "_LEFTOVER_SECONDS", -1)
     fill(store, clustered(1), 900)
     store.optimize()
-    assert not cut_off.exists()
+    assert not unfinished.exists()
 
 
-def test_of_two_processes_that_build_an_index_at_once_both_search(tmp_path, monkeypatch):
+def test_two_processes_that_build_an_index_at_once_both_search(tmp_path, monkeypatch):
     store = filled(tmp_path, clustered(600))
-    forget = ivf_build._delete_others
+    delete_others = ivf_build._delete_others
 
-    def then_the_other_one(beside: Path, kept: Path) -> None:
-        forget(beside, kept)
-        other = shutil.copytree(kept, beside / "9-other")
-        forget(beside, other)
+    def and_build_another(folder: Path, built: Path) -> None:
+        delete_others(folder, built)
+        other = shutil.copytree(built, folder / "9-other")
+        delete_others(folder, other)
 
-    monkeypatch.setattr(ivf_build, "_delete_others", then_the_other_one)
+    monkeypatch.setattr(ivf_build, "_delete_others", and_build_another)
     assert store.recall(clustered(3), 10, "approximate") >= 0.9
     assert [folder.name for folder in indexes(tmp_path)] == ["9-other"]
 
@@ -340,7 +349,7 @@ def test_equal_vectors_are_ordered_by_id(tmp_path):
         assert len(ids) == 50
         assert ids == sorted(ids)
         assert {n.distance for n in near} == {0.0}
-    # Of 1,000 equal ones any 50 are as good.
+    # Any 50 of the equal rows are as good.
     assert store.recall(vectors[:2], 50) == 1.0
 
 
@@ -351,7 +360,7 @@ def test_values_whose_squares_do_not_fit_float32(tmp_path, scale):
     assert store.recall(vectors[:5], 10) >= 0.9
 
 
-def test_vectors_without_structure_are_reported(tmp_path, caplog, monkeypatch):
+def test_building_warns_of_vectors_without_structure(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(ivf_build, "_COUNTS", (20, 40))
     rows = np.random.default_rng(12).standard_normal((3000, 64)).astype(np.float32)
     store = filled(tmp_path, rows)
@@ -389,7 +398,7 @@ def test_faiss_gets_vectors_whose_distances_are_those_of_the_metric(metric, dime
     np.testing.assert_allclose(squared, wanted, atol=4e-6 * max(1.0, wanted.max()))
 
 
-def test_codes_and_wrong_queries_are_refused(tmp_path):
+def test_codes_and_invalid_queries_are_refused(tmp_path):
     codes = LanceStore.create(tmp_path / "codes.lance", "hamming", 8)
     with pytest.raises(UsageError, match="'approximate' ranks float vectors"):
         codes.search(np.zeros((1, 1), np.uint8), 1, metric="approximate")
@@ -422,7 +431,7 @@ def test_many_threads_build_one_index(tmp_path):
     assert len(indexes(tmp_path)) == 1
 
 
-def test_a_store_made_anew_with_another_metric_is_not_taken_for_the_old_one(tmp_path):
+def test_a_store_recreated_with_another_metric_is_refused(tmp_path):
     store = filled(tmp_path, clustered(20))
     shutil.rmtree(tmp_path / "items.lance")
     LanceStore.create(tmp_path / "items.lance", "hamming", 8)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.ranking import pairwise
-from rsir.store.knn.rounding import rounding_error
+from rsir.store.knn.rounding import UNIT_TOLERANCE, rounding_error
 from rsir.store.knn.rows import NO_ROWS, NearestRows, first_rows, selector
 from rsir.store.knn.vectors import BLOCK_VALUES, blocks, lengths, unit_vectors
 
@@ -40,9 +40,11 @@ class FlatFloats:
         self._euclidean = metric == "euclidean"
         self._vectors = vectors
         self._compared = self._comparable(vectors)
-        self._longest = max(
-            (float(lengths(block).max()) for _, block in blocks(self._compared)), default=0.0
-        )
+        self._longest = 1 + UNIT_TOLERANCE
+        if self._euclidean:
+            self._longest = max(
+                (float(lengths(block).max()) for _, block in blocks(vectors)), default=0.0
+            )
         # In a subset that shares the vectors: the rows that are searched, ascending.
         self._rows: NDArray[np.int64] | None = None
 

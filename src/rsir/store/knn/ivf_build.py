@@ -79,7 +79,7 @@ _LEFTOVER_SECONDS = 86_400.0
 a day."""
 
 
-def find(folder: Path, table: str) -> Index | None:
+def find_index(folder: Path, table: str) -> Index | None:
     """The newest whole index of `table` (its identity) in `folder`; None if there is none.
 
     Ignores indexes that are incomplete, of another format or of another table.
@@ -98,7 +98,7 @@ def find(folder: Path, table: str) -> Index | None:
     return None
 
 
-def make(
+def build_index(
     folder: Path | None,
     row_ids: NDArray[np.uint64],
     blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
@@ -143,7 +143,7 @@ def make(
                 return _load(finished)
             except FileNotFoundError:
                 # Of two indexes built at the same time, the later one stays.
-                other = find(folder, table)
+                other = find_index(folder, table)
                 if other is None:
                     raise
                 return other

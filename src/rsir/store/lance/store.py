@@ -28,7 +28,7 @@ from rsir.store.base import (
 )
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import one_of
-from rsir.store.knn.ivf_build import find, make
+from rsir.store.knn.ivf_build import build_index, find_index
 from rsir.store.knn.ivf_search import Index
 from rsir.store.lance.handle import TableHandle
 from rsir.store.lance.location import Location
@@ -325,10 +325,10 @@ class LanceStore:
             folder = self._handle.location.index
             index = self._index
             if index is None or not _covers(index, snapshot, whole):
-                index = None if folder is None else find(folder, self.identity)
+                index = None if folder is None else find_index(folder, self.identity)
             if index is None or not _covers(index, snapshot, whole):
                 row_ids, blocks = snapshot.table.by_row_id()
-                index = make(
+                index = build_index(
                     folder if self._handle.pinned is None else None,
                     row_ids,
                     blocks,
