@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,17 @@ class GallerySearch:
     ranking: str | None = None
     diverse: bool = False
     min_percentile: float | None = None
+    _calibration: Callable[[], Calibration] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UsageError(f"k must be at least 1, not {self.k}")
         if self.min_percentile is not None and not 0 <= self.min_percentile < 100:
             raise UsageError(f"min_percentile must be in [0, 100), not {self.min_percentile}")
+        # One calibration for all hits of this search, whenever a caller looks at them. No
+        # cached_property: on Python 3.11 all searches would wait for one lock.
+        calibration = functools.cache(lambda: self.gallery.calibration(self.ranking))
+        object.__setattr__(self, "_calibration", calibration)
 
     def run(self, given: Sequence[QueryLike]) -> list[Hits]:
         """The hits of each query, encoded and searched together; `seconds` is the mean."""
@@ -74,11 +79,6 @@ class GallerySearch:
             for query, near in zip(given, found, strict=True)
         ]
 
-    @cached_property
-    def _calibration(self) -> Calibration:
-        """The same for all hits of this search, whenever a caller looks at them."""
-        return self.gallery.calibration(self.ranking)
-
     def _nearest(
         self, queries: Sequence[Query], vectors: NDArray[Any], k: int
     ) -> Iterator[list[Neighbour]]:
@@ -92,14 +92,14 @@ class GallerySearch:
     def _above_percentile(self, near: list[Neighbour]) -> list[Neighbour]:
         if self.min_percentile is None:
             return near
-        highest = self._calibration.highest
+        highest = self._calibration().highest
         if near and self.min_percentile > highest:
             raise UsageError(
                 f"this archive is too small to tell a percentile of {self.min_percentile} from "
                 f"chance; give at most {math.floor(highest * 1e4) / 1e4:g}"
             )
         distances = np.array([neighbour.distance for neighbour in near], np.float64)
-        percentiles = self._calibration.percentile(distances)
+        percentiles = self._calibration().percentile(distances)
         return [n for n, p in zip(near, percentiles, strict=True) if p >= self.min_percentile]
 
     def _diverse(
@@ -128,7 +128,7 @@ class GallerySearch:
         # Reads the record and the calibration, perhaps long after the search.
         with translate_store_errors(self.gallery.path):
             record = neighbour.record
-            percentiles = self._calibration.percentile(np.array([neighbour.distance]))
+            percentiles = self._calibration().percentile(np.array([neighbour.distance]))
         metric = "hamming" if self.ranking == "hamming" else self.gallery.metric
         return Hit(
             id=record.id,
