@@ -17,7 +17,7 @@ from scipy.fft import dctn
 
 from rsir.data import near_duplicates, splits
 from rsir.data.near_duplicates import BITS, CORRELATION, SYMMETRIES, find, split_near_duplicates
-from rsir.data.splits import Part, Row, Split
+from rsir.data.splits import Split, SplitPart, SplitRow
 from rsir.errors import DataError, UsageError
 from rsir.images.read import read_pixels
 
@@ -247,8 +247,8 @@ def test_stripes_that_share_only_their_direction_are_no_pairs(tmp_path: Path) ->
             save(np.tile(row.astype(np.uint8)[:, None], (96, 1, 3)), tmp_path / f"{i}.png")
         )
     copy = save(np.rot90(read_pixels(files[0]).transpose(1, 2, 0)), tmp_path / "copy.png")
-    looks, _ = near_duplicates._look(files, None)
-    hashes = near_duplicates._hashes(np.stack([look.lowest for look in looks.values()]))
+    features, _ = near_duplicates._read_features(files, None)
+    hashes = near_duplicates._hashes(np.stack([image.lowest for image in features.values()]))
     assert max(int(np.bitwise_count(a ^ b).sum()) for a, b in combinations(hashes, 2)) <= 56
     ((_, b, distance),) = {(p.path_a, p.path_b, p.distance) for p in find([*files, copy]).pairs}
     assert (b, distance) == (copy.as_posix(), 0)
@@ -260,15 +260,15 @@ def test_thresholds_that_make_no_sense(threshold: int) -> None:
         find([], threshold=threshold)
 
 
-def a_split(root: Path, contents: dict[str, tuple[Part, Pixels | None]]) -> Split:
-    rows: list[Row] = []
+def a_split(root: Path, contents: dict[str, tuple[SplitPart, Pixels | None]]) -> Split:
+    rows: list[SplitRow] = []
     for name, (part, pixels) in contents.items():
         file = root / "field" / name
         if pixels is None:
             file.write_bytes(b"no image")
         else:
             save(pixels, file)
-        rows.append(Row(f"field/{name}", part, splits.hash_files([file])[0], ("field",)))
+        rows.append(SplitRow(f"field/{name}", part, splits.hash_files([file])[0], ("field",)))
     return Split(tuple(rows))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
-from rsir.data.splits import Row, Split
+from rsir.data.splits import Split, SplitRow
 from rsir.errors import DataError, LeakageError, UsageError
 
 HASH = hashlib.sha256(b"").hexdigest()
@@ -327,10 +327,10 @@ def test_write_and_read(tmp_path: Path) -> None:
         unique_by=lambda row: row[0],
     )
 )
-def test_any_manifest_comes_back(rows: list[tuple[str, splits.Part, set[str]]]) -> None:
+def test_any_manifest_comes_back(rows: list[tuple[str, splits.SplitPart, set[str]]]) -> None:
     split = Split(
         tuple(
-            Row(path, part, hashlib.sha256(path.encode()).hexdigest(), tuple(sorted(labels)))
+            SplitRow(path, part, hashlib.sha256(path.encode()).hexdigest(), tuple(sorted(labels)))
             for path, part, labels in rows
         )
     )
@@ -340,40 +340,40 @@ def test_any_manifest_comes_back(rows: list[tuple[str, splits.Part, set[str]]]) 
 
 
 def test_hash_depends_on_every_column() -> None:
-    row = Row("a.jpg", "train", HASH, ("x",))
+    row = SplitRow("a.jpg", "train", HASH, ("x",))
     others = [
-        Row("b.jpg", "train", HASH, ("x",)),
-        Row("a.jpg", "test", HASH, ("x",)),
-        Row("a.jpg", "train", hashlib.sha256(b"1").hexdigest(), ("x",)),
-        Row("a.jpg", "train", HASH, ("x", "y")),
+        SplitRow("b.jpg", "train", HASH, ("x",)),
+        SplitRow("a.jpg", "test", HASH, ("x",)),
+        SplitRow("a.jpg", "train", hashlib.sha256(b"1").hexdigest(), ("x",)),
+        SplitRow("a.jpg", "train", HASH, ("x", "y")),
     ]
     assert len({Split((r,)).hash for r in [row, *others]}) == 5
-    pair = (row, Row("b.jpg", "train", HASH, ("y",)))
+    pair = (row, SplitRow("b.jpg", "train", HASH, ("y",)))
     assert Split(pair).hash == Split(pair[::-1]).hash
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        Row("/etc/passwd", "train", HASH, ()),
-        Row("a/../../b.jpg", "train", HASH, ()),
-        Row("", "train", HASH, ()),
-        Row("a\0.jpg", "train", HASH, ()),
-        Row("a.jpg", "dev", HASH, ()),  # type: ignore[arg-type]
-        Row("a.jpg", "train", HASH.upper(), ()),
-        Row("a.jpg", "train", HASH[1:], ()),
-        Row("a.jpg", "train", HASH, ("a|b",)),
-        Row("a.jpg", "train", HASH, ("",)),
-        Row("a.jpg", "train", HASH, ("a", "a")),
+        SplitRow("/etc/passwd", "train", HASH, ()),
+        SplitRow("a/../../b.jpg", "train", HASH, ()),
+        SplitRow("", "train", HASH, ()),
+        SplitRow("a\0.jpg", "train", HASH, ()),
+        SplitRow("a.jpg", "dev", HASH, ()),  # type: ignore[arg-type]
+        SplitRow("a.jpg", "train", HASH.upper(), ()),
+        SplitRow("a.jpg", "train", HASH[1:], ()),
+        SplitRow("a.jpg", "train", HASH, ("a|b",)),
+        SplitRow("a.jpg", "train", HASH, ("",)),
+        SplitRow("a.jpg", "train", HASH, ("a", "a")),
     ],
 )
-def test_rows_that_no_manifest_holds(row: Row) -> None:
+def test_rows_that_no_manifest_holds(row: SplitRow) -> None:
     with pytest.raises(DataError):
         Split((row,))
 
 
 def test_empty_and_repeated_rows() -> None:
-    row = Row("a.jpg", "train", HASH, ())
+    row = SplitRow("a.jpg", "train", HASH, ())
     with pytest.raises(DataError, match="at least one"):
         Split(())
     with pytest.raises(DataError, match=r"a.jpg: more than one"):
@@ -387,9 +387,12 @@ def test_empty_and_repeated_rows() -> None:
         ("path,set,labels\n", "line 1: the header"),
         ("HEAD\n", "a header but no images"),
         (f"HEAD\na.jpg,train,{HASH}\n", "line 2: 3 columns, not 4"),
-        (f"HEAD\na.jpg,train,{HASH},x\nb.jpg,tset,{HASH},x\n", "line 3: 'tset' is no part"),
-        (f"HEAD\na.jpg,train,{HASH[:-1]},x\n", "line 2: a.jpg: .* is no SHA-256"),
-        (f"HEAD\n../a.jpg,train,{HASH},x\n", "line 2: '../a.jpg': a split needs paths below"),
+        (f"HEAD\na.jpg,train,{HASH},x\nb.jpg,tset,{HASH},x\n", "line 3: 'tset' is not a part"),
+        (f"HEAD\na.jpg,train,{HASH[:-1]},x\n", "line 2: a.jpg: .* is not a SHA-256"),
+        (
+            f"HEAD\n../a.jpg,train,{HASH},x\n",
+            "line 2: '../a.jpg': a split needs relative paths below",
+        ),
         (f"HEAD\na.jpg,train,{HASH},x||y\n", "line 2: a.jpg: the label ''"),
         (f"HEAD\na.jpg,train,{HASH},x\na.jpg,train,{HASH},x\n", "line 3: a.jpg is in line 2 too"),
         (f'HEAD\na.jpg,train,{HASH},"x"y\n', "line 2"),
@@ -410,8 +413,8 @@ def test_missing_manifest(tmp_path: Path) -> None:
 
 
 def test_leakage_is_found(tmp_path: Path) -> None:
-    rows = [Row(f"{i}.jpg", "train", HASH, ("x",)) for i in range(4)]
-    rows += [Row(f"{i}.jpg", "test", HASH, ("x",)) for i in range(4, 6)]
+    rows = [SplitRow(f"{i}.jpg", "train", HASH, ("x",)) for i in range(4)]
+    rows += [SplitRow(f"{i}.jpg", "test", HASH, ("x",)) for i in range(4, 6)]
     split = Split(tuple(rows))
     with pytest.raises(LeakageError, match=r"8 pairs.*0.jpg \(train\) = 4.jpg \(test\).*; …"):
         split.check()
@@ -422,7 +425,7 @@ def test_leakage_is_found(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("\n".join(lines))
     with pytest.raises(LeakageError, match=r"s.csv: 1 pair of .*3.jpg \(train\) = 4.jpg \(test\)"):
         splits.read(tmp_path / "s.csv")
-    val = Split((Row("a.jpg", "val", HASH, ("x",)), Row("b.jpg", "train", HASH, ("x",))))
+    val = Split((SplitRow("a.jpg", "val", HASH, ("x",)), SplitRow("b.jpg", "train", HASH, ("x",))))
     with pytest.raises(LeakageError, match=r"a.jpg \(val\) = b.jpg \(train\)"):
         val.check()
 
@@ -439,7 +442,7 @@ def test_verify_and_labelled(tmp_path: Path) -> None:
         assert test.targets.dtype == np.int64
     assert len(split.labelled(data.root, "val")) == 0
     assert len(split.labelled(data.root, *splits.PARTS)) == len(split) == 20
-    with pytest.raises(UsageError, match="'all' is no part"):
+    with pytest.raises(UsageError, match="'all' is not a part"):
         split.part("all")  # type: ignore[arg-type]
     shutil.copy(data.root / "a/0001.jpg", data.root / "a/0002.jpg")
     (data.root / "b/0003.jpg").unlink()

@@ -1,4 +1,4 @@
-"""Tables of one's own, a start that all rows share, and files of conditions."""
+"""Tables of your own, a start that all rows share, and files of conditions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
-from rsir.data.synthetic import scenes
 from rsir.errors import DataError, UsageError
 from rsir.reproduce.conditions import Conditions, Start, read_conditions
 from rsir.reproduce.experiment import Experiment
 from rsir.reproduce.runs import reproduce
 from rsir.reproduce.table import load, names
+from tests.support.reproduced import draw_class_folders
 
 CLASSES = {"forest": "forest", "river": "water", "runway": "airport"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,15 +39,10 @@ SMALL = Conditions("test_resnet", "none", 32, epochs=0, batch_size=6, precision=
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """UC Merced as it is unpacked, with a few drawn scenes of three classes."""
-    place = tmp_path_factory.mktemp("data")
-    for name, land_use in CLASSES.items():
-        folder = place / "UCMerced_LandUse" / "Images" / name
-        folder.mkdir(parents=True)
-        for i in range(6):
-            pixels = scenes.draw(land_use, size=32, seed=i)  # type: ignore[arg-type]
-            Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}{i:02d}.png")
-    return place
+    """UC Merced with a few drawn scenes of three classes."""
+    folder = tmp_path_factory.mktemp("data")
+    draw_class_folders(folder / "UCMerced_LandUse" / "Images", CLASSES, each=6)
+    return folder
 
 
 @pytest.fixture
@@ -58,12 +52,12 @@ def table(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_table_of_ones_own_needs_no_paper(data: Path, table: str, tmp_path: Path) -> None:
+def test_a_table_of_your_own_needs_no_paper(data: Path, table: str, tmp_path: Path) -> None:
     found = reproduce(table, data, tmp_path / "out", conditions=SMALL, seeds=(4, 2))
     assert found.name == "my-own"
     assert [len(cell.ours) for cell in found.cells] == [2, 2, 0, 2, 2, 0]
     assert {cell.paper for cell in found.cells} == {None}
-    assert {one.column for one in found.missing} == {"AID"}
+    assert {cell.column for cell in found.missing} == {"AID"}
     assert "Paper" not in found.markdown().split("## Conditions")[0].partition("Ours")[0]
     folder = found.write(tmp_path / "table")
     assert json.loads((folder / "table.json").read_text())["seeds"] == [4, 2]
@@ -80,7 +74,7 @@ def test_rows_and_sets_limit_the_table(data: Path, table: str, tmp_path: Path) -
         reproduce(table, data, out, conditions=SMALL, sets=["dlrsd"])
     with pytest.raises(UsageError, match="no benchmark set 'mnist'"):
         reproduce(table, data, out, conditions=SMALL, sets=["mnist"])
-    with pytest.raises(UsageError, match="no row of these names that is of these methods"):
+    with pytest.raises(UsageError, match="no row with these names and these methods"):
         reproduce(table, data, out, conditions=SMALL, rows=["plain"], methods=["dah"])
 
 
@@ -177,7 +171,7 @@ def test_faulty_files_of_conditions(tmp_path: Path, text: str, error: type[Excep
 def test_every_cell_of_the_tables_in_benchmarks_can_be_trained(file: Path) -> None:
     table = load(str(file))
     assert table.name not in names()
-    experiment = Experiment(Path(), Path(), SMALL, quick=False, say=print)
+    experiment = Experiment(Path(), Path(), SMALL, quick=False, report=print)
     for row in table.rows:
         for column in table.columns:
             assert experiment.training(row, column, 1).method == row.method
@@ -195,7 +189,7 @@ def test_every_file_of_conditions_in_benchmarks_fits_its_method(file: Path) -> N
                   if file.stem.startswith(m))  # fmt: skip
     table = load("dah-table3")
     (row,) = (row for row in table.rows if row.method == "dah")
-    experiment = Experiment(Path(), Path(), Conditions(**values), quick=False, say=print)
+    experiment = Experiment(Path(), Path(), Conditions(**values), quick=False, report=print)
     row = type(row)(row.name, row.values, method)
     column = type(table.columns[0])("mAP", "share", "map", data="ucm", train=0.5)
     training = experiment.training(row, column, 1)

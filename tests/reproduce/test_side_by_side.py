@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsir.reproduce.side_by_side import QUICK, Also, Cell, Comparison, Missing, in_unit
+from rsir.reproduce.side_by_side import (
+    QUICK_WARNING,
+    Cell,
+    Comparison,
+    ExtraMeasure,
+    Missing,
+    in_unit,
+)
 from rsir.reproduce.table import PaperTable, parse
 
 TABLE = """
@@ -152,7 +159,7 @@ One value is doubtful.
 def test_one_seed_and_quick(table: PaperTable) -> None:
     text = compared(table, [], seeds=(7,), quick=True).markdown()
     assert "\nOurs: seed 7. Difference" in text
-    assert f"\n**{QUICK}**\n" in text
+    assert f"\n**{QUICK_WARNING}**\n" in text
     assert "## Not run" not in text
 
 
@@ -199,11 +206,11 @@ def test_csv_parses_back(comparison: Comparison) -> None:
 
 
 def test_also_measured_in_every_form(table: PaperTable) -> None:
-    also = (
-        Also("DAH | A", "aid, bits 16", "map", (0.5, 0.25)),
-        Also("DAH | A", "aid, bits 16", "map_at_5_found", (0.75,)),
+    extra = (
+        ExtraMeasure("DAH | A", "aid, bits 16", "map", (0.5, 0.25)),
+        ExtraMeasure("DAH | A", "aid, bits 16", "map_at_5_found", (0.75,)),
     )
-    comparison = compared(table, [Cell("plain", table.columns[0].name, 1.0)], also=also)
+    comparison = compared(table, [Cell("plain", table.columns[0].name, 1.0)], extra=extra)
     text = comparison.markdown()
     assert "## Also measured" in text
     assert "| DAH \\| A | aid, bits 16 | 0.3750 | 0.7500 | – | – | – | – | – |" in text

@@ -10,7 +10,16 @@ import pytest
 from rsir.data.catalog import entries as catalog
 from rsir.errors import DataError, UsageError
 from rsir.methods import METHODS, method_type
-from rsir.reproduce.table import LEFT_OUT, PAPERS, Column, PaperTable, Row, load, names, parse
+from rsir.reproduce.table import (
+    LEFT_OUT,
+    PAPERS,
+    PaperTable,
+    TableColumn,
+    TableRow,
+    load,
+    names,
+    parse,
+)
 from rsir.training.settings import resolve_settings
 
 EXPECTED = {
@@ -84,7 +93,7 @@ values = [1.0, 2.0]
 """
 
 
-def row_of(table: PaperTable, name: str) -> Row:
+def row_of(table: PaperTable, name: str) -> TableRow:
     (found,) = [row for row in table.rows if row.name == name]
     return found
 
@@ -240,7 +249,7 @@ def test_headlines_of_paper_d() -> None:
 def test_a_table_is_what_its_file_says() -> None:
     table = parse("mine", SMALL)
     first, second = table.columns
-    assert first == Column("mAP", "percent", "map", "ucm", 0.5)
+    assert first == TableColumn("mAP", "percent", "map", "ucm", 0.5)
     assert (second.measure, second.class_name) == (None, "forest")
     ours, other = table.rows
     assert ours.values[0] == 97.0
@@ -249,8 +258,8 @@ def test_a_table_is_what_its_file_says() -> None:
 
 
 def test_the_column_adds_to_the_row() -> None:
-    row = Row("r", (1.0,), "dah", {"bits": 64, "attention": "se"})
-    column = Column("c", "share", settings={"bits": 16})
+    row = TableRow("r", (1.0,), "dah", {"bits": 64, "attention": "se"})
+    column = TableColumn("c", "share", settings={"bits": 16})
     assert row.settings_for(column) == {"bits": 16, "attention": "se"}
     assert row.settings["bits"] == 64
 

@@ -23,8 +23,7 @@ from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rsir.data.folder import LabelledSet
-    from rsir.data.splits import Part as SplitPart
-    from rsir.data.splits import Split
+    from rsir.data.splits import Split, SplitPart
 
 app = typer.Typer()
 

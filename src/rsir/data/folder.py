@@ -15,22 +15,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsir.errors import DataError, UsageError
+from rsir.sources.folders import SUFFIXES
 from rsir.types import is_unicode
 
 SHOWN = 5
-"""How many offenders a message names before it only counts them; our choice."""
+"""Names that a message lists at most; the rest it only counts. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """N images below one folder and what is on them.
+    """N images below one folder, and their classes or labels.
 
-    root: the folder that `paths` are relative to; `load` may have gone down from the folder it
-        was given, e.g. from UCMerced_LandUse to UCMerced_LandUse/Images.
-    paths: (N,) posix, relative to `root`; sorted as loaded, in the given order in a subset.
+    root: the folder that `paths` are relative to. It may lie below the folder that `load` was
+        given, e.g. UCMerced_LandUse/Images below UCMerced_LandUse.
+    paths: (N,) posix, relative to `root`; sorted by `load`, in the given order in a subset.
     classes: (L,) names of the classes, or of the labels, sorted.
     targets: (N,) int64 indices into `classes`, or (N, L) uint8 of 0 and 1 if `multi_label`.
-    ignored: files met below the folder that are no images.
+    ignored: number of files below the folder that are not images.
     """
 
     root: Path
@@ -60,7 +61,7 @@ class LabelledSet:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """(N,) the images' full paths."""
+        """(N,) full paths of the images."""
         return tuple(self.root / path for path in self.paths)
 
     @property
@@ -71,7 +72,7 @@ class LabelledSet:
         return np.asarray(np.bincount(self.targets, minlength=len(self.classes)), np.int64)
 
     def labels(self, index: int) -> tuple[str, ...]:
-        """The names of what is on image `index`: one class, or any number of labels."""
+        """The name of the class of image `index`, or the names of its labels."""
         if self.multi_label:
             return tuple(self.classes[i] for i in np.flatnonzero(self.targets[index]))
         return (self.classes[int(self.targets[index])],)
@@ -79,7 +80,7 @@ class LabelledSet:
     def subset(self, indices: ArrayLike) -> LabelledSet:
         """The images at `indices`, in that order, with the same full list of classes.
 
-        indices: (M,) integers in 0 … N-1, or (N,) bool. Raises UsageError for others.
+        indices: (M,) integers in 0 … N-1, or (N,) bool. Raises UsageError for anything else.
         """
         chosen = np.asarray(indices)
         if chosen.size == 0:
@@ -102,7 +103,10 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder: sorted posix paths relative to it."""
+    """The images and folders below a folder, as sorted posix paths relative to it.
+
+    ignored: number of files that are not images.
+    """
 
     images: tuple[str, ...]
     folders: tuple[str, ...]
@@ -112,15 +116,15 @@ class Listing:
 def load(root: str | Path, *, labels: str | Path | None = None) -> LabelledSet:
     """The labelled images below `root`.
 
-    Without `labels`: class folders, root/class/image. If `root` has none but exactly one
-    subfolder has (UCMerced_LandUse/Images), that one is taken, and `LabelledSet.root` says so.
-    With `labels`: a table separated by tabs or commas, whose header names the labels and whose
-    first column names the images, anywhere below `root`, by stem, file name or relative path;
-    the other values are 0 or 1. The images need not lie in class folders.
+    Without `labels`, the images lie in class folders, root/class/image. If `root` has no class
+    folders but exactly one subfolder has (UCMerced_LandUse/Images), `LabelledSet.root` is that
+    subfolder. `labels` is a table separated by tabs or commas: its header names the labels, its
+    first column names the images by stem, file name or relative path, and the other values are 0
+    or 1. The images of a table may lie anywhere below `root`.
 
-    Hidden files and folders and __MACOSX are no images. Raises DataError where the folder or the
-    table is missing, empty or inconsistent: an empty class folder or an image without a row is
-    an error, because something was probably lost in unpacking.
+    Hidden files, hidden folders and __MACOSX are ignored. Raises DataError if the folder or the
+    table is missing, empty or inconsistent. An empty class folder and an image without a row are
+    errors, because they probably mean that files were lost in unpacking.
     """
     root = Path(root)
     listing = scan(root)
@@ -132,7 +136,7 @@ def load(root: str | Path, *, labels: str | Path | None = None) -> LabelledSet:
     base = _class_level(root, listing)
     if base is None:
         raise DataError(
-            f"{root}: {some(_direct(listing.images, ''))} in no class folder; put each image "
+            f"{root}: {listed(_direct(listing.images, ''))} in no class folder; put each image "
             "into a folder named for its class, or give a table of labels"
         )
     images = _below(listing.images, base)
@@ -150,9 +154,9 @@ def load(root: str | Path, *, labels: str | Path | None = None) -> LabelledSet:
 
 
 def class_root(root: str | Path) -> Path:
-    """The folder whose subfolders are the classes: `root` or the one that `load` goes down to.
+    """The folder whose subfolders are the classes: `root`, or the one below it that `load` takes.
 
-    `root` itself where there is no such folder. Raises DataError if `root` is no folder, or if
+    Returns `root` if there is no such folder. Raises DataError if `root` is not a folder, or if
     several of its subfolders hold class folders.
     """
     root = Path(root)
@@ -161,13 +165,11 @@ def class_root(root: str | Path) -> Path:
 
 
 def scan(root: Path) -> Listing:
-    """Everything below `root`, links followed.
+    """Everything below `root`; links are followed.
 
-    Raises DataError if `root` is missing or no folder, for folders that cannot be read, broken
-    links to images, links that lead back up, and names that are not valid unicode.
+    Raises DataError if `root` is missing or not a folder, and for folders that cannot be read,
+    broken links to images, links to a folder above, and names that are not valid unicode.
     """
-    from rsir.sources.folders import SUFFIXES
-
     if not root.exists():
         raise DataError(f"{root}: no such folder; check the path")
     if not root.is_dir():
@@ -182,8 +184,8 @@ def scan(root: Path) -> Listing:
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             raise DataError(f"{folder}: a link that leads back to a folder above it; remove it")
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
         for entry in entries:
             hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
             if entry.is_dir():
@@ -212,8 +214,6 @@ def _unicode(name: str, folder: Path) -> str:
 
 
 def _suffix_hint() -> str:
-    from rsir.sources.folders import SUFFIXES
-
     return "image files end in " + " ".join(sorted(SUFFIXES))
 
 
@@ -227,10 +227,10 @@ def _direct(paths: Iterable[str], base: str) -> list[str]:
     return [path for path in _below(paths, base) if "/" not in path]
 
 
-def some(names: Sequence[str], what: str = "image", plural: str = "s") -> str:
-    """'3 images (a, b, c)', the first few by name."""
+def listed(names: Sequence[str], noun: str = "image", plural: str = "s") -> str:
+    """The number of names and the first few of them: '3 images (a, b, c)'."""
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    return f"{len(names)} {what}{plural if len(names) != 1 else ''} ({shown})"
+    return f"{len(names)} {noun}{plural if len(names) != 1 else ''} ({shown})"
 
 
 def _class_level(root: Path, listing: Listing) -> str | None:
@@ -247,7 +247,7 @@ def _class_level(root: Path, listing: Listing) -> str | None:
             return None
         if len(holders) > 1:
             raise DataError(
-                f"{root / base}: {some(holders, 'folder')} hold class folders; name one of them"
+                f"{root / base}: {listed(holders, 'folder')} hold class folders; name one of them"
             )
         base = f"{base}/{holders[0]}" if base else holders[0]
 
@@ -256,17 +256,17 @@ def _check_class_folders(base: Path, images: Sequence[str], folders: Sequence[st
     loose = [path for path in images if "/" not in path]
     if loose:
         raise DataError(
-            f"{base}: {some(loose)} beside the class folders; move each into its class's folder"
+            f"{base}: {listed(loose)} beside the class folders; move each into its class's folder"
         )
     deep = [path for path in images if path.count("/") > 1]
     if deep:
         raise DataError(
-            f"{base}: {some(deep)} in folders inside class folders; a class is one folder level"
+            f"{base}: {listed(deep)} in folders inside class folders; a class is one folder level"
         )
     empty = sorted({f for f in folders if "/" not in f} - {p.split("/", 1)[0] for p in images})
     if empty:
         raise DataError(
-            f"{base}: {some(empty, 'class folder')} without images; unpack the set again, "
+            f"{base}: {listed(empty, 'class folder')} without images; unpack the set again, "
             "or remove the folder if that class is not wanted"
         )
 
@@ -290,32 +290,32 @@ def _load_table(root: Path, listing: Listing, table: Path) -> LabelledSet:
     lost: list[str] = []
     repeated: list[str] = []
     for name, row in rows:
-        found = by_path.get(name) or by_name.get(name) or by_stem.get(name) or []
-        if not found:
+        matches = by_path.get(name) or by_name.get(name) or by_stem.get(name) or []
+        if not matches:
             lost.append(name)
-        elif len(found) > 1:
+        elif len(matches) > 1:
             raise DataError(
-                f"{table}: {name!r} could be any of {some(found)} in {root / base}; "
+                f"{table}: {name!r} could be any of {listed(matches)} in {root / base}; "
                 "write the path from that folder in the table"
             )
-        elif found[0] in values:
+        elif matches[0] in values:
             repeated.append(name)
         else:
-            values[found[0]] = row
+            values[matches[0]] = row
     if repeated:
-        raise DataError(f"{table}: {some(repeated, 'row')} for images that had a row already")
+        raise DataError(f"{table}: {listed(repeated, 'row')} for images that had a row already")
     if lost:
-        raise DataError(f"{table}: {some(lost, 'row')} without an image below {root / base}")
-    bare = [path for path in images if path not in values]
-    if bare:
-        raise DataError(f"{root / base}: {some(bare)} without a row in {table}")
+        raise DataError(f"{table}: {listed(lost, 'row')} without an image below {root / base}")
+    unlabelled = [path for path in images if path not in values]
+    if unlabelled:
+        raise DataError(f"{root / base}: {listed(unlabelled)} without a row in {table}")
 
     order = sorted(range(len(names)), key=names.__getitem__)
     targets = np.array([values[path] for path in images], np.uint8)[:, order]
     classes = tuple(names[i] for i in order)
     unused = [name for name, n in zip(classes, targets.sum(axis=0), strict=True) if n == 0]
     if unused:
-        raise DataError(f"{table}: {some(unused, 'label')} on no image; remove the column")
+        raise DataError(f"{table}: {listed(unused, 'label')} on no image; remove the column")
     return LabelledSet(
         root=root / base,
         paths=images,
@@ -343,24 +343,24 @@ def _read_table(table: Path) -> tuple[list[str], list[tuple[str, tuple[int, ...]
         names = [cell.strip() for cell in next(reader)][1:]
         if not names or not all(names):
             raise DataError(
-                f"{table}, line 1: a header with a name for each label is needed, "
-                "separated by tabs or commas, after one for the image"
+                f"{table}, line 1: a header must name the image column and then each label, "
+                "separated by tabs or commas"
             )
-        twice = [name for name, n in Counter(names).items() if n > 1]
-        if twice:
-            raise DataError(f"{table}, line 1: {some(twice, 'label')} named more than once")
+        repeated = [name for name, n in Counter(names).items() if n > 1]
+        if repeated:
+            raise DataError(f"{table}, line 1: {listed(repeated, 'label')} named more than once")
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
-            where = f"{table}, line {reader.line_num}"
+            line = f"{table}, line {reader.line_num}"
             if len(cells) != len(names) + 1:
-                raise DataError(f"{where}: {len(cells)} columns, not {len(names) + 1}")
+                raise DataError(f"{line}: {len(cells)} columns, not {len(names) + 1}")
             name, *values = (cell.strip() for cell in cells)
             if not name:
-                raise DataError(f"{where}: no image name in the first column")
+                raise DataError(f"{line}: no image name in the first column")
             wrong = [value for value in values if value not in ("0", "1")]
             if wrong:
-                raise DataError(f"{where} ({name}): values must be 0 or 1, not {wrong[0]!r}")
+                raise DataError(f"{line} ({name}): values must be 0 or 1, not {wrong[0]!r}")
             rows.append((name, tuple(int(value) for value in values)))
     except csv.Error as error:
         raise DataError(f"{table}, line {reader.line_num}: {error}") from error

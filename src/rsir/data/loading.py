@@ -1,4 +1,4 @@
-"""A labelled set as torch wants it, and which of its images can be read at all."""
+"""Labelled sets as torch datasets, images prepared in batches, and the images that can be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rsir.images.read import read_pixels
 class Images(Dataset[tuple[Tensor, Tensor]]):
     """A labelled set as (uint8 image (bands, size, size), target) pairs.
 
-    With `augmentation` it is indexed by Draws and gives random views; without, by integers.
+    With `augmentation`, an index is a Draw and the image a random view; without, it is an int.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return len(self.files)
 
     def __getitem__(self, item: Draw | int) -> tuple[Tensor, Tensor]:
-        """The image and its target; ImageError if the file cannot be read."""
+        """The image and its target. Raises ImageError if the file cannot be read."""
         index = item.index if isinstance(item, Draw) else item
         pixels = read_pixels(self.files[index])
         if self.augmentation is None or not isinstance(item, Draw):
@@ -47,13 +47,13 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return view, self.targets[index]
 
 
-def read_ahead(
+def prepared_batches(
     images: Sequence[str | Path | NDArray[np.uint8]], spec: InputSpec, batch_size: int
 ) -> Iterator[tuple[int, list[Tensor | str]]]:
-    """(index of the first, prepared images or reasons why not) batch by batch.
+    """Batches of prepared images: (index of the first image, images or reasons for failure).
 
-    images: files, or (bands, H, W) uint8. While a batch is encoded the next one is read: two
-    threads decode faster than two cores encode, and decoding releases the GIL.
+    images: files, or (bands, H, W) uint8. Two threads read the next batch while the caller encodes
+    the current one: two threads decode faster than two cores encode, and decoding releases the GIL.
     """
 
     def read(image: str | Path | NDArray[np.uint8]) -> Tensor | str:
@@ -77,12 +77,12 @@ def read_ahead(
 
 
 def readable(images: LabelledSet) -> tuple[LabelledSet, list[tuple[str, str]]]:
-    """The images that can be read, decoding each once; and (path, reason) of the others."""
+    """Decode every image once: those that can be read, and (path, reason) of the others."""
     with ThreadPoolExecutor() as pool:
         reasons = list(pool.map(_reason, images.files))
-    kept = images.subset([i for i, reason in enumerate(reasons) if reason is None])
+    good = images.subset([i for i, reason in enumerate(reasons) if reason is None])
     skipped = zip(images.paths, reasons, strict=True)
-    return kept, [(path, reason) for path, reason in skipped if reason is not None]
+    return good, [(path, reason) for path, reason in skipped if reason is not None]
 
 
 def _reason(file: Path) -> str | None:

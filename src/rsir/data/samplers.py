@@ -1,8 +1,8 @@
-"""Which images make a training batch.
+"""Samplers: which images form a training batch.
 
-A sampler yields `Draw`s: an index, and a seed for the random view of that image. The seed comes
-from (run's seed, epoch, position), so a run is the same with any number of loader processes and
-after a resume. `set_epoch` follows torch's DistributedSampler; Lightning calls it.
+A sampler yields `Draw`s: an index, and a seed for the random view of that image. The seed depends
+on the run's seed, the epoch and the position only, so the number of loader processes and a resume
+do not change a run. `set_epoch` follows torch's DistributedSampler; Lightning calls it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.utils.data import Sampler
 from rsir.errors import DataError, UsageError
 
 DISSIMILAR_TRIES = 32
-"""Random images looked at for a dissimilar one before the whole set is: our choice; where half of
-the set is similar, one leader in 10^9 needs more."""
+"""Random tries for a dissimilar image before the whole set is searched. Our choice: if half of the
+set is similar, one leader in 4·10^9 needs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,18 @@ class Draw:
 
 
 class EpochSampler(Sampler[Draw]):
-    """A sampler whose epochs differ, each fixed by (seed, epoch)."""
+    """A sampler whose order differs from epoch to epoch; (seed, epoch) fixes it."""
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Draw]:
-        """The draws of the epoch."""
+        """The draws of the current epoch."""
         random = np.random.default_rng([self.seed, self.epoch])
         indices = self.indices(random)
         seeds = random.integers(2**62, size=len(indices))
@@ -54,11 +54,14 @@ class EpochSampler(Sampler[Draw]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Draws in an epoch."""
+        """The number of draws in an epoch."""
 
 
 class ShuffleSampler(EpochSampler):
-    """Every image once, in random order, cut to whole batches (batch norm dislikes a rest)."""
+    """Every image once, in random order, without a last partial batch.
+
+    Batch normalisation suffers from a small last batch.
+    """
 
     def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
         super().__init__(seed=seed)
@@ -68,7 +71,7 @@ class ShuffleSampler(EpochSampler):
         self.length = max(1, count // batch_size) * min(count, batch_size)
 
     def indices(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """A random permutation, cut."""
+        """A random permutation, cut to whole batches."""
         return random.permutation(self.count)[: self.length]
 
     def __len__(self) -> int:
@@ -78,10 +81,10 @@ class ShuffleSampler(EpochSampler):
 class PKSampler(EpochSampler):
     """Batches of P classes with K images each (Hermans et al. 2017), about N draws an epoch.
 
-    targets: (N,) classes, or (N, L) multi-hot: then "class" is one of the image's labels.
-    batch_size = P·K, P ≥ 2 (one class has no dissimilar pair); per_class = K. P falls to the
-    number of classes where there are fewer.
-    Classes come round equally often, images within a class too; a class with fewer than K
+    targets: (N,) classes, or (N, L) multi-hot labels, each of which then counts as a class.
+    batch_size = P·K with P ≥ 2, because one class has no dissimilar pair; per_class = K. If there
+    are fewer than P classes, P is their number.
+    All classes are drawn equally often, and so are the images of a class. A class with fewer than K
     images repeats them, each time in another random view.
     """
 
@@ -124,13 +127,14 @@ class PKSampler(EpochSampler):
 
 
 class PairSampler(EpochSampler):
-    """Pairs of images, half of them similar: i₀ j₀ i₁ j₁ …, as a siamese net is fed.
+    """Pairs of images, half of them similar, as i₀ j₀ i₁ j₁ … for a siamese net.
 
-    targets: (N,) classes or (N, L) multi-hot labels; batch_size, even, is images, not pairs.
-    Every image leads one pair an epoch; pairs are in turn similar and dissimilar. The partner
-    is another image of its class, or of a random one of its labels (itself only if there is no
-    other), or any that shares none (any other if every image is similar). Images without labels
-    are similar to nothing: they lead dissimilar pairs, which do not count as a turn.
+    targets: (N,) classes or (N, L) multi-hot labels. batch_size: images, not pairs; even.
+    Every image leads one pair an epoch; similar and dissimilar pairs alternate. A similar partner
+    is another image with the leader's class or with a random label of the leader, or the leader
+    itself if there is none. A dissimilar partner shares no class or label with the leader, or is
+    any other image if all images are similar. An image without labels is similar to nothing: it
+    leads an extra dissimilar pair, and the alternation continues after it.
     """
 
     def __init__(self, targets: NDArray[np.integer], *, batch_size: int, seed: int) -> None:
@@ -162,8 +166,8 @@ class PairSampler(EpochSampler):
         if len(labels) == 0:
             return leader
         group = self.members[labels[random.integers(len(labels))]]
-        place = np.searchsorted(group, leader) + random.integers(1, len(group))
-        return int(group[place % len(group)])
+        row = np.searchsorted(group, leader) + random.integers(1, len(group))
+        return int(group[row % len(group)])
 
     def _dissimilar(self, leader: int, random: np.random.Generator) -> int:
         count = len(self.labels)
@@ -192,24 +196,24 @@ def one_hot(targets: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 
 def members(targets: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """The indices of each class (or label) that has any images."""
+    """For each class or label that has images, the indices of its images."""
     return [np.flatnonzero(column) for column in one_hot(targets).T if column.any()]
 
 
 class _Deck:
-    """Deals from a shuffled deck of cards, and reshuffles when it runs out."""
+    """A deck of cards that is shuffled again when it runs out."""
 
     def __init__(self, cards: NDArray[np.int64], random: np.random.Generator) -> None:
         self.cards, self.random = cards, random
         self.rest = cards[:0]
 
     def deal(self, count: int) -> NDArray[np.int64]:
-        """`count` cards; without repeats, as long as there are that many."""
+        """The next `count` cards; no card twice unless `count` exceeds the deck."""
         while len(self.rest) < count:
             fresh = self.random.permutation(self.cards)
-            # A card still in hand goes to the end of the new deck, so that one deal of at most
-            # a whole deck does not hold it twice.
-            again = np.isin(fresh, self.rest)
-            self.rest = np.concatenate([self.rest, fresh[~again], fresh[again]])
+            # Cards that are left over go to the end of the new deck, so that a deal of at most a
+            # whole deck does not hold them twice.
+            left_over = np.isin(fresh, self.rest)
+            self.rest = np.concatenate([self.rest, fresh[~left_over], fresh[left_over]])
         dealt, self.rest = self.rest[:count], self.rest[count:]
         return dealt

@@ -1,4 +1,4 @@
-"""Seeded stratified splits, written as manifests with content hashes; the leakage guard."""
+"""Seeded stratified splits, their manifests with content hashes, and the leakage check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, islice, product
+from itertools import combinations, islice, pairwise, product
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from rsir.atomic import replacing
 from rsir.data import folder
-from rsir.data.folder import SHOWN, LabelledSet, some
+from rsir.data.folder import SHOWN, LabelledSet, listed
 from rsir.errors import DataError, LeakageError, UsageError
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
+SplitPart = Literal["train", "val", "test"]
+PARTS: tuple[SplitPart, ...] = ("train", "val", "test")
 HEADER = ("path", "set", "sha256", "labels")
 HASH_THREADS = 8
-"""Readers at once when files are hashed; our choice: enough to hide the latency of a disk."""
+"""Threads that hash files. Our choice: enough to hide the latency of a disk."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SplitRow:
     """One image of a split.
 
     path: posix, relative to the set's root. part: "train", "val" or "test".
@@ -40,20 +40,20 @@ class Row:
     """
 
     path: str
-    part: Part
+    part: SplitPart
     sha256: str
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which image of a labelled set belongs to which part, rows sorted by path.
+    """The part that each image of a labelled set belongs to; rows are sorted by path.
 
-    Raises DataError for rows that no manifest could hold: repeated or absolute paths, unknown
-    parts, digests that are none, a label with "|" in its name. Leakage is `check`'s business.
+    Raises DataError for rows that a manifest cannot hold: repeated or absolute paths, unknown
+    parts, invalid digests, labels with "|" in their names. Only `check` looks for leakage.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SplitRow, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(sorted(self.rows, key=lambda row: row.path)))
@@ -61,53 +61,53 @@ class Split:
             raise DataError("a split needs at least one image")
         for row in self.rows:
             _check_row(row)
-        for one, other in zip(self.rows, self.rows[1:], strict=False):
-            if one.path == other.path:
-                raise DataError(f"{one.path}: more than one row in the split")
+        for row, following in pairwise(self.rows):
+            if row.path == following.path:
+                raise DataError(f"{row.path}: more than one row in the split")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """(L,) every label of every part, sorted."""
+        """(L,) the labels of all parts, sorted."""
         return tuple(sorted({label for row in self.rows for label in row.labels}))
 
     @property
     def multi_label(self) -> bool:
-        """Whether any image of any part has other than exactly one label."""
+        """Whether any image has no label or more than one."""
         return any(len(row.labels) != 1 for row in self.rows)
 
     @property
     def hash(self) -> str:
-        """SHA-256, hex, over the sorted rows: the same for the same images, labels and parts."""
+        """SHA-256, hex, of the sorted rows: equal for equal images, labels and parts."""
         digest = hashlib.sha256()
         for row in self.rows:
             line = json.dumps([row.path, row.part, row.sha256, sorted(row.labels)])
             digest.update(line.encode("ascii") + b"\n")
         return digest.hexdigest()
 
-    def part(self, *names: Part) -> NDArray[np.int64]:
-        """(M,) int64, ascending: the indices into `rows` of the named parts.
+    def part(self, *names: SplitPart) -> NDArray[np.int64]:
+        """(M,) int64, ascending: indices into `rows` of the named parts.
 
-        Raises UsageError for a name that is no part.
+        Raises UsageError for a name that is not a part.
         """
         for name in names:
             if name not in PARTS:
-                raise UsageError(f"{name!r} is no part of a split; use {', '.join(PARTS)}")
+                raise UsageError(f"{name!r} is not a part of a split; use {', '.join(PARTS)}")
         return np.array([i for i, row in enumerate(self.rows) if row.part in names], np.int64)
 
-    def labelled(self, root: str | Path, *parts: Part) -> LabelledSet:
-        """The images of the named parts below `root`, with the whole split's list of classes.
+    def labelled(self, root: str | Path, *parts: SplitPart) -> LabelledSet:
+        """The images of the named parts below `root`, with the classes of the whole split.
 
-        `root` may be the folder that the set was loaded from, or the one its paths are relative
-        to. Raises DataError naming files that are not there; `verify` also compares contents.
+        root: the folder that the set was loaded from, or the folder that its paths are relative to.
+        Raises DataError naming missing files; `verify` also compares contents.
         """
         chosen = [self.rows[i] for i in self.part(*parts)]
         base = self._base(Path(root))
         missing = [row.path for row in chosen if not (base / row.path).is_file()]
         if missing:
-            raise DataError(f"{base}: {some(missing, 'image')} of the split missing")
+            raise DataError(f"{base}: {listed(missing, 'image')} of the split missing")
         index = {name: i for i, name in enumerate(self.classes)}
         if self.multi_label:
             targets = np.zeros((len(chosen), len(index)), np.uint8)
@@ -124,11 +124,11 @@ class Split:
         )
 
     def without(self, paths: Collection[str]) -> Split:
-        """The split without some images, e.g. those that cannot be read."""
+        """The split without these paths, e.g. without images that cannot be read."""
         return Split(tuple(row for row in self.rows if row.path not in paths))
 
     def check(self) -> None:
-        """Raises LeakageError naming images with the same content in different parts."""
+        """Raise LeakageError naming images with the same content in different parts."""
         by_content: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row in self.rows:
             by_content[row.sha256][row.part].append(row.path)
@@ -144,35 +144,39 @@ class Split:
         shown = "; ".join(islice(pairs, SHOWN)) + ("; …" if count > SHOWN else "")
         raise LeakageError(
             f"{count} pair{'s' if count != 1 else ''} of images with the same content in different "
-            f"parts of the split: {shown}. Make the split anew, or put each pair into one part"
+            f"parts of the split: {shown}. Make a new split, or put each pair into one part"
         )
 
-    def verify(self, root: str | Path, *parts: Part) -> None:
-        """Hashes the files of the named parts, or of all parts if none is named, again.
+    def verify(self, root: str | Path, *parts: SplitPart) -> None:
+        """Compare the files of the named parts, or of all parts, with the hashes of the split.
 
-        Raises DataError naming those that are missing or changed.
+        Raises DataError naming files that are missing or changed.
         """
         base = self._base(Path(root))
-        rows = [self.rows[i] for i in self.part(*(parts or PARTS))]
-        present = [row for row in rows if (base / row.path).is_file()]
-        there = {row.path for row in present}
-        missing = [row.path for row in rows if row.path not in there]
+        present: list[SplitRow] = []
+        missing: list[str] = []
+        for i in self.part(*(parts or PARTS)):
+            row = self.rows[i]
+            if (base / row.path).is_file():
+                present.append(row)
+            else:
+                missing.append(row.path)
         digests = hash_files([base / row.path for row in present])
         changed = [
             row.path for row, digest in zip(present, digests, strict=True) if digest != row.sha256
         ]
         wrong = [
-            some(names, "image") + what
-            for names, what in ((missing, " missing"), (changed, " changed"))
+            f"{listed(names)} {fault}"
+            for names, fault in ((missing, "missing"), (changed, "changed"))
             if names
         ]
         if wrong:
-            raise DataError(f"{base} is not what the split was made of: {'; '.join(wrong)}")
+            raise DataError(f"{base} does not match the split: {'; '.join(wrong)}")
 
     def write(self, path: str | Path) -> None:
-        """A CSV file `path,set,sha256,labels`, labels joined by "|"; all of it or nothing.
+        """Write the CSV manifest `path,set,sha256,labels` whole or not at all; "|" joins labels.
 
-        Checks for leakage first. Raises LeakageError, or DataError where it cannot be written.
+        Raises LeakageError as `check` does, and DataError if the file cannot be written.
         """
         self.check()
         path = Path(path)
@@ -184,27 +188,27 @@ class Split:
                 plain.writerow(HEADER)
                 for row in self.rows:
                     cells = (row.path, row.part, row.sha256, "|".join(row.labels))
-                    # Before Python 3.13 a bare carriage return is not quoted by itself.
+                    # Before Python 3.13, csv does not quote a cell with a bare carriage return.
                     (quoted if "\r" in "".join(cells) else plain).writerow(cells)
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
     def _base(self, root: Path) -> Path:
-        """`root`, or the folder below it that `folder.load` would go down to."""
+        """`root`, or the folder below it that `folder.load` takes."""
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder; give the one that the set lies in")
+            raise DataError(f"{root}: no such folder; give the folder of the image set")
         if any((root / row.path).is_file() for row in self.rows):
             return root
         return folder.class_root(root)
 
 
 def read(path: str | Path) -> Split:
-    """The split in a manifest that `Split.write` wrote, checked for leakage.
+    """The split in a manifest of `Split.write`, checked for leakage.
 
-    Raises DataError naming the line that is malformed, LeakageError as `Split.check` does.
+    Raises DataError naming the malformed line, and LeakageError as `Split.check` does.
     """
     path = Path(path)
-    rows: list[Row] = []
+    rows: list[SplitRow] = []
     lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -214,10 +218,10 @@ def read(path: str | Path) -> Split:
                 if tuple(header) != HEADER:
                     raise DataError(f"{path}, line 1: the header must be {','.join(HEADER)}")
                 for cells in reader:
-                    where = f"{path}, line {reader.line_num}"
-                    row = _parse(cells, where)
+                    line = f"{path}, line {reader.line_num}"
+                    row = _parse(cells, line)
                     if row.path in lines:
-                        raise DataError(f"{where}: {row.path} is in line {lines[row.path]} too")
+                        raise DataError(f"{line}: {row.path} is in line {lines[row.path]} too")
                     lines[row.path] = reader.line_num
                     rows.append(row)
             except csv.Error as error:
@@ -239,23 +243,23 @@ def read(path: str | Path) -> Split:
 
 
 def make(dataset: LabelledSet, *, train: float = 0.8, val: float = 0.0, seed: int = 0) -> Split:
-    """A random split of the set, each class cut in the same proportion.
+    """A random stratified split of the set: each class is divided in the same proportion.
 
-    train: share of the images, 0 … 1, that goes to training, the rest to "test"; with 1 all of
-        it, for methods that are tested on another set. Of n images of a class ⌊n·train⌋ or one
-        more are for training, so that the total is right too, and at least one lies in each part.
-    val: share, 0 up to but not 1, of the *training* images that goes to "val" in the same way.
-    seed: any integer from 0. The split depends on it, the paths, the labels and the contents only.
+    train: share of the images, 0 … 1, for training; the rest is "test". 1 is for methods that are
+        tested on another set. Of n images of a class, ⌊n·train⌋ or one more are for training, so
+        that the total is right too, and each part has at least one.
+    val: share, 0 ≤ val < 1, of the *training* images that goes to "val", by the same rule.
+    seed: an integer ≥ 0. The split depends on seed, paths, labels and contents only.
 
-    Images with the same bytes always land in the same part, which may cost a class one image more
-    or less. Multi-label sets are cut by iterative stratification (Sechidis, Tsoumakas and Vlahavas
-    2011, algorithm 1). Raises UsageError for bad shares, DataError for a class with fewer than two
-    different images and for files that cannot be read.
+    Images with the same bytes are always in the same part, which may cost a class one image more
+    or less. Multi-label sets are divided by iterative stratification (Sechidis, Tsoumakas and
+    Vlahavas 2011, algorithm 1). Raises UsageError for shares or seeds out of range, and DataError
+    for a class with fewer than two different images and for files that cannot be read.
     """
     if not 0 <= train <= 1:
-        raise UsageError(f"train must be a share from 0 to 1, not {train}")
+        raise UsageError(f"train must be from 0 to 1, not {train}")
     if not 0 <= val < 1:
-        raise UsageError(f"val must be a share of the training part, 0 or more and below 1: {val}")
+        raise UsageError(f"val must be 0 or more and below 1, not {val}")
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, not {seed}")
     if not len(dataset):
@@ -272,52 +276,41 @@ def make(dataset: LabelledSet, *, train: float = 0.8, val: float = 0.0, seed: in
     else:
         hot = np.eye(len(ordered.classes), dtype=np.int64)[ordered.targets]
     members = list(groups.values())
-    # (G, L): how many images with each label each group of identical files holds.
+    # (G, L): for each group of identical files, its images with each label.
     weights = np.array([hot[group].sum(axis=0) for group in members])
     sizes = np.array([len(group) for group in members])
 
-    both = 0 < train < 1
-    if both:
-        few = [
-            name
-            for name, n in zip(ordered.classes, (weights > 0).sum(axis=0), strict=True)
-            if n < 2
-        ]
-        if few:
-            raise DataError(
-                f"{dataset.root}: fewer than two different images of {some(few, 'class', 'es')}; "
-                "no such class can be both in training and in test: add images or leave it out"
-            )
+    def classes_where(fault: NDArray[np.bool_]) -> str:
+        names = [ordered.classes[i] for i in np.flatnonzero(fault)]
+        return listed(names, "class", "es") if names else ""
+
+    has_test = 0 < train < 1
+    if has_test and (small := classes_where((weights > 0).sum(axis=0) < 2)):
+        raise DataError(
+            f"{dataset.root}: fewer than two different images of {small}; "
+            "a class needs one for training and one for the test: add images or leave it out"
+        )
     rng = np.random.default_rng(seed)
-    cut = _iterative if ordered.multi_label else _quotas
-    in_train = cut(weights, sizes, train, rng, least=1 if both else 0)
-    if both:
-        lone = [
-            name
-            for name, a, b in zip(
-                ordered.classes,
-                weights[in_train].sum(axis=0),
-                weights[~in_train].sum(axis=0),
-                strict=True,
-            )
-            if not (a and b)
-        ]
-        if lone:
-            raise DataError(
-                f"{dataset.root}: all images of {some(lone, 'class', 'es')} fell into one part, "
-                "bound by identical files or rare labels; try another seed or another share"
-            )
+    divide = _iterative if ordered.multi_label else _quotas
+    in_train = divide(weights, sizes, train, rng, least=1 if has_test else 0)
+    counts = np.stack([weights[in_train].sum(axis=0), weights[~in_train].sum(axis=0)])
+    if has_test and (undivided := classes_where((counts == 0).any(axis=0))):
+        raise DataError(
+            f"{dataset.root}: all images of {undivided} are in one part, because of identical "
+            "files or rare labels; try another seed or another share"
+        )
     in_val = np.zeros_like(in_train)
     trained = np.flatnonzero(in_train)
     if val and trained.size:
-        stays = cut(weights[trained], sizes[trained], float(1 - _exact(val)), rng, least=0)
+        stays = divide(weights[trained], sizes[trained], float(1 - _exact(val)), rng, least=0)
         in_val[trained[~stays]] = True
 
     rows = []
     for group, is_train, is_val in zip(members, in_train, in_val, strict=True):
-        part: Part = "val" if is_val else "train" if is_train else "test"
+        part: SplitPart = "val" if is_val else "train" if is_train else "test"
         rows += [
-            Row(ordered.paths[i], part, digests[i], tuple(sorted(ordered.labels(i)))) for i in group
+            SplitRow(ordered.paths[i], part, digests[i], tuple(sorted(ordered.labels(i))))
+            for i in group
         ]
     split = Split(tuple(rows))
     split.check()
@@ -325,9 +318,9 @@ def make(dataset: LabelledSet, *, train: float = 0.8, val: float = 0.0, seed: in
 
 
 def hash_files(files: Sequence[Path]) -> list[str]:
-    """The SHA-256, hex, of each file's bytes, in order. Raises DataError for an unreadable one."""
+    """The SHA-256, hex, of each file's bytes. Raises DataError for a file that cannot be read."""
 
-    def one(file: Path) -> str:
+    def digest(file: Path) -> str:
         try:
             with file.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -335,7 +328,7 @@ def hash_files(files: Sequence[Path]) -> list[str]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        return list(pool.map(one, files))
+        return list(pool.map(digest, files))
 
 
 def _quotas(
@@ -346,19 +339,19 @@ def _quotas(
     *,
     least: int,
 ) -> NDArray[np.bool_]:
-    """(G,) bool: which groups go to the first part, for one label per image.
+    """(G,) bool: the groups of the first part, for one label per image.
 
-    weights: (G, L) images of each class in each group. Each class gets a quota in either part.
-    Groups of several files are placed first, while there is room to keep them whole.
+    weights: (G, L) images of each class in each group. sizes: (G,) images in each group. Each class
+    has a quota in either part. Groups of several files come first, while there is room for them.
     """
     first = _round_shares(weights.sum(axis=0), share, least)
     room = np.stack([first, weights.sum(axis=0) - first])
-    placed = np.zeros_like(room)
-    chosen = np.zeros(len(weights), np.bool_)
+    taken = np.zeros_like(room)
+    in_first = np.zeros(len(weights), np.bool_)
     shuffled = rng.permutation(len(weights))
     for g in sorted(shuffled.tolist(), key=lambda g: -int(sizes[g])):
-        of = weights[g] > 0
-        fits = (room[:, of] >= weights[g, of]).all(axis=1)
+        labels = weights[g] > 0
+        fits = (room[:, labels] >= weights[g, labels]).all(axis=1)
         if sizes[g] == 1:
             side = 0 if fits[0] else 1
         elif fits.all():
@@ -366,39 +359,39 @@ def _quotas(
         elif fits.any():
             side = int(np.argmax(fits))
         else:
-            # Whichever part lacks the class altogether, then whichever is overrun less.
-            lacks = (placed[:, of] == 0).sum(axis=1)
-            left = room[:, of].sum(axis=1)
+            # The part that has no image of the class, then the part whose quota is exceeded less.
+            lacks = (taken[:, labels] == 0).sum(axis=1)
+            left = room[:, labels].sum(axis=1)
             side = 0 if (lacks[0], left[0]) >= (lacks[1], left[1]) else 1
         room[side] -= weights[g]
-        placed[side] += weights[g]
-        chosen[g] = side == 0
-    return chosen
+        taken[side] += weights[g]
+        in_first[g] = side == 0
+    return in_first
 
 
 def _exact(share: float) -> Fraction:
-    """The decimal that was written: 0.7 as 7/10, so that 45 · 0.7 is 31.5 and not just below."""
+    """The share as the user wrote it: 0.7 is 7/10, so that 45 · 0.7 is 31.5 and not just below."""
     return Fraction(repr(float(share)))
 
 
 def _round_shares(counts: NDArray[np.int64], share: float, least: int) -> NDArray[np.int64]:
-    """(L,) int64: share · counts rounded down or up by largest remainder, so that the sum is right.
+    """(L,) int64: share · counts, rounded by largest remainder, so that the sum is right.
 
-    least: how many each class must have, and must leave.
+    least: images that each class must have in either part.
     """
-    wanted = [_exact(share) * int(n) for n in counts]
-    low = [
-        min(max(math.floor(w), least), max(int(n) - least, 0))
-        for w, n in zip(wanted, counts, strict=True)
+    exact = [_exact(share) * int(n) for n in counts]
+    rounded = [
+        min(max(math.floor(e), least), max(int(n) - least, 0))
+        for e, n in zip(exact, counts, strict=True)
     ]
-    total = math.floor(sum(wanted, Fraction(0)) + Fraction(1, 2))
-    by_remainder = sorted(range(len(counts)), key=lambda c: (low[c] - wanted[c], c))
-    spare = total - sum(low)
+    total = math.floor(sum(exact, Fraction(0)) + Fraction(1, 2))
+    by_remainder = sorted(range(len(counts)), key=lambda c: (rounded[c] - exact[c], c))
+    spare = total - sum(rounded)
     for c in by_remainder:
-        if spare > 0 and low[c] < wanted[c] and low[c] < int(counts[c]) - least:
-            low[c] += 1
+        if spare > 0 and rounded[c] < exact[c] and rounded[c] < int(counts[c]) - least:
+            rounded[c] += 1
             spare -= 1
-    return np.array(low, np.int64)
+    return np.array(rounded, np.int64)
 
 
 def _iterative(
@@ -409,29 +402,30 @@ def _iterative(
     *,
     least: int,
 ) -> NDArray[np.bool_]:
-    """(G,) bool: which groups go to the first part, for any number of labels per image.
+    """(G,) bool: the groups of the first part, for any number of labels per image.
 
-    Sechidis, Tsoumakas and Vlahavas (2011), algorithm 1, for two parts: the rarest label's images
-    go first, each to the part that still wants most images of that label, then most images.
-    weights: (G, L) images with each label in each group; `least`: as in `_round_shares`, our
-    choice, so that a rare label is wanted by both parts.
+    Sechidis, Tsoumakas and Vlahavas (2011), algorithm 1, for two parts: images of the rarest label
+    come first. Each goes to the part that needs most images of that label; if the parts tie, to the
+    part that needs most images. weights: (G, L) images with each label in each group. sizes: (G,)
+    images in each group. least: as in `_round_shares`; our choice, so that both parts need images
+    of a rare label.
     """
     shares = np.array([share, 1 - share])
     totals = weights.sum(axis=0)
-    wants = shares[:, None] * totals
+    needed = shares[:, None] * totals
     if least:
-        wants = np.clip(wants, np.minimum(least, totals), np.maximum(totals - least, 0))
-    wants_any = shares * sizes.sum()
-    chosen = np.zeros(len(weights), np.bool_)
+        needed = np.clip(needed, np.minimum(least, totals), np.maximum(totals - least, 0))
+    needed_any = shares * sizes.sum()
+    in_first = np.zeros(len(weights), np.bool_)
     left = rng.permutation(len(weights))
 
-    def place(g: int, by_label: NDArray[np.float64]) -> None:
-        # Sums of shares differ in the last bits; rounding keeps ties ties on every platform.
-        keys = [(round(float(by_label[s]), 6), round(float(wants_any[s]), 6)) for s in (0, 1)]
+    def assign(g: int, by_label: NDArray[np.float64]) -> None:
+        # Sums of shares differ in the last bits; rounding keeps ties equal on every platform.
+        keys = [(round(float(by_label[s]), 6), round(float(needed_any[s]), 6)) for s in (0, 1)]
         side = int(rng.integers(2)) if keys[0] == keys[1] else int(keys[0] < keys[1])
-        chosen[g] = side == 0
-        wants[side] -= weights[g]
-        wants_any[side] -= sizes[g]
+        in_first[g] = side == 0
+        needed[side] -= weights[g]
+        needed_any[side] -= sizes[g]
 
     while left.size:
         remaining = weights[left].sum(axis=0)
@@ -440,42 +434,44 @@ def _iterative(
         label = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
         has = weights[left, label] > 0
         for g in left[has]:
-            place(int(g), wants[:, label])
+            assign(int(g), needed[:, label])
         left = left[~has]
     for g in left:
-        place(int(g), wants_any)
-    return chosen
+        assign(int(g), needed_any)
+    return in_first
 
 
-def _check_row(row: Row) -> None:
+def _check_row(row: SplitRow) -> None:
     pure = PurePosixPath(row.path)
     if not row.path or "\0" in row.path or pure.is_absolute() or ".." in pure.parts:
-        raise DataError(f"{row.path!r}: a split needs paths below the set's root, no others")
+        raise DataError(f"{row.path!r}: a split needs relative paths below the set's root")
     if row.part not in PARTS:
-        raise DataError(f"{row.path}: {row.part!r} is no part of a split; use {', '.join(PARTS)}")
+        raise DataError(
+            f"{row.path}: {row.part!r} is not a part of a split; use {', '.join(PARTS)}"
+        )
     if not re.fullmatch("[0-9a-f]{64}", row.sha256):
-        raise DataError(f"{row.path}: {row.sha256!r} is no SHA-256 in lower-case hex")
+        raise DataError(f"{row.path}: {row.sha256!r} is not a SHA-256 in lower-case hex")
     for label in row.labels:
         if not label or "|" in label:
             raise DataError(
-                f"{row.path}: the label {label!r} cannot be written in a split, where '|' "
-                "separates labels; rename it"
+                f"{row.path}: the label {label!r} is empty or contains '|', which separates "
+                "labels; rename it"
             )
     if len(set(row.labels)) < len(row.labels):
-        twice = Counter(row.labels).most_common(1)[0][0]
-        raise DataError(f"{row.path}: the label {twice!r} given twice")
+        repeated = Counter(row.labels).most_common(1)[0][0]
+        raise DataError(f"{row.path}: the label {repeated!r} is repeated")
 
 
-def _parse(cells: list[str], where: str) -> Row:
+def _parse(cells: list[str], line: str) -> SplitRow:
     if len(cells) != len(HEADER):
-        raise DataError(f"{where}: {len(cells)} columns, not {len(HEADER)}: {','.join(HEADER)}")
+        raise DataError(f"{line}: {len(cells)} columns, not {len(HEADER)}: {','.join(HEADER)}")
     path, part, sha256, labels = cells
-    named = next((name for name in PARTS if name == part), None)
-    if named is None:
-        raise DataError(f"{where}: {part!r} is no part of a split; use {', '.join(PARTS)}")
-    row = Row(path, named, sha256, tuple(sorted(labels.split("|"))) if labels else ())
+    known_part = next((name for name in PARTS if name == part), None)
+    if known_part is None:
+        raise DataError(f"{line}: {part!r} is not a part of a split; use {', '.join(PARTS)}")
+    row = SplitRow(path, known_part, sha256, tuple(sorted(labels.split("|"))) if labels else ())
     try:
         _check_row(row)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{line}: {error}") from error
     return row

@@ -1,4 +1,4 @@
-"""From uint8 pixels to what a model takes, for search (deterministic) and for training (random)."""
+"""From uint8 pixels to a model's input: deterministic for search, random for training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RESIZE_RULES = ("squash", "crop")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The images that a model takes: bands, their statistics, size and how it is reached.
+    """A model's input: bands, their statistics, size, and the rule that resizes images to it.
 
     bands: names in channel order. mean, std: per band, of values scaled to [0, 1].
     size: H = W in pixels.
-    resize: "squash" (both sides to `size`, whatever the shape: chips are square, and nothing is
-    lost of those that are not) or "crop" (shorter side to `size`, then the centre).
+    resize: "squash" resizes both sides to `size` (chips are square, and other shapes lose nothing);
+    "crop" resizes the shorter side to `size` and takes the centre.
     """
 
     size: int
@@ -38,14 +38,14 @@ class InputSpec:
         if self.size < 1:
             raise UsageError(f"the input size must be at least 1 pixel, not {self.size}")
         if not len(self.mean) == len(self.std) == len(self.bands):
-            raise UsageError("bands, mean and std of a model's input must be equally many")
+            raise UsageError("a model's input needs one mean and one std for each band")
 
     def prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """(bands, size, size) uint8 from one (bands, H, W) uint8 image; bilinear, antialiased.
+        """Resize one (bands, H, W) uint8 image to (bands, size, size) uint8; bilinear, antialiased.
 
-        Raises DataError for another number of bands: they are never tiled or cut to fit.
+        Raises DataError for another number of bands; bands are never repeated or dropped to fit.
         """
-        # Writable, for torch warns of an array that is not, as some of one pixel are.
+        # torch warns of read-only arrays.
         image = torch.from_numpy(np.require(self.checked(pixels), requirements=["C", "W"]))
         sides = [self.size, self.size] if self.resize == "squash" else [self.size]
         resized = functional.resize(image, sides, antialias=True)
@@ -55,7 +55,7 @@ class InputSpec:
     def normalise(self, batch: Tensor) -> Tensor:
         """(B, bands, H, W) uint8 → float32, scaled to [0, 1], then (x - mean) / std per band.
 
-        The memory format is channels_last, which convolutions run fastest in.
+        The memory format is channels_last, in which convolutions run fastest.
         """
         mean = torch.tensor(self.mean, device=batch.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, -1, 1, 1)
@@ -63,7 +63,7 @@ class InputSpec:
         return normalised.contiguous(memory_format=torch.channels_last)
 
     def checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`pixels`, if they are (bands, H, W) uint8 with H, W ≥ 1; else DataError."""
+        """`pixels` as they are. Raises DataError unless they are (bands, H, W) uint8, H, W ≥ 1."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or 0 in pixels.shape:
             raise DataError(
                 f"an image must be (bands, H, W) uint8, not {pixels.shape} {pixels.dtype}"
@@ -78,14 +78,14 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random views of training; overhead images have no up, so all eight turns are the same.
+    """Random views for training. Overhead images have no upright orientation, so all eight occur.
 
-    min_area: the crop's least share of the image's area, (0, 1]; 1 crops nothing. A crop has the
-    image's own shape, and is squashed as the whole image is in search.
+    min_area: the smallest share of the image's area in a crop, (0, 1]; 1 crops nothing. A crop has
+    the aspect ratio of the image and is resized to a square, as search resizes the whole image.
     flips, quarter_turns: random mirror images and turns by 90°.
-    jitter: j in [0, 1); each band is multiplied by a factor from 1 - j … 1 + j, and all of them
-    get a common offset from -j/4 … j/4 of the whole range, as other light, haze and sensors do
-    (the form of paper D's radiometric transformation; the quarter is our choice). 0: as they are.
+    jitter: j in [0, 1); 0 changes nothing. Each band is multiplied by a factor in 1 - j … 1 + j,
+    and all bands get a common offset in -j/4 … j/4 of the whole range, to imitate other light, haze
+    and sensors (the form of paper D's radiometric transformation; the quarter is our choice).
     """
 
     min_area: float = 0.5
@@ -100,10 +100,10 @@ class Augmentation:
             raise UsageError(f"min_area must be in (0, 1], not {self.min_area}")
 
     def __call__(self, pixels: NDArray[np.uint8], size: int, seed: int) -> Tensor:
-        """A (C, size, size) uint8 view of (C, H, W) uint8 pixels; the same seed, the same view."""
+        """A (C, size, size) uint8 view of (C, H, W) uint8 pixels; `seed` fixes the view."""
         image = torch.from_numpy(np.ascontiguousarray(pixels))
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would reseed the GPUs too, which fork_rng leaves out here.
+            # torch.manual_seed would also reseed the GPUs, whose state is not restored here.
             torch.default_generator.manual_seed(seed)
             return self._view(image, size)
 

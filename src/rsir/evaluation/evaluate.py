@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsir.data.folder import LabelledSet
-from rsir.data.loading import read_ahead
+from rsir.data.loading import prepared_batches
 from rsir.data.near_duplicates import NearDuplicates
 from rsir.data.splits import Split
 from rsir.errors import DataError, UsageError
@@ -355,7 +355,7 @@ def encode_set(
     outputs: list[Output] = []
     rows: list[int] = []
     skipped: list[tuple[str, str]] = []
-    for start, batch in read_ahead(images.files, encoder.model.spec, encoder.batch_size):
+    for start, batch in prepared_batches(images.files, encoder.model.spec, encoder.batch_size):
         readable = []
         for index, prepared in enumerate(batch, start=start):
             if isinstance(prepared, Tensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rsir.data.loading import read_ahead
+from rsir.data.loading import prepared_batches
 from rsir.evaluation.evaluate import EvaluationDetails
 from rsir.figures.strips import HeatMap, chosen_queries
 from rsir.models.encoder import Encoder
@@ -17,7 +17,7 @@ def heat_maps(encoder: Encoder, details: EvaluationDetails) -> dict[int, HeatMap
     rows = [choice.row for choice in chosen_queries(details)]
     files = [details.queries.files[row] for row in rows]
     found: dict[int, HeatMap] = {}
-    for start, batch in read_ahead(files, encoder.model.spec, encoder.batch_size):
+    for start, batch in prepared_batches(files, encoder.model.spec, encoder.batch_size):
         images = {
             rows[start + i]: image for i, image in enumerate(batch) if isinstance(image, Tensor)
         }

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsir.data.loading import read_ahead
+from rsir.data.loading import prepared_batches
 from rsir.errors import DataError, UsageError
 from rsir.models.encoder import Encoder, Image
 
@@ -67,7 +67,7 @@ def adapt(
     features: list[Tensor] = []
     skipped: list[tuple[str, str]] = []
     with torch.no_grad():
-        for start, batch in read_ahead(images, spec, encoder.batch_size):
+        for start, batch in prepared_batches(images, spec, encoder.batch_size):
             readable = [prepared for prepared in batch if isinstance(prepared, Tensor)]
             skipped += [
                 (_name(images[index], index), reason)

@@ -1,4 +1,4 @@
-"""What all rows of a table share when they are trained and measured."""
+"""Conditions: what all rows of a table share when they are trained and measured."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from rsir.errors import DataError, UsageError
 
 QUICK_CLASSES, QUICK_IMAGES = 4, 12
-"""Classes of a quick version, and images of each class. Our choice: the fewest that every sampler
-and every measure accepts."""
+"""Classes of a quick version, and images of each class. Our choice: the smallest numbers that every
+sampler and every measure accepts."""
 
-ELSEWHERE = {
+GIVEN_BY = {
     "backbone": "give it with --backbone",
     "weights": "give them with --weights",
     "image_size": "give it with --size",
@@ -23,14 +23,14 @@ ELSEWHERE = {
     "seed": "give them with --seeds",
     "ranking": "the table or the method sets the ranking; see `rsir evaluate --ranking`",
 }
-"""Names that are not settings of the trainer, and where to give them instead."""
+"""Names that are not settings of the trainer, and how to give them instead."""
 
 
 @dataclass(frozen=True)
 class Start:
     """A training that comes first: every row starts from the weights of its last epoch.
 
-    method: its name. settings: options and settings that differ from those of the conditions.
+    method: name of the method. settings: options and settings that differ from the conditions.
     """
 
     method: str
@@ -39,13 +39,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all rows of a table share. A row differs in one of these only if the table is about it.
+    """What all rows of a table share. A row differs from it only in what its table compares.
 
     backbone, weights: as for `rsir train`; backbone None takes the table's backbone, or "resnet50"
-    (our choice) if the table names none. batch_size: None keeps each method's own.
-    validation: share of the training images that selects the best epoch. 0, our choice because the
-    papers name no such part, keeps the last epoch. settings: further settings that all rows share,
-    by the trainer's names. start: a training before that of each row, with the same split and seed.
+    (our choice) if the table names none. batch_size: None keeps the default of each method.
+    validation: share of the training images that selects the best epoch. 0 keeps the last epoch; it
+    is our choice, because the papers name no validation part. settings: further settings that all
+    rows share, by the trainer's names. start: a training before that of each row, with the same
+    split and seed.
 
     Raises UsageError for a setting that belongs to another field or option.
     """
@@ -64,11 +65,11 @@ class Conditions:
     def __post_init__(self) -> None:
         own = {f.name: f"it is the field {f.name}" for f in dataclasses.fields(self)}
         for name in self.settings:
-            if where := (own | ELSEWHERE).get(name):
+            if where := (own | GIVEN_BY).get(name):
                 raise UsageError(f"{name} is not a further setting that rows can share: {where}")
 
     def values(self) -> dict[str, Any]:
-        """All values by name, flat, except `start`."""
+        """All values by name, with `settings` among them and without `start`."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del own["settings"], own["start"]
         if self.batch_size is None:
@@ -76,15 +77,17 @@ class Conditions:
         return {**own, "weights": str(self.weights), **self.settings}
 
 
-QUICK = Conditions("test_resnet", "none", 32, epochs=1, batch_size=16, precision="32", workers=0)
-"""The conditions of a quick version: timm's own tiny net for tests, with random weights."""
+QUICK_CONDITIONS = Conditions(
+    "test_resnet", "none", 32, epochs=1, batch_size=16, precision="32", workers=0
+)
+"""Conditions of a quick version: timm's tiny network for tests, with random weights."""
 
 
 def read_conditions(file: str | Path) -> tuple[dict[str, Any], tuple[int, ...] | None]:
     """The fields of `Conditions` in a TOML file, and its seeds, or None if it names none.
 
-    The file holds fields by name, `seeds` (a list), and the tables [settings] and [start]. Raises
-    DataError if the file cannot be read or holds anything else.
+    The file holds fields by name, the list `seeds`, and the tables [settings] and [start]. Raises
+    DataError if the file cannot be read or contains anything else.
     """
     file = Path(file)
     try:
@@ -96,5 +99,5 @@ def read_conditions(file: str | Path) -> tuple[dict[str, Any], tuple[int, ...] |
         return values, None if seeds is None else tuple(map(int, seeds))
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
-    except (TypeError, ValueError) as error:  # of the TOML parser too
-        raise DataError(f"{file}: is no file of conditions ({error})") from error
+    except (TypeError, ValueError) as error:  # including errors of the TOML parser
+        raise DataError(f"{file}: not a file of conditions ({error})") from error

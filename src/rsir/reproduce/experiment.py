@@ -1,4 +1,4 @@
-"""One experiment: image sets, splits, trained runs and results, each made once and then reused."""
+"""One experiment: image sets, splits, trained runs and results, each made once and reused."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import errno
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from rsir import atomic
 from rsir.cost.count import cost
-from rsir.data import folder, splits
+from rsir.data import splits
 from rsir.data.catalog import entries as catalog
-from rsir.data.catalog.locate import locate
 from rsir.data.folder import LabelledSet
 from rsir.data.splits import Split
 from rsir.errors import DataError, RsirError, UsageError
@@ -28,20 +25,26 @@ from rsir.methods import method_type
 from rsir.models.adapt import adapt_to
 from rsir.models.encoder import Encoder
 from rsir.models.model import Model, build_model
-from rsir.reproduce.conditions import QUICK_CLASSES, QUICK_IMAGES, Conditions
-from rsir.reproduce.provenance import KNOWN, is_old, machine, named, provenance
-from rsir.reproduce.table import Column, Row
+from rsir.reproduce import stored
+from rsir.reproduce.conditions import Conditions
+from rsir.reproduce.image_sets import ImageSets
+from rsir.reproduce.provenance import (
+    PROVENANCE_KEYS,
+    is_old,
+    machine_text,
+    provenance,
+    weights_name,
+)
+from rsir.reproduce.table import TableColumn, TableRow
 from rsir.training.settings import TrainingSettings, resolve_settings
 from rsir.training.train import train
 
-Say = Callable[[str], None]
+ReportLine = Callable[[str], None]
+"""Called with a line of text about the progress."""
 
-LABEL_TABLES = ("LandUse_Multilabeled.txt", "labels.csv", "labels.txt")
-"""Names of multi-label tables, searched beside the images and up to two folders above: UC Merced's
-table as its authors named it (Chaudhuri et al. 2018), or one made by hand."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a full disk, after which nothing can be written."""
-COUNTED = ("parameters", "multiply_adds")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
+COUNTED_COSTS = ("parameters", "multiply_adds")
 """Costs that do not depend on the machine."""
 
 
@@ -49,8 +52,8 @@ COUNTED = ("parameters", "multiply_adds")
 class Training:
     """One model to train; equal trainings run once.
 
-    options: all options of the method, sorted by name. share: of each class to train on.
-    start: the training whose weights this one starts from; `weights` is then of that one.
+    options: all options of the method, sorted by name. share: share of each class to train on.
+    start: the training whose weights this training starts from; `weights` then belongs to `start`.
     """
 
     method: str
@@ -65,8 +68,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One evaluation of a trained model; equal questions are measured once."""
+class Evaluation:
+    """One evaluation of a trained model; equal evaluations are measured once."""
 
     training: Training
     search: str
@@ -77,72 +80,42 @@ class Question:
 class Experiment:
     """The image sets, splits, runs and results of a table.
 
-    conditions: with a backbone. quick: use few images. say: receives lines of progress.
-    results: every evaluation so far, as plain JSON values. splits: every split so far, by set,
-    labels, share and seed. timed_on: the machines on which costs were timed, in words.
+    conditions: with a backbone. quick: use few images. report: receives lines of progress.
+    results: JSON values of every evaluation so far. splits: every split so far, by set, labels,
+    share and seed. timed_on: descriptions of the machines that timed costs.
     """
 
     def __init__(
-        self, data_root: Path, out: Path, conditions: Conditions, *, quick: bool, say: Say
+        self, data_root: Path, out: Path, conditions: Conditions, *, quick: bool, report: ReportLine
     ) -> None:
-        self.data_root = data_root
+        self.sets = ImageSets(data_root, quick=quick)
         self.runs = out / "runs"
         self.conditions = conditions
         self.quick = quick
-        self.say = say
-        self.results: dict[Question, dict[str, Any]] = {}
+        self.report = report
+        self.results: dict[Evaluation, dict[str, Any]] = {}
         self.splits: dict[tuple[str, bool, float, int], Split] = {}
         self.timed_on: set[str] = set()
-        self._sets: dict[tuple[str, bool], LabelledSet | str] = {}
         self._failed: dict[Training, str] = {}
 
-    def images(self, data: str, labels: bool) -> LabelledSet:
-        """The set of that name below the data root; in a quick version, a few of its images.
-
-        Raises DataError if the set is not there.
-        """
-        if (data, labels) not in self._sets:
-            try:
-                found = self._load(data, labels)
-            except DataError as error:
-                self._sets[data, labels] = str(error)
-            else:
-                self._sets[data, labels] = few(found) if self.quick else found
-        images = self._sets[data, labels]
-        if isinstance(images, str):
-            raise DataError(images)
-        return images
-
-    def _load(self, data: str, labels: bool) -> LabelledSet:
-        entry = catalog.get(data)
-        directory = locate(entry, self.data_root)
-        if not labels:
-            return folder.load(directory)
-        near = (directory, *directory.parents[:2])
-        above = [path for path in near if path.is_relative_to(self.data_root)]
-        tables = [p / name for p in above for name in LABEL_TABLES if (p / name).is_file()]
-        if not tables:
-            raise DataError(
-                f"{directory}: no table of labels for {entry.title}; put {LABEL_TABLES[0]} "
-                f"or {LABEL_TABLES[1]} there (image name, then 0 or 1 for each label)"
-            )
-        return folder.load(directory, labels=tables[0])
-
     def split(self, data: str, labels: bool, share: float, seed: int) -> Split:
-        """The split of a set that all rows share, for a share to train on and a seed."""
+        """The split of a set for a share to train on and a seed; all rows use it."""
         key = (data, labels, share, seed)
         if key not in self.splits:
             validation = self.conditions.validation
-            images = self.images(data, labels)
+            images = self.sets.get(data, multi_label=labels)
             self.splits[key] = splits.make(images, train=share, val=validation, seed=seed)
         return self.splits[key]
 
     def split_of(self, training: Training) -> Split:
-        """The split that a training uses."""
+        """The split of a training."""
         return self.split(training.data, training.labels, training.share, training.settings.seed)
 
-    def values(self, row: Row, column: Column) -> dict[str, Any]:
-        """Settings and options by name: the shared ones, overridden by those of the table."""
+    def values(self, row: TableRow, column: TableColumn) -> dict[str, Any]:
+        """Settings and options by name: those of the conditions, overridden by those of the table.
+
+        In a quick version, the conditions override the table.
+        """
         shared, own = self.conditions.values(), row.settings_for(column)
         if row.backbone:
             own["backbone"] = row.backbone
@@ -151,7 +124,7 @@ class Experiment:
         epochs = min(own.get("epochs", shared["epochs"]), shared["epochs"])
         return {**own, **shared, "epochs": epochs}
 
-    def training(self, row: Row, column: Column, seed: int) -> Training:
+    def training(self, row: TableRow, column: TableColumn, seed: int) -> Training:
         """The training of a cell. Raises UsageError for settings that the method does not have."""
         assert row.method is not None
         training = self._training(row.method, self.values(row, column), column, seed)
@@ -162,138 +135,140 @@ class Experiment:
         first = self._training(start.method, values, column, seed)
         return dataclasses.replace(training, start=first, weights=first.weights)
 
-    def _training(self, method: str, values: dict[str, Any], column: Column, seed: int) -> Training:
+    def _training(
+        self, method: str, values: dict[str, Any], column: TableColumn, seed: int
+    ) -> Training:
         if column.data is None:
-            raise UsageError("the table does not say on which set the model is trained")
+            raise UsageError("the table names no set to train on")
         values = {**values, "seed": seed}
-        values.pop("ranking", None)  # of an evaluation; it needs no training of its own
+        values.pop("ranking", None)  # belongs to the evaluation, not to the training
         backbone, weights = values.pop("backbone"), values.pop("weights")
         kind = method_type(method)
         options, settings = resolve_settings(kind, values)
-        whole = dataclasses.asdict(kind.options_type(**options))
+        all_options = dataclasses.asdict(kind.options_type(**options))
         return Training(
             method=method,
             backbone=backbone,
             weights=weights,
-            options=tuple(sorted(whole.items())),
+            options=tuple(sorted(all_options.items())),
             settings=settings,
             data=column.data,
             labels=column.labels,
             share=1.0 if column.train is None else column.train,
         )
 
-    def question(self, row: Row, column: Column, seed: int) -> Question:
+    def evaluation(self, row: TableRow, column: TableColumn, seed: int) -> Evaluation:
         """The evaluation of a cell.
 
-        Raises DataError if a set is missing or cannot be split, UsageError like `training`.
+        Raises DataError if a set is missing or cannot be split, and UsageError as `training` does.
         """
         training = self.training(row, column, seed)
         self.split_of(training)
         if column.unseen is not None:
-            self.images(column.unseen, False)
+            self.sets.get(column.unseen, multi_label=False)
         ranking = row.settings_for(column).get("ranking")
-        return Question(training, column.search, column.unseen, ranking)
+        return Evaluation(training, column.search, column.unseen, ranking)
 
-    def run_of(self, training: Training) -> Path:
-        """The folder of a training's run, different for each configuration and split."""
+    def run_folder(self, training: Training) -> Path:
+        """The folder of a training's run; its name depends on the configuration and the split."""
         config = {
             **dataclasses.asdict(training),
-            "weights": named(training.weights),
+            "weights": weights_name(training.weights),
             "split": self.split_of(training).hash,
         }
         del config["settings"]["workers"], config["start"]
         if training.start is not None:
-            config["start"] = self.run_of(training.start).name
+            config["start"] = self.run_folder(training.start).name
         readable = f"{training.method}-{training.data}-seed{training.settings.seed}"
         return self.runs / self._name(readable, config)
 
-    def measure(self, question: Question, column: Column, label: str) -> float:
-        """The column's measure, from a stored result, or by training and evaluating."""
+    def measure(self, evaluation: Evaluation, column: TableColumn, label: str) -> float:
+        """The column's measure, from a stored result or from a new training and evaluation."""
         assert column.measure is not None
-        run = self.run_of(question.training)
-        parts = (question.search, question.unseen, question.ranking)
+        run = self.run_folder(evaluation.training)
+        parts = (evaluation.search, evaluation.unseen, evaluation.ranking)
         file = run.with_name(".".join([run.name, *filter(None, parts), "json"]))
-        if question not in self.results:
-            result = _read_result(file)
-            # Another rsir may measure otherwise, and an evaluation is cheap beside a training.
+        if evaluation not in self.results:
+            result = stored.read_evaluation(file)
+            # Another rsir may give other values, and an evaluation is cheap beside a training.
             if result is None or (
                 is_old(result["evaluated"])
                 and (self._is_complete(run) or _value(result, column) is None)
             ):
-                result = self._evaluate(question, self._trained(question.training, run, label))
-                _write(file, result)
-            self.results[question] = result
-        value = _value(self.results[question], column)
-        if value is None and column.measure in self.results[question]["metrics"]:
-            raise DataError("no query is of this class")
+                result = self._evaluated(evaluation, self._trained(evaluation.training, run, label))
+                stored.write(file, result)
+            self.results[evaluation] = result
+        value = _value(self.results[evaluation], column)
+        if value is None and column.measure in self.results[evaluation]["metrics"]:
+            raise DataError("no query has this class")
         if value is None:
             raise UsageError(f"rsir does not measure {column.measure} with this ranking")
         return value
 
     def _trained(self, training: Training, run: Path, label: str) -> Path:
-        """The complete run of a training. A training that failed once is not tried again."""
+        """Train if necessary; the folder of the complete run. A failed training is not repeated."""
         if training in self._failed:
             raise UsageError(self._failed[training])
-        # The name of the run stands for its configuration and the images' contents.
+        # The run's name depends on its configuration and the contents of the images.
         if self._is_complete(run):
             return run
         origin = run.with_name(f"{run.name}.origin.json")
         if not origin.exists():
-            _write(origin, provenance())
+            stored.write(origin, provenance())
         try:
             return train(
                 training.method,
                 self.split_of(training),
-                self.images(training.data, training.labels).root,
+                self.sets.get(training.data, multi_label=training.labels).root,
                 run,
                 backbone=training.backbone,
                 weights=self._weights(training, label),
                 options=dict(training.options),
                 settings=training.settings,
-                on_epoch=lambda line: self.say(f"{label} · {line}"),
+                on_epoch=lambda line: self.report(f"{label} · {line}"),
             )
         except (RsirError, OSError, torch.OutOfMemoryError) as error:
             self._failed[training] = reason_of(error)
             raise
 
     def _weights(self, training: Training, label: str) -> str | Path:
-        """Where the weights that a training starts from are, trained first if need be."""
+        """The weights that a training starts from; trains the model that they come from, if any."""
         if training.start is None:
             return training.weights
-        first = self.run_of(training.start)
-        return self._trained(training.start, first, f"{label} · start") / "model.safetensors"
+        run = self.run_folder(training.start)
+        return self._trained(training.start, run, f"{label} · start") / "model.safetensors"
 
     def _is_complete(self, run: Path) -> bool:
-        return bool((_read(run / "run.json") or {}).get("complete"))
+        return bool((stored.read(run / "run.json") or {}).get("complete"))
 
-    def _evaluate(self, question: Question, run: Path) -> dict[str, Any]:
-        """The result of one evaluation of a complete run, as plain JSON values."""
+    def _evaluated(self, evaluation: Evaluation, run: Path) -> dict[str, Any]:
+        """The result of evaluating a complete run, as JSON values."""
         encoder = Encoder.load(run)
-        queries, gallery = self._searched(question)
+        queries, gallery = self._searched(evaluation)
         with tempfile.TemporaryDirectory() as scratch:
-            if question.unseen is not None and encoder.module.learner() is not None:
+            if evaluation.unseen is not None and encoder.module.learner() is not None:
                 encoder = adapt_to(encoder, queries.files, Path(scratch) / "adapted")[0]
-            report = evaluate(encoder, queries, gallery, ranking=question.ranking)
-        plain = report.to_dict()
-        del plain["curves"], plain["definitions"]
-        origin = _read(run.with_name(f"{run.name}.origin.json"), KNOWN)
-        return {**plain, "trained": origin, "evaluated": provenance()}
+            report = evaluate(encoder, queries, gallery, ranking=evaluation.ranking)
+        values = report.to_dict()
+        del values["curves"], values["definitions"]
+        origin = stored.read(run.with_name(f"{run.name}.origin.json"), PROVENANCE_KEYS)
+        return {**values, "trained": origin, "evaluated": provenance()}
 
-    def _searched(self, question: Question) -> tuple[LabelledSet, LabelledSet | None]:
+    def _searched(self, evaluation: Evaluation) -> tuple[LabelledSet, LabelledSet | None]:
         """Queries and gallery; the gallery is None if each query searches the other queries."""
-        if question.unseen is not None:
-            return self.images(question.unseen, False), None
-        split, training = self.split_of(question.training), question.training
-        root = self.images(training.data, training.labels).root
+        if evaluation.unseen is not None:
+            return self.sets.get(evaluation.unseen, multi_label=False), None
+        split, training = self.split_of(evaluation.training), evaluation.training
+        root = self.sets.get(training.data, multi_label=training.labels).root
         queries = split.labelled(root, "test")
-        if question.search == "query-gallery":
+        if evaluation.search == "query-gallery":
             return queries, split.labelled(root, "train", "val")
         return queries, None
 
-    def cost(self, row: Row, column: Column) -> float:
-        """A cost of a row's network, built for the column's set; training does not change it.
+    def cost(self, row: TableRow, column: TableColumn) -> float:
+        """A cost of a row's model for the column's set; training does not change it.
 
-        No images are needed: if the set is missing, the catalogue gives its numbers.
+        It needs no images: if the set is missing, the catalogue gives its numbers.
         """
         assert row.method is not None
         assert column.measure is not None
@@ -307,12 +282,12 @@ class Experiment:
             "image_size": settings.image_size,
             "classes": self._class_count(column),
         }
-        counts = column.measure in COUNTED
-        if not counts:
+        is_counted = column.measure in COUNTED_COSTS
+        if not is_counted:
             config["gallery"] = _searched_count(column)
         file = self.runs / f"{self._name('cost-' + row.method, config)}.json"
-        found = _read(file, (column.measure, *([] if counts else ["measured"])))
-        if found is None:
+        result = stored.read(file, (column.measure, *([] if is_counted else ["measured"])))
+        if result is None:
             model = build_model(
                 row.method,
                 backbone=backbone,
@@ -320,11 +295,11 @@ class Experiment:
                 classes=tuple(str(number) for number in range(config["classes"])),
                 options=options,
             )
-            found = {**config, **(_counted(model) if counts else self._timed(model, config))}
-            _write(file, found)
-        if not counts:
-            self.timed_on.add(machine(found["measured"]))
-        return float(found[column.measure])
+            result = {**config, **(_counted(model) if is_counted else self._timed(model, config))}
+            stored.write(file, result)
+        if not is_counted:
+            self.timed_on.add(machine_text(result["measured"]))
+        return float(result[column.measure])
 
     def _timed(self, model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
         from rsir.cost import timing
@@ -342,53 +317,34 @@ class Experiment:
             "measured": provenance(),
         }
 
-    def _class_count(self, column: Column) -> int:
+    def _class_count(self, column: TableColumn) -> int:
         if column.data is None:
             return 1
         try:
-            return len(self.images(column.data, column.labels).classes)
+            return len(self.sets.get(column.data, multi_label=column.labels).classes)
         except DataError:
             return catalog.get(column.data).class_count
 
     def _name(self, prefix: str, config: Mapping[str, Any]) -> str:
-        """A file name that is different for each configuration."""
+        """A file name that depends on the configuration."""
         canonical = json.dumps(config, sort_keys=True, default=str)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         return f"{'quick-' if self.quick else ''}{prefix}-{digest}"
 
 
-def few(images: LabelledSet) -> LabelledSet:
-    """The few images of a quick version.
-
-    For classes: the first classes, with equally many images of each. For labels: as many images,
-    spread evenly over the set, with the labels that several of them have.
-    """
-    if not images.multi_label:
-        kept = range(min(QUICK_CLASSES, len(images.classes)))
-        chosen = [i for c in kept for i in np.flatnonzero(images.targets == c)[:QUICK_IMAGES]]
-        part = images.subset(chosen)
-        return dataclasses.replace(part, classes=images.classes[: len(kept)])
-    count = min(len(images), QUICK_CLASSES * QUICK_IMAGES)
-    part = images.subset(np.linspace(0, len(images) - 1, count).astype(np.int64))
-    common = part.counts >= QUICK_IMAGES // 2
-    part = part.subset(part.targets[:, common].any(axis=1))
-    classes = tuple(name for name, kept in zip(part.classes, common, strict=True) if kept)
-    return dataclasses.replace(part, classes=classes, targets=part.targets[:, common])
-
-
-def _value(result: Mapping[str, Any], column: Column) -> float | None:
-    """The column's measure in a result, over all queries or those of its class; None if absent."""
-    found = result["metrics"]
+def _value(result: Mapping[str, Any], column: TableColumn) -> float | None:
+    """The column's measure, over all queries or those of its class; None if the result lacks it."""
+    metrics = result["metrics"]
     if column.class_name is not None:
         entry = catalog.get(column.unseen or column.data or "")
-        named = {catalog.find_class(entry, c): values for c, values in result["per_class"].items()}
-        found = named.get(column.class_name, {})
-    value = found.get(column.measure)
+        by_class = {catalog.find_class(entry, c): m for c, m in result["per_class"].items()}
+        metrics = by_class.get(column.class_name, {})
+    value = metrics.get(column.measure)
     return None if value is None else float(value)
 
 
-def _searched_count(column: Column) -> int:
-    """How many images a query searches, from the catalogue's numbers."""
+def _searched_count(column: TableColumn) -> int:
+    """The number of images that a query searches, by the catalogue."""
     from rsir.cost.timing import GALLERY
 
     if column.unseen is not None:
@@ -404,47 +360,10 @@ def _counted(model: Model) -> dict[str, Any]:
     return {"parameters": counted.parameters, "multiply_adds": counted.multiply_adds}
 
 
-def _read_result(file: Path) -> dict[str, Any] | None:
-    """A stored evaluation, or None without a file. DataError if it is not whole."""
-    found = _read(file, ("metrics", "per_class", "protocol", "ranking", "trained", "evaluated"))
-    if found is None:
-        return None
-    origins = [found["evaluated"], *([] if found["trained"] is None else [found["trained"]])]
-    if not (found["metrics"] and isinstance(found["metrics"], dict)):
-        raise _damaged(file, "it has no metrics")
-    if not all(isinstance(made, dict) and made.keys() >= set(KNOWN) for made in origins):
-        raise _damaged(file, "it does not say which rsir and machine made it")
-    return found
-
-
-def _damaged(file: Path, what: object) -> DataError:
-    return DataError(f"{file} is damaged ({what}); delete it")
-
-
-def _read(file: Path, keys: Collection[str] = ()) -> dict[str, Any] | None:
-    """A JSON object with at least these keys; None without a file. DataError if it is damaged."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise _damaged(file, error) from error
-    if not isinstance(found, dict):
-        raise _damaged(file, "it is not a JSON object")
-    if lacking := [key for key in keys if key not in found]:
-        raise _damaged(file, f"it has no {', '.join(lacking)}")
-    return found
-
-
-def _write(file: Path, values: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(file, values)
-
-
 def reason_of(error: Exception) -> str:
-    """Why a cell failed, in one line. Raises the error of a full disk again."""
+    """Why a cell failed, in one line. If the disk is full, raises `error` again."""
     if isinstance(error, OSError):
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise error
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Where, when and with what something was made."""
+"""Provenance of a result: the software and machine that made it, and when."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 from rsir.models.model import file_sha256
 from rsir.version import VERSION
 
-KNOWN = ("rsir", "torch", "commit", "cpu", "cores", "gpu")
-"""What is said of where something was made."""
+PROVENANCE_KEYS = ("rsir", "torch", "commit", "cpu", "cores", "gpu")
+"""Keys of a provenance that descriptions use."""
 
 
 def provenance() -> dict[str, Any]:
-    """Where and when something was made: rsir, torch, commit (None outside a checkout), machine."""
+    """Versions of rsir and torch, the commit (None outside a checkout), the machine, the time."""
     from rsir.cost.timing import cpu_name
 
     return {
@@ -35,31 +35,31 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def machine(made: Mapping[str, Any] | None) -> str:
-    """Of a provenance, in words: the machine and what ran on it; "not known" of none."""
+def machine_text(made: Mapping[str, Any] | None) -> str:
+    """The machine and the versions of a provenance, in words; "not known" for None."""
     if made is None:
         return "not known"
-    where = f"{made['cpu']}, {made['cores']} cores, {made['gpu'] or 'no GPU'}"
-    return f"{where}; {version(made)}"
+    gpu = made["gpu"] or "no GPU"
+    return f"{made['cpu']}, {made['cores']} cores, {gpu}; {version_text(made)}"
 
 
-def version(made: Mapping[str, Any]) -> str:
-    """Of a provenance, in words: rsir, torch and the commit."""
-    of_commit = f", commit {made['commit']}" if made["commit"] else ""
-    return f"rsir {made['rsir']}, torch {made['torch']}{of_commit}"
+def version_text(made: Mapping[str, Any]) -> str:
+    """The versions and the commit of a provenance, in words."""
+    commit = f", commit {made['commit']}" if made["commit"] else ""
+    return f"rsir {made['rsir']}, torch {made['torch']}{commit}"
 
 
 def is_old(made: Mapping[str, Any]) -> bool:
-    """Whether another rsir made it: another version or commit, what was changed since aside."""
-    then, now = (str(one).removesuffix("-dirty") for one in (made["commit"], commit()))
+    """Whether another version or commit of rsir made it; uncommitted changes do not count."""
+    then, now = (str(name).removesuffix("-dirty") for name in (made["commit"], commit()))
     return (made["rsir"], then) != (VERSION, now)
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that this file belongs to, "-dirty" if anything was changed."""
+    """The commit of rsir's checkout, "-dirty" if files were changed; None without a checkout."""
     here = Path(__file__).resolve()
-    # An installed rsir may lie inside another project's checkout, whose commit says nothing.
+    # An installed rsir may lie inside the checkout of another project, whose commit does not count.
     for command in (
         ["ls-files", "--error-unmatch", __file__],
         ["describe", "--always", "--dirty"],
@@ -74,7 +74,7 @@ def commit() -> str | None:
 
 
 @functools.cache
-def named(weights: str) -> str:
-    """Weights by what is in the file, so that it may lie anywhere."""
+def weights_name(weights: str) -> str:
+    """Weights by name; a file by its name and content, so that its folder does not matter."""
     file = Path(weights)
     return f"{file.name} {file_sha256(file)[:16]}" if file.is_file() else weights

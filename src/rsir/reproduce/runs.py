@@ -1,4 +1,4 @@
-"""Train and measure what a table asks for, and set paper and ours side by side."""
+"""Reproduce a table: train its methods, measure them, and compare the results with the paper."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from rsir.errors import DataError, RsirError, UsageError
 from rsir.figures.style import needed
 from rsir.methods import method_type
 from rsir.nn.backbone import Backbone
-from rsir.reproduce.conditions import QUICK, Conditions
-from rsir.reproduce.describe import described
-from rsir.reproduce.experiment import Experiment, Question, Say, reason_of
-from rsir.reproduce.side_by_side import ALSO, COSTS, Also, Cell, Comparison, Missing, in_unit
-from rsir.reproduce.table import Column, PaperTable, Row, load, no_method
+from rsir.reproduce.conditions import QUICK_CONDITIONS, Conditions
+from rsir.reproduce.describe import describe
+from rsir.reproduce.experiment import Evaluation, Experiment, ReportLine, reason_of
+from rsir.reproduce.side_by_side import (
+    COSTS,
+    EXTRA_MEASURES,
+    Cell,
+    Comparison,
+    ExtraMeasure,
+    Missing,
+    in_unit,
+)
+from rsir.reproduce.table import PaperTable, TableColumn, TableRow, load, no_method
 from rsir.training.settings import resolve_settings
 
 log = logging.getLogger("rsir")
@@ -40,23 +48,23 @@ def reproduce(
     sets: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     quick: bool = False,
-    on_line: Say | None = None,
+    on_line: ReportLine | None = None,
 ) -> Comparison:
-    """Train and measure what a table asks for, as far as its image sets are there.
+    """Train and measure the rows of a table, and compare the results with the paper's numbers.
 
-    table: a name from `rsir.reproduce.table.names()`, the path of a TOML file of that format, or a
-    table. data_root: the folder of the image sets, in any layout that the catalogue knows.
-    out: out/runs keeps each trained model, and each evaluation beside it as JSON. Work that is done
-    there, for any table, is not repeated; an interrupted training continues. methods, rows: only
-    the rows of these methods or names. sets: only the columns of these image sets. seeds: each seed
-    draws the split and the training. quick: `QUICK` conditions on a few images. on_line: receives a
-    line of text for each epoch and each number.
+    table: a name from `rsir.reproduce.table.names()`, the path of a TOML file of the same format,
+    or a table. data_root: the folder of the image sets, in any layout that the catalogue knows.
+    out: its subfolder "runs" keeps each trained model, and each evaluation as JSON. Work that is
+    done there, for any table, is not repeated, and an interrupted training continues. methods,
+    rows: only the rows of these methods or with these names. sets: only the columns of these image
+    sets. seeds: each seed draws a split and trains once. quick: `QUICK_CONDITIONS` and few images.
+    on_line: receives a line of text for each epoch and each number.
 
-    A cell that fails stands in `Comparison.missing`, and the other cells continue. A full disk ends
-    the call with its OSError. Raises UsageError for an unknown table, method or row, for conditions
-    under which nothing can be trained or which `quick` would drop, and for an `out` that cannot be
-    written; DataError if `data_root` is no folder; MissingExtraError if the figure of the table
-    could not be drawn in the end.
+    A cell that fails is in `Comparison.missing`, and the other cells continue. Raises the OSError
+    of a full disk; UsageError for an unknown table, method or row, for conditions under which no
+    row can be trained or that contradict `quick`, and for an `out` that cannot be written;
+    DataError if `data_root` is not a folder; MissingExtraError without the packages that draw the
+    figure.
     """
     needed()
     if isinstance(table, str):
@@ -66,29 +74,29 @@ def reproduce(
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds must be one or more different numbers, not {list(seeds)}")
     if not Path(data_root).is_dir():
-        raise DataError(f"{data_root}: no such folder; give the one that holds the image sets")
+        raise DataError(f"{data_root}: no such folder; give the folder of the image sets")
     if quick and conditions is not None:
         raise UsageError(
-            "a quick version has conditions of its own: leave out --quick, or --conditions, "
+            "a quick version has its own conditions: leave out --quick, or --conditions, "
             "--backbone, --weights, --size, --epochs and -s"
         )
-    chosen = _chosen(table, methods, rows)
-    conditions = QUICK if quick else conditions or Conditions()
+    selected = _selected(table, methods, rows)
+    conditions = QUICK_CONDITIONS if quick else conditions or Conditions()
     if conditions.backbone is None:
         conditions = dataclasses.replace(conditions, backbone=table.backbone or "resnet50")
-    _check(conditions, chosen)
+    _check(conditions, selected)
     _check_writable(Path(out))
-    say = on_line or log.info
-    experiment = Experiment(Path(data_root), Path(out), conditions, quick=quick, say=say)
+    report = on_line or log.info
+    experiment = Experiment(Path(data_root), Path(out), conditions, quick=quick, report=report)
 
-    plans: dict[CellName, dict[int, Question]] = {}
+    plans: dict[CellName, dict[int, Evaluation]] = {}
     ours: dict[CellName, list[float]] = {}
     missing: list[Missing] = []
-    for row in chosen:
+    for row in selected:
         if reason := no_method(row):
             missing.append(Missing(row.name, None, reason))
             continue
-        for column in _wanted(row, table):
+        for column in _columns_to_run(row, table):
             cell = (row.name, column.name)
             try:
                 if column.measure is None:
@@ -96,13 +104,13 @@ def reproduce(
                 if column.measure in COSTS:
                     ours[cell] = [in_unit(experiment.cost(row, column), column.unit)]
                 else:
-                    plans[cell] = {seed: experiment.question(row, column, seed) for seed in seeds}
+                    plans[cell] = {seed: experiment.evaluation(row, column, seed) for seed in seeds}
             except (RsirError, OSError) as error:
                 missing.append(Missing(*cell, reason_of(error)))
 
-    questions = [question for planned in plans.values() for question in planned.values()]
-    if not all(experiment.run_of(question.training).exists() for question in questions):
-        # A fault in what all rows share is not a failure of one row.
+    evaluations = [evaluation for planned in plans.values() for evaluation in planned.values()]
+    if not all(experiment.run_folder(evaluation.training).exists() for evaluation in evaluations):
+        # A fault in what all rows share raises here; it is not the failure of one row.
         size, weights = conditions.image_size, conditions.weights
         Backbone(conditions.backbone or "", image_size=size, weights=weights)
 
@@ -118,29 +126,29 @@ def reproduce(
                 value = in_unit(experiment.measure(planned[seed], column, label), column.unit)
             except (RsirError, OSError, torch.OutOfMemoryError) as error:
                 failed[cell] = reason_of(error)
-                say(f"{label}: not run, {failed[cell]}")
+                report(f"{label}: not run, {failed[cell]}")
             else:
                 ours.setdefault(cell, []).append(value)
-                say(f"{label}: {value:.4g} {column.unit}")
+                report(f"{label}: {value:.4g} {column.unit}")
     missing += [Missing(*cell, reason) for cell, reason in failed.items()]
     return Comparison(
         name=table.name,
         table=table,
         cells=tuple(
             Cell(row.name, column.name, paper, tuple(ours.get((row.name, column.name), ())))
-            for row in chosen
+            for row in selected
             for column, paper in _values(row, table)
         ),
         missing=tuple(missing),
-        conditions=tuple(described(experiment, table, chosen, seeds)),
+        conditions=tuple(describe(experiment, table, selected, seeds)),
         seeds=tuple(seeds),
         quick=quick,
-        also=tuple(_also(experiment, columns, plans)),
+        extra=tuple(_extra_measures(experiment, columns, plans)),
     )
 
 
-def _check(conditions: Conditions, rows: Sequence[Row]) -> None:
-    """Raise UsageError for shared settings that none of the rows' methods accepts."""
+def _check(conditions: Conditions, rows: Sequence[TableRow]) -> None:
+    """Raise UsageError for shared settings that the start or every method of the rows refuses."""
     values = conditions.values()
     del values["backbone"], values["weights"]
     if conditions.start is not None:
@@ -170,25 +178,25 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _also(
+def _extra_measures(
     experiment: Experiment,
-    columns: Mapping[str, Column],
-    plans: Mapping[CellName, Mapping[int, Question]],
-) -> list[Also]:
-    """The measures of `ALSO` of each evaluation, row by row, with a value for each seed."""
-    found: dict[tuple[str, str, str], dict[Question, float]] = {}
+    columns: Mapping[str, TableColumn],
+    plans: Mapping[CellName, Mapping[int, Evaluation]],
+) -> list[ExtraMeasure]:
+    """The `EXTRA_MEASURES` of each evaluation, row by row, with a value for each seed."""
+    values: dict[tuple[str, str, str], dict[Evaluation, float]] = {}
     for (row, name), planned in plans.items():
-        for question in planned.values():
-            metrics = experiment.results.get(question, {}).get("metrics", {})
-            for key in ALSO:
+        for evaluation in planned.values():
+            metrics = experiment.results.get(evaluation, {}).get("metrics", {})
+            for key in EXTRA_MEASURES:
                 if metrics.get(key) is not None:
-                    measured = (row, _in_words(columns[name]), key)
-                    found.setdefault(measured, {})[question] = float(metrics[key])
-    return [Also(*measured, tuple(values.values())) for measured, values in found.items()]
+                    measure = (row, _searched_text(columns[name]), key)
+                    values.setdefault(measure, {})[evaluation] = float(metrics[key])
+    return [ExtraMeasure(*measure, tuple(of.values())) for measure, of in values.items()]
 
 
-def _in_words(column: Column) -> str:
-    """What a column searches, whatever it measures."""
+def _searched_text(column: TableColumn) -> str:
+    """A description of what a column searches, without its measure."""
     parts = [
         f"{column.data} labels" if column.labels else column.data or "",
         *([] if column.train is None else [f"{column.train:g} trained on"]),
@@ -199,7 +207,7 @@ def _in_words(column: Column) -> str:
 
 
 def _of_sets(table: PaperTable, sets: Sequence[str]) -> PaperTable:
-    """The table with only the columns that train on these sets or search them."""
+    """The table, reduced to the columns that train on these sets or search them."""
     names = {catalog.get(name).name for name in sets}
     numbers = [i for i, column in enumerate(table.columns) if names & {column.data, column.unseen}]
     if not numbers:
@@ -214,37 +222,37 @@ def _of_sets(table: PaperTable, sets: Sequence[str]) -> PaperTable:
     )
 
 
-def _chosen(
+def _selected(
     table: PaperTable, methods: Sequence[str] | None, names: Sequence[str] | None
-) -> list[Row]:
-    """The rows of these methods and of these names; all rows for None."""
+) -> list[TableRow]:
+    """The rows with these methods and these names; None selects all."""
     rows = list(table.rows)
-    for wanted, kind, attribute in ((methods, "method", "method"), (names, "row", "name")):
-        if wanted is None:
+    for requested, kind, attribute in ((methods, "method", "method"), (names, "row", "name")):
+        if requested is None:
             continue
-        there = dict.fromkeys(filter(None, (getattr(row, attribute) for row in table.rows)))
-        unknown = [name for name in wanted if name not in there]
-        if unknown or not wanted:
+        known = dict.fromkeys(filter(None, (getattr(row, attribute) for row in table.rows)))
+        unknown = [name for name in requested if name not in known]
+        if unknown or not requested:
             raise UsageError(
-                f"{table.name} has no {kind} {', '.join(unknown) or 'of no name'}; "
-                f"its {kind}s are: {', '.join(there) or 'none'}"
+                f"{table.name} has no {kind} {', '.join(unknown) or 'without a name'}; "
+                f"its {kind}s are: {', '.join(known) or 'none'}"
             )
-        rows = [row for row in rows if getattr(row, attribute) in wanted]
+        rows = [row for row in rows if getattr(row, attribute) in requested]
     if not rows:
-        raise UsageError(f"{table.name} has no row of these names that is of these methods")
+        raise UsageError(f"{table.name} has no row with these names and these methods")
     return rows
 
 
-def _values(row: Row, table: PaperTable) -> list[tuple[Column, float | None]]:
-    """Each column with the paper's value, or None if the paper gives none."""
+def _values(row: TableRow, table: PaperTable) -> list[tuple[TableColumn, float | None]]:
+    """Each column and the paper's value in it, or None if the paper gives none."""
     pairs = zip(table.columns, row.values, strict=True)
     return [(column, None if math.isnan(value) else value) for column, value in pairs]
 
 
-def _wanted(row: Row, table: PaperTable) -> list[Column]:
-    """The columns of a row to answer: those for which the paper has a number.
+def _columns_to_run(row: TableRow, table: PaperTable) -> list[TableColumn]:
+    """The columns of a row for which the paper has a number.
 
-    A row or a column for which the paper has no number at all is answered whole.
+    A row or a column for which the paper has no number at all is run completely.
     """
     given = {
         (other.name, column.name)

@@ -1,60 +1,78 @@
-"""A paper's table and ours, number beside number: as Markdown, CSV, JSON and a figure."""
+"""A paper's numbers beside ours, as Markdown, CSV, JSON and a figure."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import statistics
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsir import atomic
 from rsir.evaluation.statistics import SMALLER_IS_BETTER
-from rsir.reproduce.table import Column, PaperTable
+from rsir.reproduce.table import PaperTable, TableColumn
 from rsir.version import VERSION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-QUICK = (
+QUICK_WARNING = (
     "QUICK SMOKE VERSION: a few images, a tiny untrained backbone, one epoch. "
     "It shows that everything runs; the numbers mean nothing."
 )
 FACTORS = {"percent": 100.0, "share": 1.0, "ms": 1.0, "minutes": 1 / 60_000}
-"""What rsir's own value, a share or ms, is multiplied by for the paper's unit."""
+"""Factors from rsir's unit, a share or ms, to the unit of the paper."""
 DECIMALS = {"percent": 2, "share": 4}
-"""As the papers print them; other units show four significant digits."""
+"""Decimals, as the papers print them; values in other units have four significant digits."""
 COSTS = ("parameters", "multiply_adds", "bytes_per_image", "ms_per_image", "ms_per_query")
-"""Measures of the net alone, which no seed changes (`rsir.cost.count`, `rsir.cost.timing`)."""
-ALSO = (
+"""Measures of the model alone, whatever the seed (`rsir.cost.count`, `rsir.cost.timing`)."""
+EXTRA_MEASURES = (
     "map",
     *(f"map_at_{k}_found" for k in (5, 10, 20, 100)),
     "r_at_1",
     "anmrr",
 )
-"""Printed of every evaluation: what a paper's "mAP" may have been, and what is most compared."""
-NOTHING = "–"
-ALSO_MEANS = (
-    "Of every evaluation, over all its queries: shares 0 … 1, means over the seeds. `map` is over "
-    "the whole ranking, `map_at_k_found` over the first k; of `anmrr` smaller is better."
+"""Measures that are shown for every evaluation: the possible meanings of a paper's "mAP", and the
+measures that papers compare most."""
+NO_VALUE = "–"
+EXTRA_MEANING = (
+    "Shares 0 … 1 over all queries of each evaluation, means over the seeds. `map` is over the "
+    "whole ranking, `map_at_k_found` over the first k; a smaller `anmrr` is better."
 )
 PAPER_COLOUR, OUR_COLOUR = "#D55E00", "#0072B2"
-"""Vermilion and blue of Okabe and Ito's palette, told apart by the colour-blind; the marks differ
-too, so that they can be told apart in grey."""
+"""Vermilion and blue of Okabe and Ito's palette, which colour-blind readers can distinguish. The
+markers differ too, for prints in grey."""
 PANELS = 4
-"""Panels side by side in the figure; our choice: names of the rows stay legible in print."""
+"""Panels side by side in the figure. Our choice: names of rows stay legible in print."""
+
+
+class _Seeds:
+    """Statistics of `ours`, which has one value for each seed."""
+
+    ours: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds; None without values."""
+        return statistics.fmean(self.ours) if self.ours else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds; None for fewer than two."""
+        return statistics.stdev(self.ours) if len(self.ours) > 1 else None
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of the paper and ours, both in the paper's unit.
+class Cell(_Seeds):
+    """A number of the paper and ours, both in the paper's unit.
 
-    row, column: their names. paper: None where the paper gives none.
-    ours: one value a seed; empty where it was not run.
+    row, column: names. paper: None if the paper gives no number.
+    ours: one value for each seed; empty if the cell was not run.
     """
 
     row: str
@@ -63,38 +81,28 @@ class Cell:
     ours: tuple[float, ...] = ()
 
     @property
-    def mean(self) -> float | None:
-        """Of ours over the seeds."""
-        return statistics.fmean(self.ours) if self.ours else None
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over the seeds; None for fewer than two."""
-        return statistics.stdev(self.ours) if len(self.ours) > 1 else None
-
-    @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
+        """Our mean less the paper's number; None if either is missing."""
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
 @dataclass(frozen=True)
-class Also:
-    """A measure of an evaluation, whether the table has it or not.
+class ExtraMeasure(_Seeds):
+    """A measure of an evaluation, whether or not the table has it.
 
-    row: its name. question: what was searched, in words. measure: rsir's key.
-    ours: one value a seed, a share 0 … 1.
+    row: name. searched: description of what was searched. measure: rsir's key.
+    ours: one value for each seed, a share 0 … 1.
     """
 
     row: str
-    question: str
+    searched: str
     measure: str
     ours: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What was not run, and why. column: None for the whole row."""
+    """A cell without our number, and why. column: None for the whole row."""
 
     row: str
     column: str | None
@@ -103,11 +111,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paper's table beside ours.
+    """A paper's table and our results.
 
-    name: of the table. cells: row by row, in the paper's order. missing: every cell without ours.
-    conditions: what our numbers hold for, (subject, sentence) each. quick: a smoke version.
-    also: `ALSO` of every evaluation.
+    name: name of the table. cells: row by row, in the paper's order. missing: every cell without
+    our number. conditions: (subject, sentence) pairs that describe our runs. quick: whether this is
+    a quick version. extra: `EXTRA_MEASURES` of every evaluation.
     """
 
     name: str
@@ -117,10 +125,15 @@ class Comparison:
     conditions: tuple[tuple[str, str], ...]
     seeds: tuple[int, ...]
     quick: bool = False
-    also: tuple[Also, ...] = ()
+    extra: tuple[ExtraMeasure, ...] = ()
+
+    @cached_property
+    def columns(self) -> dict[str, TableColumn]:
+        """The columns of the table by name."""
+        return {column.name: column for column in self.table.columns}
 
     def markdown(self) -> str:
-        """The paper's numbers and ours, `ALSO`, then what was not run, then the conditions."""
+        """Both numbers of each cell, the extra measures, the missing cells, and the conditions."""
         ours = f"seed {self.seeds[0]}"
         if len(self.seeds) > 1:
             seeds = ", ".join(map(str, self.seeds))
@@ -128,16 +141,16 @@ class Comparison:
         parts = [
             f"# {self.table.title}",
             *([f"Paper {self.table.paper}: {self.table.source}"] if self.table.paper else []),
-            *([f"**{QUICK}**"] if self.quick else []),
+            *([f"**{QUICK_WARNING}**"] if self.quick else []),
             f"Ours: {ours}. Difference: ours less the paper's.",
         ]
-        columns, by_row = self._columns(), self._by_row()
+        by_row = self._by_row()
         for name, cells in self._sections():
-            # By row, all columns are of one kind.
-            kind = _kind(self.table.columns[0] if by_row else columns[name])
+            # In sections by row, all columns are of one kind.
+            kind = _kind(self.table.columns[0] if by_row else self.columns[name])
             parts += [f"## {name} ({kind})", self._rows(cells)]
-        if self.also:
-            parts += ["## Also measured", ALSO_MEANS, self._also_rows()]
+        if self.extra:
+            parts += ["## Also measured", EXTRA_MEANING, self._extra_rows()]
         if self.missing:
             parts += ["## Not run", "\n".join(f"- {line}" for line in self._missing_lines())]
         lines = (f"- **{subject}**: {sentence}" for subject, sentence in self.conditions)
@@ -146,17 +159,14 @@ class Comparison:
             parts += ["## Note", self.table.note.strip()]
         return "\n\n".join(parts) + "\n"
 
-    def _columns(self) -> dict[str, Column]:
-        return {column.name: column for column in self.table.columns}
-
     def _by_row(self) -> bool:
-        """Whether the rows are the sections, not the columns: where those are many and alike."""
+        """Whether each section is a row, not a column: if there are many columns of one kind."""
         rows = {cell.row for cell in self.cells}
         kinds = {_kind(column) for column in self.table.columns}
         return len(self.table.columns) > 2 * len(rows) and len(kinds) == 1
 
     def _sections(self) -> list[tuple[str, list[tuple[str, Cell]]]]:
-        """Cells with any number, by column or by row: (name, [(name in it, cell)])."""
+        """Sections with any number: (column or row, [(row or column, cell)])."""
         sections: dict[str, list[tuple[str, Cell]]] = {}
         by_row = self._by_row()
         for cell in self.cells:
@@ -169,10 +179,9 @@ class Comparison:
         ]
 
     def _rows(self, cells: Iterable[tuple[str, Cell]]) -> str:
-        columns = self._columns()
         lines = ["| | paper | ours | difference |", "|---|--:|--:|--:|"]
         for name, cell in cells:
-            column = columns[cell.column]
+            column = self.columns[cell.column]
             ours = _shown(cell.mean, column)
             if cell.std is not None:
                 ours += f" ± {_shown(cell.std, column)}"
@@ -183,44 +192,47 @@ class Comparison:
             lines.append(f"| {name} | {_shown(cell.paper, column)} | {ours} | {difference} |")
         return "\n".join(lines)
 
-    def _also_rows(self) -> str:
-        """A row for each evaluation, a column for each measure."""
-        lines = [f"| | searched | {' | '.join(ALSO)} |", f"|---|---|{'--:|' * len(ALSO)}"]
-        found: dict[tuple[str, str], dict[str, float]] = {}
-        for one in self.also:
-            means = found.setdefault((one.row, one.question), {})
-            means[one.measure] = statistics.fmean(one.ours)
-        for place, means in found.items():
-            names = (name.replace("|", "\\|") for name in place)
-            values = (f"{means[key]:.4f}" if key in means else NOTHING for key in ALSO)
+    def _extra_rows(self) -> str:
+        """A Markdown table with a row for each evaluation and a column for each measure."""
+        lines = [
+            f"| | searched | {' | '.join(EXTRA_MEASURES)} |",
+            f"|---|---|{'--:|' * len(EXTRA_MEASURES)}",
+        ]
+        evaluations: dict[tuple[str, str], dict[str, float | None]] = {}
+        for extra in self.extra:
+            means = evaluations.setdefault((extra.row, extra.searched), {})
+            means[extra.measure] = extra.mean
+        for row_and_searched, means in evaluations.items():
+            names = (name.replace("|", "\\|") for name in row_and_searched)
+            values = (f"{means[key]:.4f}" if key in means else NO_VALUE for key in EXTRA_MEASURES)
             lines.append(f"| {' | '.join((*names, *values))} |")
         return "\n".join(lines)
 
     def _missing_lines(self) -> list[str]:
-        """A line for each reason, with the rows and the columns that it holds for."""
+        """A line for each reason, with its rows and columns."""
         reasons: dict[str, dict[str, list[str]]] = {}
-        for one in self.missing:
-            rows = reasons.setdefault(one.reason, {})
-            rows.setdefault(one.row, []).extend([one.column] if one.column else [])
+        for cell in self.missing:
+            rows = reasons.setdefault(cell.reason, {})
+            rows.setdefault(cell.row, []).extend([cell.column] if cell.column else [])
         lines = []
         for reason, rows in reasons.items():
-            # Rows that lack the same columns are named together.
-            alike: dict[tuple[str, ...], list[str]] = {}
+            # Rows with the same missing columns share an entry.
+            groups: dict[tuple[str, ...], list[str]] = {}
             for row, columns in rows.items():
-                alike.setdefault(tuple(columns), []).append(row)
-            where = (
+                groups.setdefault(tuple(columns), []).append(row)
+            entries = (
                 "; ".join(names) + (f" ({'; '.join(columns)})" if columns else "")
-                for columns, names in alike.items()
+                for columns, names in groups.items()
             )
-            lines.append(f"{'; '.join(where)}: {reason}")
+            lines.append(f"{'; '.join(entries)}: {reason}")
         return lines
 
     def csv(self) -> str:
-        """A line for each cell, then for each of `also`; numbers unrounded, empty where none is."""
+        """A line for each cell, then for each extra measure; unrounded, empty without a number."""
         text = io.StringIO()
         lines = [
             *({"part": "table", **cell} for cell in self._plain_cells()),
-            *({"part": "also measured", **one} for one in self._plain_also()),
+            *({"part": "also measured", **extra} for extra in self._plain_extra()),
         ]
         writer = csv.DictWriter(text, [*lines[0]], lineterminator="\n")
         writer.writeheader()
@@ -228,7 +240,7 @@ class Comparison:
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain JSON values."""
+        """The comparison as JSON values."""
         return {
             "format": "rsir-comparison/1",
             "rsir": VERSION,
@@ -238,15 +250,14 @@ class Comparison:
             "quick": self.quick,
             "seeds": list(self.seeds),
             "cells": self._plain_cells(),
-            "also_measured": self._plain_also(),
-            "missing": [vars(one) for one in self.missing],
+            "also_measured": self._plain_extra(),
+            "missing": [asdict(cell) for cell in self.missing],
             "conditions": [list(pair) for pair in self.conditions],
         }
 
     def _plain_cells(self) -> list[dict[str, Any]]:
-        columns = {column.name: column for column in self.table.columns}
         methods = {row.name: row.method for row in self.table.rows}
-        reasons = {(one.row, one.column): one.reason for one in self.missing}
+        reasons = {(cell.row, cell.column): cell.reason for cell in self.missing}
         return [
             {
                 "table": self.name,
@@ -254,8 +265,8 @@ class Comparison:
                 "row": cell.row,
                 "method": methods[cell.row],
                 "column": cell.column,
-                "measure": columns[cell.column].measure,
-                "unit": columns[cell.column].unit,
+                "measure": self.columns[cell.column].measure,
+                "unit": self.columns[cell.column].unit,
                 "paper": cell.paper,
                 "mean": cell.mean,
                 "std": cell.std,
@@ -267,29 +278,29 @@ class Comparison:
             for cell in self.cells
         ]
 
-    def _plain_also(self) -> list[dict[str, Any]]:
+    def _plain_extra(self) -> list[dict[str, Any]]:
         methods = {row.name: row.method for row in self.table.rows}
         return [
             {
                 "table": self.name,
                 "quick": self.quick,
-                "row": one.row,
-                "method": methods[one.row],
-                "column": one.question,
-                "measure": one.measure,
+                "row": extra.row,
+                "method": methods[extra.row],
+                "column": extra.searched,
+                "measure": extra.measure,
                 "unit": "share",
-                "mean": statistics.fmean(one.ours),
-                "std": statistics.stdev(one.ours) if len(one.ours) > 1 else None,
-                "n": len(one.ours),
-                "ours": list(one.ours),
+                "mean": extra.mean,
+                "std": extra.std,
+                "n": len(extra.ours),
+                "ours": list(extra.ours),
             }
-            for one in self.also
+            for extra in self.extra
         ]
 
     def figure(self, file: str | Path) -> None:
-        """A PNG, 150 dots per inch: a panel for each column, in it the paper's number and ours.
+        """Draw a PNG, 150 dots per inch: the paper's numbers and ours, a panel for each section.
 
-        Of many columns a panel for each row. Bars on ours are the sample standard deviation.
+        Error bars are the sample standard deviation of ours.
         """
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
@@ -317,12 +328,11 @@ class Comparison:
         letters = int(12 * size[0])
         title = _wrapped(self.table.title, letters)
         if self.quick:
-            title += "\n" + _wrapped(QUICK, letters)
+            title += "\n" + _wrapped(QUICK_WARNING, letters)
         figure.suptitle(title, fontsize=10, color="#A00000" if self.quick else "black")
         figure.savefig(file, dpi=150, format="png")
 
     def _draw(self, panel: Axes, cells: Iterable[tuple[str, Cell]], names: list[str]) -> None:
-        columns = self._columns()
         for name, cell in cells:
             y = names.index(name)
             if cell.paper is not None and cell.mean is not None:
@@ -333,31 +343,31 @@ class Comparison:
                 panel.plot(
                     cell.paper, y, "D", color=PAPER_COLOUR, markerfacecolor="white", zorder=3
                 )
-            panel.set_xlabel(columns[cell.column].unit, fontsize=8)
+            panel.set_xlabel(self.columns[cell.column].unit, fontsize=8)
         panel.tick_params(labelsize=8)
         panel.margins(x=0.12)
         panel.grid(axis="x", color="0.9")
         panel.set_axisbelow(True)
 
     def write(self, folder: str | Path) -> Path:
-        """Write table.md, table.csv, table.json and table.png into `folder`; returns it."""
+        """Write table.md, table.csv, table.json and table.png into `folder`, which is returned."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text(self.markdown(), "utf-8")
-        (folder / "table.csv").write_text(self.csv(), "utf-8")
-        plain = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        (folder / "table.json").write_text(plain + "\n", "utf-8")
-        self.figure(folder / "table.png")
+        atomic.write_text(folder / "table.md", self.markdown())
+        atomic.write_text(folder / "table.csv", self.csv())
+        atomic.write_json(folder / "table.json", self.to_dict())
+        with atomic.replacing(folder / "table.png") as draft:
+            self.figure(draft)
         return folder
 
 
 def in_unit(value: float, unit: str) -> float:
-    """A measure of rsir's (a share 0 … 1, ms) in a paper's unit."""
+    """Convert a value of rsir, a share 0 … 1 or ms, to a unit of the papers."""
     return value * FACTORS[unit]
 
 
-def _kind(column: Column) -> str:
-    """The unit, rsir's measure, and which way is better where that is not upward."""
+def _kind(column: TableColumn) -> str:
+    """The unit and rsir's measure of a column, and whether smaller is better."""
     smaller = ", smaller is better" if column.measure in (*SMALLER_IS_BETTER, *COSTS) else ""
     return f"{column.unit}; {column.measure or 'no measure of rsir'}{smaller}"
 
@@ -366,8 +376,8 @@ def _wrapped(name: str, letters: int) -> str:
     return "\n".join(textwrap.wrap(name, letters))
 
 
-def _shown(value: float | None, column: Column, sign: str = "") -> str:
+def _shown(value: float | None, column: TableColumn, sign: str = "") -> str:
     if value is None:
-        return NOTHING
+        return NO_VALUE
     decimals = DECIMALS.get(column.unit)
     return f"{value:{sign}.4g}" if decimals is None else f"{value:{sign}.{decimals}f}"

@@ -1,20 +1,20 @@
-"""The result tables of the five papers as data: every row, column and value as printed.
+"""The result tables of the five papers as data: each row, column and value as printed.
 
 A table is one TOML file in tables/, named like the table:
 
-    title, source         what it compares, in our words; authors, venue, year and table number
+    title, source         what the table compares, in our words; authors, venue, year, table number
     paper                 the paper's letter, see `PAPERS`
-    protocol              what the paper says of split, queries, gallery, measure, training
-    note                  doubtful values, and the measure that we take the paper's for
+    protocol              the paper's statements on split, queries, gallery, measure, training
+    note                  doubtful values, and our interpretation of an unclear measure
     backbone              timm's name of the paper's backbone; omitted if the paper names none
     common                values of every [[column]] that does not give its own
-    [[column]]            in the order of the values, see `Column`
-    [[row]]               see `Row`
+    [[column]]            in the order of the values, see `TableColumn`
+    [[row]]               see `TableRow`
 
-A row is always a method or a variant of one, and a column is a measure on a set. If a paper prints
-its table the other way round, or one set below the other, the note says so.
+A row is always a method or a variant of a method, and a column is a measure on a set. If a paper
+transposes its table, or prints one set below the other, the note says so.
 
-`load` also reads a table of your own from a path. It needs no paper, source, protocol or values.
+`load` also reads a table of your own from a path; paper, source, protocol and values are optional.
 """
 
 from __future__ import annotations
@@ -36,32 +36,31 @@ from rsir.methods import METHODS
 PAPERS: Mapping[str, str] = MappingProxyType(
     {"A": "dual-attention", "B": "eara", "C": "dah", "D": "jsrt", "E": "mlrsir-net"}
 )
-"""The letter of a paper, and its own system: the name of its method and of its tables."""
+"""The letter of each paper and the name of its own system, which its tables begin with."""
 UNITS = ("percent", "share", "ms", "minutes")
 SEARCHES = ("leave-one-out", "query-gallery")
 LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
-        "dual-attention-table1": "describes the image sets, measures nothing; see `rsir datasets`",
+        "dual-attention-table1": "describes the image sets, without measures; see `rsir datasets`",
     }
 )
-"""Numbered tables of the papers that are absent here, and why."""
+"""Tables of the papers that are not here, and why."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """What one column measures.
+class TableColumn:
+    """A column: a measure on an image set, and how it is measured.
 
-    name: set and measure, in the paper's words. unit: of the printed values, one of `UNITS`.
+    name: set and measure, in the paper's words. unit: unit of the values, one of `UNITS`.
     measure: rsir's key ("map", "r_at_1", "ms_per_query" …); None if rsir has no such measure. If it
-    is uncertain which measure the paper used, the table's note says which we take, and why.
+    is unclear which measure the paper uses, the table's note says which we use, and why.
     data: the set, by its name in the catalogue. train: share of each class to train on; None with
-    `unseen`, which trains on all of `data`.
-    unseen: a set that is searched in place of `data` and from which training saw nothing.
-    search: "leave-one-out", in which the images not trained on search each other, or
-    "query-gallery", in which they search the images trained on. We take the first if the paper does
-    not say.
-    labels: an image has several labels; images that share at least one are relevant.
-    class_name: the measure is over the queries of this class, as the catalogue spells it.
+    `unseen`, because then all of `data` is for training.
+    unseen: a set that is searched in place of `data`; training uses no image of it.
+    search: in "leave-one-out", the images that are not for training search each other; in
+    "query-gallery", they search the training images. If the paper does not say, we use the first.
+    labels: whether images have several labels; two images that share a label are relevant.
+    class_name: a class, as the catalogue spells it; only its queries count.
     settings: options and settings that the column adds to those of each row.
     """
 
@@ -78,14 +77,13 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method or a variant of it, and the paper's values.
+class TableRow:
+    """A row: a method or a variant of a method, and the paper's values.
 
-    name: as printed. values: one for each column, nan where the paper has none; () for none at all.
-    method: rsir's name; None for a method that rsir lacks, which `absent` then names, first by the
-    name that rsir has reserved for it.
-    backbone: timm's name, if the row has another backbone than the table; only a run on that
-    backbone answers the row.
+    name: as printed. values: one for each column, nan if the paper gives none.
+    method: rsir's name, or None for a method that rsir lacks. absent: for a method that rsir lacks,
+    "name: explanation", with the name that rsir reserves for it.
+    backbone: timm's name, if it differs from the table's backbone; the row is run on it.
     """
 
     name: str
@@ -95,19 +93,19 @@ class Row:
     absent: str = ""
     backbone: str | None = None
 
-    def settings_for(self, column: Column) -> dict[str, Any]:
-        """Options and settings of this row in a column."""
+    def settings_for(self, column: TableColumn) -> dict[str, Any]:
+        """Options and settings of the row in a column."""
         return {**self.settings, **column.settings}
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table; the module's docstring describes the fields. paper: "" for a table of your own."""
+    """A table, with the fields of the module's docstring. paper: "" in a table of your own."""
 
     name: str
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[TableColumn, ...]
+    rows: tuple[TableRow, ...]
     paper: str = ""
     source: str = ""
     protocol: str = ""
@@ -115,8 +113,8 @@ class PaperTable:
     backbone: str | None = None
 
 
-def no_method(row: Row) -> str | None:
-    """Why rsir cannot run the row at all; None if it can."""
+def no_method(row: TableRow) -> str | None:
+    """Why rsir cannot run the row; None if it can."""
     if row.absent:
         return row.absent
     if row.method is None:
@@ -129,16 +127,16 @@ def no_method(row: Row) -> str | None:
 def names() -> tuple[str, ...]:
     """The names of all tables, in the order of the papers and of their numbers."""
     files = [file.name for file in _folder().iterdir()]
-    found = sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    tables = sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
     systems = [*PAPERS.values()]
-    return tuple(sorted(found, key=lambda name: systems.index(name.rpartition("-table")[0])))
+    return tuple(sorted(tables, key=lambda name: systems.index(name.rpartition("-table")[0])))
 
 
 def load(name: str) -> PaperTable:
     """A table of the papers by its name, or a table of your own by the path of its TOML file.
 
-    Raises UsageError with all names for an unknown name, or with the reason if we left the table
-    out; DataError for a file that cannot be read or is faulty.
+    Raises UsageError for an unknown name, and for a table of the papers that is not here; DataError
+    for a file that cannot be read or is faulty.
     """
     if name.endswith(".toml"):
         file = Path(name)
@@ -148,7 +146,7 @@ def load(name: str) -> PaperTable:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{file}: cannot be read ({reason})") from error
     if name in LEFT_OUT:
-        raise UsageError(f"table {name} is left out: it {LEFT_OUT[name]}")
+        raise UsageError(f"table {name} is left out because it {LEFT_OUT[name]}")
     if name not in names():
         raise UsageError(
             f"there is no table {name!r}; there are: {', '.join(names())}; or give a .toml file"
@@ -161,44 +159,45 @@ def _folder() -> Traversable:
 
 
 def parse(name: str, text: str) -> PaperTable:
-    """A table from TOML, in the format that the module describes. Raises DataError for faults.
+    """A table from TOML text in the module's format. Raises DataError for faults.
 
-    It does not check whether the methods accept the settings: that would load torch.
+    `parse` does not check whether the methods accept the settings, because that would load torch.
     """
     try:
-        given = tomllib.loads(text)
-        common = given.pop("common", {})
-        columns = tuple(Column(**{**common, **column}) for column in given.pop("column"))
-        if "paper" not in given:
-            for row in given["row"]:
+        fields = tomllib.loads(text)
+        common = fields.pop("common", {})
+        columns = tuple(TableColumn(**{**common, **column}) for column in fields.pop("column"))
+        if "paper" not in fields:
+            for row in fields["row"]:
                 row.setdefault("values", [math.nan] * len(columns))
         rows = tuple(
-            Row(**{**row, "values": tuple(map(float, row["values"]))}) for row in given.pop("row")
+            TableRow(**{**row, "values": tuple(map(float, row["values"]))})
+            for row in fields.pop("row")
         )
-        table = PaperTable(name=name, columns=columns, rows=rows, **given)
+        table = PaperTable(name=name, columns=columns, rows=rows, **fields)
     except (tomllib.TOMLDecodeError, TypeError, KeyError, ValueError) as error:
         raise DataError(f"table {name}: {error}") from error
-    for part, wrong in _faults(table):
-        raise DataError(f"table {name}, {part}: {wrong}")
+    for part, fault in _faults(table):
+        raise DataError(f"table {name}, {part}: {fault}")
     return table
 
 
 def _faults(table: PaperTable) -> Iterator[tuple[str, str]]:
-    """Each faulty part of the table, and what is wrong with it."""
+    """(part of the table, fault) for each fault."""
     if table.paper and not (table.source and table.protocol):
-        yield "source and protocol", "a paper's table gives both"
+        yield "source and protocol", "a paper's table needs both"
     if table.paper and table.paper not in PAPERS:
         yield "paper", f"{table.paper!r}: take one of {', '.join(PAPERS)}"
     for kind, parts in (("columns", table.columns), ("rows", table.rows)):
         if len({part.name for part in parts}) < max(1, len(parts)):
             yield kind, "there must be at least one, and all names must differ"
     for column in table.columns:
-        yield from ((f"column {column.name}", wrong) for wrong in _column_faults(column))
+        yield from ((f"column {column.name}", fault) for fault in _column_faults(column))
     for row in table.rows:
-        yield from ((f"row {row.name}", wrong) for wrong in _row_faults(row, len(table.columns)))
+        yield from ((f"row {row.name}", fault) for fault in _row_faults(row, len(table.columns)))
 
 
-def _column_faults(column: Column) -> Iterator[str]:
+def _column_faults(column: TableColumn) -> Iterator[str]:
     if column.unit not in UNITS:
         yield f"unit {column.unit!r}: take one of {', '.join(UNITS)}"
     if column.search not in SEARCHES:
@@ -211,15 +210,16 @@ def _column_faults(column: Column) -> Iterator[str]:
     if column.class_name is not None:
         entry = catalog.ENTRIES.get(column.unseen or column.data or "")
         if entry is None or column.class_name not in entry.classes:
-            yield f"class_name {column.class_name!r} is no class of its set"
+            yield f"class_name {column.class_name!r} is not a class of its set"
 
 
-def _row_faults(row: Row, columns: int) -> Iterator[str]:
+def _row_faults(row: TableRow, columns: int) -> Iterator[str]:
     if len(row.values) != columns:
         yield f"{len(row.values)} values for {columns} columns"
     if any(math.isinf(value) for value in row.values):
         yield "a value must be a number, or nan where the paper has none"
     if row.method is not None and row.method not in METHODS:
-        yield f"method {row.method!r}: take one of {', '.join(METHODS)}, or none and say `absent`"
+        known = ", ".join(METHODS)
+        yield f"method {row.method!r}: take one of {known}, or omit it and give `absent`"
     if (row.method is None) != bool(row.absent):
-        yield "give either `method`, or in `absent` the method that rsir lacks"
+        yield "give either `method`, or `absent` for a method that rsir lacks"

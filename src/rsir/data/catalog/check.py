@@ -1,4 +1,4 @@
-"""A benchmark set on disk against what was published of it."""
+"""Compare a benchmark set on disk with its published facts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from pathlib import Path
 from rsir.data import folder
 from rsir.data.catalog.entries import Entry, find_folder
 from rsir.data.catalog.locate import locate
-from rsir.data.folder import SHOWN, some
+from rsir.data.folder import SHOWN, listed
 from rsir.data.splits import hash_files
 from rsir.errors import ImageError
+from rsir.images.read import read_pixels
 
 DECODE_THREADS = 8
+"""Our choice, as `rsir.data.splits.HASH_THREADS`."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found. Duplicates and sizes are worth knowing; they do not make a set bad.
+    """The result of `check`. Duplicates and other sizes are notes; they do not make a set wrong.
 
-    counts: images of each class folder found, under its canonical name if it has one.
-    missing: classes without an image. extra: folders that are no class of the set.
-    wrong: (class, found, expected), or ("class folders", …) of a set whose names are not known.
-    total: (found, expected), where they differ.
-    corrupt: (path, what is wrong). sizes: images of each (height, width), if decoded.
-    duplicates: groups of files with the same bytes. Paths are relative to `root`.
+    counts: images in each class folder, by its canonical name if it has one.
+    missing: classes without an image. extra: folders that are not a class of the set.
+    wrong: (class, found, expected) counts; ("class folders", …) for a set of unknown class names.
+    total: (found, expected) images, or None if they agree.
+    corrupt: (path, reason). size: (height, width) as published. sizes: images of each (height,
+    width), if decoded. duplicates: groups of files with the same bytes. Paths are relative to
+    `root`.
     """
 
     name: str
@@ -45,12 +48,12 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every class is there with the right number of images, all of them readable."""
+        """Whether every class has the right number of images, and all images can be read."""
         return not (self.missing or self.extra or self.wrong or self.total or self.corrupt)
 
     @property
     def lines(self) -> list[str]:
-        """The report to print, the verdict first."""
+        """The report as lines of text, the verdict first."""
         found = sum(self.counts.values())
         lines = [
             f"{self.name}: {'ok' if self.ok else 'not as published'} — "
@@ -58,30 +61,30 @@ class CheckReport:
             f"{'all decoded' if self.decoded else 'not decoded'}: {self.root}"
         ]
         if self.missing:
-            lines.append(f"missing: {some(self.missing, 'class', 'es')}")
+            lines.append(f"missing: {listed(self.missing, 'class', 'es')}")
         if self.extra:
-            lines.append(f"not of this set: {some(self.extra, 'folder')}")
+            lines.append(f"not of this set: {listed(self.extra, 'folder')}")
         lines += [f"{name}: {n}, {expected} expected" for name, n, expected in self.wrong]
         if self.total:
             lines.append(f"in all: {self.total[0]} images, {self.total[1]} expected")
-        lines += [f"corrupt: {path}: {what}" for path, what in self.corrupt[:SHOWN]]
+        lines += [f"corrupt: {path}: {reason}" for path, reason in self.corrupt[:SHOWN]]
         if len(self.corrupt) > SHOWN:
             lines.append(f"corrupt: … {len(self.corrupt)} in all")
         other = {size: n for size, n in self.sizes.items() if size != self.size}
         if other:
             sizes = ", ".join(f"{n} of {h}×{w}" for (h, w), n in sorted(other.items()))
             lines.append(f"note: published at {self.size[0]}×{self.size[1]}, found {sizes}")
-        lines += [f"note: same content: {' = '.join(g)}" for g in self.duplicates[:SHOWN]]
+        lines += [f"note: same content: {' = '.join(paths)}" for paths in self.duplicates[:SHOWN]]
         if len(self.duplicates) > SHOWN:
             lines.append(f"note: same content: … {len(self.duplicates)} groups in all")
         return lines
 
 
 def check(entry: Entry, root: str | Path, *, decode: bool = True) -> CheckReport:
-    """Compare the set below `root` with what was published.
+    """Compare the set below `root` with its published facts.
 
-    decode: read every image too, which takes a while; without it, corrupt files and sizes are
-    not found. Raises DataError as `locate` does.
+    decode: also decode every image, which is slow. Without it, the report has no corrupt files and
+    no sizes. Raises DataError as `locate` does, and for files that cannot be read.
     """
     base = locate(entry, root)
     listing = folder.scan(base)
@@ -134,9 +137,7 @@ def check(entry: Entry, root: str | Path, *, decode: bool = True) -> CheckReport
 def _decode(
     base: Path, images: list[str]
 ) -> tuple[list[tuple[str, str]], Counter[tuple[int, int]]]:
-    from rsir.images.read import read_pixels
-
-    def one(path: str) -> tuple[int, int] | str:
+    def size_or_reason(path: str) -> tuple[int, int] | str:
         try:
             _, height, width = read_pixels(base / path).shape
         except ImageError as error:
@@ -146,7 +147,7 @@ def _decode(
     corrupt: list[tuple[str, str]] = []
     sizes: Counter[tuple[int, int]] = Counter()
     with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        for path, result in zip(images, pool.map(one, images), strict=True):
+        for path, result in zip(images, pool.map(size_or_reason, images), strict=True):
             if isinstance(result, str):
                 corrupt.append((path, result))
             else:

@@ -6,7 +6,6 @@ import ipaddress
 import re
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,13 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from rsir.atomic import replacing
 from rsir.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from requests import Response
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes received so far and the bytes in all, or None if the server says none."""
+"""Called with the bytes received so far and the total, which is None if the server omits it."""
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0
@@ -35,11 +35,11 @@ def download(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write what is at `url` to `path`, checked, or nothing; needs the extra 'datasets'.
+    """Download `url` to `path`, whole or not at all; needs the extra 'datasets'.
 
-    Only https is allowed, and http to this machine itself; the same holds for redirections.
-    size (bytes) and sha256 (hex) are compared if given. Raises UsageError for other addresses,
-    DataError if the download fails, MissingExtraError without pooch.
+    Only https addresses are allowed, and http addresses of this machine itself; the same holds for
+    redirections. size: bytes; sha256: hex; both are checked if given. Raises UsageError for other
+    addresses, DataError if the download or a check fails, MissingExtraError without pooch.
     """
     path = Path(path)
     _check_url(url)
@@ -57,34 +57,35 @@ def download(
         headers={"Accept-Encoding": "identity"},
     )
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-            known = None if sha256 is None else f"sha256:{sha256}"
-            fetched = Path(pooch.retrieve(url, known, "file", scratch, downloader=downloader))
-            got = fetched.stat().st_size
-            if size is not None and got != size:
-                raise DataError(f"{url}: {got} bytes came, not {size}; the file there has changed")
-            fetched.replace(path)
+        with replacing(path) as draft:
+            checksum = None if sha256 is None else f"sha256:{sha256}"
+            pooch.retrieve(url, checksum, draft.name, path.parent, downloader=downloader)
+            received = draft.stat().st_size
+            if size is not None and received != size:
+                raise DataError(
+                    f"{url}: received {received} bytes, not {size}; the file has changed"
+                )
     except requests.HTTPError as error:
         reason = "" if error.response is None else error.response.reason
         status = "an error" if error.response is None else error.response.status_code
-        raise DataError(f"{url}: the server answers {status} {reason}") from error
+        raise DataError(f"{url}: the server responds {status} {reason}") from error
     except (OSError, requests.RequestException) as error:
         raise DataError(f"{url}: cannot be downloaded ({error})") from error
-    except ValueError as error:  # of pooch, for another checksum
+    except ValueError as error:  # raised by pooch for another checksum
         raise DataError(
-            f"{url}: the SHA-256 is not {sha256}; the file there has changed, or was damaged on "
-            f"its way ({error})"
+            f"{url}: the SHA-256 is not {sha256}; the file has changed, or was damaged in transit "
+            f"({error})"
         ) from error
 
 
 class _Progress:
-    """A progress bar for pooch: it calls `progress`, and stops a download that is too large.
+    """A progress bar for pooch that calls `progress` and stops a download that is too large.
 
-    pooch counts whole chunks, also where the last one is smaller.
+    pooch counts whole chunks, even if the last chunk is smaller.
     """
 
     def __init__(self, url: str, size: int | None, progress: Progress | None) -> None:
-        self.total = 0  # bytes; pooch sets it from the answer's header, or 0 if that has none
+        self.total = 0  # bytes; pooch sets it from the response's header, or to 0 without one
         self._url = url
         self._size = size
         self._progress = progress
@@ -94,16 +95,18 @@ class _Progress:
         self._got += count
         expected = self.total or self._size
         if self._size is not None and self._got > self._size + _CHUNK:
-            raise DataError(f"{self._url}: more bytes came, not {self._size}; the file has changed")
+            raise DataError(
+                f"{self._url}: received more than {self._size} bytes; the file has changed"
+            )
         if self._progress is not None:
             self._progress(self._got if expected is None else min(self._got, expected), expected)
 
     def reset(self) -> None:
-        """Start again from 0, as pooch does before it counts the whole file at the end."""
+        """Start again from 0; pooch does so before it counts the whole file at the end."""
         self._got = 0
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 def extract(archive: str | Path, target: str | Path) -> None:
@@ -114,7 +117,7 @@ def extract(archive: str | Path, target: str | Path) -> None:
     """
     archive, target = Path(archive), Path(target)
     if target.exists():
-        raise DataError(f"{target} exists; an archive is unpacked into a new folder only")
+        raise DataError(f"{target} exists; give a new folder")
     try:
         target.mkdir(parents=True)
         if zipfile.is_zipfile(archive):
@@ -127,19 +130,19 @@ def extract(archive: str | Path, target: str | Path) -> None:
                 packed_tar.extractall(target, filter="data")
         else:
             raise DataError(f"{archive}: neither a zip nor a tar file; unpack it by hand")
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except Exception as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise DataError(f"{archive}: cannot be unpacked ({error})") from error
-    except (RuntimeError, NotImplementedError) as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise DataError(f"{archive}: encrypted or packed in an unknown way ({error})") from error
-    except DataError:
-        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)):
+            raise DataError(f"{archive}: cannot be unpacked ({error})") from error
+        if isinstance(error, (RuntimeError, NotImplementedError)):
+            raise DataError(
+                f"{archive}: encrypted, or packed in an unknown way ({error})"
+            ) from error
         raise
 
 
 def _check_redirect(response: Response, **_: object) -> None:
-    """Refuse a redirection to an address from which `download` itself would not take a file."""
+    """Raise UsageError for a redirection to an address that `download` refuses."""
     if response.is_redirect:
         _check_url(urljoin(response.url, response.headers["location"]))
 
@@ -150,7 +153,7 @@ def _check_url(url: str) -> None:
         return
     if parts.scheme == "http" and _is_loopback(parts.hostname or ""):
         return
-    raise UsageError(f"{url}: only https addresses are downloaded from")
+    raise UsageError(f"{url}: only https addresses are allowed")
 
 
 def _is_loopback(host: str) -> bool:
@@ -166,4 +169,6 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     unix_mode = member.external_attr >> 16
     is_link = unix_mode & 0o170000 == 0o120000
     if pure.is_absolute() or ".." in pure.parts or re.match("[A-Za-z]:", name) or is_link:
-        raise DataError(f"{archive}: the member {member.filename!r} leads out of the archive")
+        raise DataError(
+            f"{archive}: the member {member.filename!r} would lie outside the new folder"
+        )

@@ -1,4 +1,4 @@
-"""The ten benchmark sets of the papers, as sets.toml beside this file lists them."""
+"""The ten benchmark sets of the papers, read from sets.toml."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsir.errors import UsageError
 
 @dataclass(frozen=True)
 class Citation:
-    """A paper. doi is None where it could not be verified."""
+    """A paper. doi: None if it could not be verified."""
 
     authors: str
     title: str
@@ -26,8 +26,8 @@ class Citation:
 
 
 @dataclass(frozen=True)
-class Archive:
-    """One file to download and unpack. size in bytes and sha256 in hex are None where unknown."""
+class Download:
+    """A file to download and unpack. size (bytes) and sha256 (hex) are None if unknown."""
 
     url: str
     filename: str
@@ -37,19 +37,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class Entry:
-    """One benchmark set.
+    """The facts of one benchmark set.
 
     classes: (L,) canonical names of the classes or labels; empty if the list is not verified.
-    images: how many the set has in all. counts: images of each class folder; empty if not known.
+    images: number of images. counts: images in each class folder; empty if unknown.
     size: (height, width) of the images in pixels, as published.
     gsd: ground sampling distance, (finest, coarsest) in metres, or None if not stated.
-    labels: "single" or "multi". folders: the class folders that the images lie in, where those are
-        not the labels; empty if the images lie in one folder.
-    torchgeo: the dataset class in `torchgeo.datasets` that downloads it, or None.
-    archive: where it is downloaded from otherwise, or None if it must be had by hand.
-    layouts: folders, relative to a data root, that hold the class folders (or, without class
-        folders, the images) when the set is unpacked in the ways met so far.
-    aliases: other names that archives use for a class.
+    labels: "single" or "multi". folders: names of the class folders if they are not the labels;
+        empty if all images lie in one folder; None if the classes are the class folders.
+    torchgeo: the class in `torchgeo.datasets` that downloads the set, or None.
+    archive: the file that holds the set, or None if rsir cannot download it by itself.
+    layouts: known folders, relative to a data root, that hold the class folders, or the images of a
+        set without class folders.
+    aliases: other names of a class in published copies.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Entry:
     counts: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] | None = None
     torchgeo: str | None = None
-    archive: Archive | None = None
+    archive: Download | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: str = ""
 
@@ -83,14 +83,14 @@ class Entry:
 
     @property
     def class_folders(self) -> tuple[str, ...]:
-        """The canonical names of the folders that the images lie in; empty if none or unknown."""
+        """The canonical names of the class folders; empty if there are none or they are unknown."""
         return self.classes if self.folders is None else self.folders
 
 
 def get(name: str) -> Entry:
-    """The entry of that name; case, spaces and punctuation do not matter.
+    """The entry with this name or title; case, spaces and punctuation do not matter.
 
-    Raises UsageError listing the names.
+    Raises UsageError, with all names, for an unknown name.
     """
     for entry in ENTRIES.values():
         if _key(name) in {_key(entry.name), _key(entry.title)}:
@@ -99,7 +99,7 @@ def get(name: str) -> Entry:
 
 
 def find_class(entry: Entry, name: str) -> str | None:
-    """The canonical name of a class, label or class folder, however it is spelled; else None.
+    """The canonical name of a class, label or class folder in any spelling; None if unknown.
 
     "DenseResidential", "dense_residential" and "Dense Residential" are "dense residential".
     """
@@ -107,28 +107,26 @@ def find_class(entry: Entry, name: str) -> str | None:
 
 
 def find_folder(entry: Entry, name: str) -> str | None:
-    """As `find_class`, for class folders only; None for a label that no folder is named for."""
-    known = find_class(entry, name)
-    return known if known in entry.class_folders else None
+    """As `find_class`, but None for a label that is not the name of a class folder."""
+    canonical = find_class(entry, name)
+    return canonical if canonical in entry.class_folders else None
 
 
 def _key(name: str) -> str:
-    """Letters and digits only, case folded, without a plural s: what all spellings share."""
+    """The part that all spellings share: letters and digits, case folded, without a plural s."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     key = "".join(character for character in plain if character.isalnum())
     return key[:-1] if key.endswith("s") and not key.endswith("ss") else key
 
 
 def _spellings(entry: Entry) -> dict[str, str]:
-    names = {*entry.classes, *entry.class_folders}
-    spelled = {_key(name): name for name in names}
-    for name, others in entry.aliases.items():
-        spelled |= {_key(other): name for other in others}
-    return spelled
+    """Canonical names by the key of each spelling."""
+    names = {_key(name): name for name in (*entry.classes, *entry.class_folders)}
+    return names | {_key(alias): name for name in entry.aliases for alias in entry.aliases[name]}
 
 
 def _read(text: str) -> dict[str, Entry]:
-    """The entries in the text of sets.toml, by name."""
+    """The entries of sets.toml by name."""
     entries: dict[str, Entry] = {}
     for name, values in tomllib.loads(text).items():
         counts = values.pop("counts", {})
@@ -149,7 +147,7 @@ def _read(text: str) -> dict[str, Entry]:
             gsd=tuple(values.pop("gsd")) if "gsd" in values else None,
             layouts=tuple(values.pop("layouts")),
             citation=Citation(**values.pop("citation")),
-            archive=Archive(**values.pop("archive")) if "archive" in values else None,
+            archive=Download(**values.pop("archive")) if "archive" in values else None,
             aliases={key: tuple(names) for key, names in values.pop("aliases", {}).items()},
             **values,
         )
@@ -159,4 +157,4 @@ def _read(text: str) -> dict[str, Entry]:
 ENTRIES: Mapping[str, Entry] = MappingProxyType(
     _read((resources.files("rsir.data.catalog") / "sets.toml").read_text("utf-8"))
 )
-"""The benchmark sets by name, in the order in which the papers use them."""
+"""The benchmark sets by name, in the order of their use in the papers."""

@@ -1,7 +1,7 @@
-"""What generated scenes are drawn on: a window on the ground with its sun, season and shadows.
+"""The canvas of generated scenes: a window on the ground with its sun, season and shadows.
 
-All lengths are metres on the ground, all sizes and colours plausible guesses of ours; a chip is a
-window of `size` × `gsd` metres around the origin, turned by a random angle.
+Lengths are metres on the ground. Sizes and colours are our choice: plausible guesses. A chip is a
+window of `size` × `gsd` metres around the origin, rotated by a random angle.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
 
-_FINER = 2  # drawn at twice the size and averaged: Pillow's shapes have no soft edges
+_FINER = 2  # canvas pixels per chip pixel, averaged at the end: Pillow draws hard edges
 
-# Grass and tree colours by season, and the first day and length of the season, middle Europe.
+# Colour of grass, colour of trees, first (month, day) and number of days, in central Europe.
 SEASONS: dict[str, tuple[Colour, Colour, tuple[int, int], int]] = {
     "spring": ((122, 142, 82), (92, 118, 62), (4, 1), 60),
     "summer": ((126, 132, 84), (66, 92, 52), (6, 10), 80),
@@ -36,7 +36,7 @@ PAINT: tuple[Colour, ...] = (
 
 
 class Canvas:
-    """A window on the ground: shapes in metres, sun, season and seed in one place."""
+    """A window on the ground that draws shapes in metres, with one sun, season and seed."""
 
     def __init__(self, size: int, gsd: float, rng: Generator, season: str) -> None:
         from PIL import Image, ImageDraw
@@ -45,13 +45,13 @@ class Canvas:
         self.pixels = size * _FINER
         self.metre = _FINER / gsd  # canvas pixels per metre
         self.half = size * gsd / 2
-        # Corners of a turned square reach this far from its centre.
+        # Distance from the centre that covers the corners of the rotated square.
         self.reach = self.half * 1.45
         angle = rng.uniform(0, 2 * math.pi)
         self.cos, self.sin = math.cos(angle), math.sin(angle)
         sun = rng.uniform(0, 2 * math.pi)
-        self.shade = (math.cos(sun), math.sin(sun))  # where shadows fall, in metres per metre
-        self.shade_length = rng.uniform(0.4, 1.1)
+        self.shade = (math.cos(sun), math.sin(sun))  # unit vector of the shadows
+        self.shade_length = rng.uniform(0.4, 1.1)  # metres per metre of height
         grass, trees, _, _ = SEASONS[season]
         self.grass = self.vary(grass, 10)
         self.trees = self.vary(trees, 9)
@@ -62,18 +62,18 @@ class Canvas:
         self._later: list[Callable[[], None]] = []
         line = (np.arange(self.pixels) + 0.5) / self.metre - self.half
         across, down = np.meshgrid(line, line)
-        # Ground coordinates of every canvas pixel: the inverse of `place`.
+        # Ground coordinates of every canvas pixel: the inverse of `to_pixels`.
         self.x = self.cos * across + self.sin * down
         self.y = -self.sin * across + self.cos * down
 
     def vary(self, colour: Colour, by: float) -> Colour:
-        """The colour, somewhat brighter or darker and a little off in each channel."""
+        """The colour with random brightness and a smaller random shift of each channel."""
         light = self.rng.normal(0, by)
         r, g, b = (value + light + self.rng.normal(0, by / 3) for value in colour)
         return r, g, b
 
     def noise(self, metres: float, octaves: int = 3) -> NDArray[np.float32]:
-        """Smooth noise over the canvas, about -1..1, with features of `metres` and finer."""
+        """Smooth noise over the canvas, about -1 … 1, with features of `metres` and smaller."""
         from PIL import Image
 
         total = np.zeros((self.pixels, self.pixels), np.float32)
@@ -88,7 +88,7 @@ class Canvas:
     def ground(
         self, colour: Colour, texture: NDArray[np.float32], where: NDArray[np.bool_] | None = None
     ) -> None:
-        """Paints the whole canvas, or `where`, in a colour whose brightness follows a texture."""
+        """Paint the canvas, or `where` only, in a colour plus a texture in levels of brightness."""
         from PIL import Image, ImageDraw
 
         painted = np.asarray(colour, np.float32) + texture[..., None]
@@ -98,14 +98,14 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def meadow(self) -> None:
-        """Grass with patches."""
+        """Paint grass with patches."""
         self.ground(self.grass, 7 * self.noise(25, 4))
 
     def paved(self, colour: Colour, where: NDArray[np.bool_] | None = None) -> None:
-        """Asphalt or concrete with stains."""
+        """Paint asphalt or concrete with stains."""
         self.ground(colour, 4 * self.noise(12, 4), where)
 
-    def place(self, points: Sequence[Point]) -> list[Point]:
+    def to_pixels(self, points: Sequence[Point]) -> list[Point]:
         """Canvas pixels (across, down) of points on the ground."""
         return [
             (
@@ -116,38 +116,38 @@ class Canvas:
         ]
 
     def polygon(self, points: Sequence[Point], colour: Colour, *, height: float = 0) -> None:
-        """A polygon on the ground, or, with a height, above it, throwing a shadow."""
-        placed, fill = self.place(points), _whole(colour)
+        """Draw a polygon on the ground, or at a height above it with a shadow."""
+        corners, fill = self.to_pixels(points), _whole(colour)
         if height == 0:
-            self.draw.polygon(placed, fill)
+            self.draw.polygon(corners, fill)
             return
-        far = self.shade_length * height
-        dx, dy = self.shade[0] * far, self.shade[1] * far
-        thrown = [(x + dx, y + dy) for x, y in points]
-        self._shadow_draw.polygon(self.place(thrown), 255)
-        for i in range(len(points)):  # what each wall throws joins the roof's shadow to the house
+        distance = self.shade_length * height
+        dx, dy = self.shade[0] * distance, self.shade[1] * distance
+        shadow = [(x + dx, y + dy) for x, y in points]
+        self._shadow_draw.polygon(self.to_pixels(shadow), 255)
+        for i in range(len(points)):  # the shadow of each wall, from its foot to the roof's shadow
             j = (i + 1) % len(points)
-            wall = [points[i], points[j], thrown[j], thrown[i]]
-            self._shadow_draw.polygon(self.place(wall), 255)
-        self._later.append(lambda: self.draw.polygon(placed, fill))
+            wall = [points[i], points[j], shadow[j], shadow[i]]
+            self._shadow_draw.polygon(self.to_pixels(wall), 255)
+        self._later.append(lambda: self.draw.polygon(corners, fill))
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A line on the ground; at least half a pixel of the chip wide."""
+        """Draw a line on the ground, at least half a chip pixel wide."""
         pixels = max(1, round(width * self.metre))
-        self.draw.line(self.place(points), _whole(colour), pixels, joint="curve")
+        self.draw.line(self.to_pixels(points), _whole(colour), pixels, joint="curve")
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        """A round patch above the ground, drawn with the things that have a height."""
-        ((cx, cy),) = self.place([(x, y)])
+        """Draw a disc above the ground, without a shadow."""
+        ((cx, cy),) = self.to_pixels([(x, y)])
         r, fill = radius * self.metre, _whole(colour)
         box = (cx - r, cy - r, cx + r, cy + r)
         self._later.append(lambda: self.draw.ellipse(box, fill))
 
     def tree(self, x: float, y: float, radius: float) -> None:
-        """A crown with a lit and a dark side, and its shadow."""
-        far = self.shade_length * radius * 1.6
+        """Draw the crown of a tree with a lit and a dark side, and its shadow."""
+        distance = self.shade_length * radius * 1.6
         sx, sy = self.shade
-        ((cx, cy),) = self.place([(x + sx * far, y + sy * far)])
+        ((cx, cy),) = self.to_pixels([(x + sx * distance, y + sy * distance)])
         r = radius * self.metre
         self._shadow_draw.ellipse((cx - r, cy - r, cx + r, cy + r), 255)
         colour = self.vary(self.trees, 9)
@@ -156,7 +156,7 @@ class Canvas:
             self.disc(x + sx * radius * offset, y + sy * radius * offset, radius * share, shade)
 
     def car(self, x: float, y: float, along: Point, *, length: float = 4.4) -> None:
-        """A car, or a lorry if longer than 7 m, standing along a unit vector."""
+        """Draw a car, or a lorry from 7 m length, along a unit vector."""
         wide = 1.9 if length < 7 else 2.6
         colour = self.vary(PAINT[self.rng.integers(len(PAINT))], 8)
         self.polygon(box((x, y), along, length, wide), colour, height=1.4 if length < 7 else 3.5)
@@ -166,7 +166,7 @@ class Canvas:
             self.polygon(glass, (38, 44, 52), height=0.1)
 
     def house(self, at: Point, along: Point, length: float, width: float) -> None:
-        """A gabled house: the side of the roof that faces the sun is lighter."""
+        """Draw a gabled house; the side of the roof that faces the sun is lighter."""
         roof = self.vary(
             ((150, 92, 74), (128, 84, 70), (110, 106, 104), (88, 84, 84))[self.rng.integers(4)], 10
         )
@@ -182,19 +182,19 @@ class Canvas:
     def scatter_trees(
         self, number: int, where: Callable[[float, float], bool] = lambda x, y: True
     ) -> None:
-        """Single trees at random places for which `where` holds."""
+        """Draw trees at up to `number` random points, those where `where` is true."""
         for _ in range(number):
             x, y = self.rng.uniform(-self.reach, self.reach, 2)
             if where(x, y):
                 self.tree(x, y, self.rng.uniform(1.8, 4.2))
 
     def finish(self, size: int) -> NDArray[np.uint8]:
-        """Shadows, things with a height, then air, lens and sensor."""
+        """The chip, (3, size, size) uint8, with shadows, raised shapes, haze, blur and noise."""
         from PIL import Image, ImageDraw, ImageFilter
 
         rng = self.rng
         dark = np.asarray(self._shadow, np.float32)[..., None] / 255 * rng.uniform(0.45, 0.62)
-        tint = np.array([1.0, 0.97, 0.88], np.float32)  # skylight: blue is lost least
+        tint = np.array([1.0, 0.97, 0.88], np.float32)  # blue skylight brightens shadows
         shaded = np.asarray(self.image, np.float32) * (1 - dark * tint)
         self.image = Image.fromarray(shaded.astype(np.uint8))
         self.draw = ImageDraw.Draw(self.image)

@@ -1,4 +1,4 @@
-"""How each land use is drawn: one function a class, from the ground up; lengths are metres."""
+"""Draw the land uses: a function for each class, from the ground up; lengths are metres."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _forest(c: Canvas) -> None:
     c.ground(dark, 6 * c.noise(10))
     size = rng.uniform(2.0, 4.0)
     thin = c.noise(45, 2)
-    gap = rng.uniform(0.9, 2.0)  # smaller: more clearings
+    gap = rng.uniform(0.9, 2.0)  # a smaller value gives more clearings
     track = rng.random() < 0.35
     bend = rng.normal(0, 0.004)
     clear = thin > gap
@@ -71,7 +71,7 @@ def _forest(c: Canvas) -> None:
     ]
     for i in rng.permutation(len(spots)):
         x, y = spots[i]
-        ((px, py),) = c.place([(x, y)])
+        ((px, py),) = c.to_pixels([(x, y)])
         inside = 0 <= px < c.pixels and 0 <= py < c.pixels
         if inside and clear[int(py), int(px)] and rng.random() < 0.93:
             continue
@@ -110,13 +110,13 @@ def _water(c: Canvas) -> None:
     foam = water & (level > -rng.uniform(0.3, 1.6)) & (c.noise(5, 2) > 0)
     c.ground((205, 208, 204), 3 * c.noise(4), foam)
 
-    def on(wanted: bool, margin: float) -> Callable[[float, float], bool]:
+    def on(in_water: bool, margin: float) -> Callable[[float, float], bool]:
         def test(x: float, y: float) -> bool:
-            ((px, py),) = c.place([(x, y)])
+            ((px, py),) = c.to_pixels([(x, y)])
             if not (0 <= px < c.pixels and 0 <= py < c.pixels):
                 return False
-            here = level[int(py), int(px)]
-            return bool(here < -margin) if wanted else bool(here > margin)
+            height = level[int(py), int(px)]
+            return bool(height < -margin if in_water else height > margin)
 
         return test
 
@@ -183,7 +183,7 @@ def _industry(c: Canvas) -> None:
     for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-c.reach, c.reach, 2)
         c.polygon(box((x, y), _X, rng.uniform(15, 50), rng.uniform(6, 18)), c.vary(c.grass, 8))
-    c.scatter_trees(int(rng.integers(0, 14)))  # before the halls, which cover what they stand on
+    c.scatter_trees(int(rng.integers(0, 14)))  # first, so that the halls cover them
     roofs: tuple[Colour, ...] = (
         (205, 205, 202), (176, 178, 180), (148, 152, 156), (120, 130, 142), (196, 186, 170),
         (156, 112, 96),
@@ -273,12 +273,12 @@ def _road(c: Canvas) -> None:
     gap = rng.uniform(2, 7) if dual else 0.0
     carriageways = (-1, 1) if dual else (0,)
     wide = lanes * lane + 2.5 if dual else 2 * lane + 1
-    if rng.random() < 0.3:  # a road that crosses beneath
+    if rng.random() < 0.3:  # a road that passes below
         x = rng.uniform(-c.half / 2, c.half / 2)
         c.line([(x, -c.reach), (x + 12, c.reach)], asphalt, 7.5)
         c.line([(x, -c.reach), (x + 12, c.reach)], white, 0.3)
-    for way in carriageways:
-        centre = way * (gap / 2 + wide / 2)
+    for direction in carriageways:
+        centre = direction * (gap / 2 + wide / 2)
         c.line(path(centre), c.vary((150, 142, 122), 6), wide + 2.5)
         c.line(path(centre), asphalt, wide)
         for edge in (-1, 1):
@@ -348,7 +348,7 @@ def _airport(c: Canvas) -> None:
         taxi = edge - length * 1.15
         c.line([(-c.reach, taxi), (c.reach, taxi)], yellow, 0.6)
         pitch = length * rng.uniform(1.05, 1.35)
-        first = rng.uniform(-0.3, 0.3) * c.half  # one aeroplane at least is in view
+        first = rng.uniform(-0.3, 0.3) * c.half  # at least one aeroplane is in view
         stands = int(c.reach / pitch) + 1
         for stand in range(-stands, stands + 1):
             x = first + stand * pitch
