@@ -2,11 +2,11 @@
 
     python benchmarks/growth.py [--only codes,floats,largest]
 
-The records and contenders of benchmarks/search.py, whose results have the sizes from a million on:
-run that first. largest (not run unless named): ten million vectors of 512 floats, which are 20 GB
-and are searched only by what does not hold them in memory; it takes some 45 GB of disk, where
---folder says, and its recall is by comparing with every vector as it is made. Writes
-benchmarks/results/growth.json and the log-log plot docs/pictures/growth.png.
+Uses the records and contenders of benchmarks/search.py, and its results for a million records and
+more: run that first. largest (only if named): approximate search of ten million vectors of 512
+floats, 20 GB that need not fit into memory. It takes some 45 GB of disk in --folder, and its recall
+compares with every vector as it is made. Writes benchmarks/results/growth.json and the log-log plot
+docs/pictures/growth.png.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NAMES = {
         "approximate": "rsir, approximate",
     },
 }
-"""What they call the rankings."""
+"""Their names of the rankings."""
 ADDED = {"codes": "64 bits and 30 probabilities", "floats": "512 floats"}
 LARGEST = 10_000_000
 QUERIES = 5 * BATCH
@@ -49,7 +49,7 @@ SEARCHES = {
 
 
 def point(kind: str, count: int) -> dict[str, object]:
-    """Everything of one size."""
+    """All measurements of one size."""
     rng = np.random.default_rng(0)
     metric = f"adaptive-hamming:{search.CLASSES}" if kind == "codes" else "cosine"
     make = search.codes if kind == "codes" else search.floats
@@ -141,7 +141,7 @@ def rows_of(
 
 
 def of_case(kind: str, case: dict) -> dict[str, object]:
-    """The same, of a case of benchmarks/search.py."""
+    """The measurements of a case of benchmarks/search.py."""
     rankings = {}
     for name, contender in NAMES[kind].items():
         row = case["results"][contender]
@@ -208,7 +208,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """The Markdown of all sizes."""
+    """The Markdown table of all sizes."""
     lines = [
         "| records | search | one query: median ms | 99th percentile | in batches of "
         f"{BATCH}: ms a query | recall@{K} | opening and first search, s | memory, MB "
@@ -229,12 +229,12 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def shown(part: str) -> str:
-    """What the documents show: the table of one kind, "codes" or "floats"."""
+    """The documents' table of one kind, "codes" or "floats"."""
     return table({part: json.loads(RESULTS.read_text("utf-8"))["results"][part]})
 
 
 def merged(points: list[dict], newer: list[dict]) -> list[dict]:
-    """By their size, each once."""
+    """The points of both lists by size; `newer` wins."""
     by_count = {point["count"]: point for point in (*points, *newer)}
     return [by_count[count] for count in sorted(by_count)]
 

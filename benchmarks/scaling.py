@@ -1,15 +1,16 @@
-"""What an archive of so many tiles takes, computed from what was measured.
+"""The memory, disk, time and money that archives of 10⁴ to 10⁹ tiles take, from measurements.
 
     python benchmarks/scaling.py [--node-memory 64 --node-cores 16 --node-price 0.768]
                                  [--disk-price 0.023]
 
 Prints the tables of docs/scaling.md from benchmarks/results: growth.json (bytes, memory, times of
 the largest size measured), search.json (adding) and cost.json (encoding). Everything grows with the
-number of tiles but the time of approximate search, which looks at as many lists of √N vectors: it
-grows as √N. A row of Milvus is reckoned by its fields (`rsir.store.milvus.rows`), for a tile with
-a footprint, times and properties as indexing a scene writes them. Prices are in USD: of a node with
-that memory and so many cores per hour, by default the list price of AWS's m6i.4xlarge (2024), and
-of a gigabyte on an object store a month (S3 standard, 2024). 730 hours a month.
+number of tiles N except the time of approximate search, which scans a fixed number of lists of √N
+vectors and so grows with √N. The size of a Milvus row is computed from its fields
+(`rsir.store.milvus.rows`), for a tile with a footprint, times and properties as indexing a scene
+writes them. Prices are in USD: a node of that memory and number of cores per hour, by default the
+list price of AWS's m6i.4xlarge (2024), and a gigabyte on an object store per month (S3 standard,
+2024). A month has 730 hours.
 """
 
 import argparse
@@ -26,9 +27,9 @@ from rsir.store.records.record import Record
 RESULTS = Path(__file__).parent / "results"
 TILES = [10**n for n in range(4, 10)]
 LAPTOP, SERVER = 16e9, 256e9
-"""Bytes of memory of a laptop and of a large machine, half of them for the archive. Our choice."""
+"""Bytes of memory of a laptop and of a large machine; half is for the archive. Our choice."""
 USABLE = 0.75
-"""Of a node's memory, for data: what is left is for growth and queries. Our choice."""
+"""The share of a node's memory for data; the rest is for growth and queries. Our choice."""
 HOURS = 730
 DIMENSIONS = {"codes": ("adaptive-hamming:30", 64), "floats": ("cosine", 512)}
 SHOWN = {"codes": "exact", "floats": "approximate"}
@@ -151,7 +152,7 @@ def cluster(options: argparse.Namespace) -> str:
 
 
 def work(growth: dict, search: dict, cost: dict, options: argparse.Namespace) -> str:
-    """The table of encoding once, and of keeping."""
+    """The table of encoding and storing."""
     point = growth["results"]["codes"][-1]
     added = search["results"]["codes-1m"]
     per_image = cost["methods"]["dah"]["ms_per_image_batched"]["median"] / 1000
@@ -198,7 +199,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def shown(part: str) -> str:
-    """One table, with the prices that stand above."""
+    """One table, with the default prices."""
     return tables(arguments([]))[part]
 
 

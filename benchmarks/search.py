@@ -3,22 +3,22 @@
     python benchmarks/search.py [--only codes-1m,codes-10m,floats-1m] [--milvus http://host:19530]
                                 [--share 0.01] [--queries 50] [--like FILE.npy]
 
-The same queries for all, k = 100, one at a time and 32 at once; the contenders take turns of ten
-searches, so that whatever else the machine does hits all of them alike. A slow one stops after ten
-seconds, but not before three searches. The hits of the first queries are compared with brute force
-in NumPy (`rsir.ranking`), and of the approximate rankings with the exact ones.
+All contenders get the same queries, k = 100, one at a time and 32 at once. They take turns of ten
+searches, so that other load on the machine affects all of them alike. A slow contender stops after
+ten seconds and at least three searches. The hits of the first queries are compared with brute force
+in NumPy (`rsir.ranking`), those of approximate search with the exact ones.
 
-codes-…: 64-bit codes of 30 classes with noise, with class probabilities, in an archive of
-distance-adaptive ranking, searched through `Archive.search`. floats-…: unit vectors of 512 values,
-50 groups that spread in 40 directions each, whose local intrinsic dimension is about that of
-MobileNetV2's embeddings of UC Merced and AID (24 by the nearest 20); floats-iid: without any
-structure, the worst case of approximate search (not run unless named). --like: floats are mixtures
-of the rows of a file (N, 512 or more values) and their neighbours. Filters choose 0.01 %, 1 % and
-50 % of the records. Adding goes through `store.add`, 50 000 at a time; ten million are written as
-Arrow tables. Opening, first search and memory (anonymous, of the process: without what is mapped
-from files, which the system may drop) are of a process of their own. --share: so much of the
-numbers, to try it out. --milvus: a server, which takes the same vectors in a collection of its
-own for a time. Adds to benchmarks/results/search.json what was run.
+codes-…: 64-bit codes of 30 classes with noise and class probabilities, in an archive of
+distance-adaptive ranking, searched by `Archive.search`. floats-…: unit vectors of 512 values in 50
+groups, each of which varies in 40 directions; their local intrinsic dimension is about that of
+MobileNetV2's embeddings of UC Merced and AID (24 by the nearest 20). floats-iid: vectors without
+any structure, the worst case of approximate search (only if named). --like: mixtures of the rows of
+a file (N, 512 or more values) and their neighbours. Filters select 0.01 %, 1 % and 50 % of the
+records. Records are added by `store.add`, 50,000 at a time; ten million are written as Arrow
+tables. A separate process measures opening, the first search and memory (anonymous memory of the
+process, without mapped files, which the system may drop). --share: run with this share of the
+records, to try it out. --milvus: a server, which stores the same vectors in a temporary collection.
+Adds its results to benchmarks/results/search.json.
 """
 
 import argparse
@@ -69,7 +69,7 @@ Search = Callable[[np.ndarray], list[Answer]]
 """From queries (Q, width) to the numbers of the records found, per query."""
 
 
-# What is searched.
+# The vectors and records.
 
 
 def codes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -170,12 +170,12 @@ def numbers(found: Sequence[str]) -> list[int]:
 
 
 def shares(count: int, first: int = 0) -> np.ndarray:
-    """The property that filters look at: (count,) in [0, 10 000), as many of each."""
+    """The property that filters use: (count,) in [0, 10,000), each value equally often."""
     return np.arange(first, first + count) * 7 % 10_000
 
 
 def add(store: LanceStore, vectors: np.ndarray, first: int = 0) -> float:
-    """Through the store's own way, as indexing and importing do; returns the seconds of that."""
+    """Add records by `store.add`, as indexing and importing do; returns the seconds it took."""
     seconds = 0.0
     for start in range(0, len(vectors), COMMIT):
         rows = vectors[start : start + COMMIT]
@@ -228,11 +228,11 @@ def archive_of(folder: Path, metric: str, dimension: int) -> tuple[Archive, Lanc
     return archive, archive.store
 
 
-# Who searches.
+# The contenders.
 
 
 def of_archive(archive: Archive, *, read: bool = False, **options: object) -> Search:
-    """read: look at every record, and not only at how many there are."""
+    """Archive.search_many; read: read every hit's record, not only the number of hits."""
 
     def search(queries: np.ndarray) -> list[Answer]:
         found = archive.search_many(list(queries), K, **options)
@@ -251,8 +251,8 @@ def of_lancedb(store: LanceStore, vectors: str, width: int, distance: str) -> Se
     def search(queries: np.ndarray) -> list[Answer]:
         found = []
         for query in queries:
-            asked = table.search(query[:width], vector_column_name=vectors)
-            rows = asked.distance_type(distance).limit(K).select(["id", "source", "_distance"])
+            search = table.search(query[:width], vector_column_name=vectors)
+            rows = search.distance_type(distance).limit(K).select(["id", "source", "_distance"])
             found.append(numbers(rows.to_arrow()["id"].to_pylist()))
         return found
 
@@ -268,8 +268,8 @@ def of_usearch(vectors: np.ndarray, width: int) -> Search:
     kind, dtype = (MetricKind.Hamming, "b1") if bits else (MetricKind.IP, "f32")
 
     def search(queries: np.ndarray) -> list[Answer]:
-        asked = np.ascontiguousarray(queries[:, :width])
-        found = exact(gallery, asked, K, kind, exact=True, dtype=dtype)
+        batch = np.ascontiguousarray(queries[:, :width])
+        found = exact(gallery, batch, K, kind, exact=True, dtype=dtype)
         return list(np.atleast_2d(found.keys))
 
     return search
@@ -277,7 +277,7 @@ def of_usearch(vectors: np.ndarray, width: int) -> Search:
 
 @contextmanager
 def of_milvus(uri: str, vectors: np.ndarray, width: int) -> Iterator[Search]:
-    """Its own exact search, FLAT or BIN_FLAT, in a collection that is dropped afterwards."""
+    """Milvus' own exact search, FLAT or BIN_FLAT, in a collection that is dropped afterwards."""
     from pymilvus import DataType, MilvusClient
 
     client = MilvusClient(uri)
@@ -307,8 +307,8 @@ def of_milvus(uri: str, vectors: np.ndarray, width: int) -> Iterator[Search]:
         client.load_collection(name)
 
         def search(queries: np.ndarray) -> list[Answer]:
-            asked = [q[:width].tobytes() if bits else q for q in queries]
-            found = client.search(name, asked, limit=K, search_params={"metric_type": metric})
+            batch = [q[:width].tobytes() if bits else q for q in queries]
+            found = client.search(name, batch, limit=K, search_params={"metric_type": metric})
             return [[hit["id"] for hit in hits] for hits in found]
 
         yield search
@@ -316,7 +316,7 @@ def of_milvus(uri: str, vectors: np.ndarray, width: int) -> Iterator[Search]:
         client.drop_collection(name)
 
 
-# How it is measured.
+# The measurements.
 
 
 def measure(
@@ -325,7 +325,7 @@ def measure(
     """The seconds of each search of `size` queries at once."""
     batches = [queries[n : n + size] for n in range(0, len(queries), size)]
     took: dict[str, list[float]] = {name: [] for name in contenders}
-    # In turns, so that all meet the same disturbances, but of several searches each: in use, too, a
+    # Turns expose all to the same load; each is several searches long because in real use, too, a
     # search finds its code and its threads warm.
     for start in range(0, len(batches), TURN):
         for name, search in contenders.items():
@@ -542,7 +542,7 @@ def table(case: dict) -> str:
 
 
 def summary(case: dict) -> str:
-    """What else was measured in a case, as a sentence each."""
+    """The other measurements of a case, in words."""
     per_million = 1e6 / case["count"]
     opening = "; ".join(
         f"{name} {row['open_s'] + row['first_search_s']:.2f} s, "
@@ -562,7 +562,7 @@ def summary(case: dict) -> str:
 
 
 def shown(part: str) -> str:
-    """What the documents show of one case: its table, or with ":about" the rest in words."""
+    """A case's table for the documents; with ":about", the other results in words."""
     name, _, about = part.partition(":")
     done = json.loads(RESULTS.read_text("utf-8"))["results"][name]
     on = done["machine"]
