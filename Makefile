@@ -1,32 +1,35 @@
-# Everything here sets itself up: Python >= 3.11 and a package registry are all it needs.
+# Every target sets itself up; Python >= 3.11 and a package registry are enough.
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
 OUT ?= demo
 BIN = $(VENV)/bin
-# A file of tests stays in one process, for its tests share what takes long to make. Three do well on
-# two cores: much of the time they wait, for servers and for processes that they kill.
+# The tests of a file stay in one process, because they share what takes long to make. Three processes
+# suit two cores: much of the time they wait, for servers and for processes that they kill.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile
 READY = $(VENV)/.ready
 
-.PHONY: demo serve test check bench docs clean
+.PHONY: demo serve quick test check bench docs clean
 
-demo: $(READY)  ## generated scenes (or DATA=folder): train, index, search, a page of results
+demo: $(READY)  ## draw scenes (or take DATA=folder), train, index, search, write a page of results
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
-serve: $(READY)  ## the same, and then the page with the map on its archive, until Ctrl-C
+serve: $(READY)  ## the same, and then serve the page with the map until Ctrl-C
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA)) --serve
 
-test: $(READY)  ## the tests
+quick: $(READY)  ## the tests that need no browser, server, cluster, training or kill
+	$(PYTEST) -m "not (browser or server or cluster or training or kill)"
+
+test: $(READY)  ## all tests
 	$(PYTEST)
 
-check: $(READY)  ## what must pass before a commit: style, types, tests
+check: $(READY)  ## what must pass before a commit: format, lint, types, all tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(PYTEST)
 
-bench: $(READY)  ## search speed beside FAISS, USearch and LanceDB alone, and how it grows
+bench: $(READY)  ## search speed beside FAISS, USearch and LanceDB alone, and its growth
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/growth.py
 
@@ -34,13 +37,13 @@ docs: $(READY)  ## docs/cli.md from the shell's own help, the tables, and docs/p
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/screenshots.py
 
-# uv resolves the GPU build of torch from the registry; plain pip may pick a CPU wheel that
-# torchvision cannot be imported with, so pip is only used to get uv.
+# uv takes the GPU build of torch from the registry. Plain pip may take a CPU wheel that torchvision
+# cannot be imported with, so pip only installs uv. Without bytecode every process compiles torch anew.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rsir needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable .
 	touch $(READY)
 
 clean:

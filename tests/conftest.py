@@ -52,6 +52,50 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+NEEDS = {
+    "browser": ("tests/web/page/test_page.py",),
+    "server": (
+        *ON_MILVUS[1:],
+        "tests/contract/test_milvus.py",
+        "tests/contract/test_cut_off.py",
+        "tests/cli/test_serve.py",
+        "tests/web/service/test_load.py",
+        "milvus_server",
+        "secured_milvus",
+        "bucket",
+    ),
+    "cluster": ("tests/archive/test_ray.py", "tests/cli/test_index_on_ray.py", "ray_installed"),
+    "training": (
+        "tests/training/test_loop.py",
+        "tests/training/test_resume.py",
+        "tests/training/test_train.py",
+        "tests/reproduce/test_runs.py",
+        "tests/reproduce/test_own_tables.py",
+        "tests/cli/test_demo.py",
+        "model",
+        "run",
+        "trained",
+    ),
+    "kill": ("tests/durability/", "tests/archive/folder/test_creation.py"),
+}
+"""What tests need beside Python: the files and fixtures of each marker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with what it needs, so that `make quick` can leave it out."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        for need, signs in NEEDS.items():
+            if (
+                item.nodeid.startswith(tuple(sign for sign in signs if "/" in sign))
+                or fixtures & set(signs)
+                or (need == "server" and parameters.get("name") == "milvus")
+                or (need == "kill" and "kill" in item.name)
+            ):
+                item.add_marker(need)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real image sets: RSIR_DATA, or ../shared/data beside the repository."""

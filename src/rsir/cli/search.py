@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsir import atomic
 from rsir.cli.filters import (
     Bbox,
     Classes,
@@ -205,7 +204,9 @@ def search(
         typer.echo(text, nl=not text.endswith("\n"))
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(out, text if text.endswith("\n") else text + "\n")
+        # Without a draft, because OUT may be /dev/stdout or a pipe; line ends stay (\r\n in CSV).
+        with out.open("w", encoding="utf-8", newline="") as file:
+            file.write(text if text.endswith("\n") else text + "\n")
         say(f"wrote {out}")
     say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
     if not hits and hits.searched and min_percentile is not None:
