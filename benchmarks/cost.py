@@ -1,12 +1,11 @@
-"""What every method costs on one backbone: weights, arithmetic, time, bytes.
+"""The cost of every method on one backbone: weights, arithmetic, time, bytes.
 
     python benchmarks/cost.py [--backbone resnet50] [--size 224] [--classes 30] [--gallery 6080]
 
-The same images, gallery sizes and clocks for all (`rsir.cost.count`, `rsir.cost.timing`), one
-process, one
-method after the other; the weights are random, which changes none of the numbers. 30 classes are
-AID's; 6,080 images are PatternNet's test set, which paper C (table VI) times a query against.
-Prints a Markdown table and writes benchmarks/results/cost.json.
+One process measures one method after the other, with the same images, gallery sizes and clocks
+(`rsir.cost.count`, `rsir.cost.timing`). The weights are random, which changes none of the numbers.
+AID has 30 classes; PatternNet's test set has 6,080 images, and paper C (table VI) times a query
+against it. Prints a Markdown table and writes benchmarks/results/cost.json.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def main() -> None:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        # Above the number of cores' worth of its own threads, others were at work.
+        # A load above the number of its own threads means that other processes were busy.
         "load_before": load,
         "load_after": _load(),
         **{name: version(name) for name in ("numpy", "torch", "faiss-cpu", "lancedb")},
@@ -90,7 +89,7 @@ def _row(method: str, given: argparse.Namespace) -> tuple[Cost, Measured]:
 
 
 def _load() -> float | None:
-    """Processes that ran or waited to, on average over a minute; None where there is no count."""
+    """Running and waiting processes, averaged over a minute; None if the system does not count."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

@@ -1,11 +1,11 @@
-"""Archives killed at random moments: does each hold what it promised, once, and go on?
+"""Kill processes at random moments and check that their archives lose and double nothing.
 
     python benchmarks/durability.py [--kills 50] [--seed 0] [--images 60]
 
-The long version of tests/durability, which says how a moment is drawn and what is checked.
-The kills take turns among indexing, updating, deleting, optimising, pruning, and all of them one
-after the other. Then four processes search while one writes. Prints each kill, and writes
-benchmarks/results/durability.json; exit status 1 if anything is wrong.
+The long version of tests/durability, which documents how a moment is drawn and what is checked.
+The kills alternate among indexing, updating, deleting, optimising, pruning, and all of these one
+after the other. Then four processes search while one process writes. Prints each kill, and writes
+benchmarks/results/durability.json; the exit status is 1 if a check fails.
 """
 
 import argparse
@@ -97,7 +97,7 @@ OPERATIONS = {
 
 
 def shown(part: str) -> str:
-    """What the documents show: the table of the "kills", or the "rest" in words."""
+    """Text for the documents: the table of the "kills", or the "rest" in words."""
     found = json.loads(RESULTS.read_text("utf-8"))
     if part == "rest":
         on, beside = found["machine"], found["readers"]
@@ -106,8 +106,8 @@ def shown(part: str) -> str:
             f"seed {found['seed']}. {beside['readers']} readers beside a writer "
             f"({beside['images']} images in {beside['versions']} versions, "
             f"{beside['seconds']:.0f} s): {sum(beside['searches'])} searches of the whole archive, "
-            f"{beside['searches_of_no_version']} of what is no whole version, "
-            f"{beside['steps_back']} of one older than the one before."
+            f"{beside['searches_of_no_version']} of an incomplete version, "
+            f"{beside['steps_back']} of an older version than the search before."
         )
     lines = [
         "| killed while | kills | in a call that was undone | in a call that was carried out "

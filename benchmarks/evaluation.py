@@ -1,17 +1,17 @@
-"""Whole-ranking mAP side by side: rsir, what is written by hand, pytorch-metric-learning.
+"""Whole-ranking mAP side by side: rsir, hand-written code, pytorch-metric-learning.
 
     python benchmarks/evaluation.py [--n 10000] [--dim 512] [--classes 30] [--repeat 3]
                                     [--limit 900] [--contenders rsir numpy …]
 
-Clustered random vectors, cosine, leave-one-out: every vector queries all others. All contenders in
-one run, each in a process of its own so that its peak memory is its own; "before" is that memory
-with everything imported, the vectors made and a small run done. Seconds are the median of the
-repeats. They must give the same mAP to 1e-6 (of 10,000 vectors or more). One that fails, or takes
-longer than --limit seconds for all its repeats, is shown as such. Prints a Markdown table and
-writes benchmarks/results/evaluation.json.
+Clustered random vectors, cosine, leave-one-out: every vector queries all others. A contender runs
+in its own process, which has its own peak memory; "before" is the memory after imports, the
+creation of the vectors and a small first run. Seconds are the median of the repeats. All must give
+the same mAP to 1e-6 (for 10,000 vectors or more). The table shows a contender that fails, or that
+takes longer than --limit seconds for all its repeats. Prints a Markdown table and writes
+benchmarks/results/evaluation.json.
 """
 
-# Nothing heavy is imported here: a process begins with its parent's peak memory.
+# No heavy imports here: a process starts with the peak memory of its parent.
 import argparse
 import json
 import os
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 BLOCK = 256
-"""Queries at a time of what is blocked by hand."""
+"""Queries at a time in the hand-written contenders that work in blocks."""
 WARM_UP = 200
-"""Vectors of a first run that is not timed: what is imported or started only once is done then."""
+"""Vectors of a first run without timing, which does the imports and starts of threads."""
 NOISE = 3.0
-"""Of a vector about its class centre, in units of the centre: the mAP is then far from 0 and 1."""
+"""Noise of a vector about its class centre, in units of the centre: mAP is far from 0 and 1."""
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 PACKAGES = ("numpy", "torch", "faiss-cpu", "pytorch-metric-learning", "rsir")
 
@@ -52,7 +52,7 @@ def cpu() -> str:
 
 
 def numpy_argsort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
-    """All distances at once, all of them sorted."""
+    """Compute all distances at once and sort all of them."""
     import numpy as np
 
     def run() -> float:
@@ -70,14 +70,14 @@ def numpy_argsort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
 
 
 def torch_sort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
-    """A block of queries at a time, sorted with the order of the items."""
+    """Sort the items of one block of queries at a time."""
     import torch
 
     embeddings, targets = torch.from_numpy(vectors), torch.from_numpy(classes)
 
     def run() -> float:
         unit = torch.nn.functional.normalize(embeddings)
-        places = torch.arange(1, len(unit), dtype=torch.float64)
+        ranks = torch.arange(1, len(unit), dtype=torch.float64)
         summed = 0.0
         for start in range(0, len(unit), BLOCK):
             rows = torch.arange(start, min(start + BLOCK, len(unit)))
@@ -85,7 +85,7 @@ def torch_sort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
             distances.scatter_(1, rows[:, None], torch.inf)
             order = distances.argsort(dim=1)[:, :-1]
             hits = (targets[order] == targets[rows, None]).double()
-            precisions = (hits.cumsum(dim=1) / places * hits).sum(dim=1)
+            precisions = (hits.cumsum(dim=1) / ranks * hits).sum(dim=1)
             summed += float((precisions / hits.sum(dim=1).clamp(min=1)).sum())
         return summed / len(unit)
 
@@ -93,7 +93,7 @@ def torch_sort(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
 
 
 def counted_ranks(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
-    """Nothing sorted but the relevant items: each one's rank is the count of what is nearer."""
+    """Sort the relevant items only: the rank of each is the number of items as near or nearer."""
     import torch
 
     embeddings, targets = torch.from_numpy(vectors), torch.from_numpy(classes)
@@ -119,7 +119,7 @@ def counted_ranks(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
 
 
 def metric_learning(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
-    """Its AccuracyCalculator; of unit vectors the Euclidean order is that of cosine."""
+    """AccuracyCalculator; unit vectors have the same order by Euclidean distance and by cosine."""
     import torch
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
@@ -129,14 +129,14 @@ def metric_learning(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
 
     def run() -> float:
         unit = torch.nn.functional.normalize(embeddings)
-        found = calculator.get_accuracy(unit, targets, unit, targets, ref_includes_query=True)
-        return float(found[measure])
+        accuracy = calculator.get_accuracy(unit, targets, unit, targets, ref_includes_query=True)
+        return float(accuracy[measure])
 
     return run
 
 
 def of_rsir(*measures: str) -> Contender:
-    """`score_queries` of these measures; of all without any."""
+    """`score_queries` with these measures, or with all measures if none is named."""
 
     def contender(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
         import torch
@@ -171,13 +171,13 @@ CONTENDERS: dict[str, tuple[str, Contender]] = {
 
 
 def peak_gb() -> float:
-    """Most memory that this process has held, in GB of 1e9 bytes."""
+    """Peak memory of this process, in GB of 1e9 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def compete(name: str, n: int, dim: int, classes: int, repeat: int) -> dict[str, object]:
-    """What one contender takes, in this process."""
+    """The seconds and memory of one contender, in this process."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -200,7 +200,7 @@ def compete(name: str, n: int, dim: int, classes: int, repeat: int) -> dict[str,
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
-    """What one contender takes, in a process of its own; {"error": why} if it does not finish."""
+    """Seconds and memory of one contender, in its own process; {"error": reason} if it fails."""
     command = [sys.executable, __file__, "--contender", name]
     for option in ("n", "dim", "classes", "repeat"):
         command += [f"--{option}", str(getattr(options, option))]
@@ -211,8 +211,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return {"error": f"failed, status {done.returncode}"}
-    found: dict[str, object] = json.loads(done.stdout)
-    return found | {"median_s": statistics.median(found["seconds"])}
+    result: dict[str, object] = json.loads(done.stdout)
+    return result | {"median_s": statistics.median(result["seconds"])}
 
 
 def table(results: dict[str, dict]) -> str:
@@ -265,9 +265,9 @@ def main() -> None:
     values = {name: row["map"] for name, row in results.items() if "map" in row}
     if values:
         spread = max(values.values()) - min(values.values())
-        # float32 orders nearly equal distances by rounding; in a small set such a pair weighs more.
+        # float32 rounding orders nearly equal distances; in a small set such a pair counts more.
         slack = 1e-6 * max(1, 10_000 / options.n)
-        assert spread <= slack, f"they do not give the same mAP: {values}"
+        assert spread <= slack, f"the contenders do not give the same mAP: {values}"
     command = " ".join(["python", "benchmarks/evaluation.py", *sys.argv[1:]])
     options.out.parent.mkdir(exist_ok=True)
     written = {

@@ -1,25 +1,23 @@
-"""A scene cut into tiles: tiles a second and peak memory, beside what one would otherwise do.
+"""Cut a scene into tiles: tiles per second and peak memory of rsir and of other programs.
 
     python benchmarks/scenes.py [--side 20000] [--tile 512] [--layout tiled] [--folder DIR]
                                 [--model RUN]
 
 Draws a side × side × 3 uint8 GeoTIFF block by block (smooth ramps with noise, so that no block is
-empty), then lets each contender, in a fresh process of its own, hand over every tile as a
-(3, tile, tile) uint8 array:
+empty). Each contender, in a new process, returns every tile as a (3, tile, tile) uint8 array:
 
-rsir: `rsir.scenes.tiles.tiles_of`, with footprint, id and content digest; once more with the digest
-    left out, which is the price of knowing the scene again.
-rsir-index: all of `rsir index`: an archive of that scene, encoded by the model of --model; left
-    out without it.
-rasterio-windows: a loop over `dataset.read(window=…)`, pixels and nothing else: the floor.
-rasterio-whole: the whole scene read, then sliced: the shortest program.
+rsir: `rsir.scenes.tiles.tiles_of`, with footprint, id and content digest.
+rsir-no-digest: the same without the digest, by which rsir recognises an indexed scene.
+rsir-index: all of `rsir index`: an archive of the scene, encoded by the model of --model; left out
+    without --model.
+rasterio-windows: a loop over `dataset.read(window=…)`, pixels only: the lower bound.
+rasterio-whole: reads the whole scene and slices it: the shortest program.
 torchgeo: RasterDataset and GridGeoSampler, without workers.
 
-Memory is the process's own high-water mark (VmHWM), and what it held before the first tile (its
-imports); both include file pages of libraries, not the page cache. The same of what no file backs,
-looked at every 20 ms: the rest are libraries, which the system may drop and read again, and which
-all processes share. The scene is deleted at the end.
-Writes benchmarks/results/scenes.json.
+Memory is the peak of the process (VmHWM), and its memory before the first tile, after the imports.
+Both include file pages of libraries, but not the page cache. Anonymous memory, sampled every 20 ms,
+leaves out the pages of libraries, which all processes share and the system can drop. The scene is
+deleted at the end. Writes benchmarks/results/scenes.json.
 """
 
 from __future__ import annotations
@@ -77,7 +75,7 @@ def draw(path: Path, side: int, layout: str) -> None:
 
 
 def contender(name: str, path: Path, tile: int) -> Iterator[np.ndarray]:
-    """An iterator over the tiles; what comes before its first `next` is imports."""
+    """An iterator over the tiles; the imports are done before its first `next`."""
     if name.startswith("rsir"):
         from rsir.scenes.scene import Scene
         from rsir.scenes.tiles import tiles_of
@@ -97,14 +95,14 @@ def rasterio_(whole: bool, path: Path, tile: int) -> Iterator[np.ndarray]:
 
     def read() -> Iterator[np.ndarray]:
         with rasterio.open(path) as dataset:
-            everything = dataset.read() if whole else None
+            scene = dataset.read() if whole else None
             starts = [min(i, dataset.width - tile) for i in range(0, dataset.width, tile)]
             for row in starts:
                 for column in starts:
-                    if everything is None:
+                    if scene is None:
                         yield dataset.read(window=Window(column, row, tile, tile))
                     else:
-                        yield everything[:, row : row + tile, column : column + tile]
+                        yield scene[:, row : row + tile, column : column + tile]
 
     return read()
 
@@ -115,23 +113,26 @@ def torchgeo(path: Path, tile: int) -> Iterator[np.ndarray]:
 
     def read() -> Iterator[np.ndarray]:
         dataset = RasterDataset(str(path))
-        for where in GridGeoSampler(dataset, size=tile, stride=tile):
-            yield dataset[where]["image"].numpy().astype(np.uint8)
+        for window in GridGeoSampler(dataset, size=tile, stride=tile):
+            yield dataset[window]["image"].numpy().astype(np.uint8)
 
     return read()
 
 
 def memory(field: str) -> float:
-    """Megabytes: VmHWM (most so far), VmRSS or RssAnon (now). ru_maxrss would have the parent's."""
+    """Megabytes of VmHWM (peak), VmRSS or RssAnon (now). ru_maxrss would include the parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, float]]:
-    """What the memory was at the start, and at most within."""
-    found = {"megabytes_before": memory("VmRSS"), "megabytes_anonymous_before": memory("RssAnon")}
-    peak, done = found["megabytes_anonymous_before"], threading.Event()
+def measured_memory() -> Iterator[dict[str, float]]:
+    """The memory before the block, and its peak within the block."""
+    megabytes = {
+        "megabytes_before": memory("VmRSS"),
+        "megabytes_anonymous_before": memory("RssAnon"),
+    }
+    peak, done = megabytes["megabytes_anonymous_before"], threading.Event()
 
     def watch() -> None:
         nonlocal peak
@@ -141,27 +142,27 @@ def watched() -> Iterator[dict[str, float]]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield found
+        yield megabytes
     finally:
         done.set()
         watcher.join()
-    found |= {"megabytes_peak": memory("VmHWM"), "megabytes_anonymous_peak": peak}
+    megabytes |= {"megabytes_peak": memory("VmHWM"), "megabytes_anonymous_peak": peak}
 
 
 def measure(name: str, path: Path, tile: int) -> dict[str, float]:
     warnings.simplefilter("ignore")
-    made = contender(name, path, tile)
+    tiles = contender(name, path, tile)
     count = total = 0
-    with watched() as held:
+    with measured_memory() as megabytes:
         start = time.perf_counter()
-        for pixels in made:
+        for pixels in tiles:
             assert pixels.shape == (3, tile, tile), pixels.shape
             count += 1
-            total += int(pixels[:, ::97, ::97].sum())  # every tile is looked at
+            total += int(pixels[:, ::97, ::97].sum())  # reads every tile
         seconds = time.perf_counter() - start
     return {
         "tiles": count, "checksum": total, "seconds": seconds, "tiles_per_second": count / seconds,
-        **held,
+        **megabytes,
     }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def index(path: Path, tile: int, model: Path) -> dict[str, float]:
     from rsir.scenes.tiling import Tiling
 
     encoder = rsir.load(model)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, watched() as held:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, measured_memory() as megabytes:
         start = time.perf_counter()
         archive = Archive.create(Path(folder) / "archive", encoder)
         report = archive.add(path, tiling=Tiling(size=tile))
@@ -180,12 +181,12 @@ def index(path: Path, tile: int, model: Path) -> dict[str, float]:
         assert not report.skipped
     return {
         "tiles": report.tiles, "seconds": seconds, "tiles_per_second": report.tiles / seconds,
-        **held,
+        **megabytes,
     }  # fmt: skip
 
 
 def shown(part: str) -> str:
-    """What the documents show: "table", or "about", the circumstances in words."""
+    """Text for the documents: the "table", or "about", the conditions in words."""
     found = json.loads(RESULTS.read_text("utf-8"))
     scene, on = found["scene"], found["machine"]
     if part == "about":
@@ -228,9 +229,7 @@ def main() -> None:
         return
     if given.model is None:
         given.contenders = [name for name in given.contenders if name != INDEX]
-    from rsir.cost.timing import (
-        cpu_name,  # torch, which the contenders' processes are to be without
-    )
+    from rsir.cost.timing import cpu_name  # imports torch, which contenders must not
 
     load = os.getloadavg()
     rows = {}
