@@ -1,4 +1,4 @@
-"""Class folders and multi-label tables, against what was put on the disk."""
+"""Labelled sets from class folders and multi-label tables, against the files on disk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.files[0] == tmp_path / "a-z/x.tif"
 
 
-def test_goes_down_to_the_only_folder_with_class_folders(tmp_path: Path) -> None:
+def test_the_only_subfolder_with_class_folders_is_loaded(tmp_path: Path) -> None:
     put(tmp_path, "Set/Images/a/1.jpg", "Set/Images/b/1.jpg", "Set/readme.txt")
     (tmp_path / "Set" / "empty").mkdir()
     data = folder.load(tmp_path)
@@ -82,7 +82,7 @@ def test_refused_layouts(tmp_path: Path, paths: list[str], message: str) -> None
         folder.load(put(tmp_path, *paths))
 
 
-def test_only_five_are_named(tmp_path: Path) -> None:
+def test_a_message_names_five_images_at_most(tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", *(f"{i}.jpg" for i in range(7)))
     with pytest.raises(DataError, match=r"7 images \(0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, …\)"):
         folder.load(tmp_path)
@@ -219,8 +219,8 @@ def test_unreadable_table(tmp_path: Path) -> None:
     )
 )
 def test_loads_what_was_written(images: dict[str, set[int]]) -> None:
-    with tempfile.TemporaryDirectory() as where:
-        root = Path(where)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
         put(root, *(f"{name}/{i}.jpg" for name, numbers in images.items() for i in numbers))
         data = folder.load(root)
     assert list(data.paths) == sorted(

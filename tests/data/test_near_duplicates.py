@@ -1,4 +1,4 @@
-"""Near-duplicates: what is found, under which symmetry, and that the search finds all of it."""
+"""Near-duplicates: which pairs are found, in which symmetry, against a comparison of all pairs."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_turned_oblong_images(tmp_path: Path) -> None:
 
 
 def slow_pairs(files: list[Path], others: list[Path] | None, threshold: int) -> set[tuple]:
-    """Every pair, one after the other: turned pixels, not turned coefficients; a library's DCT."""
+    """Compare every pair: transformed pixels in place of coefficients, and the DCT of SciPy."""
 
     def lowest(pixels: Pixels) -> NDArray[np.float64]:
         grey = Image.fromarray(np.ascontiguousarray(pixels)).convert("L").convert("F")
@@ -149,7 +149,7 @@ def slow_pairs(files: list[Path], others: list[Path] | None, threshold: int) -> 
 
 @pytest.fixture
 def crowd(tmp_path: Path) -> list[Path]:
-    """Scenes, and the same with more and more of another one mixed in, turned some way."""
+    """Scenes, and transformed copies with a growing share of another scene mixed in."""
     files = []
     for i in range(6):
         for j, (name, share) in enumerate(
@@ -161,14 +161,16 @@ def crowd(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("threshold", [0, 20, 56, 96])
-def test_the_search_finds_what_comparing_all_pairs_finds(crowd: list[Path], threshold: int) -> None:
-    def quick(found: near_duplicates.NearDuplicates) -> set[tuple]:
+def test_the_search_agrees_with_a_comparison_of_all_pairs(
+    crowd: list[Path], threshold: int
+) -> None:
+    def as_tuples(found: near_duplicates.NearDuplicates) -> set[tuple]:
         assert len(set(found.pairs)) == len(found.pairs)
         return {(p.path_a, p.path_b, p.distance, p.symmetry) for p in found.pairs}
 
     within, across = slow_pairs(crowd, None, threshold), slow_pairs(crowd[:9], crowd[6:], threshold)
-    assert quick(find(crowd, threshold=threshold)) == within
-    assert quick(find(crowd[:9], crowd[6:], threshold=threshold)) == across
+    assert as_tuples(find(crowd, threshold=threshold)) == within
+    assert as_tuples(find(crowd[:9], crowd[6:], threshold=threshold)) == across
     if threshold == 56:
         assert 0 < len(within) < len(slow_pairs(crowd, None, 96))
 
@@ -183,7 +185,7 @@ def test_nothing_and_one_image(tmp_path: Path) -> None:
     assert find([], [file]).pairs == ()
 
 
-def test_an_image_named_twice_is_no_pair_but_one_in_both_lists_is(tmp_path: Path) -> None:
+def test_an_image_is_a_pair_with_itself_only_if_both_lists_name_it(tmp_path: Path) -> None:
     file = save(scene(0), tmp_path / "a.png")
     assert find([file, file]).pairs == ()
     (pair,) = find([file], [file]).pairs
@@ -239,7 +241,7 @@ def test_images_without_structure_are_pairs_only_if_their_colours_agree(tmp_path
 
 
 def test_stripes_that_share_only_their_direction_are_no_pairs(tmp_path: Path) -> None:
-    """All but one row of their coefficients is zero, so their hashes agree in most bits."""
+    """All but one column of their coefficients is zero, so that most bits of their hashes agree."""
     files = []
     for i in range(12):
         row = np.random.default_rng(i).integers(0, 256, 24).repeat(4)
@@ -255,7 +257,7 @@ def test_stripes_that_share_only_their_direction_are_no_pairs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("threshold", [-1, 97, 256])
-def test_thresholds_that_make_no_sense(threshold: int) -> None:
+def test_thresholds_out_of_range(threshold: int) -> None:
     with pytest.raises(UsageError, match="threshold must be 0 … 96"):
         find([], threshold=threshold)
 
@@ -285,7 +287,7 @@ def test_pairs_across_the_parts_of_a_split(tmp_path: Path) -> None:
             "g.png": ("val", None),
         },
     )
-    split.check()  # no equal bytes: only a second look finds them
+    split.check()  # no equal bytes
     found = split_near_duplicates(split, tmp_path)
     assert {(p.path_a, p.path_b, p.symmetry, p.parts) for p in found.pairs} == {
         ("field/b.png", "field/a.png", "rotate-270", ("train", "test")),
@@ -319,13 +321,13 @@ def test_a_split_whose_files_are_gone(tmp_path: Path) -> None:
         split_near_duplicates(split, tmp_path)
 
 
-def test_pairs_of_no_split_say_nothing_of_parts(tmp_path: Path) -> None:
+def test_pairs_without_a_split_have_no_parts(tmp_path: Path) -> None:
     files = [save(scene(0), tmp_path / f"{name}.png") for name in "ab"]
     (pair,) = find(files).to_dict()["pairs"]
     assert set(pair) == {"path_a", "path_b", "distance", "symmetry"}
 
 
-def test_uc_merced_holds_a_known_pair_and_its_runways_are_none(data_root: Path) -> None:
+def test_uc_merced_has_one_known_pair_and_its_runways_are_not_pairs(data_root: Path) -> None:
     root = data_root / "UCMerced_LandUse" / "Images"
     files = sorted(f for name in ("airplane", "beach", "runway") for f in (root / name).iterdir())
     found = find(files)
@@ -333,7 +335,7 @@ def test_uc_merced_holds_a_known_pair_and_its_runways_are_none(data_root: Path) 
     assert names(found) == {("airplane01", "airplane02", "identity")}
 
 
-def test_aid_shows_one_stadium_twice_turned_by_180(data_root: Path) -> None:
+def test_aid_shows_two_stadiums_twice(data_root: Path) -> None:
     files = sorted((data_root / "AID" / "Stadium").iterdir())
     assert names(find(files)) == {
         ("stadium_190", "stadium_63", "identity"),

@@ -1,3 +1,5 @@
+"""Samplers: which images form a batch, against brute force."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -40,7 +42,7 @@ def test_a_class_repeats_an_image_only_when_it_must() -> None:
             assert len(set(group)) == expected
 
 
-def test_all_images_and_classes_come_round() -> None:
+def test_all_images_and_classes_are_drawn_equally_often() -> None:
     seen: Counter[int] = Counter()
     sampler = pk()
     for epoch in range(40):
@@ -60,15 +62,15 @@ def test_all_images_and_classes_come_round() -> None:
     ],
 )
 def test_an_epoch_is_fixed_by_seed_and_number(make) -> None:  # type: ignore[no-untyped-def]
-    one, other, third = make(), make(), make(seed=1)
-    assert list(one) == list(other)
-    assert list(one) != list(third)
-    first = list(one)
-    one.set_epoch(1)
-    assert list(one) != first
-    one.set_epoch(0)
-    assert list(one) == first
-    assert len(one) == len(first)
+    sampler, equal, different = make(), make(), make(seed=1)
+    assert list(sampler) == list(equal)
+    assert list(sampler) != list(different)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    assert len(sampler) == len(first)
     assert len({draw.seed for draw in first}) == len(first)
 
 
@@ -79,32 +81,32 @@ def test_shuffle_draws_each_image_once_and_whole_batches() -> None:
     assert len(indices(ShuffleSampler(3, batch_size=8, seed=0))) == 3
 
 
-def test_pairs_are_in_turn_similar_and_dissimilar() -> None:
+def test_pairs_alternate_between_similar_and_dissimilar() -> None:
     drawn = indices(PairSampler(TARGETS, batch_size=8, seed=0))
-    for n, (one, other) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
-        same = TARGETS[one] == TARGETS[other]
+    for n, (leader, partner) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
+        same = TARGETS[leader] == TARGETS[partner]
         assert same == (n % 2 == 0)
-        if same and TARGETS[one] != 4:  # class 4 has a single image
-            assert one != other
+        if same and TARGETS[leader] != 4:  # class 4 has a single image
+            assert leader != partner
     assert len(drawn) % 8 == 0
 
 
 @pytest.mark.parametrize("epoch", range(10))
-def test_multi_label_pairs_are_in_turn_similar_and_dissimilar(epoch: int) -> None:
+def test_multi_label_pairs_alternate_between_similar_and_dissimilar(epoch: int) -> None:
     sampler = PairSampler(LABELS, batch_size=4, seed=0)
     sampler.set_epoch(epoch)
     drawn = indices(sampler)
-    turn = True
-    for one, other in zip(drawn[::2], drawn[1::2], strict=True):
-        shares = bool((LABELS[one] & LABELS[other]).any())
-        if one == 4:  # it has no label, so nothing is similar to it, nor is it to itself
+    expected = True
+    for leader, partner in zip(drawn[::2], drawn[1::2], strict=True):
+        shares = bool((LABELS[leader] & LABELS[partner]).any())
+        if leader == 4:  # it has no label, so that no image is similar to it, not even itself
             assert not shares
-            assert other != one
+            assert partner != leader
             continue
-        assert shares == turn
-        if one == other:
-            assert one == 2  # the only image with its label
-        turn = not turn
+        assert shares == expected
+        if leader == partner:
+            assert leader == 2  # the only image with its label
+        expected = not expected
 
 
 def test_images_without_labels_are_never_similar() -> None:
@@ -126,19 +128,19 @@ def test_partners_are_those_that_brute_force_allows(targets: np.ndarray) -> None
     for epoch in range(1000 if len(targets) < 40 else 3):
         sampler.set_epoch(epoch)
         drawn = indices(sampler)
-        for one, other in zip(drawn[::2], drawn[1::2], strict=True):
-            seen.setdefault(one, set()).add(other)
-    for one, partners in seen.items():
-        others = set(range(len(targets))) - {one}
-        similar = {i for i in others if shares[one, i]}
-        alone = not similar and hot[one].any()
-        allowed = (others | {one}) if alone else others
+        for leader, partner in zip(drawn[::2], drawn[1::2], strict=True):
+            seen.setdefault(leader, set()).add(partner)
+    for leader, partners in seen.items():
+        others = set(range(len(targets))) - {leader}
+        similar = {i for i in others if shares[leader, i]}
+        alone = not similar and hot[leader].any()
+        allowed = (others | {leader}) if alone else others
         if len(targets) < 40:
             assert partners == allowed
-        else:  # 300 similar images and one that is not: it is found, though hardly by chance
+        else:  # random tries hardly ever find the only dissimilar image of 301
             assert partners <= allowed
     if len(targets) > 40:
-        dissimilar = sum(300 in partners for one, partners in seen.items() if one != 300)
+        dissimilar = sum(300 in partners for leader, partners in seen.items() if leader != 300)
         assert dissimilar > 200
 
 
@@ -156,7 +158,7 @@ def test_partners_are_found_without_looking_at_every_image(
 
 def test_all_similar_images_pair_with_another() -> None:
     drawn = indices(PairSampler(np.zeros(4, int), batch_size=2, seed=0))
-    assert all(one != other for one, other in zip(drawn[::2], drawn[1::2], strict=True))
+    assert all(leader != partner for leader, partner in zip(drawn[::2], drawn[1::2], strict=True))
 
 
 def test_multi_label_batches_share_a_label() -> None:
@@ -171,7 +173,7 @@ def test_all_similar_images_still_pair() -> None:
     assert len(indices(PairSampler(np.zeros(4, int), batch_size=2, seed=0))) == 8
 
 
-def test_fewer_classes_than_p_makes_smaller_batches() -> None:
+def test_fewer_classes_than_p_make_smaller_batches() -> None:
     sampler = PKSampler(np.array([0, 0, 1, 1]), batch_size=64, per_class=4, seed=0)
     assert sampler.batch_size == 8
     assert len(sampler) == 8

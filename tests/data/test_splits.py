@@ -22,7 +22,7 @@ HASH = hashlib.sha256(b"").hexdigest()
 
 
 def class_set(root: Path, classes: dict[str, list[int]]) -> LabelledSet:
-    """One image per number; equal numbers are equal contents, also across classes."""
+    """An image for each number; equal numbers are equal contents, also across classes."""
     for name, contents in classes.items():
         (root / name).mkdir(parents=True)
         for i, content in enumerate(contents):
@@ -148,7 +148,7 @@ def test_large_groups_bend_the_share_but_keep_both_parts(tmp_path: Path) -> None
 
 
 def test_classes_bound_together(tmp_path: Path) -> None:
-    # Both classes are two pairs; any cut that splits one splits the other.
+    # The classes hold the same two contents, so that a cut divides both or neither.
     split = splits.make(class_set(tmp_path, {"a": [1, 2], "b": [1, 2]}), train=0.5)
     assert count(split)["train"] == count(split)["test"] == {"a": 1, "b": 1}
 
@@ -161,8 +161,8 @@ def test_classes_bound_together(tmp_path: Path) -> None:
     st.integers(0, 2**40),
 )
 def test_any_split(classes: list[list[int]], train: float, val: float, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as where:
-        data = class_set(Path(where), {f"c{i}": contents for i, contents in enumerate(classes)})
+    with tempfile.TemporaryDirectory() as directory:
+        data = class_set(Path(directory), {f"c{i}": contents for i, contents in enumerate(classes)})
         try:
             split = splits.make(data, train=train, val=val, seed=seed)
         except DataError:
@@ -185,7 +185,7 @@ def test_any_split(classes: list[list[int]], train: float, val: float, seed: int
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=4), st.integers(1, 99))
-def test_counts_are_largest_remainders(sizes: list[int], percent: int) -> None:
+def test_counts_are_rounded_by_largest_remainder(sizes: list[int], percent: int) -> None:
     share = percent / 100
     got = splits._round_shares(np.array(sizes), share, 1)
     assert all(1 <= n <= size - 1 for n, size in zip(got, sizes, strict=True))
@@ -203,7 +203,7 @@ def test_seeds_differ_and_order_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_golden_hash(tmp_path: Path) -> None:
-    """If this fails, every split that people have made before cannot be made again."""
+    """If this fails, earlier splits can no longer be made from their seeds."""
     data = class_set(tmp_path / "single", {**distinct(a=10, b=7), "ü": [1, 1, 5000, 5001]})
     assert splits.make(data, train=0.7, val=0.2, seed=42).hash == GOLDEN_SINGLE
     rng = np.random.default_rng(0)
@@ -233,7 +233,7 @@ def slow_iterative(
     first = [False] * N
     left = list(order)
 
-    def place(i: int, by: list[float]) -> None:
+    def assign(i: int, by: list[float]) -> None:
         a, b = (round(by[0], 6), round(want[0], 6)), (round(by[1], 6), round(want[1], 6))
         part = int(draws.integers(2)) if a == b else (0 if a > b else 1)
         first[i] = part == 0
@@ -248,9 +248,9 @@ def slow_iterative(
             break
         label = min((n, j) for j, n in enumerate(rest) if n)[1]
         for i in [i for i in left if targets[i][label]]:
-            place(i, [want_label[0][label], want_label[1][label]])
+            assign(i, [want_label[0][label], want_label[1][label]])
     for i in list(left):
-        place(i, want)
+        assign(i, want)
     return first
 
 
@@ -334,9 +334,9 @@ def test_any_manifest_comes_back(rows: list[tuple[str, splits.SplitPart, set[str
             for path, part, labels in rows
         )
     )
-    with tempfile.TemporaryDirectory() as where:
-        split.write(Path(where) / "s.csv")
-        assert splits.read(Path(where) / "s.csv") == split
+    with tempfile.TemporaryDirectory() as directory:
+        split.write(Path(directory) / "s.csv")
+        assert splits.read(Path(directory) / "s.csv") == split
 
 
 def test_hash_depends_on_every_column() -> None:

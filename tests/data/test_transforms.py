@@ -1,3 +1,5 @@
+"""Images prepared for a model, and random views for training."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -26,7 +28,7 @@ def test_an_image_of_the_right_size_is_left_alone() -> None:
     assert np.array_equal(SPEC.prepare(pixels).numpy(), pixels)
 
 
-def test_pixels_that_must_not_be_written_are_taken_without_a_word() -> None:
+def test_read_only_pixels_are_accepted_without_a_warning() -> None:
     pixels = image(4, 4)
     pixels.setflags(write=False)
     assert np.array_equal(SPEC.prepare(pixels).numpy(), pixels)  # warnings are errors here
@@ -39,7 +41,7 @@ def test_crop_keeps_the_centre_and_the_shape() -> None:
     assert np.array_equal(spec.prepare(pixels).numpy(), pixels[:, :, 2:6])
 
 
-def test_halving_is_the_mean_of_what_the_antialiasing_filter_covers() -> None:
+def test_halving_averages_over_the_antialiasing_filter() -> None:
     flat = np.full((3, 8, 8), 77, np.uint8)
     assert (SPEC.prepare(flat) == 77).all()
     # A checkerboard of single pixels must come out grey, not black or white (no aliasing).
@@ -72,7 +74,7 @@ def test_other_bands_are_refused_never_cut(pixels: np.ndarray, message: str) -> 
 
 
 @pytest.mark.parametrize("wrong", [{"resize": "stretch"}, {"size": 0}, {"mean": (0.5,)}])
-def test_a_spec_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+def test_an_impossible_spec_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         InputSpec(**{"size": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3, **wrong})  # type: ignore[arg-type]
 
@@ -99,7 +101,7 @@ def test_without_crop_a_view_is_one_of_the_eight_turns() -> None:
     assert np.array_equal(plain(pixels, 6, seed=3).numpy(), pixels)
 
 
-def test_a_crop_holds_at_least_the_least_area() -> None:
+def test_a_crop_has_at_least_the_smallest_area() -> None:
     # Each pixel's value is its column: a view's range of values is the width of its crop.
     ramp = np.broadcast_to(np.arange(100, dtype=np.uint8), (3, 100, 100))
     augment = Augmentation(min_area=0.49, flips=False, quarter_turns=False)
@@ -166,17 +168,17 @@ def test_jitter_multiplies_each_band_and_moves_all_alike() -> None:
     assert torch.equal(first, augment(pixels, 8, seed=1))
 
 
-def test_without_jitter_the_views_are_what_they_were() -> None:
+def test_without_jitter_the_views_are_those_of_no_jitter() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
     for seed in range(20):
-        one = Augmentation()(pixels, 12, seed=seed)
+        plain = Augmentation()(pixels, 12, seed=seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             jittered = Augmentation(jitter=1e-9)(pixels, 12, seed=seed)
-        assert torch.equal(one, jittered)
+        assert torch.equal(plain, jittered)
 
 
 @pytest.mark.parametrize("jitter", [-0.1, 1.0, float("nan")])
-def test_a_jitter_that_cannot_be_is_refused(jitter: float) -> None:
+def test_an_impossible_jitter_is_refused(jitter: float) -> None:
     with pytest.raises(UsageError, match="jitter"):
         Augmentation(jitter=jitter)

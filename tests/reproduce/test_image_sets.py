@@ -16,11 +16,11 @@ from tests.support.reproduced import (
 )
 
 
-def test_a_set_that_is_nowhere_is_no_error(table: PaperTable, tmp_path: Path) -> None:
+def test_a_missing_set_is_reported(table: PaperTable, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     comparison = reproduce(table, tmp_path / "data", tmp_path / "out", quick=True)
     assert not ours(comparison)
-    assert {one.row for one in comparison.missing} == {row.name for row in table.rows}
+    assert {cell.row for cell in comparison.missing} == {row.name for row in table.rows}
     assert "## Not run" in comparison.markdown()
 
 
@@ -38,10 +38,10 @@ def test_few_of_classes_and_of_labels(root: Path) -> None:
     part = quick_subset(images)
     assert part.classes == images.classes[:4]
     assert part.counts.tolist() == [12] * 4
-    place = root / "UCMerced_LandUse"
-    labelled = folder.load(place, labels=place / "LandUse_Multilabeled.txt")
+    directory = root / "UCMerced_LandUse"
+    labelled = folder.load(directory, labels=directory / "LandUse_Multilabeled.txt")
     part = quick_subset(labelled)
-    # Cars are on one image only.
+    # Cars are on a single image.
     assert labelled.classes == ("cars", "trees", "water")
     assert part.classes == ("trees", "water")
     assert 24 < len(part) <= 48
@@ -49,5 +49,5 @@ def test_few_of_classes_and_of_labels(root: Path) -> None:
     before = {path: labelled.labels(i) for i, path in enumerate(labelled.paths)}
     for i, path in enumerate(part.paths):
         assert part.labels(i) == tuple(name for name in before[path] if name != "cars")
-    one = images.subset(np.flatnonzero(images.targets == 0)[:3])
-    assert len(quick_subset(one)) == 3
+    one_class = images.subset(np.flatnonzero(images.targets == 0)[:3])
+    assert len(quick_subset(one_class)) == 3

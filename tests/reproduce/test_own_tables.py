@@ -95,7 +95,7 @@ def test_every_row_starts_from_the_weights_of_one_training(
     models = {name: load_file(run / "model.safetensors") for name, run in runs.items()}
     cards = {name: json.loads((run / "model.json").read_text()) for name, run in runs.items()}
     (first,) = (name for name, card in cards.items() if card["training"]["settings"]["epochs"] == 1)
-    # Batch normalisation counts its batches anew.
+    # Batch normalisation starts its count of batches again.
     backbone = [
         key
         for key in models[first]
@@ -106,9 +106,9 @@ def test_every_row_starts_from_the_weights_of_one_training(
         shared = [key for key in backbone if key in weights]
         assert len(shared) > 10
         assert all(np.array_equal(weights[key], models[first][key]) for key in shared), name
-    said = dict(found.conditions)["Shared by all rows"]
-    assert "weights of a pooled trained first on the same images, epochs 1, lr 0.01" in said
-    # Without the start, the weights are others.
+    shared = dict(found.conditions)["Shared by all rows"]
+    assert "weights of a pooled trained first on the same images, epochs 1, lr 0.01" in shared
+    # Without the start, the weights differ.
     reproduce(table, data, tmp_path, conditions=SMALL, rows=["plain"], sets=["ucm"])
     assert len(list((tmp_path / "runs").glob("*/model.json"))) == 4
 
@@ -196,7 +196,7 @@ def test_every_file_of_conditions_in_benchmarks_fits_its_method(file: Path) -> N
     assert (training.start is None) == (values.get("start") is None)
 
 
-def test_a_table_that_is_nowhere(data: Path, tmp_path: Path) -> None:
+def test_a_missing_and_a_faulty_table(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         reproduce(str(tmp_path / "gone.toml"), data, tmp_path)
     (tmp_path / "bad.toml").write_text("title = 3")

@@ -12,10 +12,8 @@ from rsir.reproduce.runs import reproduce
 from rsir.reproduce.table import PaperTable
 
 
-def test_settings_that_not_all_rows_can_share(
-    table: PaperTable, root: Path, tmp_path: Path
-) -> None:
-    for name, place in (
+def test_settings_that_rows_cannot_share(table: PaperTable, root: Path, tmp_path: Path) -> None:
+    for name, alternative in (
         ("image_size", "--size"),
         ("epochs", "--epochs"),
         ("backbone", "--backbone"),
@@ -25,7 +23,7 @@ def test_settings_that_not_all_rows_can_share(
         ("batch_size", "the field batch_size"),
         ("workers", "the field workers"),
     ):
-        with pytest.raises(UsageError, match=place):
+        with pytest.raises(UsageError, match=alternative):
             Conditions(settings={name: 1})
     for values in ({"bogus": 1}, {"lr": "high"}, {"bits": "many"}):
         conditions = Conditions("test_resnet", "none", 32, settings=values)
@@ -34,10 +32,10 @@ def test_settings_that_not_all_rows_can_share(
     with pytest.raises(UsageError, match="leave out --quick"):
         reproduce(table, root, tmp_path, conditions=Conditions(), quick=True)
     assert not list(tmp_path.iterdir())
-    # What one method alone has is no mistake.
-    one = Conditions("nonsense", "none", 32, settings={"bits": 8})
+    # An option of a single method is allowed.
+    conditions = Conditions("nonsense", "none", 32, settings={"bits": 8})
     with pytest.raises(UsageError, match="nonsense"):
-        reproduce(table, root, tmp_path, conditions=one)
+        reproduce(table, root, tmp_path, conditions=conditions)
 
 
 def test_out_must_be_a_folder(table: PaperTable, root: Path, tmp_path: Path) -> None:
@@ -48,7 +46,7 @@ def test_out_must_be_a_folder(table: PaperTable, root: Path, tmp_path: Path) -> 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_what_all_share_must_work(table: PaperTable, root: Path, tmp_path: Path) -> None:
+def test_a_backbone_that_does_not_exist(table: PaperTable, root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nonsense"):
         reproduce(table, root, tmp_path, conditions=Conditions("nonsense", "none", 32))
 

@@ -63,8 +63,8 @@ def test_the_numbers_are_those_of_the_saved_models(
 def test_each_training_is_done_once(whole: Comparison, out: Path, lines: list[str]) -> None:
     folders = {path.name.rpartition("-")[0] for path in (out / "runs").iterdir() if path.is_dir()}
     models = [path.parent.name for path in (out / "runs").glob("*/model.json")]
-    # One run for all columns of a row, and for rows that are only ranked otherwise; the one that
-    # failed left no model.
+    # All columns of a row share a run, and so do rows that differ in ranking only. The failed
+    # training left no model.
     assert sorted(name.rpartition("-")[0] for name in models) == [
         f"quick-{which}-seed{seed}"
         for which in ("dah-ucm", "pooled-dlrsd", "pooled-ucm")
@@ -84,14 +84,14 @@ def test_each_training_is_done_once(whole: Comparison, out: Path, lines: list[st
 
 
 def test_also_measured_is_every_evaluation(whole: Comparison, root: Path, out: Path) -> None:
-    # The columns of the plain row ask two things of UC Merced, and a third of its labels.
-    asked = dict.fromkeys((one.row, one.searched) for one in whole.extra)
-    assert [evaluation for row, evaluation in asked if row == "plain"] == [
+    # The plain row has two evaluations on UC Merced, and a third with its labels.
+    requested = dict.fromkeys((extra.row, extra.searched) for extra in whole.extra)
+    assert [evaluation for row, evaluation in requested if row == "plain"] == [
         "ucm, 0.5 trained on, leave-one-out",
         "ucm, 0.5 trained on, query-gallery",
         "dlrsd labels, 0.5 trained on, leave-one-out",
     ]
-    assert [row for row, _ in asked if row != "plain"] == ["NCC", "DAH", "DAH-D"]
+    assert [row for row, _ in requested if row != "plain"] == ["NCC", "DAH", "DAH-D"]
     reports = []
     for seed in (0, 3):
         model = run_folder(out, f"quick-pooled-ucm-seed{seed}-")
@@ -99,7 +99,9 @@ def test_also_measured_is_every_evaluation(whole: Comparison, root: Path, out: P
         test = split.labelled(root / "UCMerced_LandUse" / "Images", "test")
         reports.append(evaluate(rsir.load(model), test).metrics)
     found = {
-        one.measure: one.ours for one in whole.extra if (one.row, one.searched) in [*asked][:1]
+        extra.measure: extra.ours
+        for extra in whole.extra
+        if (extra.row, extra.searched) in [*requested][:1]
     }
     assert tuple(found) == EXTRA_MEASURES
     for key, values in found.items():
@@ -110,8 +112,8 @@ def test_also_measured_is_every_evaluation(whole: Comparison, root: Path, out: P
     assert f"| plain | ucm, 0.5 trained on, leave-one-out | {means} |" in whole.markdown()
 
 
-def test_all_that_is_missing_is_said(whole: Comparison) -> None:
-    reasons = {(one.row, one.column): one.reason for one in whole.missing}
+def test_everything_missing_is_reported(whole: Comparison) -> None:
+    reasons = {(cell.row, cell.column): cell.reason for cell in whole.missing}
     assert reasons.keys() == {
         ("plain", "runway"),
         ("plain", "SIRI"),
@@ -130,48 +132,48 @@ def test_all_that_is_missing_is_said(whole: Comparison) -> None:
     assert reasons["DAH-D", "minutes"] == "rsir has no such measure"
     assert "dimension must be a positive multiple of 2" in reasons["broken", "mAP"]
     assert reasons["HashNet", None] == "hashnet: not in rsir yet"
-    # Every number of the paper is answered or accounted for, and nothing is both.
+    # Every number of the paper has ours or a reason, and none has both.
     answered = set(ours(whole))
     given = {(cell.row, cell.column) for cell in whole.cells if cell.paper is not None}
-    said = {place for place in given if place in reasons or (place[0], None) in reasons}
-    assert answered | said == given
-    assert not answered & said
+    reported = {cell for cell in given if cell in reasons or (cell[0], None) in reasons}
+    assert answered | reported == given
+    assert not answered & reported
 
 
-def test_the_conditions_say_what_the_rows_share(whole: Comparison, out: Path) -> None:
+def test_the_conditions_describe_what_the_rows_share(whole: Comparison, out: Path) -> None:
     text = whole.markdown()
     assert f"**{QUICK_WARNING}**" in text
-    said = dict(whole.conditions)
+    conditions_by_subject = dict(whole.conditions)
     for words in ("backbone test_resnet", "weights none", "32 × 32 pixels", "1 epoch,"):
-        assert words in said["Shared by all rows"]
-    assert "2 seeds" in said["Tuning budget"]
+        assert words in conditions_by_subject["Shared by all rows"]
+    assert "2 seeds" in conditions_by_subject["Tuning budget"]
     split = splits.read(run_folder(out, "quick-pooled-ucm-seed3-") / "split.csv")
-    assert said["Split of ucm, seed 3"].endswith(
+    assert conditions_by_subject["Split of ucm, seed 3"].endswith(
         f"(24 train, 24 test images), hash {split.hash[:16]}"
     )
-    assert "2 labels" in said["Split of dlrsd, seed 0"]
+    assert "2 labels" in conditions_by_subject["Split of dlrsd, seed 0"]
     assert {"Searched leave-one-out", "Searched query-gallery", "map", "r_at_k", "ties"} <= set(
-        said
+        conditions_by_subject
     )
-    assert {"pooled is trained with", "dah is trained with", "Run on"} <= set(said)
-    assert said["The paper's protocol"] == "Nothing is said."
-    assert f"rsir {rsir.__version__}" in said["Run on"]
+    assert {"pooled is trained with", "dah is trained with", "Run on"} <= set(conditions_by_subject)
+    assert conditions_by_subject["The paper's protocol"] == "Nothing is conditions_by_subject."
+    assert f"rsir {rsir.__version__}" in conditions_by_subject["Run on"]
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_work_is_not_repeated(
     whole: Comparison, table: PaperTable, root: Path, out: Path, trained: list[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     again = reproduce(table, root, out, quick=True, seeds=(0, 3))
     assert again == whole
-    # Only what has failed is tried again.
+    # Only failed trainings are tried again.
     assert {name.rpartition("-")[0] for name in trained} == {"quick-dah-dlrsd-seed0"}
     after = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     assert after == before
 
 
 @pytest.mark.parametrize("stop", ["epoch 1/1", "plain · R@1 · seed 0:", "DAH · mAP · seed 3 · "])
-def test_an_interrupted_table_goes_on(
+def test_an_interrupted_table_continues(
     whole: Comparison,
     table: PaperTable,
     root: Path,
@@ -196,11 +198,11 @@ def test_an_interrupted_table_goes_on(
     begun = list(trained)
     done = {path.parent.name for path in tmp_path.glob("runs/*/model.json")}
     resumed = reproduce(small, root, tmp_path, quick=True, methods=methods, seeds=(0, 3))
-    wanted = {place: values for place, values in ours(whole).items() if place in ours(resumed)}
-    assert ours(resumed) == {place: pytest.approx(v, rel=1e-5) for place, v in wanted.items()}
+    wanted = {cell: values for cell, values in ours(whole).items() if cell in ours(resumed)}
+    assert ours(resumed) == {cell: pytest.approx(v, rel=1e-5) for cell, v in wanted.items()}
     rows = {"plain", "NCC"} if len(methods) == 1 else {"plain", "NCC", "DAH", "DAH-D"}
     assert {row for row, _ in ours(resumed)} == rows
-    # What was complete and measured was not even looked at by the trainer again.
+    # `train` is not called again for complete and measured runs.
     again = trained[len(begun) :]
     assert not done & set(again)
     assert len(done | set(again)) == 2 * len(methods)
@@ -260,15 +262,15 @@ values = [40]
         "test_byobnet", "none", 32, epochs=1, batch_size=8, workers=0, settings={"lr": 1e-3}
     )
     comparison = reproduce(table, root, tmp_path, conditions=conditions)
-    said = dict(comparison.conditions)
-    assert said["Shared by all rows"].endswith(
+    conditions_by_subject = dict(comparison.conditions)
+    assert conditions_by_subject["Shared by all rows"].endswith(
         "batches of 8, lr 0.001; but untrained: backbone test_resnet; untrained: epochs 0; "
         "untrained: lr 0.5"
     )
     assert not comparison.missing
     assert QUICK_WARNING not in comparison.markdown()
-    # Nothing is left out of the set.
-    assert "(28 train, 28 test images)" in said["Split of ucm, seed 0"]
+    # All images of the set are used.
+    assert "(28 train, 28 test images)" in conditions_by_subject["Split of ucm, seed 0"]
     cards = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("runs/*/model.json"))]
     assert sorted(card["backbone"] for card in cards) == ["test_byobnet", "test_resnet"]
     # Other conditions have runs of their own.
@@ -280,10 +282,10 @@ values = [40]
 def test_the_papers_backbone_is_the_default(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def refuse(name: str, **more: object) -> None:
-        asked.append(name)
+        requested.append(name)
         raise UsageError("stop here")
 
     monkeypatch.setattr(runs, "Backbone", refuse)
@@ -291,7 +293,7 @@ def test_the_papers_backbone_is_the_default(
         table = dataclasses.replace(parse("unseen", UNSEEN), backbone=backbone)
         with pytest.raises(UsageError, match="stop here"):
             reproduce(table, root, tmp_path)
-    assert asked == ["resnet34", "resnet50"]
+    assert requested == ["resnet34", "resnet50"]
 
 
 def test_methods_limit_the_rows(
@@ -299,7 +301,5 @@ def test_methods_limit_the_rows(
 ) -> None:
     some = reproduce(table, root, out, quick=True, seeds=(0, 3), methods=["dah"])
     assert {cell.row for cell in some.cells} == {"DAH", "DAH-D"}
-    assert ours(some) == {
-        place: v for place, v in ours(whole).items() if place[0] in ("DAH", "DAH-D")
-    }
+    assert ours(some) == {cell: v for cell, v in ours(whole).items() if cell[0] in ("DAH", "DAH-D")}
     assert dict(some.conditions)["Left out"] == "plain, NCC, broken, HashNet: not requested"

@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: differences, units, and every form that they are written in."""
+"""The paper's numbers beside ours: differences, units, and every output format."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_numbers_of_a_cell() -> None:
     assert cell.mean == 82.0
     assert cell.std == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
     assert cell.difference == pytest.approx(-0.26)
-    one = Cell("a", "b", None, (3.0,))
-    assert (one.mean, one.std, one.difference) == (3.0, None, None)
+    single = Cell("a", "b", None, (3.0,))
+    assert (single.mean, single.std, single.difference) == (3.0, None, None)
     none = Cell("a", "b", 3.0)
     assert (none.mean, none.std, none.difference) == (None, None, None)
 

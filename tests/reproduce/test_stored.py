@@ -23,11 +23,10 @@ from tests.support.reproduced import (
 )
 
 
-def test_a_damaged_result_is_said(root: Path, tmp_path: Path) -> None:
+def test_a_damaged_result_is_reported(root: Path, tmp_path: Path) -> None:
     table = parse("unseen", UNSEEN)
-    place = tmp_path / "runs"
     reproduce(table, root, tmp_path, quick=True)
-    (file,) = place.glob("*.leave-one-out.aid.json")
+    (file,) = (tmp_path / "runs").glob("*.leave-one-out.aid.json")
     file.write_text("{")
     damaged = reproduce(table, root, tmp_path, quick=True)
     assert not ours(damaged)
@@ -37,29 +36,35 @@ def test_a_damaged_result_is_said(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def kept(root: Path, tmp_path: Path) -> tuple[Path, Comparison]:
-    """A result that was kept, and the comparison that it was made for."""
+def stored_result(root: Path, tmp_path: Path) -> tuple[Path, Comparison]:
+    """A stored result, and the comparison that it belongs to."""
     first = reproduce(parse("unseen", UNSEEN), root, tmp_path, quick=True)
     (file,) = (tmp_path / "runs").glob("*.leave-one-out.aid.json")
     return file, first
 
 
-def test_results_that_are_not_whole_or_of_another_rsir(
-    kept: tuple[Path, Comparison], root: Path, tmp_path: Path, trained: list[str]
+def test_incomplete_results_and_results_of_another_rsir(
+    stored_result: tuple[Path, Comparison], root: Path, tmp_path: Path, trained: list[str]
 ) -> None:
-    file, first = kept
+    file, first = stored_result
     table, text = parse("unseen", UNSEEN), file.read_text()
     again: Callable[[], Comparison] = lambda: reproduce(table, root, tmp_path, quick=True)  # noqa: E731
     result = json.loads(text)
     no_origin = {key: value for key, value in result.items() if key != "evaluated"}
-    wholly: list[object] = [{}, [], no_origin, {**result, "metrics": {}}, {**result, "trained": {}}]
-    for damaged in wholly:
+    results: list[object] = [
+        {},
+        [],
+        no_origin,
+        {**result, "metrics": {}},
+        {**result, "trained": {}},
+    ]
+    for damaged in results:
         file.write_text(json.dumps(damaged))
         (missing,) = again().missing
         assert str(file) in missing.reason
         assert "is damaged" in missing.reason
         assert missing.reason.endswith("delete it")
-    # Another version or commit is evaluated again, its own changes are not.
+    # Results of another version or commit are replaced; uncommitted changes do not count.
     made = result["evaluated"]
     wrong = {**result["metrics"], "map_at_10_found": 0.123}
     for then in ({"rsir": "0.0.1"}, {"commit": "0123abc"}):
@@ -74,9 +79,9 @@ def test_results_that_are_not_whole_or_of_another_rsir(
                 json.dumps({**result, "metrics": wrong, "evaluated": {**made, "commit": same}})
             )
             assert list(ours(again()).popitem()[1]) == pytest.approx([12.3])
-    said = dict(again().conditions)
-    assert said["Evaluated with"].startswith(f"rsir {rsir.__version__}, torch ")
-    # Where the model was trained is not known any more.
+    conditions = dict(again().conditions)
+    assert conditions["Evaluated with"].startswith(f"rsir {rsir.__version__}, torch ")
+    # Without its origin, it is unknown where the model was trained.
     file.with_name(f"{run_folder(tmp_path, 'quick-jsrt').name}.origin.json").unlink()
     file.unlink()
     last = again()
@@ -85,7 +90,7 @@ def test_results_that_are_not_whole_or_of_another_rsir(
 
 
 @pytest.mark.parametrize(("number", "ends"), [(errno.EACCES, False), (errno.ENOSPC, True)])
-def test_a_file_that_cannot_be_written_is_one_rows(
+def test_a_file_that_cannot_be_written_fails_one_row(
     table: PaperTable,
     root: Path,
     tmp_path: Path,

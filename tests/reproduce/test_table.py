@@ -1,3 +1,5 @@
+"""The tables of the papers: complete, consistent with the papers' prose, and checked for faults."""
+
 from __future__ import annotations
 
 import math
@@ -100,8 +102,8 @@ def row_of(table: PaperTable, name: str) -> TableRow:
 
 def value(table: str, row: str, column: str) -> float:
     found = load(table)
-    at = [one.name for one in found.columns].index(column)
-    return row_of(found, row).values[at]
+    index = [printed.name for printed in found.columns].index(column)
+    return row_of(found, row).values[index]
 
 
 def test_every_table_of_the_five_papers_is_there() -> None:
@@ -126,12 +128,12 @@ def test_every_row_can_be_built_as_the_table_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_what_rsir_lacks_is_named_and_is_still_lacking(name: str) -> None:
+def test_absent_methods_are_named_and_still_absent(name: str) -> None:
     for row in load(name).rows:
         if row.method is None:
-            short, colon, what = row.absent.partition(": ")
+            short, colon, explanation = row.absent.partition(": ")
             assert colon
-            assert what
+            assert explanation
             assert short not in METHODS, f"{short} is a method now: give {row.name} its method"
 
 
@@ -139,9 +141,9 @@ def test_what_rsir_lacks_is_named_and_is_still_lacking(name: str) -> None:
 def test_columns_can_be_answered(name: str) -> None:
     for column in load(name).columns:
         assert column.data is not None
-        # Either a share of the set is trained on, or all of it, and another one is searched.
+        # Training uses a share of the set, or all of it if another set is searched.
         assert (column.train is None) == (column.unseen is not None)
-        # DLRSD's labels are had as a table for the images of UC Merced.
+        # The labels of DLRSD are a table for the images of UC Merced.
         many = catalog.ENTRIES[column.data].labels == "multi" or "DLRSD" in column.name
         assert column.labels == (many or name == "mlrsir-net-table2")
         if column.measure is None:

@@ -27,7 +27,7 @@ class ColourEncoder:
         return f"colour-{self.ranking}-{self.dimension}-{self.seed}"
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:
-        # One at a time: the order of summation of a matrix product depends on its shape.
+        # One image at a time: the summation order of a matrix product depends on its shape.
         features = np.stack([self._features(image) @ self.projection for image in images])
         self.encoded += len(images)
         metric = metric_named(self.ranking)

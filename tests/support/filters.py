@@ -39,12 +39,12 @@ COMPARISONS = {
 
 
 def selected(filter: Filter, *records: Record) -> list[bool]:
-    """What the product says: which of `records` meet `filter`."""
+    """Whether each of `records` meets `filter`, by the product."""
     return select(filter, RecordColumns(records)).tolist()
 
 
 def meets(filter: Filter, record: Record) -> bool:
-    """What the oracle says: whether `record` meets `filter`."""
+    """Whether `record` meets `filter`, by the oracle."""
     time = record.datetime
     if filter.start is not None and (time is None or time < filter.start):
         return False
@@ -113,7 +113,7 @@ def as_float(number: float) -> float:
 
 
 def value(operand: Field | Literal, record: Record) -> Any:
-    """What the record has there; None if it has nothing."""
+    """The value of the operand in the record; None if there is none."""
     if isinstance(operand, Literal):
         return operand.content
     if operand.is_property:

@@ -1,4 +1,4 @@
-"""A real Milvus server for tests: made once in a cache folder, started in a folder of its own."""
+"""A real Milvus server for tests: installed once in a cache, started in a folder of its own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pathlib import Path
 
 PACKAGE = "milvus==2.3.5"
 
-# Run by the environment that has the package: writes the settings of one server into a folder.
-# Ticks are short, for a strongly consistent call waits for the next one. Answers are small, so that
-# some do not fit. What a killed server held is free after its session's time. The etcd within
-# listens on ports of its own, so that several servers can run side by side.
+# Runs in the environment that has the package, and writes the settings of a server into a folder.
+# Ticks are short, because a strongly consistent call waits for the next tick. Responses are small,
+# so that some do not fit. A killed server's locks expire with its session. The etcd inside listens
+# on ports of its own, so that several servers can run side by side.
 PREPARE = """
 import pathlib, sys
 import milvus
@@ -50,11 +50,11 @@ file.write_text(file.read_text().replace("etcd:\\n", f"etcd:\\n  config:\\n    p
 
 
 class UnavailableError(Exception):
-    """There is no server to be had here; the message says why."""
+    """No server can run here; the message says why."""
 
 
 def environment() -> Path:
-    """The environment that has the server, made if there is none yet.
+    """The environment that has the server; it is created if it does not exist.
 
     RSIR_MILVUS names it; otherwise it is in the user's cache.
     """
@@ -71,9 +71,9 @@ def environment() -> Path:
             _run([_python(folder), "-m", "pip", "install", "--quiet", PACKAGE])
             done.touch()
         except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or error
+            reason = getattr(error, "stderr", None) or error
             raise UnavailableError(
-                f"{PACKAGE} cannot be installed into {folder} ({said}); RSIR_MILVUS names an "
+                f"{PACKAGE} cannot be installed into {folder} ({reason}); RSIR_MILVUS names an "
                 "environment that has it"
             ) from error
     return folder
@@ -82,7 +82,7 @@ def environment() -> Path:
 class Server:
     """A Milvus server on a port of its own that keeps its data in `folder`.
 
-    secured: it serves only whom it knows: the user root with the password Milvus, to begin with.
+    secured: it requires authentication; its only user is root with the password Milvus.
     """
 
     def __init__(self, folder: Path, *, secured: bool = False) -> None:
@@ -95,14 +95,14 @@ class Server:
             words = [self._programs, folder, self.port, *etcd, secured]
             _run([_python(home), "-c", PREPARE, *words])
         except subprocess.SubprocessError as error:
-            said = getattr(error, "stderr", None) or error
-            raise UnavailableError(f"{PACKAGE} cannot be set up ({said})") from error
+            reason = getattr(error, "stderr", None) or error
+            raise UnavailableError(f"{PACKAGE} cannot be set up ({reason})") from error
 
     def uri(self, collection: str) -> str:
         return f"milvus://127.0.0.1:{self.port}/{collection}"
 
     def start(self) -> None:
-        """Start it and wait until it says that it is well."""
+        """Start the server and wait until it reports that it is healthy."""
         programs = self._programs / "bin"
         more = {
             "DEPLOY_MODE": "STANDALONE",
@@ -133,14 +133,14 @@ class Server:
         raise UnavailableError(f"{PACKAGE} did not start; see {self._folder / 'log.txt'}")
 
     def kill(self) -> None:
-        """SIGKILL: no chance to put anything in order."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def remove(self) -> None:
-        """Stop it for good."""
+        """Stop the server and delete its folder."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -159,15 +159,15 @@ def _run(command: list[object]) -> None:
 
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
     return ports
 
 
-if __name__ == "__main__":  # a server for tries: python milvus_server.py FOLDER
+if __name__ == "__main__":  # a server for experiments: python milvus_server.py FOLDER
     server = Server(Path(sys.argv[1]).resolve())
     server.start()
     print(server.uri("my_archive"), flush=True)

@@ -1,7 +1,7 @@
-"""A web server that knows ranges: python range_server.py FOLDER LOG. Prints its port.
+"""A web server with range requests: python range_server.py FOLDER LOG. Prints its port.
 
-A process of its own, because GDAL holds the interpreter's lock while it waits for an answer. Each
-line of LOG is a request: path, bytes sent, "range" or "whole".
+It runs in its own process, because GDAL holds the interpreter's lock while it waits for a response.
+Each line of LOG is a request: path, bytes sent, "range" or "whole".
 """
 
 from __future__ import annotations

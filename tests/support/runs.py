@@ -40,8 +40,8 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = (load_file(run / "model.safetensors") for run in (one, other))
+def assert_same_weights(first_run: Path, second_run: Path) -> None:
+    first, second = (load_file(run / "model.safetensors") for run in (first_run, second_run))
     assert first.keys() == second.keys()
     for key in first:
         torch.testing.assert_close(first[key], second[key], rtol=1e-5, atol=1e-6, msg=key)

@@ -1,4 +1,4 @@
-"""Generated scenes: repeatable, different, not given away by their colour, and in their place."""
+"""Generated scenes: repeatable, varied, not recognisable by colour alone, and georeferenced."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def texture(pixels: np.ndarray) -> np.ndarray:
     return np.log1p(np.stack(features, 1))
 
 
-def test_colour_alone_does_not_give_the_class_away(chips):
+def test_colour_alone_does_not_reveal_the_class(chips):
     pixels, labels = chips
     by_colour = nearest_neighbour(pixels.mean((2, 3)), labels)
     by_texture = nearest_neighbour(texture(pixels), labels)
@@ -81,7 +81,7 @@ def test_colour_alone_does_not_give_the_class_away(chips):
     assert by_texture > 0.5
 
 
-def test_geotiffs_read_back_in_their_place(tmp_path):
+def test_geotiffs_have_their_location_and_tags(tmp_path):
     import rasterio
 
     paths = write_scenes(tmp_path, per_class=3, size=32, seed=4)
@@ -127,7 +127,7 @@ def test_the_date_fits_the_season():
     assert seen == set(months)
 
 
-def test_without_rasterio_png_and_a_word_in_the_log(tmp_path, monkeypatch, caplog):
+def test_without_rasterio_the_chips_are_png_and_the_log_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "rasterio", None)
     paths = write_scenes(tmp_path, per_class=1, size=16)
     assert {path.suffix for path in paths} == {".png"}
@@ -137,11 +137,11 @@ def test_without_rasterio_png_and_a_word_in_the_log(tmp_path, monkeypatch, caplo
     assert read_tile(Path(paths[0])).footprint is None
 
 
-def test_a_mosaic_is_made_of_drawn_fields_beside_the_chips(tmp_path: Path) -> None:
+def test_a_mosaic_consists_of_drawn_fields_and_lies_beside_the_chips(tmp_path: Path) -> None:
     uses = write_mosaic(tmp_path / "mosaic.tif", columns=3, rows=2, size=64, seed=1)
     assert [len(row) for row in uses] == [3, 3]
     with rasterio.open(tmp_path / "mosaic.tif") as dataset:
-        pixels, there = dataset.read(), dataset.bounds
+        pixels, bounds = dataset.read(), dataset.bounds
         assert (dataset.crs.to_epsg(), dataset.res) == (32632, (GSD, GSD))
         assert "synthetic" in dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"]
     for row, column in [(0, 0), (1, 2)]:
@@ -150,7 +150,7 @@ def test_a_mosaic_is_made_of_drawn_fields_beside_the_chips(tmp_path: Path) -> No
     write_scenes(tmp_path / "chips", per_class=1, size=16)
     for chip in (tmp_path / "chips").rglob("*.tif"):
         with rasterio.open(chip) as dataset:
-            assert dataset.bounds.top < there.bottom
+            assert dataset.bounds.top < bounds.bottom
     again = write_mosaic(tmp_path / "again.tif", columns=3, rows=2, size=64, seed=1)
     assert again == uses
     assert (tmp_path / "again.tif").read_bytes() == (tmp_path / "mosaic.tif").read_bytes()
