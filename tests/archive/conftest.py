@@ -6,7 +6,7 @@ import pytest
 
 from rsir.archive import Archive
 from tests.support.colour_encoder import ColourEncoder
-from tests.support.painted import paint
+from tests.support.images import paint
 
 
 @pytest.fixture

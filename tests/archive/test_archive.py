@@ -12,8 +12,8 @@ from rsir.archive import Archive
 from rsir.errors import ArchiveError
 from rsir.images.read import read_tile
 from rsir.store.records.record import Record
+from tests.support.archives import source_and_vector_by_id
 from tests.support.colour_encoder import ColourEncoder
-from tests.support.painted import contents
 
 
 def test_an_archive_knows_its_model(tmp_path):
@@ -176,11 +176,11 @@ def test_prune_removes_nothing_if_a_disk_is_not_mounted(archive, images, tmp_pat
     assert archive.prune() == []
     archive.add(images)
     archive.store.add([Record("uri", "s3://bucket/a.png", "c")], np.ones((1, 16), np.float32))
-    before = contents(archive)
+    before = source_and_vector_by_id(archive)
     images.rename(tmp_path / "unmounted")
     with pytest.raises(ArchiveError, match=r"none of the 12 files.*images.*not mounted"):
         archive.prune()
-    assert contents(archive) == before
+    assert source_and_vector_by_id(archive) == before
     (tmp_path / "unmounted").rename(images)
     assert archive.prune() == []
     shutil.rmtree(images)

@@ -143,21 +143,21 @@ def test_everything_missing_is_reported(whole: Comparison) -> None:
 def test_the_conditions_describe_what_the_rows_share(whole: Comparison, out: Path) -> None:
     text = whole.markdown()
     assert f"**{QUICK_WARNING}**" in text
-    conditions_by_subject = dict(whole.conditions)
+    conditions = dict(whole.conditions)
     for words in ("backbone test_resnet", "weights none", "32 × 32 pixels", "1 epoch,"):
-        assert words in conditions_by_subject["Shared by all rows"]
-    assert "2 seeds" in conditions_by_subject["Tuning budget"]
+        assert words in conditions["Shared by all rows"]
+    assert "2 seeds" in conditions["Tuning budget"]
     split = splits.read(run_folder(out, "quick-pooled-ucm-seed3-") / "split.csv")
-    assert conditions_by_subject["Split of ucm, seed 3"].endswith(
+    assert conditions["Split of ucm, seed 3"].endswith(
         f"(24 train, 24 test images), hash {split.hash[:16]}"
     )
-    assert "2 labels" in conditions_by_subject["Split of dlrsd, seed 0"]
+    assert "2 labels" in conditions["Split of dlrsd, seed 0"]
     assert {"Searched leave-one-out", "Searched query-gallery", "map", "r_at_k", "ties"} <= set(
-        conditions_by_subject
+        conditions
     )
-    assert {"pooled is trained with", "dah is trained with", "Run on"} <= set(conditions_by_subject)
-    assert conditions_by_subject["The paper's protocol"] == "Nothing is conditions_by_subject."
-    assert f"rsir {rsir.__version__}" in conditions_by_subject["Run on"]
+    assert {"pooled is trained with", "dah is trained with", "Run on"} <= set(conditions)
+    assert conditions["The paper's protocol"] == "Nothing is said."
+    assert f"rsir {rsir.__version__}" in conditions["Run on"]
 
 
 def test_finished_work_is_not_repeated(
@@ -262,15 +262,15 @@ values = [40]
         "test_byobnet", "none", 32, epochs=1, batch_size=8, workers=0, settings={"lr": 1e-3}
     )
     comparison = reproduce(table, root, tmp_path, conditions=conditions)
-    conditions_by_subject = dict(comparison.conditions)
-    assert conditions_by_subject["Shared by all rows"].endswith(
+    sentences = dict(comparison.conditions)
+    assert sentences["Shared by all rows"].endswith(
         "batches of 8, lr 0.001; but untrained: backbone test_resnet; untrained: epochs 0; "
         "untrained: lr 0.5"
     )
     assert not comparison.missing
     assert QUICK_WARNING not in comparison.markdown()
     # All images of the set are used.
-    assert "(28 train, 28 test images)" in conditions_by_subject["Split of ucm, seed 0"]
+    assert "(28 train, 28 test images)" in sentences["Split of ucm, seed 0"]
     cards = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("runs/*/model.json"))]
     assert sorted(card["backbone"] for card in cards) == ["test_byobnet", "test_resnet"]
     # Other conditions have runs of their own.

@@ -102,5 +102,13 @@ def contents_by_id(archive: Archive) -> dict[str, tuple[Record, bytes]]:
     return by_id
 
 
+def source_and_vector_by_id(archive: Archive) -> dict[str, tuple[str, str, bytes]]:
+    """Source, content and vector by id: what does not depend on the time of indexing."""
+    return {
+        id: (record.source, record.content, vector)
+        for id, (record, vector) in contents_by_id(archive).items()
+    }
+
+
 def chip(number: int, **more) -> Record:
     return Record(f"chip {number:05d}", f"/images/{number}.tif", f"{number:x}", **more)

@@ -21,8 +21,9 @@ from rsir.archive.indexing import indexer, reading
 from rsir.errors import ArchiveError, DataError, ImageError, UsageError
 from rsir.images.read import read_tile
 from rsir.scenes.tiling import Tiling
+from tests.support.archives import source_and_vector_by_id
 from tests.support.colour_encoder import ColourEncoder
-from tests.support.painted import contents, paint, write_scene
+from tests.support.images import land, paint, write_scene
 
 
 def sources(archive: Archive) -> list[str]:
@@ -53,35 +54,35 @@ def test_batches_and_workers_change_nothing(tmp_path, images, batch_size, worker
     plain.add(images)
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
     archive.add(images, batch_size=batch_size, workers=workers)
-    assert contents(archive) == contents(plain)
+    assert source_and_vector_by_id(archive) == source_and_vector_by_id(plain)
 
 
 def test_indexing_again_reads_and_encodes_nothing(archive, images, monkeypatch):
     archive.add(images)
-    before, version = contents(archive), archive.info()["version"]
+    before, version = source_and_vector_by_id(archive), archive.info()["version"]
     monkeypatch.setattr(reading, "read_tile", None)
     report = archive.add(images)
     assert (report.added, report.replaced, report.unchanged) == (0, 0, 12)
     assert archive.encoder.encoded == 12
-    assert contents(archive) == before
+    assert source_and_vector_by_id(archive) == before
     assert archive.info()["version"] == version
 
 
 def test_a_touched_file_is_not_encoded_again(archive, images):
     archive.add(images)
-    before = contents(archive)
+    before = source_and_vector_by_id(archive)
     os.utime(images / "river" / "00.png", ns=(1, 12345))
     report = archive.add(images)
     assert (report.added, report.replaced, report.unchanged) == (0, 0, 12)
     assert archive.encoder.encoded == 12
-    assert contents(archive) == before
+    assert source_and_vector_by_id(archive) == before
     record = next(r for r in archive.records() if r.source.endswith("/00.png"))
     assert record.mtime_ns == 12345
 
 
 def test_a_changed_file_replaces_its_record(archive, images):
     archive.add(images)
-    before = contents(archive)
+    before = source_and_vector_by_id(archive)
     changed = paint(images / "river" / "00.png", 99)
     os.utime(changed, ns=(1, 1))
     report = archive.add(images)
@@ -89,7 +90,7 @@ def test_a_changed_file_replaces_its_record(archive, images):
     assert len(archive) == 12
     assert archive.search(changed, 1)[0].distance == 0
     assert archive.search(changed, 1)[0].source == changed.as_posix()
-    assert len(before.items() & contents(archive).items()) == 11
+    assert len(before.items() & source_and_vector_by_id(archive).items()) == 11
 
 
 def test_a_kill_between_the_new_record_and_the_deletion_is_repaired(archive, images, monkeypatch):
@@ -264,7 +265,7 @@ def test_an_interrupted_run_keeps_its_work_and_resumes(
     report = resumed.add(images, batch_size=2)
     assert (report.added, report.unchanged) == (12 - 2 * batches, 2 * batches)
     assert resumed.encoder.encoded == 12 - 2 * batches
-    assert contents(resumed) == contents(whole)
+    assert source_and_vector_by_id(resumed) == source_and_vector_by_id(whole)
 
 
 INDEXER = """
@@ -285,7 +286,7 @@ def test_a_run_killed_at_any_moment_keeps_each_committed_record_once(tmp_path):
         paint(images / f"{n:03d}.png", n)
     whole = Archive.create(tmp_path / "whole", ColourEncoder())
     whole.add(images, batch_size=2)
-    wanted = contents(whole)
+    wanted = source_and_vector_by_id(whole)
     path = tmp_path / "archive"
     Archive.create(path, ColourEncoder())
     pause = random.Random(0)
@@ -299,11 +300,11 @@ def test_a_run_killed_at_any_moment_keeps_each_committed_record_once(tmp_path):
             time.sleep(pause.uniform(0.02, 0.3))
             process.send_signal(signal.SIGKILL)
         archive = Archive.open(path, ColourEncoder())
-        found = contents(archive)
+        found = source_and_vector_by_id(archive)
         assert found.items() <= wanted.items()
     archive.add(images, batch_size=2)
     assert archive.encoder.encoded == 120 - len(found)
-    assert contents(archive) == wanted
+    assert source_and_vector_by_id(archive) == wanted
 
 
 def test_a_model_without_the_probabilities_of_its_ranking_is_refused(tmp_path, images):
@@ -327,12 +328,12 @@ class EncoderWithGsd(ColourEncoder):
 
 
 def test_tiles_get_the_gsd_of_the_model(tmp_path):
-    scene = write_scene(tmp_path / "scene.tif")
+    scene = write_scene(tmp_path / "scene.tif", land(height=64, width=64))
     found = {}
     for gsd in ("model", 20.0):
         archive = Archive.create(tmp_path / str(gsd), EncoderWithGsd())
         assert archive.add(scene, tiling=Tiling(size=16, gsd=gsd)).tiles == 4
-        found[gsd] = contents(archive)
+        found[gsd] = source_and_vector_by_id(archive)
         assert {tuple(r.properties["gsd"]) for r in archive.records()} == {(20.0, 20.0)}
     assert found["model"] == found[20.0]
     archive = Archive.create(tmp_path / "silent", ColourEncoder())
@@ -353,7 +354,10 @@ def test_the_default_batch_size_is_that_of_the_model(tmp_path, images):
 def test_masks_of_scenes_in_other_shards_are_left_out(tmp_path):
     (tmp_path / "scenes").mkdir()
     for name in ("a", "b"):
-        shutil.copyfile(write_scene(tmp_path / "one.tif"), tmp_path / "scenes" / f"{name}.tif")
+        shutil.copyfile(
+            write_scene(tmp_path / "one.tif", land(height=64, width=64)),
+            tmp_path / "scenes" / f"{name}.tif",
+        )
         shutil.copyfile(tmp_path / "one.tif", tmp_path / "scenes" / f"{name}_clouds.tif")
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
     tiling = Tiling(size=32, cloud_mask="{folder}/{stem}_clouds.tif", max_cloud=1)
