@@ -4,8 +4,8 @@ VENV ?= .venv
 DATA ?=
 OUT ?= demo
 BIN = $(VENV)/bin
-# The tests of a file stay in one process, because they share what takes long to make. Three processes
-# suit two cores: much of the time they wait, for servers and for processes that they kill.
+# The tests of a file run in one process, because they share fixtures that take long to make. Three
+# processes suit two cores: much of the time they wait for servers and for processes that they kill.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile
 READY = $(VENV)/.ready
 
@@ -37,8 +37,8 @@ docs: $(READY)  ## docs/cli.md from the shell's own help, the tables, and docs/p
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/screenshots.py
 
-# uv takes the GPU build of torch from the registry. Plain pip may take a CPU wheel that torchvision
-# cannot be imported with, so pip only installs uv. Without bytecode every process compiles torch anew.
+# uv takes the GPU build of torch from the registry. Plain pip may take a CPU wheel with which torchvision
+# cannot be imported, so pip only installs uv. Without bytecode every process compiles torch anew.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rsir needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

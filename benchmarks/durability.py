@@ -1,4 +1,4 @@
-"""Kill processes at random moments and check that their archives lose and double nothing.
+"""Kill processes at random moments and check that their archives lose and duplicate nothing.
 
     python benchmarks/durability.py [--kills 50] [--seed 0] [--images 60]
 
@@ -111,7 +111,7 @@ def shown(part: str) -> str:
         )
     lines = [
         "| killed while | kills | in a call that was undone | in a call that was carried out "
-        "| not in a call, or in one that changes no image | lost, doubled, not completed |",
+        "| outside a call, or in a call that changes no image | lost, duplicated, not completed |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, text in {**OPERATIONS, "": "**together**"}.items():
@@ -133,7 +133,7 @@ def main() -> int:
         done = kills(Path(folder), options.kills, options.seed, options.images)
         together = readers(Path(folder) / "readers", 4 * options.images)
     wrong = [kill for kill in done if kill.verdict != "ok"]
-    print(f"{len(done)} kills, {len(wrong)} with something lost, doubled or not completed")
+    print(f"{len(done)} kills, {len(wrong)} with something lost, duplicated or not completed")
     print(f"{READERS} readers beside a writer: {together}")
     faults = len(wrong) + together["searches_of_no_version"] + together["steps_back"]
     results = {

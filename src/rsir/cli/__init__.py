@@ -1,7 +1,8 @@
 """The shell: parse arguments, call the library, print results. It decides nothing itself.
 
 Results go to stdout, messages to stderr. Exit status: 0 for success, 1 for failure, 2 for wrong
-usage, 130 after an interrupt. Commands import heavy libraries inside, so that --help is quick.
+usage, 130 after an interrupt. A command imports heavy libraries only when it runs, so that --help
+is quick.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def demo_(
     """Show all steps, offline: draw scenes, train, index, search, write a page."""
     from rsir.cli import demo
 
-    made = demo.run(out, data, say=say)
-    typer.echo(str(made))
+    result = demo.run(out, data, say=say)
+    typer.echo(str(result))
     if and_serve:
-        serve.serve([f"demo={made.archive}"], port=port)
+        serve.serve([f"demo={result.archive}"], port=port)
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(error.exit_status)
     except OSError as error:
-        # A full disk or a folder without write permission: the system's message says it all.
+        # A full disk or a folder without write permission: the system's message is enough.
         say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         sys.exit(RsirError.exit_status)
     except SystemExit as leaving:

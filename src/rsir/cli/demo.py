@@ -1,4 +1,4 @@
-"""All steps in one command, offline: images, training, evaluation, archive, searches, a page."""
+"""Run all steps offline: draw images, train, evaluate, index, search, write a page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Made:
+class DemoResult:
     """The results of the demo: an archive, a page of searches, and the query images."""
 
     archive: Path
@@ -56,8 +56,8 @@ class Made:
         )
 
 
-def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
-    """Run all steps in `out` and return what they made; `say` receives a line for each step.
+def run(out: Path, data: Path | None = None, *, say: Say = print) -> DemoResult:
+    """Run all steps in `out` and return the results; `say` receives a line for each step.
 
     Without `data`, it generates scenes of known land use. With `data`, it uses the images in that
     folder: it trains on class folders, and searches other folders with a model of the generated
@@ -100,7 +100,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> Made:
     queries = _queries(test, archive)
     page = out / PAGE
     page.write_text(_page(archive, queries, data), "utf-8")
-    return Made(archive.path, page, queries)
+    return DemoResult(archive.path, page, queries)
 
 
 def _generated(out: Path, say: Say) -> LabelledSet:
@@ -108,7 +108,7 @@ def _generated(out: Path, say: Say) -> LabelledSet:
     directory = out / "scenes"
     if not directory.exists():
         say("drawing synthetic scenes of known land use")
-        # Renamed when complete, so that an interrupted drawing does not pass for a whole one.
+        # The folder gets its name when it is complete, so a second run repeats interrupted drawing.
         partial = out / "scenes.partial"
         scenes.write_scenes(partial, per_class=PER_CLASS)
         partial.rename(directory)
@@ -143,7 +143,7 @@ def _own(data: Path, out: Path, say: Say) -> LabelledSet:
 
 
 def _queries(test: LabelledSet, archive: Archive) -> list[Path]:
-    """One test image of each of the first classes; any images, if the archive has other classes."""
+    """A test image of each of the first classes; any images if the archive lacks these."""
     first = {test.labels(i)[0]: file for i, file in reversed(list(enumerate(test.files)))}
     of_classes = [first[name] for name in sorted(first)][:QUERIES]
     sources = [Path(record.source) for record in archive.records()]
@@ -151,10 +151,10 @@ def _queries(test: LabelledSet, archive: Archive) -> list[Path]:
 
 
 def _page(archive: Archive, queries: list[Path], data: Path | None) -> str:
-    """The page of searches, on which no image is its own hit."""
+    """The page of searches; no image on it is its own hit."""
     sections = []
     for query, hits in zip(queries, archive.search_many(queries, k=HITS + 1), strict=True):
         others = [hit for hit in hits if Path(hit.source) != query.absolute()][:HITS]
         sections.append(Section(others, query, hits.seconds, hits.searched))
-    what = "generated scenes (synthetic)" if data is None else data.name
-    return page(*sections, title=f"rsir demo: {what}")
+    images = "generated scenes (synthetic)" if data is None else data.name
+    return page(*sections, title=f"rsir demo: {images}")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_COLUMNS = "Columns of files made elsewhere (default: their usual names)"
-_NEW = "For a new archive, whose embeddings come from a model that rsir cannot run"
+_COLUMNS = "Columns of files from other programs (default: the usual names)"
+_NEW = "For a new archive of embeddings from a model that rsir cannot run"
 
 
 class Format(StrEnum):
@@ -81,12 +81,12 @@ def export_(
         print_json(report.to_dict())
         return
     typer.echo(f"{report.written} images in {file}, {report.without_footprint} without a footprint")
-    _say_what(report.skipped, "left out")
+    _say_skipped(report.skipped, "left out")
 
 
 @app.command("import")
 def import_(
-    archive: Annotated[Path, typer.Argument(help="Folder of the archive; made if new.")],
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive; created if new.")],
     files: Annotated[list[Path], typer.Argument(help="Parquet files, and folders of them.")],
     name: Annotated[
         str | None,
@@ -98,7 +98,7 @@ def import_(
     ranking: Annotated[
         str,
         typer.Option(
-            help="How the model compares: cosine, euclidean, ncc; hamming for hash codes.",
+            help="Distance of the model: cosine, euclidean or ncc; hamming for hash codes.",
             rich_help_panel=_NEW,
         ),
     ] = "cosine",
@@ -135,13 +135,13 @@ def import_(
     crs: Annotated[
         str | None,
         typer.Option(
-            help="CRS of the footprints, if the files do not name one.", rich_help_panel=_COLUMNS
+            help="CRS of the footprints, if the files do not name it.", rich_help_panel=_COLUMNS
         ),
     ] = None,
     fingerprint: Annotated[
         str | None,
         typer.Option(
-            help="Fingerprint of the model, if the files do not name one; must be the archive's."
+            help="Fingerprint of the model, if the files do not name it; it must be the archive's."
         ),
     ] = None,
     as_json: Json = False,
@@ -168,8 +168,8 @@ def import_(
         f"{report.read} rows read: {report.added} added, {report.replaced} replaced, "
         f"{report.skipped.count} skipped; {len(target)} images in {archive}"
     )
-    _say_what(report.skipped, "skipped")
-    _say_what(report.incomplete, "imported incompletely")
+    _say_skipped(report.skipped, "skipped")
+    _say_skipped(report.incomplete, "imported incompletely")
     if report.ignored:
         say(f"ignored columns: {', '.join(report.ignored)}")
 
@@ -180,7 +180,7 @@ def merge(
     other: Annotated[Path, typer.Argument(help="Folder of another archive with the same model.")],
     as_json: Json = False,
 ) -> None:
-    """Copy all images of one archive into another. Of equal images, the newer file stays."""
+    """Copy all images of one archive into another. If both hold an image, the newer file stays."""
     from rsir.archive import Archive
     from rsir.archive.exchange.merge import merge
 
@@ -205,7 +205,7 @@ def _target(
     dimension: int | None,
     store: str | None,
 ) -> tuple[Archive, bool]:
-    """The archive at a path, made if it is new; and whether this call made it."""
+    """The archive at a path, created if it is new, and whether this call created it."""
     from rsir.archive.archive import Archive
     from rsir.archive.exchange.imports import dimension_of
     from rsir.archive.folder.creation import ArchiveExistsError
@@ -222,12 +222,13 @@ def _target(
         dimension = dimension_of(files[0], columns)
     encoder = ExternalEncoder(name, ranking, dimension)
     if not archive.exists():
-        with suppress(ArchiveExistsError):  # made by another process since the line above
+        with suppress(ArchiveExistsError):  # another process has created it meanwhile
             return Archive.create(archive, encoder, store=store), True
     return Archive.open_or_create(archive, encoder, store=store), False
 
 
-def _say_what(summary: SkipSummary, what: str) -> None:
+def _say_skipped(summary: SkipSummary, consequence: str) -> None:
+    """Print how many rows were skipped for each reason, with an example, on stderr."""
     for reason, count in summary.reasons.items():
-        example = next((f", e.g. {one.id}" for one in summary.first if one.reason == reason), "")
-        say(f"{count} {what}: {reason}{example}")
+        examples = (f", e.g. {row.id}" for row in summary.first if row.reason == reason)
+        say(f"{count} {consequence}: {reason}{next(examples, '')}")

@@ -61,7 +61,7 @@ Classes = Annotated[
     typer.Option(
         "--class",
         metavar="NAME",
-        help="Of this class; repeat the option for any of several.",
+        help="Of this class; repeat the option to allow several.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -70,7 +70,7 @@ From = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="From this file or scene; repeat the option for any of several.",
+        help="From this file or scene; repeat the option to allow several.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -86,7 +86,7 @@ def filter_of(
 ) -> Filter | None:
     """The filter of the options; None if no option is given.
 
-    Raises UsageError for an option without meaning, DataError for a file that cannot be read.
+    Raises UsageError for an option that makes no sense, DataError for a file that cannot be read.
     """
     from rsir.store.filters.filter import Filter
     from rsir.store.filters.interval import interval
@@ -171,7 +171,7 @@ def box(text: str, option: str) -> tuple[float, float, float, float]:
 def polygons(file: Path) -> Geometry:
     """The polygons in a GeoJSON file – a geometry, a feature or a collection – as one geometry.
 
-    Raises DataError for a file that cannot be read, UsageError for one without polygons.
+    Raises DataError for an unreadable file, UsageError for a file without polygons.
     """
     try:
         document = json.loads(file.read_text("utf-8-sig"))  # some programs write a byte order mark

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_TILING = "How to cut scenes into tiles (any of these also applies to larger pictures)"
+_TILING = "How to cut scenes into tiles (with any of these options, also larger pictures)"
 _RAY = "On a Ray cluster (docs/cluster.md)"
 
 
@@ -30,7 +30,7 @@ def index(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, scenes, folders, globs, STAC items and catalogues, uris (s3://, "
+            help="Images, scenes, folders, globs, STAC items and catalogues, URIs (s3://, "
             "gs://, az://, https://). With --model and no path, creates an empty archive."
         ),
     ] = None,
@@ -119,7 +119,7 @@ def index(
     cloud_mask: Annotated[
         str | None,
         typer.Option(
-            help="A raster for each scene: a path with {folder} and {stem} of the scene, or the "
+            help="The mask of each scene: a path with {folder} and {stem} of the scene, or the "
             "key of a STAC asset.",
             rich_help_panel=_TILING,
         ),
@@ -152,7 +152,8 @@ def index(
     ray_workers: Annotated[
         int | None,
         typer.Option(
-            help="Number of processes. Default: as many as have room.", rich_help_panel=_RAY
+            help="Number of processes. Default: as many as the machines have room for.",
+            rich_help_panel=_RAY,
         ),
     ] = None,
     ray_cpus: Annotated[
@@ -163,7 +164,7 @@ def index(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images encoded at once. Default: 16 on a CPU, else 64."),
+        typer.Option(help="Images in a batch of the model. Default: 16 on a CPU, else 64."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that read files ahead.")] = 2,
     as_json: Json = False,
@@ -189,7 +190,7 @@ def index(
         max_cloud=max_cloud,
     )
     _check(paths or ())
-    # On a cluster the workers' models compute, not this one.
+    # On a cluster the workers encode, so this model needs no GPU.
     opened = _opened(archive, model, store, device if on_ray is None else "cpu")
     with progress("indexing") as tick:
         if on_ray is None:
@@ -231,15 +232,15 @@ def _opened(archive: Path, model: str | None, store: str | None, device: str) ->
         return Archive.open_or_create(archive, Encoder.load(model, device=device), store=store)
     if not archive.exists():
         raise UsageError(f"{archive} is a new archive: give the --model to create it with")
-    known = Archive.open(archive)  # raises ArchiveError if there is none, before the model loads
-    if not known.bands:
-        return known  # it has no model here; adding raises an error
+    existing = Archive.open(archive)  # raises ArchiveError before the model loads
+    if not existing.bands:
+        return existing  # it holds imported embeddings and no model; adding raises an error
     encoder = Encoder.load(archive / MODEL, device=device)
     return Archive.open_or_create(archive, encoder, store=store)
 
 
 def _check(paths: list[str] | tuple[str, ...]) -> None:
-    """Raise DataError for a missing path, before a model loads and an archive is created."""
+    """Raise DataError for a missing path before a model loads and an archive is created."""
     for path in paths:
         if not path:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The verbs that make models: methods, train, adapt, cost."""
+"""The commands about methods and models: methods, train, adapt, cost."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def train(
             raise UsageError("--split fixes labels and shares; leave out their options")
         parts = splits.read(split)
         images = parts.labelled(data, "train", "val")
-        kept = readable_only(images)
-        parts = parts.without(set(images.paths) - set(kept.paths))
+        readable = readable_only(images)
+        parts = parts.without(set(images.paths) - set(readable.paths))
         root = images.root
     run(
         method,

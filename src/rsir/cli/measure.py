@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 SHOWN = 10
-"""Hits of a query that the pictures show and the confusion matrix counts."""
+"""Number of hits that the pictures show and the confusion matrix counts."""
 
 
 class PartChoice(StrEnum):
@@ -240,7 +240,7 @@ def reproduce(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="What all rows share; the options below override it.",
+            help="TOML file of settings that all rows share; the options below override it.",
         ),
     ] = None,
     backbone: Annotated[
@@ -267,7 +267,7 @@ def reproduce(
 ) -> None:
     """Train and measure what a paper's table asks for, and show paper and ours side by side.
 
-    The same command continues an interrupted one, and repeats nothing that is done.
+    The same command continues an interrupted one, and does not repeat finished trainings.
     """
     from rsir.reproduce import table as tables
 
@@ -327,7 +327,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _verified(
     split: Split, data: Path, parts: tuple[SplitPart, ...], *, is_own: bool
 ) -> LabelledSet:
-    """The images of these parts, after a check that they are the ones of the split."""
+    """The images of these parts, after a check that the files are those of the split."""
     if not len(split.part(*parts)):
         raise UsageError(f"the split has no images in {', '.join(parts)}")
     try:

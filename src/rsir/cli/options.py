@@ -67,12 +67,12 @@ def labelled_set(data: Path, labels: Path | None) -> LabelledSet:
 
 
 def readable_only(images: LabelledSet) -> LabelledSet:
-    """The readable images of a set. Prints the others and their number."""
+    """The readable images of a set; prints the unreadable files and their number."""
     from rsir.data.loading import readable
 
-    kept, skipped = readable(images)
+    remaining, skipped = readable(images)
     for path, reason in skipped:
         say(f"skipped {path}: {reason}")
     if skipped:
         say(f"{len(skipped)} of {len(images)} images skipped")
-    return kept
+    return remaining

@@ -1,4 +1,4 @@
-"""What a person sees in the shell: messages, progress, tables."""
+"""Output of the shell: messages, progress, tables."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rsir.evaluation.statistics import Difference
 
 PIPE_WIDTH = 140
-"""Characters of a table that does not go to a terminal: room for a path; our choice."""
+"""Width in characters of a table that does not go to a terminal; our choice: room for a path."""
 _WIDEST = 1 << 16
-"""Of a table of hits that does not: their paths are never folded."""
+"""Width of a table of hits that does not go to a terminal: no path is folded."""
 
 
 def say(message: str) -> None:
@@ -44,26 +44,26 @@ def confirm(question: str) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress: a bar with the time left on a terminal, else a plain line now and then."""
+def progress(activity: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress: on a terminal a bar with the time left, else a line every ten seconds."""
     if not sys.stderr.isatty():
-        yield _Lines(what)
+        yield _Lines(activity)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Remaining())
+    columns = (TextColumn(activity), BarColumn(), MofNCompleteColumn(), Remaining())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(activity, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class _Lines:
-    """Progress as text: one line every ten seconds."""
+    """Progress as text, a line every ten seconds."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, activity: str) -> None:
+        self.activity = activity
         self.started = self.last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
@@ -72,7 +72,7 @@ class _Lines:
             return
         self.last = now
         rate = done / (now - self.started)
-        say(f"{self.what}: {done} of {total}, {rate:.0f} a second")
+        say(f"{self.activity}: {done} of {total}, {rate:.0f} a second")
 
 
 COLUMNS = (
@@ -83,7 +83,10 @@ COLUMNS = (
 
 
 def print_report(report: Report, *, per_class: bool) -> None:
-    """Print the measures as a table on stdout, with a row per class if wanted; notes on stderr."""
+    """Print the measures as a table on stdout, and notes on stderr.
+
+    per_class: whether to add a row for each class.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -211,7 +214,7 @@ def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
 
 
 def hits_table(hits: Hits, *, fold: bool) -> str:
-    """The hits as a table with a line each; fold: fit it into the width of the terminal."""
+    """The hits as a table with a line for each; fold: whether to fit it to the terminal's width."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -228,7 +231,7 @@ def hits_table(hits: Hits, *, fold: bool) -> str:
         in_scene = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
         table.add_row(
             *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", percentile),
-            # Text, because rich would take parts of a path for markup: [red].
+            # Text, because rich would read a part of a path such as [red] as markup.
             *(Text(hit.id), Text(hit.source + in_scene)),
         )
     text = io.StringIO()

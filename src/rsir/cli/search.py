@@ -78,7 +78,7 @@ def search(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="An indexed scene; select a part of it by one of the next options.",
+            help="An indexed scene; one of the next options selects a part of it.",
             rich_help_panel=_QUERY,
         ),
     ] = None,
@@ -227,8 +227,8 @@ def _query(
 ) -> Query:
     """The query that the options describe.
 
-    reading: how to read an image file, if --bands or --stretch are given. Raises UsageError for no
-    query, and for more than one.
+    reading: how to read an image file, if --bands or --stretch are given. Raises UsageError
+    without a query, and for several queries.
     """
     from rsir.archive.search.query import ById, ByPath, ByVector, Examples
 
@@ -332,7 +332,7 @@ def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
 
 
 def _page(archive: Archive, hits: Hits) -> str:
-    """A page of the hits, with a picture of the query if it has one."""
+    """An HTML page of the hits, with a picture of the query if it holds an image."""
     from rsir.archive.pictures.cards import Section, page
     from rsir.archive.pictures.thumbnails import visible
     from rsir.archive.search.query import ByFile, ById, ByPath, Examples, as_query

@@ -42,7 +42,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Host name that requests may use; repeatable. On loopback, only its own names."
+            help="Host name that requests may use; repeatable. Default on loopback: only its names."
         ),
     ] = None,
     searches: Annotated[int, typer.Option(min=1, help="Number of searches at the same time.")] = 2,
@@ -97,7 +97,7 @@ def serve(
 
 
 def _key(file: Path | None) -> str | None:
-    """The API key from a file, or else from the environment; never from the command line."""
+    """The API key from a file, or without a file from the environment."""
     if file is None:
         return os.environ.get(KEY) or None
     try:

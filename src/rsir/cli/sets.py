@@ -50,7 +50,7 @@ def datasets_check(
 @app.command("fetch")
 def datasets_fetch(
     name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
-    root: Annotated[Path, typer.Argument(help="Folder to unpack it in.")],
+    root: Annotated[Path, typer.Argument(help="Folder to unpack the set into.")],
 ) -> None:
     """Download and unpack a set, if it can be downloaded."""
     from rsir.data.catalog.entries import get

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_LOOKED_AT = 20
-"""Images whose property names an error message lists. Our choice."""
+_SAMPLE = 20
+"""Number of images whose property names an error message lists; our choice."""
 
 
 @app.command()
@@ -139,11 +139,11 @@ def optimize(
     opened = Archive.open(archive)
     before = opened.info()["bytes"]
     opened.optimize(keep_days=keep_days)
-    about = opened.info()
+    after = opened.info()
     if before is None:
-        typer.echo(f"{about['store']}: optimized")
+        typer.echo(f"{after['store']}: optimized")
     else:
-        typer.echo(f"{before / 1e6:.1f} MB before, {about['bytes'] / 1e6:.1f} MB now")
+        typer.echo(f"{before / 1e6:.1f} MB before, {after['bytes'] / 1e6:.1f} MB now")
 
 
 @app.command()
@@ -153,7 +153,7 @@ def restore(
         int, typer.Argument(help="Number of a version, see `rsir info --versions`.")
     ],
 ) -> None:
-    """Make an earlier version the latest one. The versions in between stay."""
+    """Make an earlier version the latest again. The versions in between stay."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
@@ -165,13 +165,13 @@ def _some_names(archive: Archive) -> list[str]:
     """The property names of the first images."""
     from rsir.store.filters.filter import Filter
 
-    first = islice(archive.records(Filter()), _LOOKED_AT)
+    first = islice(archive.records(Filter()), _SAMPLE)
     return sorted({name for record in first for name in record.properties})
 
 
 def _line(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {one}" for key, one in value.items())
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -51,21 +51,22 @@ if TYPE_CHECKING:
     from rsir.store.records.summary import SourceSummary
 
 TIMEOUT_SECONDS = 60.0
-"""Limit for a response; our choice: longer than any request waits in the service."""
+"""Longest wait for a response; our choice: longer than any request waits in the service."""
 TRIES = 4
-"""Tries of a request to an overloaded service, with the pauses that it requests; our choice."""
+"""Number of times that a request is sent to an overloaded service, after the pauses that the
+service asks for; our choice."""
 
 _PAGE = 1000
 """Records or ids in one request: the service's limit."""
 _POLL_SECONDS = 0.2
-"""Interval between questions for the progress of an addition; our choice."""
+"""Interval between requests for the progress of an addition; our choice."""
 
 
 class RemoteArchive:
     """An archive of a service, with `search`, `get`, `records`, `add` … as `Archive` has them.
 
-    The methods raise the errors of the archive, with their messages; ArchiveError if the service
-    does not answer, `rsir.web.problems.OverloadedError` if it stays overloaded.
+    The methods raise the errors of the archive, with their messages; also ArchiveError if the
+    service does not answer, and `rsir.web.problems.OverloadedError` if it stays overloaded.
     """
 
     def __init__(self, http: httpx2.Client, name: str) -> None:
@@ -317,11 +318,11 @@ def connect(
 ) -> RemoteArchive:
     """An archive of the service at `url`, such as "http://127.0.0.1:8000".
 
-    archive: its name; not needed if the service has only one. key: for adding and deleting.
+    archive: its name; not needed if the service has only one archive. key: for adding and deleting.
     timeout: limit for a response in seconds.
 
     Raises ArchiveError for an unknown service or archive; UsageError for an invalid address, or
-    if the archive must be named; MissingExtraError without httpx2.
+    without a name if the service has several archives; MissingExtraError without httpx2.
     """
     try:
         import httpx2
@@ -335,7 +336,7 @@ def connect(
 
 
 def connect_with(http: httpx2.Client, archive: str | None = None) -> RemoteArchive:
-    """`connect` with an HTTP client of the service, which is closed after a failure."""
+    """`connect` with an HTTP client of the service; closes the client after a failure."""
     try:
         if archive is None:
             archives = send(http, "GET", "/api/archives").json()["archives"]
@@ -359,7 +360,7 @@ def send(http: httpx2.Client, method: str, address: str, **options: Any) -> http
         raise ArchiveError(
             f"{http.base_url}: the service does not answer ({error}); does it run there?"
         ) from error
-    except ValueError as error:  # infinite, not a number, no Unicode
+    except ValueError as error:  # an infinite value, a NaN, or invalid Unicode
         raise UsageError(f"the request cannot be sent: {error}") from error
     if response.is_success:
         return response
@@ -426,7 +427,7 @@ def _values(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record(item: Mapping[str, Any]) -> Record:
-    """The record of an item or a hit; a hit lacks the state of its file."""
+    """The record of an item or a hit; that of a hit lacks content digest, size and mtime."""
     return Record(**{"content": ""} | _values(Record, item))
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsir.web")
 
 PROBES = ("/health", "/ready", "/metrics")
-"""Paths that are answered even by a full service, so that monitors see that it lives."""
+"""Paths that even a full service answers, so that monitors see that it runs."""
 
 _FILES = ("multipart/", "image/", "application/octet-stream")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -124,7 +124,7 @@ class Guard:
                 raise ForbiddenError("this is not a name of the service; see --allow-host")
             if self._running > self._service.settings.requests and scope["path"] not in PROBES:
                 raise OverloadedError("too many requests at once; try again later")
-            # Before the body arrives, because it goes to the disk.
+            # Refuse before the body arrives, because it goes to the disk.
             if is_upload and self._uploads > self._service.settings.waiting + 1:
                 raise OverloadedError("too many uploads at once; try again later")
             await self._app(scope, self._limited(scope, receive, content_type), send_with_headers)
@@ -140,7 +140,7 @@ class Guard:
             request_id.reset(token)
 
     def _limited(self, scope: Scope, receive: Receive, content_type: str) -> Receive:
-        """`receive`, which raises for a body that is too large or too slow."""
+        """`receive` with limits: TooLargeError for a large body, TooSlowError for a slow client."""
         settings = self._service.settings
         most = settings.max_json if content_type == "application/json" else settings.max_body
         deadline = time.monotonic() + settings.body_seconds
@@ -153,7 +153,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal received, complete
-            if complete:  # the only message left is that the client disconnects
+            if complete:  # only the client's disconnect can follow
                 return await receive()
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):

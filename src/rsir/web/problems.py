@@ -36,7 +36,7 @@ class KeyMissingError(RsirError):
 
 
 class ForbiddenError(RsirError):
-    """The settings of the service do not allow that."""
+    """The settings of the service do not allow the request."""
 
 
 class TooLargeError(RsirError):
@@ -44,7 +44,7 @@ class TooLargeError(RsirError):
 
 
 class WrongTypeError(RsirError):
-    """The content type of the request is not one that the service accepts."""
+    """The service does not accept the content type of the request."""
 
 
 class TooSlowError(RsirError):
@@ -99,7 +99,7 @@ _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 def problem_kind(error: Exception) -> ProblemKind:
-    """The row of an error's nearest class."""
+    """The row of the table for an error: that of its nearest class."""
     return next(_BY_CLASS[base] for base in type(error).__mro__ if base in _BY_CLASS)
 
 
@@ -116,7 +116,7 @@ def body_of(error: Exception) -> dict[str, Any]:
 
 
 def error_of(body: Any, status: int, retry_after: int | None = None) -> Exception:
-    """The error that the service raised, with its class and message, from its problem."""
+    """The error that the service raised, with its class and message, made from a problem."""
     problem = body if isinstance(body, dict) else {}
     name = str(problem.get("type", "")).removeprefix("/problems/")
     detail = str(problem.get("detail") or problem.get("title") or f"the service answered {status}")

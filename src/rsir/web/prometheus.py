@@ -36,7 +36,7 @@ class Metrics:
             ("archive", "kind"), buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.thumbnails = Counter(
-            "rsir_thumbnails", "Thumbnails answered, made or kept.", ("how",), registry=registry
+            "rsir_thumbnails", "Thumbnails sent, new or cached.", ("origin",), registry=registry
         )
         self.inside = Gauge("rsir_inside", "Calls that run or wait.", ("pool",), registry=registry)
         self.ready = Gauge(

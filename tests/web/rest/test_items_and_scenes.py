@@ -106,14 +106,14 @@ def test_one_item(http: TestClient, world: World, ids: list[str]) -> None:
 
 
 def test_a_thumbnail_is_made_once(http: TestClient, app: FastAPI, ids: list[str]) -> None:
-    made = app.state.service.metrics.thumbnails.labels("made")
-    kept = app.state.service.metrics.thumbnails.labels("kept")
-    before = made._value.get(), kept._value.get()
+    new = app.state.service.metrics.thumbnails.labels("new")
+    cached = app.state.service.metrics.thumbnails.labels("cached")
+    before = new._value.get(), cached._value.get()
     answers = [http.get(f"{LAND}/items/{ids[1]}/thumbnail", params={"size": 60}) for _ in "abc"]
     assert {answer.content for answer in answers} == {answers[0].content}
     assert answers[0].headers["content-type"] == "image/jpeg"
     assert "immutable" in answers[0].headers["cache-control"]
-    assert (made._value.get(), kept._value.get()) == (before[0] + 1, before[1] + 2)
+    assert (new._value.get(), cached._value.get()) == (before[0] + 1, before[1] + 2)
     with Image.open(io.BytesIO(answers[0].content)) as picture:
         assert max(picture.size) == 60
     problem(http.get(f"{LAND}/items/nothing/thumbnail"), 404, "unknown-id")

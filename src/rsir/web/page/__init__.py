@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 RECONNECT_SECONDS = 30.0
-"""A tab that was away for less goes on where it was; else it reloads itself. Our choice."""
+"""A tab that was disconnected for less time continues; otherwise it reloads itself. Our choice."""
 DELETE_SECONDS = 900
 """Interval at which uploads that are too old are deleted; our choice."""
 BUILD_SECONDS = 60.0
-"""Limit for building a page: for the first visitor it reads through a large archive. Our choice."""
+"""Longest time to build a page, which for the first visitor reads a large archive. Our choice."""
 
 _SCOPE_KEY = "rsir.pages"
 ICON = (
@@ -45,7 +45,7 @@ ICON = (
 
 
 def mount(app: FastAPI, service: Service, uploads: Path | None = None) -> None:
-    """Put the page at "/" of `app`, below everything that is there already.
+    """Put the page at "/" of `app`, after all its other addresses.
 
     uploads: the folder for images that visitors send; by default in the user's cache folder
     (`rsir.web.page.uploads`).
@@ -101,7 +101,7 @@ def _delete_old_while_running(app: FastAPI, service: Service, uploads: Uploads) 
 
 
 class _Pages:
-    """What the pages of one service share."""
+    """The state that all pages of a service share."""
 
     def __init__(self, service: Service, uploads: Uploads) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""What a visitor can do on the page: its parts call these actions and do not know each other."""
+"""The actions of a visitor. The parts of the page call them and do not know each other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Actions(Protocol):
     """One visitor's page, as its parts see it; `rsir.web.page.view.View` provides it.
 
-    service, archive, overview: what the page shows, `archive` by its name. state: the search that
-    was made last. draft: the same with the ratings that were given since.
+    service, archive, overview: the page's service, and the name and the overview of its archive.
+    state: the last search. draft: the last search, with the ratings that the visitor gave since.
     """
 
     service: Service

@@ -46,7 +46,7 @@ def quoted(name: str) -> str:
 def facts(hit: Hit, bands: Sequence[str]) -> list[tuple[str, str]]:
     """All that is known of a hit as (name, text), the most important first.
 
-    bands: the archive's bands, as which the bands of the file were read.
+    bands: the names that the archive gives to the bands of the file.
     """
     properties = dict(hit.properties)
     pairs: list[tuple[str, str]] = [

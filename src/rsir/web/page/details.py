@@ -1,4 +1,4 @@
-"""The dialog with all that is known of one result."""
+"""The dialog with all information about a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows of an archive before the first search."""
+"""The summary of an archive that the page shows before the first search."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_RECORDS = 100_000
 archive the page lists only the classes among these records; links can name any class."""
 
 REFRESH_SECONDS = 300.0
-"""Age at which an overview is made again; our choice."""
+"""Age in seconds at which an overview is made again; our choice."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Overview:
     def scene_of(self, window: Bounds) -> str | None:
         """The id of the scene that a rectangle overlaps most, the smallest of equals.
 
-        None if the rectangle overlaps no scene. One over the antimeridian overlaps none, because
-        the bounds of scenes end there.
+        None if the rectangle overlaps no scene. A rectangle over the antimeridian overlaps none,
+        because the bounds of scenes end there.
         """
         best: tuple[float, float, str] | None = None
         for id, (west, south, east, north) in self.scenes.items():
@@ -76,7 +76,7 @@ class Overviews:
         self._making = asyncio.Lock()
 
     async def of(self, name: str) -> Overview:
-        """The overview of an archive; NotFoundError for an unknown one."""
+        """The overview of an archive; NotFoundError for an unknown archive."""
         archive, scenes = self._service.archive(name), self._service.scenes[name]
         async with self._making:
             key = (name, await self._service.run(len, archive))

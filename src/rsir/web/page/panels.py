@@ -1,4 +1,4 @@
-"""The layout of the page, and what each of its parts shows."""
+"""The layout of the page and the content of its parts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MOST_SCENES = 5000
 
 
 class Panels:
-    """The elements of one page; they call `actions` for what the visitor does.
+    """The elements of one page; they call `actions` when the visitor uses them.
 
     map: None for an archive without georeference.
     """
@@ -243,7 +243,7 @@ class Panels:
         self._sidebar.show_query(state, result.picture)
 
     def show_no_result(self) -> None:
-        """Hide the results after a search failed; `show_problem` has shown why."""
+        """Hide the results after a failed search; `show_problem` has shown the reason."""
         self._show_status("")
         self._show_parts()
         self.results.run_method("begin", 0, 0)

@@ -84,7 +84,10 @@ async def run_search(service: Service, uploads: Uploads, state: SearchState) -> 
 
 
 def tile_at(archive: Archive, longitude: float, latitude: float) -> str | None:
-    """The id of the tile over a point whose middle is nearest to it; None without one; blocks."""
+    """The id of the tile that covers a point and whose middle is nearest to it.
+
+    None if no tile covers the point. The function blocks.
+    """
     longitude = (longitude + 180) % 360 - 180
     over_point = Filter(bbox=(longitude, latitude, longitude, latitude))
     nearest: tuple[float, str] | None = None

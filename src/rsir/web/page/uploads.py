@@ -1,4 +1,4 @@
-"""Uploaded images, stored as long as a link to their search should work."""
+"""Uploaded images, stored for as long as the link of a search works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOURS = 24
 TOKEN = re.compile(r"[0-9a-f]{32}")
 MOST_BYTES = 256 << 20
 MOST_FILES = 1000
-"""Limits for all uploads together, beyond which the oldest are deleted; our choice."""
+"""Limits for all uploads together: beyond them the oldest are deleted; our choice."""
 
 
 def default_folder() -> Path:

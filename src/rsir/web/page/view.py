@@ -1,4 +1,4 @@
-"""One visitor's page: what happens when the visitor uses it.
+"""One visitor's page: its response to each action of the visitor.
 
 `panels` and style.css determine how the page looks. The address of the page describes its search
 (`SearchState`): every search has an address of its own, and the browser's back button goes back to
@@ -35,7 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger("rsir.web")
 
 FIRST_CARDS, MORE_CARDS = 60, 500
-"""Results in the first message to the browser, and in each further one; our choice: a screen, and
+"""Results in the first message to the browser, and in each later message; our choice: a screen, and
 a tenth of the largest result, so that the first results show at once and other visitors are served
 in between."""
 
@@ -43,7 +43,7 @@ in between."""
 class View:
     """The page of one visitor for one archive; provides `rsir.web.page.actions.Actions`.
 
-    archive: its name. hits: those of the last search, None without one.
+    archive: its name. hits: the hits of the last search; None before the first.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class View:
         await self._show(state, keep_panel)
 
     async def open_link(self, link: str) -> None:
-        """Show the search of a link (a query string), after it was opened or gone back to."""
+        """Show the search of a link (a query string) that the visitor opens or goes back to."""
         try:
             state = SearchState.from_link(link)
         except RsirError as error:
@@ -140,7 +140,7 @@ class View:
         """The address of the page without a search."""
         return self._address(SearchState(self.archive))
 
-    # --------------------------------------------------------------------- what the visitor does
+    # --------------------------------------------------------------------------- visitor's actions
 
     async def search_point(self, point: Sequence[float]) -> None:
         """Search with the tile under a point of the map (longitude, latitude)."""

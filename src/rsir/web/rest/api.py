@@ -105,7 +105,9 @@ async def search_images(
     image: Annotated[UploadFile | None, File(description="The query image.")] = None,
     like: Annotated[list[UploadFile], File(description="Positive examples.")] = [],  # noqa: B006
     unlike: Annotated[list[UploadFile], File(description="Negative examples.")] = [],  # noqa: B006
-    options: Annotated[str, Form(description="JSON, as `SearchIn`.")] = "{}",
+    options: Annotated[
+        str, Form(description="A JSON object with the fields of `SearchIn`.")
+    ] = "{}",
     format: FormatParameter = "json",
 ) -> Response:
     """Search by images: PNG, JPEG, WebP or TIFF with the bands red, green, blue, or grey.
@@ -157,7 +159,7 @@ async def items(
 ) -> Response:
     """The items that meet all conditions, ordered by id.
 
-    To read many, give `next` of each page as `after` of the next request.
+    To read many items, give `next` of each page as `after` of the next request.
     """
     archive = service.archive(name)
     limit = min(limit, service.settings.max_page)

@@ -38,11 +38,11 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 def owner_only(service: ServiceDep, credentials: Credentials) -> None:
-    """ForbiddenError on a service without an API key; KeyMissingError for a request without it."""
+    """ForbiddenError if the service has no API key; KeyMissingError if the request lacks it."""
     key = service.settings.api_key
     if key is None:
         raise ForbiddenError("this service only reads: it was started without an API key")
-    # As bytes, because compare_digest takes only ASCII text; its time reveals no difference.
+    # Bytes, because compare_digest takes only ASCII text. Its duration reveals nothing of the key.
     if credentials is None or not secrets.compare_digest(
         credentials.credentials.encode(), key.encode()
     ):

@@ -84,7 +84,7 @@ class VectorQuery(_Request):
 
 
 class WindowQuery(_Request):
-    """Search for images like a part of an indexed scene: one of bbox, point with size, window.
+    """Search for images like a part of an indexed scene. Give one: bbox, point and size, or window.
 
     bbox: west, south, east, north in degrees, WGS 84. point: longitude, latitude; size: side of
     the square around it in metres. window: column, row, width, height in pixels of the scene.
@@ -105,7 +105,7 @@ SingleQuery = ItemQuery | VectorQuery | WindowQuery
 
 
 class FilterIn(_Request):
-    """A filter of items; an item must meet every condition that is given.
+    """A filter of items; an item must meet every given condition.
 
     bbox: west, south, east, north in degrees; west > east for a box over the antimeridian.
     geometry: a GeoJSON Polygon or MultiPolygon. start, end: the interval of acquisition times.
@@ -131,11 +131,11 @@ class SearchIn(_Request):
     """One search.
 
     query: an item, a vector or a window of a scene; optional beside examples or an uploaded
-    image. like, unlike: positive and negative examples. k: most hits. offset, limit: the hits in
-    the response (default: all). filter: of the items to search. ranking: another than the
-    archive's own, e.g. "hamming". diverse: leave out near-duplicates of better hits.
-    min_percentile: only hits that are nearer than this
-    percentage of random pairs of the archive.
+    image. like, unlike: positive and negative examples. k: number of hits to find. offset, limit:
+    the hits in the response (default: all). filter: restricts the items to search. ranking: another
+    ranking than the archive's own, e.g. "hamming". diverse: leave out near-duplicates of better
+    hits. min_percentile: return only hits that are nearer than this percentage of random pairs of
+    the archive.
     """
 
     query: SingleQuery | None = None

@@ -23,7 +23,7 @@ Time = datetime
 
 
 class _Response(BaseModel):
-    """Validates from dataclasses, too."""
+    """A response that can be made from a dataclass, too."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -69,7 +69,7 @@ class HitOut(TileOut):
     score: float
     distance: float
     percentile: float | None = Field(
-        description="Nearer than so many per cent of random pairs of the archive."
+        description="The hit is nearer than this percentage of random pairs of the archive."
     )
 
 
@@ -219,7 +219,7 @@ class HealthOut(BaseModel):
 
 
 class ReadyOut(BaseModel):
-    """Whether all archives are loaded; waiting_for: the reason, by name, for those that are not."""
+    """Whether all archives are loaded; waiting_for: the reasons, by name of an archive."""
 
     ready: bool
     waiting_for: dict[str, str]

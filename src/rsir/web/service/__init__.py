@@ -1,1 +1,1 @@
-"""What every face of the service shares: archives, scenes, additions, workers."""
+"""The parts that REST and page share: archives, scenes, additions, workers."""

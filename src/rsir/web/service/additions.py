@@ -1,4 +1,4 @@
-"""Adding images to an archive while it is served: one addition after the other, in a thread."""
+"""Add images to an archive while the service answers; one addition at a time, in a thread."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("rsir.web")
 
 MOST_RECORDED = 100
-"""Additions that can be looked up, the newest; our choice."""
+"""Number of additions that can be looked up: the newest; our choice."""
 MOST_WAITING = 16
-"""Additions that may wait for their turn; our choice."""
+"""Number of additions that may wait for their turn; our choice."""
 
 _LISTS = (".json", ".geojson", ".vrt")
 """Suffixes of files that name other files or addresses, which the service would then read."""
@@ -48,7 +48,7 @@ class Addition:
 
 
 class _StoppedError(Exception):
-    """The service stops, and the addition with it."""
+    """The service stops, so the addition stops too."""
 
 
 class Additions:
@@ -67,7 +67,7 @@ class Additions:
         """Add files and folders, as soon as the earlier additions are done.
 
         Raises ForbiddenError for a path that is not below a folder of `ServiceSettings.allow_add`,
-        UsageError for one that does not exist, BusyError if too many wait.
+        UsageError for a path that does not exist, BusyError if too many additions wait.
         """
         checked = [self._checked(path) for path in paths]
         addition = Addition(secrets.token_hex(8), name, checked)
@@ -100,7 +100,7 @@ class Additions:
         return addition
 
     def close(self) -> None:
-        """Stop; adding the same paths again resumes after what is encoded by now."""
+        """Stop. Adding the same paths again continues after the images that are committed."""
         self._stop.set()
         self._thread.shutdown(wait=True)
 
@@ -109,13 +109,12 @@ class Additions:
         if "://" in path:
             if not self._settings.allow_remote:
                 raise ForbiddenError(
-                    "this service does not add sources on other machines; start it with "
-                    "--allow-remote if it may"
+                    "this service does not add sources on other machines; --allow-remote allows it"
                 )
             return path
         if "\0" in path:
             raise UsageError("a path cannot contain NUL")
-        # Follow links before the comparison: what counts is where the file is.
+        # Follow links before the comparison, because the real location of the file counts.
         real = Path(path).resolve()
         if not any(real.is_relative_to(folder.resolve()) for folder in allowed):
             raise ForbiddenError(

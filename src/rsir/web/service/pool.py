@@ -1,4 +1,4 @@
-"""Blocking work in a few threads with a short queue; calls beyond the queue fail at once."""
+"""Run blocking calls in a few threads with a short queue; further calls fail immediately."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BoundedPool:
             raise
 
     def close(self) -> None:
-        """Wait for the calls that run; cancel those that wait."""
+        """Wait for the running calls; cancel the waiting calls."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _timed(self, call: Callable[[], T]) -> T:

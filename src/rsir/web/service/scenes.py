@@ -1,4 +1,4 @@
-"""The sources of an archive by id, and map tiles that show a scene as the archive's tiles do."""
+"""The sources of an archive by id, and map tiles with the bands and stretch of its scenes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TileFormat = Literal["png", "webp"]
 
 SIDE = 256
-"""Pixels of a map tile's side: what every map library expects."""
+"""Side of a map tile in pixels: every map library expects this."""
 
 _ID_BYTES = 8  # 16 hex digits: an archive has some ten thousand scenes
 _VERSION_SECONDS = 1.0
@@ -78,7 +78,7 @@ class Scenes:
         return source
 
     def style(self, scene: str) -> SceneStyle:
-        """How to show a scene; NotFoundError if the archive does not have it, or no longer."""
+        """How to show a scene; NotFoundError if the archive does not have the scene."""
         source = self.of(scene).source
         where = f"source = {sql_text(source)}"
         record = next(self._archive.records(Filter(where=where)), None)
@@ -100,7 +100,7 @@ class SceneStyle:
 
     @classmethod
     def of(cls, record: Record) -> SceneStyle:
-        """The style of one of the scene's tiles; a picture that is no scene has its own colours."""
+        """The style of one of the scene's tiles; a picture that is no scene keeps its colours."""
         cut = TileCut.of(record.properties)
         if cut is None:
             return cls(record.source, None, Stretch("none"))
@@ -108,7 +108,7 @@ class SceneStyle:
 
 
 def extent_and_zooms(style: SceneStyle) -> tuple[tuple[float, float, float, float], int, int]:
-    """A scene's bounds (west, south, east, north) in degrees, its least and its greatest zoom.
+    """A scene's bounds (west, south, east, north) in degrees, and its least and greatest zoom.
 
     Errors: GoneError and NotFoundError as `tile`.
     """
@@ -122,7 +122,7 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
     """A map tile (XYZ, Web Mercator) of a scene, 256 × 256, transparent where it has no data.
 
     Errors: NotFoundError for a tile outside the scene, and for a picture without a georeference;
-    GoneError if its files are gone or unreadable; MissingExtraError without rio-tiler.
+    GoneError if the scene's files are gone or unreadable; MissingExtraError without rio-tiler.
     """
     from PIL import Image
     from rio_tiler.errors import TileOutsideBounds
@@ -206,7 +206,7 @@ def _files_and_bands(style: SceneStyle) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _quiet_about_overviews() -> None:
-    """Ignore rio-tiler's warning of scenes without overviews, which are only slower.
+    """Ignore rio-tiler's warning about scenes without overviews, which are only slower to read.
 
     Threads share the filters of warnings, so the filter stays set.
     """

@@ -1,4 +1,4 @@
-"""The archives of a service and what it does with them; REST and page share this object.
+"""The archives of a service and its operations on them; REST and page share this object.
 
 Archives block (disk, CPU), so their calls run in a few threads with short queues: one image is
 encoded at a time, a few searches by vector run at once, and pictures have threads of their own.
@@ -110,9 +110,9 @@ class Service:
     ) -> Hits:
         """Search an archive as `Archive.search`, in a thread.
 
-        offset, limit: the hits whose records are read in that thread; reading others blocks.
-        query: as in `Archive.search`, but no file name, which would be a file of the service's
-        machine; images come from `read`.
+        offset, limit: the hits whose records the thread reads; reading other hits blocks the
+        caller. query: as in `Archive.search`, but no file name, because that would name a file
+        of the service's machine; images come from `read`.
 
         Raises what `Archive.search` does; NotFoundError for an unknown archive, UsageError for
         more than the settings allow, ForbiddenError for a window of a source on another machine.
@@ -168,7 +168,8 @@ class Service:
         """A JPEG of an item whose longer side has at most `size` pixels; kept in memory.
 
         NotFoundError for an unknown archive or id; GoneError if the item's file is gone or
-        unreadable; ForbiddenError for a file on another machine, unless the settings allow those.
+        unreadable; ForbiddenError for a file on another machine, unless the settings allow
+        such files.
         """
         low, high = THUMBNAIL_SIDES
         if not low <= size <= high:
@@ -178,10 +179,10 @@ class Service:
         with self._lock:
             thumbnail = self._thumbnails.get(key)
         if thumbnail is not None:
-            self.metrics.thumbnails.labels("kept").inc()
+            self.metrics.thumbnails.labels("cached").inc()
             return thumbnail
         thumbnail = await self.pictures.run(self._thumbnail, archive, id, size)
-        self.metrics.thumbnails.labels("made").inc()
+        self.metrics.thumbnails.labels("new").inc()
         with self._lock:
             if len(thumbnail) <= self._thumbnails.maxsize:
                 self._thumbnails[key] = thumbnail
@@ -208,10 +209,10 @@ class Service:
         return deleted
 
     def check_source(self, source: str) -> None:
-        """ForbiddenError for a source on another machine, unless the settings allow those.
+        """Raise ForbiddenError for a source on another machine, unless the settings allow it.
 
         The same holds for a local file that names files on other machines; `rsir.sources.reach`
-        reads it to find out, so this blocks.
+        reads the file to find out, so this method blocks.
         """
         from rsir.sources.reach import references_remote
 
@@ -219,16 +220,16 @@ class Service:
             return
         try:
             is_remote = references_remote(source)
-        except DataError:  # unreadable; whoever reads it for its pixels reports that
+        except DataError:  # reading its pixels will report the error
             is_remote = False
         if is_remote:
             raise ForbiddenError(
                 "the source is on another machine, or names files there; this service does not "
-                "read those; start it with --allow-remote if it may"
+                "read those; --allow-remote allows it"
             )
 
     async def warm_up(self) -> None:
-        """Load the models and vectors of all archives; `unready` keeps those that fail."""
+        """Load the models and vectors of all archives; archives that fail stay in `unready`."""
         for name, archive in self.archives.items():
             try:
                 await self.encoding.run(_warm, archive)
@@ -239,13 +240,13 @@ class Service:
                 del self.unready[name]
 
     def close(self) -> None:
-        """Stop, after the calls that run."""
+        """Wait for the running calls, then stop."""
         self.additions.close()
         for pool in (self.encoding, self.searching, self.pictures):
             pool.close()
 
     def _check_query(self, query: Query) -> None:
-        """UsageError for queries that an archive takes from its owner but not from a stranger."""
+        """UsageError for queries that an archive takes from its owner, but not from a stranger."""
         most = self.settings.max_examples
         if isinstance(query, Examples) and max(len(query.like), len(query.unlike)) > most:
             raise UsageError(f"at most {most} positive and {most} negative examples")
@@ -287,9 +288,9 @@ def page_of(
 ) -> list[Record]:
     """A page of the records that meet `filter`, ordered by id: `limit` records from `offset` on.
 
-    after: only records with greater ids; fast, however many there are before.
+    after: return only records with greater ids; skipping the smaller ids takes no time.
     """
-    # The empty filter excludes nothing, and reads the columns in memory.
+    # The empty filter excludes nothing, and lets the store use the columns in memory.
     chosen = filter or Filter()
     if after is not None:
         greater = f"id > {sql_text(after)}"
@@ -299,7 +300,7 @@ def page_of(
 
 
 def open_archives(paths: Sequence[str | Path]) -> dict[str, Archive]:
-    """Open archives from PATH or NAME=PATH; the name is by default that of the folder.
+    """Open archives from PATH or NAME=PATH; the default name is the folder's.
 
     Raises UsageError for a name that occurs twice or does not fit into an address; ArchiveError
     for a path that is not an archive.

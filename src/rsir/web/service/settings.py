@@ -1,4 +1,4 @@
-"""What the service may do, and how much at once."""
+"""The permissions and limits of the service."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from pathlib import Path
 from rsir.errors import UsageError
 
 SHORTEST_KEY = 16
-"""Least characters of an API key; our choice: 16 random letters and digits are 95 bits."""
+"""Least length of an API key; our choice: 16 random letters and digits are 95 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """All limits are our choice, for a machine with a few cores; each can be changed.
+    """Permissions and limits of a service. The limits are our choice, for a machine of a few cores.
 
-    api_key: needed for adding and deleting; None: both are impossible. allow_add: additions must
-    lie below these folders; empty: nothing can be added. allow_remote: whether the service reads
-    sources on other machines (for thumbnails, windows, tiles of scenes, additions). hosts: names
-    by which clients may address the service, against DNS rebinding; empty: any.
-
-    searches: searches at once. waiting: requests of one kind (searches, images to encode,
-    pictures) that may wait for a thread; further ones are answered with 503. patience: seconds
-    that one waits at most. requests: requests of all kinds at once. max_body: bytes of a request;
-    max_json: bytes of a JSON body, which is read in one go while all other requests wait.
-    body_seconds: time within which the body of a request must arrive. max_pixels: width × height
-    of an uploaded image. max_hits, max_diverse: hits of a search, and of one without
-    near-duplicates, which examines many more. max_page: records in one response. max_examples:
-    positive and negative examples of a search, each. thumbnail_bytes: size of the thumbnails that
-    are kept in memory.
+    api_key: needed for adding and deleting; None: the service refuses both.
+    allow_add: folders that contain all paths of additions; empty: the service adds nothing.
+    allow_remote: whether the service reads sources on other machines (for thumbnails, windows,
+        tiles of scenes, additions).
+    hosts: names by which clients may address the service, against DNS rebinding; empty: any.
+    searches: searches that run at the same time.
+    waiting: requests of one kind (searches, images to encode, pictures) that may wait for a
+        thread; further requests get status 503.
+    patience: most seconds that a request waits.
+    requests: requests of all kinds at the same time.
+    max_body: bytes of a request.
+    max_json: bytes of a JSON body; the service parses it while all other requests wait.
+    body_seconds: time in which the body of a request must arrive.
+    max_pixels: width × height of an uploaded image.
+    max_hits: hits of a search.
+    max_diverse: hits of a search without near-duplicates, which examines many more.
+    max_page: records in one response.
+    max_examples: positive and negative examples of a search, each.
+    thumbnail_bytes: bytes of the thumbnails in memory.
     """
 
     api_key: str | None = field(default=None, repr=False)
