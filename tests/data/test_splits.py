@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
 from rsir.data.splits import Split, SplitRow
+from rsir.data.stratify import divide_by_labels, round_shares
 from rsir.errors import DataError, LeakageError, UsageError
 
 HASH = hashlib.sha256(b"").hexdigest()
@@ -187,7 +188,7 @@ def test_any_split(classes: list[list[int]], train: float, val: float, seed: int
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=4), st.integers(1, 99))
 def test_counts_are_rounded_by_largest_remainder(sizes: list[int], percent: int) -> None:
     share = percent / 100
-    got = splits._round_shares(np.array(sizes), share, 1)
+    got = round_shares(np.array(sizes), share, 1)
     assert all(1 <= n <= size - 1 for n, size in zip(got, sizes, strict=True))
     exact = [percent * size for size in sizes]
     if all(100 <= e <= 100 * size - 100 for e, size in zip(exact, sizes, strict=True)):
@@ -258,7 +259,7 @@ def slow_iterative(
 @given(st.integers(0, 10**6), st.integers(5, 40), st.integers(1, 5), st.floats(0.1, 0.9))
 def test_iterative_stratification_against_lists(seed: int, N: int, L: int, share: float) -> None:
     targets = (np.random.default_rng(seed).random((N, L)) < 0.4).astype(np.int64)
-    ours = splits._iterative(
+    ours = divide_by_labels(
         targets, np.ones(N, np.int64), share, np.random.default_rng(seed), least=1
     )
     draws = np.random.default_rng(seed)
