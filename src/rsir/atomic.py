@@ -13,11 +13,11 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a draft beside `path`; the draft takes the place of `path` when the block ends.
+    """Yield the path of a draft beside `path`; the draft replaces `path` when the block ends.
 
     The draft does not exist yet; the block must write it. Several processes may write the same
-    `path` at once: each has its own draft, and the last one stays. If the block raises, `path` is
-    as before and no draft is left. OSErrors of the file system pass through.
+    `path` at once: each has its own draft, and the last to finish wins. If the block raises, `path`
+    stays as it was and the draft is deleted. OSErrors of the file system pass through.
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         draft.replace(path)
     finally:
-        # Gone after a success; after a failure the reason counts, not what cannot be removed.
+        # After a success the draft is gone. After a failure, an error here must not hide the cause.
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 

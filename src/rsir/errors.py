@@ -28,7 +28,7 @@ class LeakageError(DataError):
 
 
 class ImageError(DataError):
-    """An image cannot be read faithfully; readers of many images skip, count and list it."""
+    """An image cannot be read faithfully; code for many images skips, counts and lists it."""
 
 
 class ModelError(RsirError):

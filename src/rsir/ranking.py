@@ -1,9 +1,9 @@
 """Distances between embeddings or hash codes, and exact ranking by them.
 
-Every distance is smaller-is-better; `score` is the one place where it is turned round.
-Equal vectors have bit-equal distances wherever they stand in an array: each distance is a float64
-sum along one contiguous row, never a matrix product (whose order of summation depends on the
-shape). So ties are real ties, and they are ordered by id.
+A smaller distance is better, a larger score is better; `score` alone turns distances into scores.
+Equal vectors have bit-equal distances at every row of an array: each distance is a float64 sum
+along one contiguous row, never a matrix product (whose order of summation depends on the shape).
+So rounding makes and hides no ties, and ids order the ties.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 from rsir.errors import UsageError
 
 _BLOCK_VALUES = 1 << 20
-"""Values of a gallery block that are worked on at once: 8 MiB in float64. Our choice; fits caches
-of server CPUs and keeps temporaries small beside the gallery."""
+"""Values in a block of the gallery (8 MiB in float64); `pairwise` works on one block at a time. Our
+choice: a block fits the caches of server CPUs, and temporary arrays stay small."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 ADAPTIVE = "adaptive-hamming"
-"""Hamming distance adapted by class probabilities (paper C, DAH). As a metric its name carries
+"""Hamming distance adapted by class probabilities (paper C, DAH). The name of the metric includes
 the number of classes, "adaptive-hamming:30", because the width of its vectors depends on it."""
 
 _PROBABILITY = np.dtype("<f4")
@@ -34,11 +34,12 @@ _PROBABILITY = np.dtype("<f4")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One distance: what vectors it takes, how it is computed, how it becomes a score.
+    """A distance: the vectors that it takes, how to compute it, and how to turn it into a score.
 
     kind: "float" for real vectors (N, D); "bits" for rows of bytes (N, width) uint8, which begin
-    with a code of ceil(bits / 8) bytes, packed as by `numpy.packbits`: its padding is zero.
-    classes: K of "adaptive-hamming:K", whose rows go on with K probabilities (see `packed`).
+    with a code of ceil(bits / 8) bytes, packed as by `numpy.packbits`: its padding bits are zero.
+    classes: K of "adaptive-hamming:K", whose rows continue with K probabilities (see `packed`); 0
+    for all other metrics.
     """
 
     name: str
@@ -60,19 +61,19 @@ class Metric:
 
     @property
     def _tail(self) -> int:
-        """Bytes of a row of bits beyond the code."""
+        """Bytes of the probabilities after the code in a row of bits."""
         return _PROBABILITY.itemsize * self.classes
 
     def faults(self, vectors: NDArray[Any], dimension: int | None = None) -> dict[int, str]:
-        """Why single rows of `vectors` (N, width) cannot be ranked, by row; empty if all can.
+        """The rows of `vectors` (N, width) that cannot be ranked, each with the reason.
 
-        dimension: if given, the padding of codes is looked at too.
+        dimension: if given, a code whose padding bits are not zero counts as well.
         """
         values = np.asarray(vectors)
         found: dict[int, str]
         if self.kind == "bits":
             padding = -(dimension or 0) % 8
-            # The last bits of the code's last byte; another bit there would count as a difference.
+            # The padding is at the end of the code's last byte; a set bit would count as different.
             last = values[:, values.shape[1] - self._tail - 1] if padding else values[:, 0]
             found = _rows(
                 (last & ((1 << padding) - 1)) != 0,
@@ -80,7 +81,7 @@ class Metric:
             )
             checked = values
         else:
-            # Written so that NaN fails it too.
+            # NaN fails this comparison too.
             bad = ~(np.abs(values) <= _FLOAT32_MAX).all(axis=1)
             found = _rows(bad, "the vector has a value that is not finite (or is beyond float32)")
             checked = np.where(bad[:, None], 1, values).astype(np.float64)
@@ -89,36 +90,36 @@ class Metric:
         return dict(sorted(found.items()))
 
     def check(
-        self, vectors: ArrayLike, dimension: int | None = None, what: str = "vectors"
+        self, vectors: ArrayLike, dimension: int | None = None, name: str = "vectors"
     ) -> NDArray[Any]:
         """`vectors` as an (N, width) C-contiguous array of real numbers or uint8 codes.
 
         Raises UsageError for another shape, dtype or (if given) `dimension`, and for a row that
         the metric cannot rank: NaN or infinite values, a zero vector under "cosine", a constant
-        one under "ncc", probabilities outside [0, 1]. `what` names the argument in the message.
+        vector under "ncc", probabilities outside [0, 1]. name: of the argument, for the message.
         """
         array = np.asarray(vectors)
         if array.ndim != 2:
-            raise UsageError(f"{what} must be a 2-D array, one vector a row, not {array.ndim}-D")
+            raise UsageError(f"{name} must be a 2-D array, one vector a row, not {array.ndim}-D")
         if self.kind == "bits" and array.dtype != np.uint8:
             raise UsageError(
-                f"{what} must be uint8 codes packed by numpy.packbits for '{self.name}', "
+                f"{name} must be uint8 codes packed by numpy.packbits for '{self.name}', "
                 f"not {array.dtype}"
             )
         if self.kind == "float" and array.dtype.kind not in "fiu":
-            raise UsageError(f"{what} must be real numbers for '{self.name}', not {array.dtype}")
+            raise UsageError(f"{name} must be real numbers for '{self.name}', not {array.dtype}")
         if dimension is not None and array.shape[1] != self.width(dimension):
             unit = " bytes" if self.kind == "bits" else ""
             raise UsageError(
-                f"{what} must have {self.width(dimension)}{unit} columns, not {array.shape[1]}"
+                f"{name} must have {self.width(dimension)}{unit} columns, not {array.shape[1]}"
             )
         if self.kind == "bits" and array.shape[1] <= self._tail:
             raise UsageError(
-                f"{what} have {array.shape[1]} bytes; '{self.name}' takes a code of at least 1"
+                f"{name} have {array.shape[1]} bytes; '{self.name}' takes a code of at least 1"
                 + (f" and {self.classes} probabilities of 4" if self.classes else "")
             )
         for row, reason in self.faults(array, dimension).items():
-            raise UsageError(f"{what}, row {row}: {reason}")
+            raise UsageError(f"{name}, row {row}: {reason}")
         return np.ascontiguousarray(array)
 
 
@@ -140,9 +141,9 @@ def packed(code: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArr
 def unpacked(
     vectors: NDArray[np.uint8], classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The code (N, ceil(bits / 8)) and the probabilities (N, K) of `packed` rows, as views.
+    """The codes (N, ceil(bits / 8)) and the probabilities (N, K) of `packed` rows, as views.
 
-    (Of a contiguous copy, if the rows are not contiguous.)
+    The views are of `vectors`, or of a contiguous copy if its rows are not contiguous.
     """
     vectors = np.ascontiguousarray(vectors)
     width = vectors.shape[1] - _PROBABILITY.itemsize * classes
@@ -154,8 +155,8 @@ def adapted(
 ) -> NDArray[np.float64]:
     """D_a = e^(1 - p) · D_h (paper C, DAH), float64, never less than D_h.
 
-    hamming: D_h; probability: p, the gallery item's probability of the query's class (the most
-    probable one, of equals the first). D_h ≤ D_a ≤ e · D_h.
+    hamming: D_h; probability: p, the gallery item's probability of the query's class. The query's
+    class is its most probable class, the first of equally probable classes. D_h ≤ D_a ≤ e · D_h.
     """
     # Contiguous, because NumPy may compute strided arrays by another routine.
     rest = np.ascontiguousarray(1.0 - probability.astype(np.float64))
@@ -207,21 +208,21 @@ def _adapted_bits(
     query: NDArray[Any], gallery: NDArray[Any], *, classes: int
 ) -> NDArray[np.float64]:
     code, probabilities = unpacked(query[None], classes)
-    codes, theirs = unpacked(gallery, classes)
+    codes, gallery_probabilities = unpacked(gallery, classes)
     likeliest = int(probabilities[0].argmax())
-    return adapted(_differing_bits(code[0], codes), theirs[:, likeliest])
+    return adapted(_differing_bits(code[0], codes), gallery_probabilities[:, likeliest])
 
 
 def _improbable(vectors: NDArray[np.uint8], *, classes: int) -> tuple[NDArray[np.bool_], str]:
     _, probabilities = unpacked(vectors, classes)
-    # Written so that NaN fails it too.
+    # NaN fails these comparisons too.
     fit = (probabilities >= 0) & (probabilities <= 1)
     bad: NDArray[np.bool_] = ~np.logical_and.reduce(fit, axis=1)
     return bad, "a class probability is not finite or not within [0, 1]"
 
 
 def _zero(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
-    # Squares below the smallest normal float64 have lost digits; no float32 is that small.
+    # Sums below the smallest normal float64 have lost digits; squares of float32 are not so small.
     tiny = (values * values).sum(axis=1) < np.finfo(np.float64).tiny
     return tiny, "the zero vector has no direction, so no cosine"
 
@@ -263,23 +264,23 @@ METRICS: dict[str, Metric] = {
         Metric("hamming", "bits", _same, _differing_bits, _equal_share),
     )
 }
-"""The distances by name; those of "adaptive-hamming:K" are made by `metric_named`."""
+"""The metrics by name, except "adaptive-hamming:K", which `metric_named` makes."""
 
 
 def metric_named(name: str | Metric) -> Metric:
     """The metric called `name`, e.g. "cosine" or "adaptive-hamming:30" (of 30 classes).
 
-    UsageError, listing the names, if there is none.
+    Raises UsageError, which lists the names, if there is no such metric.
     """
     if isinstance(name, Metric):
         return name
     base, _, classes = name.partition(":")
     if base == ADAPTIVE:
-        # One metric has one name: no 030, no signs.
+        # Each metric has a single name, so there are no leading zeros and no signs.
         if not (classes.isascii() and classes.isdecimal()) or classes.startswith("0"):
             raise UsageError(
-                f"'{name}' lacks the number of classes, without which the width of a vector is "
-                f"not known: name it {ADAPTIVE}:K, e.g. {ADAPTIVE}:30"
+                f"'{name}' lacks the number of classes, on which the width of a vector depends: "
+                f"write {ADAPTIVE}:K, e.g. {ADAPTIVE}:30"
             )
         return _adaptive(int(classes))
     if name not in METRICS:
@@ -302,7 +303,7 @@ def _adaptive(classes: int) -> Metric:
 
 
 def name_with_classes(ranking: str, classes: int) -> str:
-    """The metric of a model's `ranking`: "adaptive-hamming" becomes "adaptive-hamming:K"."""
+    """The name of the metric of a model's `ranking`, with K for "adaptive-hamming"."""
     return f"{ADAPTIVE}:{classes}" if ranking == ADAPTIVE else ranking
 
 
@@ -313,8 +314,8 @@ def pairwise(metric: str | Metric, queries: ArrayLike, gallery: ArrayLike) -> ND
     Equal rows get bit-equal distances. Raises UsageError for what `Metric.check` refuses.
     """
     metric = metric_named(metric)
-    left = metric.check(queries, what="queries")
-    right = metric.check(gallery, what="gallery")
+    left = metric.check(queries, name="queries")
+    right = metric.check(gallery, name="gallery")
     if left.shape[1] != right.shape[1]:
         raise UsageError(
             f"queries have {left.shape[1]} columns and the gallery has {right.shape[1]}"
@@ -364,6 +365,6 @@ def nearest(
     if len(ids) != count:
         raise UsageError(f"{len(ids)} ids for a gallery of {count} vectors")
     by_id = np.array(sorted(range(count), key=ids.__getitem__), dtype=np.int64)
-    # A stable sort of columns that already stand in the order of their ids.
+    # The columns are in the order of their ids, so a stable sort leaves ties in that order.
     order = by_id[np.argsort(distances[:, by_id], axis=1, kind="stable")[:, :k]]
     return order, np.take_along_axis(distances, order, axis=1)

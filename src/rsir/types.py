@@ -21,7 +21,7 @@ Geometry = Mapping[str, Any]
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can encode `text`; a file name of other bytes has lone surrogates in it."""
+    """Whether UTF-8 can encode `text`; Python writes other bytes of file names as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -30,7 +30,7 @@ def is_unicode(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` that UTF-8 can encode: the bytes of a file name that are not UTF-8 become escapes."""
+    """`text` with escapes in place of the bytes of a file name that are not valid UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -42,7 +42,7 @@ class Tile:
     source: path or URI of the image.
     content: hex digest of the source's bytes; the id is made from `source` and `content`.
     bounds, crs: footprint as (west, south, east, north) in `crs` ("EPSG:32632"), or None.
-    footprint: the same as a GeoJSON geometry in WGS 84, or None.
+    footprint: the same area as a GeoJSON geometry in WGS 84, or None.
     datetime: acquisition time, or None if unknown.
     window: (column, row, width, height) of the tile in pixels of the source, or None for the whole
     source.
@@ -85,8 +85,8 @@ class Hit:
     distance: smaller is better, in the archive's metric.
     score: larger is better; `rsir.ranking.score` of the distance.
     footprint: GeoJSON geometry in WGS 84, or None.
-    percentile: nearer than so many per cent of random pairs of the archive, in [0, 100); None if
-    unknown (`rsir.archive.search.calibration`).
+    percentile: percentage of random pairs of the archive that are farther apart than the hit and
+    the query, in [0, 100); None if unknown (`rsir.archive.search.calibration`).
     """
 
     id: str

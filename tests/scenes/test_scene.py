@@ -383,10 +383,10 @@ def test_files_that_cannot_be_read_faithfully_are_refused(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "bits", "says"),
     [
-        ("a.png", 1, r"is of one bit a pixel.*-scale 0 1 0 255"),
-        ("a.tif", 1, "is of one bit a pixel.*-expand rgb"),
-        ("a.png", 2, "is of 2 bits a pixel.*-scale 0 3 0 255"),
-        ("a.png", 4, "is of 4 bits a pixel.*-scale 0 15 0 255"),
+        ("a.png", 1, r"has one bit per pixel.*-scale 0 1 0 255"),
+        ("a.tif", 1, "has one bit per pixel.*-expand rgb"),
+        ("a.png", 2, "has 2 bits per pixel.*-scale 0 3 0 255"),
+        ("a.png", 4, "has 4 bits per pixel.*-scale 0 15 0 255"),
     ],
 )
 def test_samples_of_few_bits_are_refused(tmp_path, name, bits, says):

@@ -237,7 +237,7 @@ def test_known_tiles_are_not_read(write):
     assert (again[0].pixels == first[0].pixels).all()
     assert {tile.reason for tile in again[1:]} == {"known"}
     with Scene.open(path) as scene:
-        scene.read = scene.samples = None  # a scene that is known is not looked at
+        scene.read = scene.samples = None  # a known scene is not read
         assert len(list(tiles(scene, Tiling(size=50), known=lambda _: True))) == len(first)
 
 

@@ -196,7 +196,7 @@ def test_an_invalid_item_of_a_list_is_reported_and_the_others_are_found(tmp_path
     result = find_sources([path])
     assert [one.uri for one in result.sources] == [f"{path}#p"]
     assert [one.uri for one in result.unusable] == [f"{path}#{name}" for name in ("bare", 1, "q")]
-    assert all("not sound STAC" in one.reason for one in result.unusable)
+    assert all("not valid STAC" in one.reason for one in result.unusable)
 
 
 def test_a_hash_in_a_name(tmp_path):
@@ -308,7 +308,7 @@ def test_masks_and_sidecars_of_scenes_are_separated(tmp_path):
         tmp_path, "a.tif", "a_mask.tif", "a.tif.ovr", "a.tif.msk", "a.tif.aux.xml", "lone_mask.tif"
     )
     at = tmp_path.as_posix()
-    reason = f"is a mask of {at}/a.tif; named alone it is taken for a scene"
+    reason = f"is a mask of {at}/a.tif; to index it as a scene, name it without that scene"
     for name, ignored in {
         at: {".msk": 1, ".ovr": 1, ".xml": 1},
         f"{at}/*": {".aux.xml": 1, ".msk": 1, ".ovr": 1},
@@ -422,7 +422,7 @@ def test_a_broken_item_in_a_glob_is_reported(tmp_path):
     result = find_sources([f"{tmp_path}/*"])
     assert [one.uri for one in result.sources] == [f"{tmp_path}/p.png"]
     assert [one.uri for one in result.unusable] == [f"{tmp_path}/b.json"]
-    assert "not sound STAC" in result.unusable[0].reason
+    assert "not valid STAC" in result.unusable[0].reason
 
 
 def test_a_glob_leaves_out_the_json_of_an_excluded_folder(tmp_path):
@@ -457,12 +457,12 @@ def test_what_is_neither_file_nor_folder_is_never_opened(tmp_path, monkeypatch):
             assert [one.uri for one in result.sources] == [f"{tmp_path}/a.png"]
             reasons = {Path(found.uri).name: found.reason for found in result.unusable}
             assert sorted(reasons) == ["s.png", "x.fifo", "y.json", "z.tif"]
-            assert "a link to nothing" in reasons.pop("z.tif")
-            assert all("no file or folder but a pipe" in reason for reason in reasons.values())
+            assert "a broken link" in reasons.pop("z.tif")
+            assert all("is a pipe, a socket or a device" in reason for reason in reasons.values())
     assert find_images([tmp_path]) == ([tmp_path / "a.png"], {})
     for name in ("x.fifo", "y.json"):
         for look in (source, lambda name: find_sources([name]), lambda name: find_images([name])):
-            with pytest.raises(DataError, match="no file or folder but a pipe"):
+            with pytest.raises(DataError, match="is a pipe, a socket or a device"):
                 look(tmp_path / name)
     result = find_sources([tmp_path / "x.fifo", tmp_path / "a.png"])
     assert [one.uri for one in result.unusable] == [f"{tmp_path}/x.fifo"]

@@ -189,13 +189,14 @@ def polygons(file: Path) -> Geometry:
     if len(found) == 1:
         single: Geometry = found[0]
         return single
-    from rsir.archive.exchange.shapes import shapely
+    from rsir.geo.geometry import import_shapely
     from rsir.store.filters.filter import Filter
 
     for shape in found:
         Filter(geometry=shape)  # raises UsageError for an invalid geometry
-    merged = shapely().union_all([shapely().from_geojson(json.dumps(shape)) for shape in found])
-    joined: Geometry = json.loads(shapely().to_geojson(merged))
+    shapely = import_shapely()
+    merged = shapely.union_all([shapely.from_geojson(json.dumps(shape)) for shape in found])
+    joined: Geometry = json.loads(shapely.to_geojson(merged))
     return joined
 
 

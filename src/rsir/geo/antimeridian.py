@@ -1,8 +1,9 @@
-"""Geometries that cross the antimeridian, cut there; and the box around the parts (RFC 7946).
+"""Cut geometries at the antimeridian, and find the box around their parts (RFC 7946).
 
-The library `antimeridian` cuts a ring where longitude jumps by more than 180°. It leaves the holes
-of a polygon beyond ±180° where they are, and folds a ring that is wider than 360°. So it gets
-exteriors and holes one by one, at most 360° wide, with positions at most 90° apart.
+The library `antimeridian` cuts a ring where longitude jumps by more than 180°. It does not move the
+holes of a polygon that lie beyond ±180°, and it folds a ring that is wider than 360°. So this
+module passes it each exterior and each hole separately, at most 360° wide, with positions at most
+90° apart.
 """
 
 from __future__ import annotations
@@ -13,24 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
+from rsir.geo.geometry import import_shapely
 
 _STEP = 90.0
 """Degrees between the positions of a ring; the library needs less than 180. Our choice."""
 
 _GRID = 1e-9
-"""Degrees, a tenth of a millimetre: pieces that differ by rounding only become one. Our choice."""
+"""Degrees, a tenth of a millimetre: the union rounds coordinates to it, so that pieces whose edges
+differ only by rounding are merged. Our choice."""
 
 
 def split(shape: Any, *, unwrapped: bool = True) -> Any:
-    """A shapely geometry within [-180, 180] × [-90, 90], cut at ±180°; exteriors counter-clockwise.
+    """Cut a shapely geometry at ±180°, so that it lies within [-180, 180] × [-90, 90].
+
+    Exteriors of the result are counter-clockwise. None if no such geometry exists, for example for
+    a ring whose inside has both poles.
 
     unwrapped: longitudes are continuous; they go beyond ±180° where the shape crosses the
     antimeridian, and a ring around a pole is closed along that pole. False: they are within
     [-180, 180] and jump by 360° there; exteriors are counter-clockwise and holes clockwise, and a
     ring around a pole becomes the area between the ring and the pole.
-
-    None if no such geometry can be made, as of a ring whose inside has both poles.
-
     Errors: MissingExtraError without shapely or antimeridian.
     """
     shapely, _ = _libraries()
@@ -49,14 +52,13 @@ def split(shape: Any, *, unwrapped: bool = True) -> Any:
 def _libraries() -> tuple[Any, Any]:
     try:
         import antimeridian
-        import shapely
     except ImportError:
         raise MissingExtraError("a footprint over the antimeridian", "geo") from None
-    return shapely, antimeridian
+    return import_shapely(), antimeridian
 
 
 def _cut(part: Any, unwrapped: bool) -> list[Any]:
-    """Pieces of a point, line or polygon, of its own dimension."""
+    """The pieces of a point, line or polygon; each has the dimension of the whole."""
     shapely, antimeridian = _libraries()
     pieces = [part]
     if unwrapped:
@@ -83,7 +85,7 @@ def _cut(part: Any, unwrapped: bool) -> list[Any]:
             fixed = shapely.transform(piece, _wrapped)
             if piece.geom_type == "LineString":
                 fixed = antimeridian.fix_line_string(fixed, great_circle=False)
-        # What only touches ±180°, or the edge of a turn, leaves a line or a point there.
+        # A polygon that only touches ±180°, or the edge of a turn, also gives a line or a point.
         dimension = shapely.get_dimensions(part)
         found += [
             p for p in shapely.get_parts(fixed)
@@ -100,8 +102,8 @@ def _wrapped(xy: NDArray[np.float64]) -> NDArray[np.float64]:
 def bbox(boxes: NDArray[np.float64]) -> list[float]:
     """[west, south, east, north] of parts (N, 4); west > east if they cross the antimeridian.
 
-    After RFC 7946, section 5.2: parts that meet at ±180° are one, and the box leaves out the widest
-    gap between the parts. `antimeridian.bbox` knows such a gap between two parts only.
+    After RFC 7946, section 5.2: parts that meet at ±180° count as one part, and the box leaves out
+    the widest gap between the parts. `antimeridian.bbox` does this only for two parts.
     """
     boxes = boxes[np.argsort(boxes[:, 0])]
     west, south = boxes[:, :2].min(axis=0).tolist()

@@ -2,7 +2,7 @@
 
 Points along the window's outline, in pixels, are transformed one by one, so that edges may bend.
 Their longitudes are then made continuous, and the polygon is cut at ±180° (RFC 7946 section 3.1.9).
-Both poles are looked up: if a window contains one, its polygon reaches from outline to pole.
+The polygon of a window that contains a pole reaches from the outline to that pole.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
 from rsir.geo import antimeridian
+from rsir.geo.geometry import import_shapely
 from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:
@@ -37,16 +38,17 @@ Affine = Sequence[float]
 _POINTS_PER_EDGE = 21
 # Our choice: an edge that bends by less than a tenth of a pixel is drawn straight.
 _STRAIGHT_WITHIN_PIXELS = 0.1
-# Our choice: edges are halved until neighbouring points differ by at most so many degrees of
-# longitude; this adds points near a pole …
+# Our choice: edges are halved until the longitudes of neighbouring points differ by no more than
+# this many degrees; this adds points near a pole.
 _LONGITUDE_STEP = 10.0
-# … but so many times at most, because halving never reaches a pole that lies on an edge.
+# Our choice: the limit of these halvings, which never reach a pole that lies on an edge.
 _MAX_HALVINGS = 16
-# Our choice: the cells a side into which a window that lies partly off the globe is divided.
+# Our choice: a window that lies partly off the globe is divided into this many cells per side.
 _CELLS = 64
-# Our choice: a point is outside the CRS's domain if the way to degrees and back moves it further.
+# Our choice: a point is outside the CRS's domain if transforming it to degrees and back moves it by
+# more than this.
 _ROUND_TRIP_PIXELS = 0.5
-# A pole that is this near to the outline, in pixels, lies on it.
+# A pole within this distance of the outline, in pixels, counts as on the outline.
 _ON_EDGE_PIXELS = 1e-6
 
 Points = NDArray[np.float64]
@@ -60,8 +62,9 @@ def footprint(transform: Affine, crs: str, window: Window) -> Geometry | None:
     that PROJ understands, such as "EPSG:32632" or WKT. Exterior rings are counter-clockwise and
     longitudes are within [-180, 180]. A polygon that crosses the antimeridian is cut there. A pole
     inside the window is part of the polygon. If a window reaches beyond the CRS's domain (such as
-    the full disk of a geostationary satellite), the result is the union of those of its 64 × 64
-    cells that lie on the globe. None if no cell does, or if PROJ does not understand the CRS.
+    the full disk of a geostationary satellite), it is divided into 64 × 64 cells, and the result
+    is the union of the cells that lie on the globe. None if no cell lies on the globe, or if PROJ
+    does not understand the CRS.
 
     Errors: MissingExtraError without pyproj or shapely.
     """
@@ -94,7 +97,8 @@ def to_wgs84(transform: Affine, crs: str, pixels: Points) -> Points | None:
 def from_wgs84(transform: Affine, crs: str, degrees: Points) -> Points | None:
     """(column, row), (N, 2), of longitudes and latitudes, (N, 2).
 
-    None if one of them has no pixel, if the transform is flat or PROJ does not understand the CRS.
+    None if any of the positions has no pixel, if the transform is flat, or if PROJ does not
+    understand the CRS.
     """
     projection = _projection(crs)
     if projection is None or is_flat(transform):
@@ -123,13 +127,13 @@ class _Projection:
     def __init__(self, crs: CRS) -> None:
         from pyproj import Transformer
 
-        self.forth: Transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-        self.back: Transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+        self.forward: Transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        self.inverse: Transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
         operation = crs.coordinate_operation
         method = operation.method_name if operation else ""
-        # Where x is longitude, it may go on beyond the antimeridian, and PROJ returns it on the
+        # If x is a longitude, it may continue beyond the antimeridian, and PROJ maps it back to the
         # other side. So a failed round trip does not mean that a point is outside the domain.
-        self.endless = crs.is_geographic or method.startswith(
+        self.is_endless = crs.is_geographic or method.startswith(
             ("Popular Visualisation", "Mercator", "Equidistant Cylindrical", "Lambert Cylindrical")
         )
 
@@ -146,8 +150,8 @@ def _projection(crs: str) -> _Projection | None:
 
 
 def _new_projection(crs: str) -> _Projection | None:
+    import_shapely()
     try:
-        import shapely  # noqa: F401
         from pyproj import CRS
         from pyproj.exceptions import ProjError
     except ImportError:
@@ -169,9 +173,9 @@ class _PixelGrid:
     def degrees(self, pixels: Points) -> Points:
         """Longitude and latitude of pixels, (N, 2); inf off the globe."""
         xy = _mapped(self._transform, pixels)
-        lon, lat = self._projection.forth.transform(xy[:, 0], xy[:, 1])
+        lon, lat = self._projection.forward.transform(xy[:, 0], xy[:, 1])
         found = np.column_stack([lon, lat])
-        if not self._projection.endless:
+        if not self._projection.is_endless:
             off = np.hypot(*(self.pixels(found) - pixels).T)
             found[~(off <= _ROUND_TRIP_PIXELS)] = np.inf
         return found
@@ -181,7 +185,7 @@ class _PixelGrid:
         column, row, width, height = window
         found = []
         for latitude in (90, -90):
-            # In cylindrical projections a pole is a line and needs no care.
+            # In cylindrical projections a pole is a line, which needs no special treatment.
             points = self.pixels(np.array([[lon, latitude] for lon in (0.0, 90.0, 180.0)]))
             if not np.isfinite(points).all() or np.ptp(points, axis=0).max() > _ON_EDGE_PIXELS:
                 continue
@@ -195,7 +199,7 @@ class _PixelGrid:
 
     def pixels(self, degrees: Points) -> Points:
         """(column, row) of longitudes and latitudes, (N, 2); not finite where there is no pixel."""
-        x, y = self._projection.back.transform(degrees[:, 0], degrees[:, 1])
+        x, y = self._projection.inverse.transform(degrees[:, 0], degrees[:, 1])
         a, b, c, d, e, f = self._transform[:6]
         x, y = x - c, y - f
         with np.errstate(invalid="ignore"):  # inf − inf off the globe
@@ -222,7 +226,7 @@ def _outline(window: Window) -> Points:
 
 
 def _with_point(outline: Points, point: tuple[float, float]) -> Points:
-    """The outline with `point` added as a vertex if it lies on it."""
+    """The outline with `point` added as a vertex if the point lies on the outline."""
     vertex = np.array(point)
     start, end = outline, np.roll(outline, -1, axis=0)
     if np.abs(start - vertex).max(axis=1).min() <= _ON_EDGE_PIXELS:
@@ -234,7 +238,10 @@ def _with_point(outline: Points, point: tuple[float, float]) -> Points:
 
 
 def _refined(outline: Points, grid: _PixelGrid) -> tuple[Points, Points] | None:
-    """The outline with points added where longitudes change fast, and its degrees; or None."""
+    """The outline with points added where longitudes change fast, and its degrees.
+
+    None if a point lies off the globe.
+    """
     degrees = grid.degrees(outline)
     for _ in range(_MAX_HALVINGS):
         if not np.isfinite(degrees).all():
@@ -302,7 +309,7 @@ def _continuous(longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _without_straight(ring: Points, pixels: Points, size: int) -> Points:
-    """The ring without the points inside those edges of the window that are straight in degrees."""
+    """The ring without the points between the corners of edges that are straight in degrees."""
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     is_corner = ((pixels == low) | (pixels == high)).all(axis=1)
     corners = [*np.flatnonzero(is_corner), len(ring)]
@@ -364,7 +371,7 @@ def _geojson(rings: Sequence[Points]) -> Geometry:
 
 
 def _by_cells(window: Window, grid: _PixelGrid) -> Geometry | None:
-    """The union of those cells of the window that lie wholly on the globe; None if none does."""
+    """The union of the cells of the window that lie wholly on the globe; None if there is none."""
     column, row, width, height = window
     across = column + width * np.arange(_CELLS + 1) / _CELLS
     down = row + height * np.arange(_CELLS + 1) / _CELLS

@@ -1,4 +1,4 @@
-"""GeoJSON geometries: their bounds, their shapes, and which of them a region intersects."""
+"""GeoJSON geometries: their bounds, their shapely shapes, and which of them a region intersects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bounds_of(geometry: Geometry | None) -> Bounds | None:
 
 
 _MOST_DEGREES = 540
-"""Longitudes up to here may be degrees that were not cut at the antimeridian. Our choice."""
+"""Values up to this may be longitudes that were not cut at the antimeridian. Our choice."""
 
 _DEPTHS = {
     "Point": 0,
@@ -68,21 +68,21 @@ def _collect(geometry: Mapping[str, Any], positions: list[Any]) -> None:
 
 def _walk(values: Any, depth: int, closed: bool, fewest: int, positions: list[Any]) -> None:
     if not isinstance(values, list | tuple):
-        raise TypeError("coordinates that are no array")
+        raise TypeError("its coordinates are not an array")
     if depth == 0:
         if len(values) < 2 or not all(
             isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             for value in values
         ):
-            raise ValueError(f"{values!r} is no position")
+            raise ValueError(f"{values!r} is not a position")
         positions.append(values)
         return
     if depth == 1 and len(values) < fewest:
-        raise ValueError(f"a line or ring of {len(values)} positions")
+        raise ValueError(f"a line or ring has only {len(values)} positions")
     for value in values:
         _walk(value, depth - 1, closed, fewest, positions)
     if depth == 1 and closed and list(values[0]) != list(values[-1]):
-        raise ValueError("a ring that is not closed")
+        raise ValueError("a ring is not closed")
 
 
 def _short(value: object) -> str:
@@ -103,21 +103,24 @@ def checked_bbox(bbox: Sequence[float]) -> Bounds:
             "antimeridian, west is greater than east"
         )
     if not (-90 <= south <= north <= 90):
-        raise UsageError(f"latitudes of a bbox go up within -90 and 90, not {south} to {north}")
+        raise UsageError(
+            f"a bbox has south below north, both within -90 and 90, not {south} to {north}"
+        )
     return west, south, east, north
 
 
-def _shapely() -> Any:
+def import_shapely() -> Any:
+    """The module shapely; MissingExtraError if it is not installed."""
     try:
         import shapely
-    except ImportError as error:
-        raise MissingExtraError("comparing footprints", "geo") from error
+    except ImportError:
+        raise MissingExtraError("working with geometries", "geo") from None
     return shapely
 
 
 def shape_of(geometry: Geometry) -> Any:
     """The shapely geometry of a footprint, made valid."""
-    shapely = _shapely()
+    shapely = import_shapely()
     shape = shapely.from_geojson(json.dumps(geometry))
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
 
@@ -125,7 +128,7 @@ def shape_of(geometry: Geometry) -> Any:
 @functools.lru_cache(maxsize=64)
 def box_of(bbox: Bounds) -> Any:
     """The shapely geometry of a box; it crosses the antimeridian if west > east."""
-    shapely = _shapely()
+    shapely = import_shapely()
     west, south, east, north = bbox
     spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
     boxes = [_box(a, south, b, north) for a, b in spans]
@@ -136,7 +139,7 @@ def box_of(bbox: Bounds) -> Any:
 
 def _box(west: float, south: float, east: float, north: float) -> Any:
     """The box, or the line or point that it degenerates to."""
-    shapely = _shapely()
+    shapely = import_shapely()
     if west < east and south < north:
         return shapely.box(west, south, east, north)
     if (west, south) == (east, north):
@@ -147,7 +150,7 @@ def _box(west: float, south: float, east: float, north: float) -> Any:
 @functools.lru_cache(maxsize=64)
 def polygon_of(text: str) -> Any:
     """The shapely geometry of a GeoJSON Polygon or MultiPolygon; UsageError for anything else."""
-    shapely = _shapely()
+    shapely = import_shapely()
     geometry = json.loads(text)
     if geometry.get("type") not in ("Polygon", "MultiPolygon"):
         raise UsageError(
@@ -179,8 +182,8 @@ def _check_degrees(bounds: Bounds) -> None:
 
 
 def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:
-    """Which footprints, given as GeoJSON texts, `region` intersects; they are made valid first."""
-    shapely = _shapely()
+    """Which footprints (N GeoJSON texts) `region` intersects, (N,); makes invalid shapes valid."""
+    shapely = import_shapely()
     shapes = shapely.from_geojson(np.array(footprints, dtype=object))
     invalid = ~shapely.is_valid(shapes)
     if invalid.any():

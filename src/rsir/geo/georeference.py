@@ -1,4 +1,4 @@
-"""Where a GeoTIFF lies and when it was taken, as GDAL reads it."""
+"""The location and the time of a GeoTIFF, as GDAL reads them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where an image lies.
+    """The location and the time of an image.
 
     bounds: (west, south, east, north) in `crs`, around all four corners.
     crs: "EPSG:32632", or WKT 2 if the CRS has no EPSG code.
@@ -50,7 +50,7 @@ class Georeference:
 
 
 def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
-    """Where a GeoTIFF lies, from its path or its bytes; None if its tags do not give this.
+    """The georeference of a GeoTIFF, from its path or its bytes; None if its tags have none.
 
     Sidecar files (.tfw, .aux.xml) are not read, so that the same bytes always give the same result.
     None for a file that is not a TIFF, for a transform without a CRS, and for a CRS that PROJ does
@@ -64,14 +64,14 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
         tags = next(directories(data))
     except ValueError:
         return None
-    # OGC GeoTIFF 1.1 wants a tie point or a matrix; GDAL takes a pixel size alone for a transform.
+    # OGC GeoTIFF 1.1 requires a tie point or a matrix; GDAL accepts a pixel size alone.
     is_located = len(numbers(tags, TIE_POINTS)) >= 6 or MODEL_TRANSFORMATION in tags
     if GEO_KEYS not in tags or not is_located:
         return None
     try:
         from rasterio.io import MemoryFile
     except ImportError:
-        raise MissingExtraError("reading where a GeoTIFF lies", "geo") from None
+        raise MissingExtraError("reading the location of a GeoTIFF", "geo") from None
     ignore_not_georeferenced()
     try:
         with MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
@@ -91,7 +91,7 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
 
 
 def crs_and_transform(dataset: DatasetReader) -> tuple[str, Transform] | None:
-    """Where the pixels of an open dataset lie: its CRS, as `crs_name`, and its transform.
+    """The CRS of an open dataset, named as by `crs_name`, and its transform.
 
     The transform is (a, b, c, d, e, f) with x = a·column + b·row + c, y = d·column + e·row + f.
     None if the file has no CRS that PROJ understands, or no transform, or one that is not finite or

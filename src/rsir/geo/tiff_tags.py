@@ -1,6 +1,6 @@
-"""The tags of a TIFF, read without decoding a pixel; also those of a BigTIFF.
+"""Read the tags of a TIFF or a BigTIFF without decoding a pixel.
 
-Pillow reads them, and reports what it finds odd through `warnings`: hence `ignore_warnings`.
+Pillow reads them, and reports odd tags through `warnings`; `ignore_warnings` silences these.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MODEL_TRANSFORMATION = 34264
 GEO_KEYS = 34735
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a file begins that is a TIFF (*) or a BigTIFF (+)."""
+"""The first bytes of a TIFF (*) or a BigTIFF (+)."""
 
 # Our choice: overviews and masks make a dozen directories; a longer chain is damage or malice.
 _MAX_DIRECTORIES = 256
@@ -42,16 +42,16 @@ _filters = threading.Lock()
 
 
 def ignore_warnings(category: type[Warning], module: str = "") -> None:
-    """Ignore warnings of a category, and of modules that match `module`, in the whole process.
+    """Ignore warnings of a category in modules that match `module`, in the whole process.
 
-    Before Python 3.14 all threads share the warning filters, so that `warnings.catch_warnings` in
-    one of them races with the others. This filter is set once and stays.
+    Before Python 3.14 all threads share the warning filters, so `warnings.catch_warnings` in one
+    thread races with the other threads. This filter is set once and stays.
     """
     pattern = re.compile(module) if module else None
     with _filters:
-        for action, message, kind, where, _ in warnings.filters:
-            if message is None and issubclass(category, kind) and where in (None, pattern):
-                # The first filter that matches decides.
+        for action, message, kind, modules, _ in warnings.filters:
+            if message is None and issubclass(category, kind) and modules in (None, pattern):
+                # Python applies the first filter that matches.
                 if action == "ignore":
                     return
                 break
@@ -61,8 +61,8 @@ def ignore_warnings(category: type[Warning], module: str = "") -> None:
 def directories(data: bytes) -> Iterator[Directory]:
     """The directories of a TIFF in file order, at most 256; the first one is the image's.
 
-    A tag whose type is unknown or whose value lies outside the file is left out, and so are values
-    that together are larger than the file.
+    Tags are left out if their type is unknown, if their value lies outside the file, or if the
+    values together are larger than the file.
 
     Errors: ValueError if the data is not a TIFF, or where a directory is cut off.
     """
@@ -79,7 +79,7 @@ def directories(data: bytes) -> Iterator[Directory]:
     while following not in seen and len(seen) <= _MAX_DIRECTORIES:
         directory = Directory(header)
         stream.seek(min(following, len(data)))
-        directory.next = -1  # stays where the directory is cut off
+        directory.next = -1  # `load` changes this unless the directory is cut off
         directory.load(stream)
         if directory.next < 0:
             raise ValueError("a directory of its tags is cut off")

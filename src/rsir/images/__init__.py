@@ -1,1 +1,1 @@
-"""The bytes of one picture to pixels."""
+"""Decode one picture: from the bytes of its file to RGB pixels."""

@@ -1,4 +1,4 @@
-"""Decoded samples → 8-bit RGB, upright."""
+"""Convert decoded samples to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rsir.geo.tiff_tags import ORIENTATION
 class Decoded(NamedTuple):
     """A decoded image.
 
-    rgb: (H, W, 3) uint8. transparent: (H, W), or None if all of it is opaque. converted: what the
-    samples were and what became of them, in words; None if they are the file's own.
+    rgb: (H, W, 3) uint8. transparent: (H, W), or None if every pixel is opaque. converted: the
+    conversion in words, such as "grey to RGB"; None if `rgb` has the samples of the file.
     """
 
     rgb: NDArray[np.uint8]
@@ -24,7 +24,7 @@ class Decoded(NamedTuple):
     converted: str | None = None
 
     def upright(self, orientation: int) -> Decoded:
-        """The same image, turned as its orientation (see `upright`) asks."""
+        """The same image turned upright; orientation: as in the function `upright`."""
         transparent = self.transparent
         if transparent is not None:
             transparent = upright(transparent, orientation)
@@ -32,7 +32,7 @@ class Decoded(NamedTuple):
 
 
 def samples_of(image: Image.Image) -> NDArray[Any]:
-    """An image's samples, (H, W, bands), uint8 or uint16; of a 1-bit image 0 and 255."""
+    """An image's samples, (H, W, bands), uint8 or uint16; a 1-bit image has samples 0 and 255."""
     array = np.asarray(image)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
@@ -58,7 +58,7 @@ def from_samples(
 
 
 def from_palette(image: Image.Image) -> Decoded:
-    """An image of Pillow's mode P, and the transparency of its colours, as RGB."""
+    """An image of Pillow's mode P (palette) as RGB, with the transparency of its colours."""
     if "transparency" not in image.info:
         return Decoded(np.asarray(image.convert("RGB")), None, "palette to RGB")
     rgba = np.asarray(image.convert("RGBA"))
@@ -66,7 +66,7 @@ def from_palette(image: Image.Image) -> Decoded:
 
 
 def from_cmyk(image: Image.Image) -> Decoded:
-    """An image of Pillow's mode CMYK as RGB, through its colour profile (ICC) where that works."""
+    """An image of Pillow's mode CMYK as RGB, by its colour profile (ICC) if that is usable."""
     from PIL import ImageCms
 
     profile = image.info.get("icc_profile")
@@ -86,7 +86,10 @@ def from_cmyk(image: Image.Image) -> Decoded:
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """(H, W) or (H, W, 3) turned by an orientation: 1 (upright) to 8 of EXIF 2.3, table 6."""
+    """Turn an image (H, W) or (H, W, 3) upright.
+
+    orientation: of the stored image, 1 (upright) to 8, after EXIF 2.3, table 6.
+    """
     if orientation not in range(2, 9):
         return array
     image = Image.fromarray(array)

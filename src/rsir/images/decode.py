@@ -1,6 +1,6 @@
-"""The bytes of one image file → pixels.
+"""Decode the bytes of one image file to pixels.
 
-Pillow decodes them; GDAL (the extra 'geo') decodes what Pillow reads only in part.
+Pillow decodes most files; GDAL (the extra 'geo') decodes files that Pillow reads only in part.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from rsir.images.convert import (
 def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """The pixels (3, H, W) uint8 RGB and the properties of the image in a file's bytes.
 
-    See `rsir.images.read.read_tile` for both, and for what is refused with an ImageError.
+    `rsir.images.read.read_tile` describes both, and the files that raise an ImageError.
     """
-    form = _format(data)
-    # Pillow warns of odd metadata, on which no pixel depends.
+    format_name = _format(data)
+    # Pillow warns of odd metadata, but no pixel depends on such metadata.
     tiff.ignore_warnings(UserWarning, r"PIL\.")
     try:
-        if form == "TIFF":
+        if format_name == "TIFF":
             decoded = _decode_tiff(data, max_pixels)
         else:
-            decoded = _decode_picture(data, form, max_pixels)
+            decoded = _decode_picture(data, format_name, max_pixels)
     except ImageError:
         raise
     except MemoryError:
@@ -85,7 +85,7 @@ _MAGIC_OF_OTHERS: tuple[tuple[bytes, str], ...] = (
 
 
 def _format(data: bytes) -> str:
-    """The format that the first bytes tell: PNG, JPEG, WEBP or TIFF; ImageError for any other."""
+    """The format by the first bytes: PNG, JPEG, WEBP or TIFF; ImageError for any other format."""
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name
@@ -93,19 +93,19 @@ def _format(data: bytes) -> str:
         return "WEBP"
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
-        raise ImageError("this is a web page, not an image: a download that failed; fetch it again")
+        raise ImageError("this is a web page, not an image: the download failed; fetch it again")
     if head.startswith(b"version https://git-lfs"):
         raise ImageError("this is a Git LFS pointer, not the image; run 'git lfs pull'")
     for magic, name in _MAGIC_OF_OTHERS:
         if data.startswith(magic):
             raise ImageError(f"this is {name}; convert it to PNG, JPEG, WebP or GeoTIFF")
-    raise ImageError("not an image that can be read; PNG, JPEG, WebP and TIFF can")
+    raise ImageError("this is not an image of a known format; give PNG, JPEG, WebP or TIFF")
 
 
-def _opened(data: bytes, form: str) -> ImageFile:
+def _opened(data: bytes, format_name: str) -> ImageFile:
     """Pillow's image of the data; no pixel is decoded yet."""
-    # Not by Image.open: it warns of sizes, it hides why a reader fails, and it takes a JPEG with a
-    # preview behind it, as cameras and drones write them (MPO), for an animation.
+    # Image.open does not fit: it warns of large sizes, it hides why a reader fails, and it takes a
+    # JPEG that is followed by a preview (MPO, which cameras and drones write) for an animation.
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
     from PIL.TiffImagePlugin import TiffImageFile
@@ -114,7 +114,7 @@ def _opened(data: bytes, form: str) -> ImageFile:
     readers: dict[str, type[ImageFile]] = {
         "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
     }  # fmt: skip
-    return readers[form](io.BytesIO(data))
+    return readers[format_name](io.BytesIO(data))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -129,7 +129,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
-    """The samples as they are stored, (H, W, bands); of the mask (H, W) uint8, 0 for nodata."""
+    """The stored samples, (H, W, bands); with `mask`: the mask, (H, W) uint8, 0 for nodata."""
     try:
         from rasterio.enums import MaskFlags
         from rasterio.io import MemoryFile
@@ -149,22 +149,22 @@ def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
 
 # ------------------------------------------------------------------------------ PNG, JPEG and WebP
 
-# What a grey value of the file is multiplied by; Pillow gives a PNG's transparent grey without.
+# Pillow multiplies the grey values of the file by these, but not a PNG's transparent grey value.
 _GREY_SCALE = {"L;2": 85, "L;4": 17}
 
 
-def _decode_picture(data: bytes, form: str, max_pixels: int) -> Decoded:
-    image = _opened(data, form)
+def _decode_picture(data: bytes, format_name: str, max_pixels: int) -> Decoded:
+    image = _opened(data, format_name)
     _check_size(*image.size, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError("an animation; save the frame that you mean as an image of its own")
     raw_mode = ""
-    if form == "PNG":
-        # Pillow decodes pixels without their checksums, and a wrong bit there is a wrong picture.
-        _opened(data, form).verify()
+    if format_name == "PNG":
+        # Pillow decodes pixels without checking their checksums; a wrong bit would stay unnoticed.
+        _opened(data, format_name).verify()
         raw_mode = str(image.tile[0].args)
     if image.mode != "I;16" and raw_mode.endswith(";16B"):
-        samples = _by_gdal(data, form)  # Pillow drops the low byte
+        samples = _by_gdal(data, format_name)  # Pillow drops the low byte
     else:
         image.load()
         if image.mode == "P":
@@ -186,15 +186,16 @@ def _orientation(image: Image.Image) -> int:
     """The orientation that the metadata gives, as `rsir.images.convert.upright` takes it."""
     try:
         orientation = image.getexif().get(tiff.ORIENTATION)
-    except Exception:  # nearly anything, as above; damaged metadata does not make the pixels wrong
+    except Exception:  # damaged metadata raises nearly anything; the pixels are right all the same
         return 1
     return orientation if isinstance(orientation, int) else 1
 
 
 # -------------------------------------------------------------------------------------------- TIFF
 
-_COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric -> samples of colour
-# What the libtiff in Pillow's wheels reads: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstd.
+_COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric: number of colour bands
+# Compressions that the libtiff in Pillow's wheels reads: none, CCITT, LZW, JPEG, Deflate, PackBits,
+# LZMA, Zstd.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 _RARE_COMPRESSIONS = {
     6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
@@ -202,8 +203,8 @@ _RARE_COMPRESSIONS = {
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: an overview, a transparency mask
 
-# Our choice. The alpha of a clipped or mosaicked image is 0 or 255 nearly everywhere; GDAL marks
-# the fourth band of any 8-bit image as alpha unless told otherwise, near infrared too.
+# Our choice. The alpha of a clipped or mosaicked image is 0 or 255 nearly everywhere; but by
+# default GDAL marks the fourth band of any 8-bit image as alpha, even if it is near infrared.
 _MOST_PART_TRANSPARENT = 0.5
 
 
@@ -213,7 +214,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     orientation = tiff.integer(tags, tiff.ORIENTATION, 1)
     if tiff.integer(tags, tiff.COMPRESSION, 1) in _COMPRESSIONS:
         image = _opened(data, "TIFF")
-        image.load()  # Pillow turns a TIFF, and nothing else, by itself
+        image.load()  # this turns a TIFF upright; Pillow turns no other format by itself
         if image.mode == "P":
             decoded = from_palette(image)
         elif image.mode == "CMYK":
@@ -251,7 +252,7 @@ def _main_directory(data: bytes, max_pixels: int) -> tuple[tiff.Directory, bool]
 
 
 def _check_samples(tags: tiff.Directory) -> bool:
-    """Whether there is an alpha band; ImageError for samples without a faithful reading."""
+    """Whether there is an alpha band; ImageError for samples that cannot be read faithfully."""
     photometric = tiff.integer(tags, tiff.PHOTOMETRIC, -1)
     bits = set(tiff.integers(tags, tiff.BITS_PER_SAMPLE)) or {1}
     formats = set(tiff.integers(tags, tiff.SAMPLE_FORMAT)) or {1}
@@ -259,13 +260,14 @@ def _check_samples(tags: tiff.Directory) -> bool:
     colours = _COLOUR_BANDS.get(photometric)
     if colours is None:
         raise ImageError(f"its colour space (photometric {photometric}) is not grey, RGB or CMYK")
-    # Extra samples are alpha only if the file says so: 1 associated, 2 not; 0 is "unspecified".
+    # Extra samples are alpha only with these values: 1 associated, 2 unassociated; 0: unspecified.
     extras = tiff.integers(tags, tiff.EXTRA_SAMPLES)
     has_alpha = bands == colours + 1 and extras in ((1,), (2,)) and photometric in (1, 2)
     problems = []
     if bands == 3 and colours == 1:
         problems.append(
-            "3 bands not marked as red, green and blue: say so (gdal_translate -co PHOTOMETRIC=RGB)"
+            "3 bands not marked as red, green and blue: mark them (gdal_translate -co "
+            "PHOTOMETRIC=RGB)"
         )
     elif bands != colours and not has_alpha:
         problems.append(f"{bands} bands: choose three and write those (gdal_translate -b)")
@@ -292,7 +294,7 @@ def _samples_of_rare_compression(data: bytes, tags: tiff.Directory) -> NDArray[n
     problem = f"TIFF compression {_RARE_COMPRESSIONS.get(compression, compression)} is not read"
     advice = "write it with DEFLATE (gdal_translate -co COMPRESS=DEFLATE)"
     is_plain = tiff.integer(tags, tiff.PHOTOMETRIC, 1) in (1, 2)
-    # GDAL gives samples as they are stored, which of other kinds are neither grey nor RGB.
+    # GDAL gives the stored samples; with any other photometric value these are not grey or RGB.
     if not is_plain or tiff.integer(tags, tiff.BITS_PER_SAMPLE, 1) != 8:
         raise ImageError(f"{problem} with these samples: {advice}")
     try:
@@ -302,7 +304,7 @@ def _samples_of_rare_compression(data: bytes, tags: tiff.Directory) -> NDArray[n
 
 
 def _transparent(samples: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(H, W): where alpha, the last band, is 0; ImageError if it looks like a band of its own."""
+    """Where alpha, the last band, is 0, (H, W); ImageError if the band does not look like alpha."""
     alpha = samples[..., -1]
     partial = float(((alpha > 0) & (alpha < 255)).mean())
     if partial > _MOST_PART_TRANSPARENT:

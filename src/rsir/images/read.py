@@ -1,4 +1,4 @@
-"""One image file as pixels or as a Tile: faithful to what is in the file, or an ImageError."""
+"""Read one image file as pixels or as a Tile; ImageError if that is not faithfully possible."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAX_PIXELS = 89_478_485
 decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of RGB)."""
 
 ID_BYTES = 12
-"""Of a tile's id: 24 hex digits. Our choice: two equal ones among 10^9 tiles have a chance below
-10^-11."""
+"""Bytes of a tile's id, 24 hex digits. Our choice: among 10^9 tiles, the probability that two have
+the same id is below 10^-11."""
 
 
 def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The pixels of an image file, (3, H, W) uint8, red, green, blue, in 0..255.
 
-    See `read_tile` for what is converted and what is refused with an ImageError.
+    `read_tile` lists the conversions, and the files that raise an ImageError.
     """
     source = _source(path)
     with _named(source):
@@ -44,22 +44,22 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     agree. `source` is the absolute path. `bounds`, `crs`, `footprint` and `datetime` come from a
     GeoTIFF's tags (see `rsir.geo.georeference`); without the extra 'geo' they are None.
 
-    Properties: `width` and `height`, after orientation; `converted`, in words, if the samples are
-    not the file's own; `transparent`, the share of pixels in (0, 1) that the file's alpha or mask
-    marks as nodata.
+    Properties: `width` and `height`, after orientation; `converted`, the conversion in words, if
+    the samples were converted; `transparent`, the share of pixels in (0, 1) that the file's alpha
+    or mask marks as nodata.
 
     8-bit RGB stays as it is. Grey, 1-bit and palette images are converted without loss. Alpha is
     dropped; pixels with alpha 0 are nodata and become 0, and all others keep their colour. 16-bit
     PNG samples, which span 0..65535 by its specification, are divided by 257 and rounded. CMYK is
     converted by the file's colour profile if it has one. The profile of an RGB image is ignored:
-    archives and training sets are read as stored samples everywhere, and converting some images
-    would set them apart. The orientation of EXIF or XMP is applied.
+    archives and training sets hold stored samples, and converting some images would make these
+    differ from the others. The orientation of EXIF or XMP is applied.
 
-    Refused are TIFFs of more than 8 bits (their stretch is unknown), other bands than grey or RGB,
-    several pages or frames, images that are wholly transparent, damaged or cut off, images of more
-    than `max_pixels` = width × height (never above Pillow's own limit), and files of other formats.
-    Three kinds need the extra 'geo': 16-bit PNG unless it is grey without alpha, TIFF with a
-    transparency mask, and TIFF of a compression that Pillow lacks (LERC).
+    These raise an ImageError: TIFFs of more than 8 bits (their stretch is unknown), other bands
+    than grey or RGB, several pages or frames, images that are wholly transparent, damaged or cut
+    off, images of more than `max_pixels` = width × height (never above Pillow's own limit), and
+    files of other formats. Three kinds need the extra 'geo': 16-bit PNG unless it is grey without
+    alpha, TIFF with a transparency mask, and TIFF of a compression that Pillow lacks (LERC).
 
     Errors: ImageError, with the path, the reason and what to do.
     """
@@ -109,7 +109,7 @@ def _bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise ImageError("the file is gone; index its folder again to prune it") from None
+        raise ImageError("the file no longer exists; index its folder again to prune it") from None
     except IsADirectoryError:
         raise ImageError("this is a folder; give a file in it") from None
     except PermissionError:
@@ -122,7 +122,7 @@ def _bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _georeference(data: bytes) -> Georeference | None:
-    """Where a GeoTIFF lies; None for any other image, and without the extra 'geo'."""
+    """The georeference of a GeoTIFF; None for any other image, and without the extra 'geo'."""
     try:
         return georeference(data)
     except MissingExtraError:

@@ -1,4 +1,4 @@
-"""Which bands of which files a scene is read from, by any of the names that a band has."""
+"""Choose the bands of a scene and the files that hold them; a band may have several names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ RGB = ("red", "green", "blue")
 class Band:
     """One band of one file of a scene.
 
-    file: index of the file in the scene. index: of the band in the file, from 1. names: all its
-    names in lower case, each with its priority; 0 is the highest. common: STAC's first name for it.
+    file: index of the file in the scene. index: of the band in the file, from 1. names: all names
+    of the band in lower case, each with its priority; 0 is the highest. common: the first name that
+    STAC gives it.
     """
 
     file: int
@@ -102,11 +103,11 @@ def bands_of(file: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
 def choose(
     uri: str, available: Sequence[Band], requested: Sequence[str] | None
 ) -> tuple[list[Band], list[str]]:
-    """The requested bands among those of the open files, and what to call them.
+    """The requested bands of the open files, and their names in the scene.
 
     requested: as `rsir.scenes.scene.Scene.open` takes them. uri: names the scene in messages.
 
-    Errors: UsageError for a band that is not there, is ambiguous, or is named twice.
+    Errors: UsageError for a band that is missing, is ambiguous, or is named twice.
     """
     if requested is None:
         if len(available) == 1:

@@ -1,4 +1,4 @@
-"""Picture or scene: which files are one tile as they are, and which are cut into tiles."""
+"""Tell pictures, which are one tile each, from scenes, which are cut into tiles."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 WHOLE_PIXELS = 1024 * 1024
-"""Width × height up to which an image is kept whole. Our choice: the benchmark sets' images have up
-to 600 × 600."""
+"""Maximum width × height of an image that stays one tile. Our choice: images of the benchmark sets
+have up to 600 × 600."""
 
 
 def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
@@ -27,13 +27,13 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
     A picture is a local PNG, JPEG, WebP or TIFF in which `read_tile` sees all that a scene would
     show: a TIFF is 8-bit, has one band or three, no nodata, and no ground control points in place
     of a transform.
-    tiling: how the user wants scenes to be cut. A picture is then not larger than a tile and has
-    no CRS, and the tiling asks for nothing that only a scene can give (bands, a stretch, metres, a
-    cloud mask). None: the user did not say; a picture has up to WHOLE_PIXELS pixels, and a file
-    that GDAL cannot open counts as one if its suffix is a picture's, for `read_tile` to say what
-    is wrong with it; so does every file if rasterio is not installed.
+    tiling: the user's tiling of scenes. Then a picture is not larger than a tile and has no CRS,
+    and the tiling needs nothing that only a scene has (bands, a stretch, metres, a cloud mask).
+    None: the user gives no tiling. Then a picture has up to WHOLE_PIXELS pixels. If GDAL cannot
+    open a file, or rasterio is not installed, the suffix decides; `read_tile` then says what is
+    wrong with a damaged picture.
 
-    Errors: only with a tiling: DataError if there is no such file, ImageError if GDAL cannot open
+    Errors, only with a tiling: DataError if there is no such file, ImageError if GDAL cannot open
     it, MissingExtraError without rasterio.
     """
     if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
@@ -69,13 +69,13 @@ def _is_plain_tiff(dataset: DatasetReader) -> bool:
     bands = sum(colour is not ColorInterp.alpha for colour in colours)
     if dataset.driver != "GTiff" or dataset.dtypes[0] != "uint8" or bands not in (1, 3):
         return False
-    # A palette cannot be read as a scene, so such a file is a picture, with nodata or without.
+    # A scene cannot have a palette, so a file with a palette is a picture, even if it has nodata.
     opaque = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
     return ColorInterp.palette in colours or (opaque and not dataset.gcps[0])
 
 
 def usual_tiling(scene: Scene) -> Tiling:
-    """How a scene is cut if nobody says: in one tile if it has up to WHOLE_PIXELS pixels."""
+    """The default tiling of a scene: one tile if the scene has up to WHOLE_PIXELS pixels."""
     if scene.width * scene.height <= WHOLE_PIXELS:
         return Tiling(size=max(scene.width, scene.height))
     return Tiling()

@@ -1,4 +1,7 @@
-"""The raster files of a scene: opened by GDAL, refused if unfaithful, resampled to one grid."""
+"""Open the raster files of a scene with GDAL, and resample them to one grid.
+
+Files that GDAL would not read faithfully raise an ImageError.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
 """GDAL's drivers for the formats that rsir reads by windows. A COG is a GTiff."""
 
-# Bits per sample of PNG and TIFF below 8; GDAL does not scale such samples: nearly black.
+# Bits per sample below 8 of PNG and TIFF. GDAL does not scale such samples, so they look black.
 _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
 
 PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
@@ -54,7 +57,7 @@ class SceneFile:
 
 @contextmanager
 def environment(uri: str) -> Iterator[None]:
-    """Sets GDAL's options for reading one file."""
+    """Set GDAL's options for reading one file."""
     import rasterio
 
     options = _OPTIONS | (_REMOTE_OPTIONS if is_remote(uri) else {})
@@ -73,12 +76,12 @@ def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
     check_file(uri)
     try:
         with environment(uri):
-            # rasterio never takes a Path for a uri, whatever its name.
+            # A Path, because rasterio may take the text of a local name for a uri.
             return stack.enter_context(rasterio.open(uri if is_remote(uri) else Path(uri)))
     except gdal_errors() as error:
         raise ImageError(
-            f"{uri}: cannot be opened ({reason(error)}); {_FORMATS} can; fetch it again if it "
-            "should be one"
+            f"{uri}: cannot be opened ({reason(error)}); readable are {_FORMATS}; fetch the file "
+            "again if it should be one of these"
         ) from error
 
 
@@ -102,10 +105,10 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
     if not is_remote(uri):
         # Viewers write overviews and statistics; these change no pixel. But a picture's .aux.xml
         # may hold its georeference.
-        placed = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
-        without = (".ovr",) if placed else (".aux.xml", ".ovr")
-        beside = {file for file in dataset.files if not file.endswith(without)}
-        files = (uri, *sorted(beside - {uri}))
+        located_picture = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
+        ignored = (".ovr",) if located_picture else (".aux.xml", ".ovr")
+        sidecars = {file for file in dataset.files if not file.endswith(ignored)}
+        files = (uri, *sorted(sidecars - {uri}))
     points, crs = dataset.gcps
     if dataset.crs is None and crs is not None and len(points) >= 3:
         # Radar scenes are delivered with ground control points only.
@@ -117,7 +120,9 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
 
 def _refuse_unreadable(uri: str, dataset: DatasetReader) -> None:
     if dataset.driver not in DRIVERS:
-        raise ImageError(f"{uri}: is {dataset.driver}; {_FORMATS} can be read: convert it to one")
+        raise ImageError(
+            f"{uri}: is {dataset.driver}; readable are {_FORMATS}; convert it to one of these"
+        )
     if dataset.count == 0 or len(dataset.subdatasets) > 1:
         raise ImageError(f"{uri}: holds {len(dataset.subdatasets)} images; save each on its own")
 
@@ -133,8 +138,8 @@ def _refuse_unfaithful(uri: str, dataset: DatasetReader) -> None:
         palette = ColorInterp.palette in dataset.colorinterp
         options = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
         raise ImageError(
-            f"{uri}: is of {_FEW_BITS[bits]} a pixel, and so cannot be cut into tiles; make 8 of "
-            f"them: gdal_translate {options} IN OUT.tif"
+            f"{uri}: has {_FEW_BITS[bits]} per pixel, and so cannot be cut into tiles; convert it "
+            f"to 8 bits: gdal_translate {options} IN OUT.tif"
         )
     if ColorInterp.palette in dataset.colorinterp:
         raise ImageError(
@@ -157,7 +162,7 @@ def reason(error: BaseException) -> str:
 
 
 def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitStack) -> SceneFile:
-    """A file resampled to the pixels of `grid`, or unchanged if it has those; `stack` closes it.
+    """A file resampled to the pixels of `grid`, or unchanged if it has them; `stack` closes it.
 
     Errors: ImageError if their sizes differ and one of them has no georeference.
     """

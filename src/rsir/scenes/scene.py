@@ -1,4 +1,4 @@
-"""A scene, read by windows: any raster that GDAL reads faithfully, local or over HTTP ranges."""
+"""A scene that is read by windows: a raster that GDAL reads faithfully, local or over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rsir.sources.source import Asset, Source
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# Our choice: the CRS's own unit counts as length on the ground where it is right to 1 %.
+# Our choice: lengths in the unit of the CRS count as lengths on the ground if right to 1 %.
 _TRUE_TO = 0.01
 # Our choice: samples for percentiles come from a reduced image with this many pixels a side or, if
 # the scene has no overviews, from a grid of small windows.
@@ -41,7 +41,7 @@ class Scene:
     """Some bands of one scene, on one grid. Not thread-safe: each thread opens its own.
 
     uri: as in `Source`. width, height: in pixels. bands: names of the C bands that are read.
-    refs: what `open` takes to read exactly these bands again.
+    refs: the names by which `open` reads exactly these bands again.
     dtype: the common dtype of the bands. crs, transform: as
     `rsir.geo.georeference.crs_and_transform`; both are None if the scene has no georeference.
     """
@@ -82,7 +82,7 @@ class Scene:
     ) -> Scene:
         """Open a scene, given by its path, its uri, its STAC item or a `Source`.
 
-        bands: which to read, in this order, by STAC name or common name, STAC asset, description
+        bands: the bands to read, in order, by STAC name or common name, STAC asset, description
         in the file, colour interpretation, or number from 1; case does not matter. "red=B04" reads
         B04 and calls it red; "visual:1" is band 1 of asset visual. None: red, green and blue; the
         only band of a grey scene counts as all three.
@@ -127,8 +127,8 @@ class Scene:
     def gsd(self) -> tuple[float, float] | None:
         """Metres of ground in a pixel at the scene's centre, (across, down); None if unknown.
 
-        Measured on the ellipsoid WGS 84. A projected CRS whose own unit is right there to 1 %
-        counts as right, so that a 10 m UTM scene has 10 m and not 10.004.
+        Measured on the ellipsoid WGS 84. If the pixel size in the unit of a projected CRS is right
+        to 1 %, the result is that size, so that a 10 m UTM scene has 10 m and not 10.004.
         """
         if self.transform is None or self.crs is None:
             return None
@@ -160,10 +160,10 @@ class Scene:
 
         Local files: BLAKE2b of their bytes, about two seconds a gigabyte (our choice: a copy with
         another modification time is still the same scene), without overviews (.ovr) and statistics
-        (.aux.xml), which viewers write. On web servers: of the ETag, date, size and first 64 KiB.
-        On object stores: of size and modification time.
+        (.aux.xml), which viewers write. Files on web servers: BLAKE2b of the ETag, date, size and
+        first 64 KiB. Objects in object stores: BLAKE2b of size and modification time.
 
-        Errors: DataError if the files are gone or the server does not answer.
+        Errors: DataError if a file no longer exists or the server does not answer.
         """
         digests = [digest(uri) for file in self._files for uri in file.files]
         if len(digests) == 1:
@@ -178,7 +178,7 @@ class Scene:
     def stamp(self) -> tuple[int, int]:
         """(total bytes, last modification in nanoseconds since the epoch) of the scene's files.
 
-        It needs no reading of the files; 0 for what a server does not report.
+        The files are not read. A number that a server does not report is 0.
         """
         stamps = [stamp(uri) for file in self._files for uri in file.files]
         return sum(size for size, _ in stamps), max(changed for _, changed in stamps)
@@ -277,7 +277,7 @@ class Scene:
                         valid[:] = True
                         continue
                     if all(MaskFlags.per_dataset in flag for flag in flags):
-                        indexes = indexes[:1]  # one mask for all
+                        indexes = indexes[:1]  # all bands share a mask
                     masks = file.dataset.read_masks(
                         indexes, window=region, out_shape=(len(indexes), *size)
                     )
@@ -323,14 +323,16 @@ def ground_pixel(
 
 
 def same_pixel_size(nominal: tuple[float, float], true: tuple[float, float]) -> bool:
-    """Whether a nominal pixel size is right to 1 %; both are (across, down)."""
+    """Whether the pixel size `nominal` is within 1 % of `true`; both are (across, down)."""
     return all(abs(own / real - 1) <= _TRUE_TO for own, real in zip(nominal, true, strict=True))
 
 
 def stretched(
     scene: Scene, pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch
 ) -> NDArray[np.uint8]:
-    """What `Scene.read` returned as (C, h, w) uint8, by a stretch that is settled here; nodata 0.
+    """Stretch the pixels that `Scene.read` returned to (C, h, w) uint8; nodata is 0.
+
+    The numbers of `stretch` are settled first (see `settled`).
 
     Errors: UsageError for a stretch that does not fit the scene.
     """
@@ -338,13 +340,16 @@ def stretched(
 
 
 def to_uint8(pixels: NDArray[Any], valid: NDArray[np.bool_], stretch: Stretch) -> NDArray[np.uint8]:
-    """What `Scene.read` returned as (C, h, w) uint8, by a settled stretch; nodata is 0."""
+    """Stretch the pixels that `Scene.read` returned to (C, h, w) uint8; nodata is 0.
+
+    stretch: with its numbers settled.
+    """
     scaled = stretch(pixels)
     return scaled if valid.all() else np.where(valid, scaled, np.uint8(0))
 
 
 def settled(scene: Scene, stretch: Stretch) -> Stretch:
-    """The stretch with its numbers; they come from samples of the scene where it needs any.
+    """The stretch with its numbers settled, from samples of the scene if it needs any.
 
     Errors: UsageError for a stretch that does not fit the scene.
     """

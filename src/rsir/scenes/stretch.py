@@ -1,4 +1,4 @@
-"""How the samples of a scene become 0..255: the same way for all its tiles, and repeatable."""
+"""Convert the samples of a scene to 0..255, repeatably and in the same way for all its tiles."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Stretch:
 
     @classmethod
     def parse(cls, text: str) -> Stretch:
-        """The stretch of its text: "auto", "none", "percentile:2,98", "range:0,3000".
+        """Parse a stretch: "auto", "none", "percentile:2,98" or "range:0,3000".
 
         Errors: UsageError for any other text.
         """

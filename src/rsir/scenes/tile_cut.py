@@ -1,4 +1,4 @@
-"""How a tile was cut from its scene, as the properties of its record say."""
+"""How a tile was cut from its scene, read from the properties of its record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsir.scenes.stretch import Stretch
 
 @dataclass(frozen=True, slots=True)
 class TileCut:
-    """All that is needed to read a tile again from its scene, or to read another window like it.
+    """The parameters to read a tile again from its scene, or to read another window like it.
 
     window: (column, row, width, height) in pixels of the scene; None: the whole scene. bands: as
     `rsir.scenes.scene.Scene.refs`; None: as `Scene.open` chooses. stretch: with its numbers settled
@@ -29,7 +29,7 @@ class TileCut:
     def of(cls, properties: Mapping[str, Any]) -> Self | None:
         """The cut that the properties of a record describe (see `rsir.scenes.tiles.tiles`).
 
-        None for an image that is no tile of a scene, and for properties that describe no cut.
+        None for an image that is not a tile of a scene, and for properties that describe no cut.
         """
         match properties:
             case {

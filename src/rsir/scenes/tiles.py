@@ -1,4 +1,4 @@
-"""From a scene to the tiles that the encoder sees, one window at a time."""
+"""Cut a scene into the tiles that the encoder gets, reading one window at a time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 class SkippedTile:
     """A window that gives no tile, and the reason.
 
-    reason: "nodata": too few pixels are valid; "cloud": too many of these are cloud; "damaged": it
-    cannot be read; "known": the caller has it already. share: in 0..1, of valid pixels for
-    "nodata", of cloud among them for "cloud"; otherwise None. detail: the error of "damaged".
+    reason: "nodata": too few pixels are valid; "cloud": too many valid pixels are cloud; "damaged":
+    the window cannot be read; "known": the caller has its tile already. share: in 0..1, of valid
+    pixels for "nodata", of cloud among the valid pixels for "cloud"; otherwise None. detail: the
+    error of "damaged".
     """
 
     id: str
@@ -54,10 +55,10 @@ def tiles_of(
     *,
     known: Callable[[str], bool] | None = None,
 ) -> Iterator[Tile | SkippedTile]:
-    """The tiles of one scene, opened and closed here; see `tiles`.
+    """Open a scene, yield its tiles, and close it; see `tiles`.
 
-    A picture (`rsir.scenes.chips.is_picture`) is read by `rsir.images.read.read_tile`: the same
-    tile, with the same id, as from a folder that is not tiled.
+    `rsir.images.read.read_tile` reads a picture (`rsir.scenes.chips.is_picture`), so it gives the
+    same tile, with the same id, as without a tiling.
 
     Errors: those of `Scene.open` and `tiles`.
     """
@@ -77,7 +78,7 @@ def tiles_of(
 def tiles(
     scene: Scene, tiling: Tiling, *, known: Callable[[str], bool] | None = None
 ) -> Iterator[Tile | SkippedTile]:
-    """The tiles of an open scene, row by row; each window is read when its turn comes.
+    """The tiles of an open scene, row by row; a window is read when the iterator reaches it.
 
     Every window of `rsir.scenes.tiling.grid` gives one Tile or one SkippedTile. A Tile has pixels
     (C, h, w) uint8 after the stretch, nodata 0; the id of `tile_ids`; its own bounds, CRS,
@@ -100,7 +101,7 @@ def tiles(
             if known is not None and known(name):
                 yield SkippedTile(name, scene.uri, window, "known")
                 continue
-            # At the first window that is read: a scene whose tiles are known needs no stretch.
+            # Only before the first window is read: a scene whose tiles are known needs no stretch.
             stretch = stretch or settled(scene, tiling.stretch)
             try:
                 yield _tile(scene, tiling, windows.size, window, name, stretch, mask)

@@ -1,4 +1,4 @@
-"""How a scene is cut: which windows, in which order, and how many pixels each tile has."""
+"""How a scene is cut into tiles: the windows, their order, and the pixels of each tile."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ class Tiling:
     `size`, so that every pixel is in a tile; None: `size`.
     unit: "pixels" of the tile as the model sees it, which are pixels of the scene unless `gsd` is
     given; or "metres" on the ground at the scene's centre.
-    gsd: ground sampling distance of the tiles in metres, to which scenes are resampled. None: that
-    of the scene; "model": that of the images that the model was trained on, which
-    `with_model_gsd` fills in. A window is a whole number of the scene's pixels, so the true gsd of
-    a tile deviates by at most half a pixel of the scene per side; the tile's properties have it.
+    gsd: ground sampling distance of the tiles in metres, to which scenes are resampled. None: the
+    gsd of the scene; "model": the gsd of the model's training images, which `with_model_gsd` fills
+    in. A window is a whole number of the scene's pixels, so the true gsd of a tile deviates by at
+    most half a pixel of the scene per side; the tile's properties have the true gsd.
     edges: "shift" moves the last tile of a row or column inwards, so that every tile is whole and
-    has real pixels only, and some overlap; a scene smaller than a tile is one smaller tile. "pad"
-    leaves the last tile where it is; what it has outside the scene is nodata (0).
-    bands: what to read, as `Scene.open` takes it. stretch: to 0..255, see `Stretch`.
+    has real pixels only, and some tiles overlap; a scene smaller than a tile gives one smaller
+    tile. "pad" does not move the last tile; its part outside the scene is nodata (0).
+    bands: the bands to read, as in `Scene.open`. stretch: to 0..255, see `Stretch`.
     min_valid: the smallest share in 0..1 of a tile's pixels that must be valid; a tile without any
     valid pixel is always skipped.
-    cloud_mask: a raster for each scene, by path or uri with {folder} and {stem} of the scene, or
-    by the key of a STAC asset. cloud_classes: its values that mean cloud; None: all but 0.
+    cloud_mask: the raster beside each scene that marks cloud: a path or uri with {folder} and
+    {stem} of the scene, or the key of a STAC asset. cloud_classes: its values that mean cloud;
+    None: all but 0.
     max_cloud: the greatest share in 0..1 of a tile's valid pixels that may be cloud.
 
     The defaults are our choice. Errors: UsageError for values that make no sense.
@@ -77,8 +78,8 @@ class Tiling:
         self._check_bands()
         if self.step > self.size:
             raise UsageError(
-                f"stride {self.step:g} is more than the tile size {self.size:g}: what lies between "
-                "tiles would never be found; give a smaller stride"
+                f"stride {self.step:g} is more than the tile size {self.size:g}: no search would "
+                "find the pixels between tiles; give a smaller stride"
             )
         if self.edges not in ("shift", "pad"):
             raise UsageError(f"edges '{self.edges}': give shift or pad")
@@ -93,7 +94,9 @@ class Tiling:
         gsd = None if isinstance(self.gsd, str) else self.gsd
         metres = self.size if self.unit == "metres" else 0
         if max(metres, gsd or 0) > _AROUND_EARTH:
-            raise UsageError(f"{max(metres, gsd or 0):g} metres is more than the Earth is around")
+            raise UsageError(
+                f"{max(metres, gsd or 0):g} metres is more than the circumference of the Earth"
+            )
         if metres and gsd is None:
             return
         pixels = metres / gsd if metres and gsd else self.size
@@ -110,7 +113,7 @@ class Tiling:
         split = [band.strip().rpartition("=") for band in self.bands]
         if not split or not all(band.strip() for _, _, band in split):
             raise UsageError(
-                f"bands '{','.join(self.bands)}': one has no name; write them as A,B,C, or leave "
+                f"bands '{','.join(self.bands)}': a name is empty; write them as A,B,C, or leave "
                 "them out"
             )
         names = [name.strip() or band.strip().lower() for name, _, band in split]

@@ -1,4 +1,4 @@
-"""One window of a scene as pixels: a thumbnail of a tile, or a part that somebody points at."""
+"""Read one window of a scene: the thumbnail of a tile, or a part that the user chooses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rsir.scenes.tile_cut import TileCut
 from rsir.types import Bounds
 
 _MOST_SIDE = 2048
-"""Pixels of the longer side of what is read; our choice: encoders look at a few hundred."""
+"""Maximum pixels of the longer side of a part. Our choice: encoders take a few hundred."""
 _POINTS_PER_EDGE = 20
-"""Of a box in degrees, whose edges are curves in the scene's CRS. Our choice."""
+"""Points along each edge of a box in degrees, because the edge is a curve in the scene's CRS. Our
+choice."""
 
 
 def tile_thumbnail(
@@ -26,8 +27,8 @@ def tile_thumbnail(
     """A tile of a scene, (C, h, w) uint8, its longer side at most `size` pixels.
 
     uri: the tile's `source`. cut: which window to read, of which bands, with which stretch; None:
-    the whole scene. The thumbnail is never larger than the window. An image that is no tile of a
-    scene is read by `rsir.images.read.read_pixels`.
+    the whole scene. The thumbnail is never larger than the window. For an image that is not a tile
+    of a scene, use `rsir.images.read.read_pixels`.
 
     Errors: those of `Scene.open`; ImageError if the window cannot be read; UsageError if it is not
     in the scene.
@@ -57,14 +58,14 @@ def read_window(
     size: float | None = None,
     window: Window | None = None,
 ) -> NDArray[np.uint8]:
-    """A part of a scene, (C, h, w) uint8, read as one of its tiles was; nodata is 0.
+    """A part of a scene, (C, h, w) uint8, read like one of its tiles; nodata is 0.
 
-    uri: the tile's `source`. cut: that of one of the scene's tiles; the part gets its bands, its
-    stretch and its scale. The part is one of: bbox, (west, south, east, north) in degrees, WGS 84;
+    uri: the tile's `source`. cut: the cut of one of the scene's tiles; the part gets its bands, its
+    stretch and its scale. Give one of these: bbox, (west, south, east, north) in degrees, WGS 84;
     point, (longitude, latitude), with size, the side in metres of a square around it; window,
-    (column, row, width, height) in pixels of the scene; or none of them: the whole scene. The
-    pixels of the part that are outside the scene are left out. A part of more than 2048 pixels a
-    side is reduced to that.
+    (column, row, width, height) in pixels of the scene. Without any of them, the part is the whole
+    scene. Pixels outside the scene are left out. A part of more than 2048 pixels a side is reduced
+    to that size.
 
     Errors: those of `Scene.open`; UsageError if the part is not in the scene, or is given in
     degrees and the scene has no georeference.
@@ -124,7 +125,7 @@ def _near(scene: Scene, transform: Affine, crs: str, degrees: Points) -> Points 
     """(column, row) of longitude and latitude, whole turns of the globe moved to be near the scene.
 
     On cylindrical maps a scene may continue beyond ±180°, or go from 0 to 360°, so a longitude has
-    several columns; of these the nearest to the scene is chosen. None outside the CRS's domain.
+    several columns; this takes the column nearest to the scene. None outside the CRS's domain.
     """
     turns = np.floor((degrees[:, :1] + 180) / 360)
     pixels = from_wgs84(transform, crs, degrees - turns * (360, 0))

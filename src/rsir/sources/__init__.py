@@ -1,1 +1,1 @@
-"""From the names that a user gives to files, STAC items and objects."""
+"""Find the files, STAC items and objects that a user names."""

@@ -1,7 +1,7 @@
-"""How a changed file is recognised: a digest of its content, and a stamp that is cheap to get.
+"""Recognise changed files by a digest of their content, or by a stamp that is cheap to read.
 
-For local files, and files on web servers and object stores. Errors: ImageError for a local file
-that cannot be read and for an object that does not exist, DataError for a server that fails.
+The files are local, on web servers or on object stores. Errors: ImageError for a local file that
+cannot be read and for an object that does not exist, DataError for a server that fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rsir.sources.source import is_remote
 _BLOCK = 1 << 20
 _HEAD_BYTES = 1 << 16
 CONTENT_BYTES = 16
-"""Of a digest: 32 hex digits; 128 bits, as usual for content addresses."""
+"""Bytes of a digest, 32 hex digits: 128 bits, as usual for content addresses."""
 
 
 def digest(file: str) -> str:
@@ -42,7 +42,7 @@ def digest(file: str) -> str:
 
 
 def stamp(file: str) -> tuple[int, int]:
-    """(bytes, last modification in nanoseconds since the epoch); 0 for what a server omits."""
+    """(bytes, last modification in nanoseconds since the epoch); 0 if a server omits the number."""
     if not is_remote(file):
         try:
             stat = Path(file).stat()

@@ -1,4 +1,4 @@
-"""The scenes among the names that a user gives: files, folders, globs, STAC, object stores."""
+"""Find the scenes that a user names: by files, folders, globs, STAC or object stores."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from rsir.sources.source import (
 from rsir.sources.stac import load_json, scenes_of
 from rsir.types import printable
 
-_MASK = "is a mask of %s; named alone it is taken for a scene"
+_MASK = "is a mask of %s; to index it as a scene, name it without that scene"
 _STAC_MASK = (
-    "is a mask or preview of %s, as its STAC item says; named alone it is taken for a scene"
+    "is a mask or preview of %s by its STAC item; to index it as a scene, name it without that item"
 )
 
 
@@ -42,9 +42,9 @@ _STAC_MASK = (
 class Sources:
     """The sources that `find_sources` found, ordered by uri, each once.
 
-    unusable: names, links and files that are no scenes, with reasons. masks: rasters that are
-    masks of these scenes, with the scene. ignored: number of other files in the folders, by
-    lower-case suffix.
+    unusable: names, links and files that are not scenes, with reasons. masks: rasters that are
+    masks of these scenes; the reason names the scene. ignored: number of other files in the
+    folders, by lower-case suffix.
     """
 
     sources: tuple[Source, ...]
@@ -66,10 +66,10 @@ class Sources:
         return replace(self, sources=share) if number == 0 else Sources(share)
 
     def without_masks(self, cloud_mask: str | None) -> Sources:
-        """The same, with the cloud masks of other sources moved to `masks`.
+        """Move the sources that are cloud masks of other sources to `masks`.
 
-        cloud_mask: where the masks are, as in `rsir.scenes.tiling.Tiling`. Call it before `shard`,
-        so that it finds the masks of scenes in other shards too.
+        cloud_mask: the location of the masks, as in `rsir.scenes.tiling.Tiling`. Call this before
+        `shard`, so that it finds the masks of scenes in other shards too.
         """
         if cloud_mask is None:
             return self
@@ -82,7 +82,7 @@ class Sources:
         return self._separate(masks)
 
     def _separate(self, masks: Mapping[str, str]) -> Sources:
-        """The same, with the sources whose uris are in `masks` (uri: reason) moved to `masks`."""
+        """Move the sources whose uris are in `masks` (uri: reason) to the attribute `masks`."""
         found = [source.uri for source in self.sources if source.uri in masks]
         return replace(
             self,
@@ -102,13 +102,13 @@ def find_sources(
     are followed; the uri of one object, or of a prefix that ends in "/" on s3, gs or az.
     exclude: a folder that is not searched.
 
-    Some things are not fatal but `unusable`: a broken link of a catalogue, a subfolder that cannot
-    be listed, what is neither file nor folder, and, if there are other names, JSON that is not
-    STAC (from a glob, it counts as `ignored`). A catalogue on a server may not link to files of
-    this machine. A raster beside a scene is left out if it is a mask of that scene, by its name
-    (`rsir.sources.masks`) or by the scene's STAC item, or one of GDAL's sidecar files.
+    These are `unusable` and raise no error: a broken link of a catalogue, a subfolder that cannot
+    be listed, anything that is neither file nor folder, and, if there are other names, JSON that is
+    not STAC (from a glob, it counts as `ignored`). A catalogue on a server may not link to files of
+    this machine. A raster beside a scene is left out if it is one of GDAL's sidecar files, or if it
+    is a mask of that scene by its name (`rsir.sources.masks`) or by the scene's STAC item.
 
-    Errors: UsageError for an empty name; DataError for a name of which nothing exists;
+    Errors: UsageError for an empty name; DataError for a name under which nothing exists;
     MissingExtraError for STAC without pystac.
     """
     found: dict[str, Source] = {}
@@ -173,8 +173,8 @@ def source(uri: str | os.PathLike[str]) -> Source:
 def document_of(uri: str) -> tuple[str, str]:
     """The STAC document and the item that a source names: ("items.geojson", "id").
 
-    For any other file or uri: itself, and "". Folders, files and objects may also have a '#' in
-    their names, so it depends on which of them exist.
+    For any other file or uri: (uri, ""). Folders, files and objects may also have a '#' in their
+    names, so the result depends on which of them exist.
 
     Errors: DataError if the file system or the object store refuses to say what exists.
     """
@@ -197,7 +197,7 @@ def _sources_of(
         yield from _expanded(name, excluded, ignored)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{name}: cannot be looked at ({reason}); check the path") from error
+        raise DataError(f"{name}: cannot be read ({reason}); check the path") from error
 
 
 def _expanded(

@@ -1,4 +1,4 @@
-"""The files in folders, of which some cannot be listed, and the names of files as sources."""
+"""List the files in folders, skipping what cannot be listed, and name files as sources."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from rsir.errors import DataError
 
 SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-"""Lower-case suffixes of the files that `find_images` takes; a file is read by its content."""
+"""Lower-case suffixes of the files that `find_images` takes. The content of a file, and not its
+suffix, decides how it is read."""
 
-BROKEN_LINK = "is a link to nothing; correct or remove it"
-NO_FILE = "is no file or folder but a pipe, a socket or a device; name a file"
+BROKEN_LINK = "is a broken link; correct or remove it"
+NO_FILE = "is a pipe, a socket or a device, not a file or folder; name a file"
 
 
 def files_below(
@@ -67,7 +68,7 @@ def files_below(
 
 
 def _refused(error: OSError) -> str:
-    return f"cannot be looked at ({error.strerror}); check its permissions"
+    return f"cannot be read ({error.strerror}); check its permissions"
 
 
 def find_images(
@@ -75,10 +76,10 @@ def find_images(
 ) -> tuple[list[Path], Counter[str]]:
     """The image files among files and folders, sorted and each once; and counts of other files.
 
-    Folders are searched recursively, as by `files_below`. A file that is named itself is taken
-    whatever its suffix. The Counter has the number of other files in the folders by lower-case
-    suffix ("" for none). What is neither a file nor a folder is skipped.
-    exclude: a folder that is not searched, by whatever path it is reached.
+    Folders are searched recursively, as by `files_below`. A file in `paths` may have any suffix.
+    The Counter has the number of other files in the folders by lower-case suffix ("" for none).
+    Pipes, sockets and devices in folders are skipped.
+    exclude: a folder that is not searched, even if a link leads to it.
 
     Errors: DataError if a path is missing or a folder cannot be listed.
     """

@@ -1,6 +1,6 @@
-"""Which rasters are masks or sidecar files of scenes, by their names.
+"""Recognise masks and sidecar files of scenes by their names.
 
-A raster is a mask only if its scene was found too; named alone, any raster is a scene.
+A raster is a mask only if its scene was found too; without that scene, any raster is a scene.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def sidecars(uris: Collection[str]) -> dict[str, str]:
 def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
     """The masks among files, each with the file that it is a mask of.
 
-    Names decide (see `_WORDS` and `BANDS`; case does not matter), and so does the place of
-    Sentinel-2's QI_DATA/MSK_* in the granule. A file without a scene beside it is no mask.
+    Names decide (see `_WORDS` and `BANDS`; case does not matter); for Sentinel-2's QI_DATA/MSK_*
+    the folder decides. A file without a scene beside it is not a mask.
     """
     uris = sorted(uris)
     candidates = {uri: names for uri in uris if (names := list(_owners(uri)))}
     scenes = [uri for uri in uris if uri not in candidates]
     masks: dict[str, str] = {}
     for uri, names in candidates.items():
-        # A candidate may have a mask itself, named by its whole name and a word.
+        # A candidate may itself have a mask, whose name is the candidate's whole name and a word.
         found = (_first(uris if rest is _SUFFIX else scenes, start, rest) for start, rest in names)
         owner = next(filter(None, found), None)
         if owner is not None:
@@ -67,7 +67,7 @@ def beside(uri: str, template: str) -> str:
 
 
 def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """How the names of the files that a file could be a mask of begin, and continue."""
+    """Possible scenes of a mask: how the name of the scene begins, and a pattern for the rest."""
     folder, slash, name = uri.rpartition("/")
     if name.startswith("MSK_") and folder.endswith("/QI_DATA"):
         yield folder.removesuffix("QI_DATA"), _BELOW
@@ -90,7 +90,7 @@ def _owners(uri: str) -> Iterator[tuple[str, re.Pattern[str]]]:
 
 
 def _first(uris: Sequence[str], start: str, rest: re.Pattern[str]) -> str | None:
-    """The first of the sorted uris that begins and continues so; None if there is none."""
+    """The first of the sorted uris that begins with `start` and whose rest matches; or None."""
     for i in range(bisect_left(uris, start), len(uris)):
         if not uris[i].startswith(start):
             return None

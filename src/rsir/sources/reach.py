@@ -1,6 +1,6 @@
-"""Whether reading a source would contact other machines, found out before GDAL opens its files.
+"""Tell whether reading a source would contact other machines, before GDAL opens its files.
 
-GDAL has no option against it: several of its drivers fetch the addresses that a file has in it.
+GDAL has no option to forbid this: several of its drivers fetch the addresses that a file contains.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from rsir.sources.find import source
 from rsir.sources.masks import SIDECARS
 from rsir.sources.source import is_remote
 
-# TIFF and BigTIFF, PNG, JPEG, JPEG 2000 (file and codestream), WebP: they name no other files.
+# TIFF and BigTIFF, PNG, JPEG, JPEG 2000 (file and codestream), WebP: these name no other files.
 _RASTER = re.compile(
     rb"II[*+]\0|MM\0[*+]|\x89PNG|\xff\xd8\xff|\0\0\0\x0cjP  |\xff\x4f\xff\x51|RIFF....WEBP",
     re.DOTALL,
 )
 _VRT = b"<VRTDataset"  # GDAL takes any file with this near its start for a VRT
 _HEAD_BYTES = 1 << 16
-# Every address has one of these in it, also if it is escaped as in XML or JSON.
+# Every address contains one of these, even if it is escaped as in XML or JSON.
 _ADDRESS = re.compile(rb"(https?|ftp|s3|gs|az):|://|/vsi|&#|\\u|\\/", re.IGNORECASE)
 _MOST_BYTES = 64 << 20  # our choice: a VRT of 10^5 files has some 50 MB
 
@@ -30,7 +30,7 @@ def references_remote(uri: str) -> bool:
     """Whether reading a source (`rsir.scenes.scene.Scene`) could contact another machine.
 
     True for a uri, for a STAC item with a raster on another machine, and for a VRT if it or one of
-    its files has an address in it. An address in metadata counts too: it cannot be distinguished.
+    its files contains an address, even in metadata: such addresses look like all others.
 
     Errors: DataError if there is no such file or item.
     """
@@ -41,7 +41,7 @@ def references_remote(uri: str) -> bool:
 
 
 def _has_address(files: list[Path]) -> bool:
-    """Whether local files, or the files that they name, have an address in them."""
+    """Whether local files, or the files that they name, contain an address."""
     waiting, seen = files, set[Path]()
     while waiting:
         file = waiting.pop()

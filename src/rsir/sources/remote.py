@@ -20,7 +20,9 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 def http_get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str, str]]:
-    """The bytes at an http(s) uri, or the first ones, and the headers by lower-case name.
+    """The bytes at an http(s) uri, and the headers by lower-case name.
+
+    first: read only this many bytes from the beginning.
 
     Errors: DataError if the server does not deliver them.
     """
@@ -75,7 +77,9 @@ def is_glob(name: str) -> bool:
 
 
 def objects(uri: str, suffixes: Collection[str]) -> Iterator[str]:
-    """The objects with a prefix (and one of the suffixes), or of a glob; else the uri itself.
+    """The objects of a glob, or with a prefix ("/" at the end) and one of the suffixes.
+
+    Any other uri gives itself.
 
     Errors: DataError if there are none, or if they cannot be listed.
     """

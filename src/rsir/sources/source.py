@@ -1,4 +1,4 @@
-"""A scene as a source: its name, its files and what STAC says; and the kinds of names."""
+"""A scene as a source: its name, its files and its STAC metadata; and the kinds of names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rsir.sources.folders import NO_FILE, SUFFIXES, source_name
 from rsir.sources.remote import is_web, object_info
 
 SCENE_SUFFIXES: frozenset[str] = SUFFIXES | {".jp2", ".j2k"}
-"""Lower-case suffixes of the files in folders that count as scenes. A VRT must be named itself,
-because the files that it is made of are usually in the same folder."""
+"""Lower-case suffixes of the files in folders that count as scenes. VRTs do not count, because
+the files that a VRT refers to are usually in the same folder; the user must name a VRT."""
 
 REMOTE = ("http", "https", "s3", "gs", "az")
 """Schemes of uris that GDAL reads by ranges: web, Amazon S3, Google Cloud Storage, Azure."""
@@ -52,7 +52,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One scene: its files, and what its STAC item says.
+    """One scene: its files, and the metadata of its STAC item.
 
     uri: its name, from which `rsir.sources.find.source` makes the same source: an absolute path or
     a uri, of the file or of the STAC item (`items.geojson#id` in a collection of items). datetime:
@@ -68,14 +68,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A name, the target of a link or a file in a folder that is no scene, and the reason."""
+    """Something that is not a scene, and the reason: a name, a link's target or a file."""
 
     uri: str
     reason: str
 
     @classmethod
     def of(cls, uri: str, error: BaseException) -> Unusable:
-        """The reason is the message of an error, without the uri before it."""
+        """Take the reason from the message of an error, without the uri at its start."""
         return cls(uri, str(error).removeprefix(f"{uri}: "))
 
 
@@ -104,7 +104,7 @@ def file_type(uri: str) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         return "NotFound"
     except OSError as error:
-        raise DataError(f"{uri}: cannot be looked at ({error.strerror}); check the path") from error
+        raise DataError(f"{uri}: cannot be read ({error.strerror}); check the path") from error
     return "File" if stat.S_ISREG(mode) else "Directory" if stat.S_ISDIR(mode) else "Unknown"
 
 

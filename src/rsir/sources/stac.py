@@ -1,4 +1,4 @@
-"""Scenes of STAC: items, and the catalogues and collections that link to them."""
+"""Read scenes from STAC items, and from the catalogues and collections that link to items."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _NO_PIXELS = {"thumbnail", "overview", "metadata", "cloud", "cloud-mask", "cloud
 _NO_PIXELS |= {"data-mask", "land-water", "saturation", "snow-ice", "water-mask"}
 _NO_PIXELS_KEYS = {"thumbnail", "preview", "overview", *BANDS}
 _RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpeg", "image/webp")
-# Exceptions that pystac raises for invalid documents, beside its own.
+# Exceptions that pystac raises for invalid documents, in addition to its own.
 _INVALID = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-_NOT_VALID = "not sound STAC"
+_NOT_VALID = "not valid STAC"
 
 
 def scenes_of(uri: str) -> Iterator[Source | Unusable]:
@@ -83,11 +83,11 @@ def stac_type(uri: str, document: Mapping[str, Any]) -> str:
     """The type of a STAC document. Errors: NoStacError if it is not STAC."""
     kind, features = document.get("type"), document.get("features")
     if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
-        raise NoStacError(f"{uri}: no STAC: its type is {kind!r}")
+        raise NoStacError(f"{uri}: not STAC: its type is {kind!r}")
     if kind == "Feature":
         features = [document]
     if isinstance(features, list) and features and not any(map(_could_be_item, features)):
-        raise NoStacError(f"{uri}: no STAC, but GeoJSON of another kind")
+        raise NoStacError(f"{uri}: not STAC, but GeoJSON of another kind")
     return str(kind)
 
 
@@ -110,10 +110,10 @@ def _links(
         try:
             target = _resolved(here, href)
         except ValueError as error:
-            yield Unusable(here, f"its link {number} ({rel}) is no address ({error}); correct it")
+            yield Unusable(here, f"its link {number} ({rel}) is not valid ({error}); correct it")
             continue
         if _escapes(here, target):
-            yield Unusable(target, f"{here} is on a server and names a file of this one")
+            yield Unusable(target, f"{here} is on a server and names a file of this machine")
         else:
             yield target
 
@@ -143,7 +143,7 @@ def load_json(uri: str) -> dict[str, Any]:
             f"{uri}: JSON that is nested too deeply; is it a STAC document?"
         ) from None
     if not isinstance(document, dict):
-        raise NoStacError(f"{uri}: JSON, but no STAC document")
+        raise NoStacError(f"{uri}: JSON, but not a STAC document")
     return document
 
 
@@ -198,15 +198,15 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
         assets.append(Asset(href, key, _band_names(asset), visual, pixels))
     if not any(asset.pixels for asset in assets):
         return Unusable(uri, "has no asset with imagery (GeoTIFF, JPEG 2000, PNG, JPEG, WebP)")
-    when = item.datetime or item.common_metadata.start_datetime
-    if when is not None and when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
+    acquired = item.datetime or item.common_metadata.start_datetime
+    if acquired is not None and acquired.tzinfo is None:
+        acquired = acquired.replace(tzinfo=UTC)
     known = item.properties | {"stac_id": item.id, "collection": item.collection_id}
     values = {name: known.get(name) for name in STAC_PROPERTIES}
     properties = {k: value for k, value in values.items() if isinstance(value, str | int | float)}
     if not is_unicode(json.dumps(properties, ensure_ascii=False)):
         return Unusable(uri, "has text that is not valid Unicode; correct the item")
-    return Source(uri, tuple(assets), when, properties)
+    return Source(uri, tuple(assets), acquired, properties)
 
 
 def _is_raster(href: str, media_type: str | None) -> bool:

@@ -309,7 +309,7 @@ def test_masks_in_a_folder_are_left_out_and_listed(archive, tmp_path):
     assert report.masks == tuple(
         Skipped(
             str(folder / f"{name}_scl.tif"),
-            f"is a mask of {folder / name}.tif; named alone it is taken for a scene",
+            f"is a mask of {folder / name}.tif; to index it as a scene, name it without that scene",
         )
         for name in ("a", "b")
     )
@@ -343,11 +343,11 @@ def test_a_folder_that_cannot_be_listed_is_skipped(archive, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "scandir", refusing)
     report = archive.add(tmp_path / "set")
-    reason = "cannot be looked at (Permission denied); check its permissions"
+    reason = "cannot be read (Permission denied); check its permissions"
     assert report.skipped == (Skipped(str(closed), reason),)
     assert (report.unchanged, report.complete) == (3, True)
     assert contents_by_id(archive) == before
-    with pytest.raises(DataError, match=r"closed: cannot be looked at \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"closed: cannot be read \(Permission denied\)"):
         archive.add([tmp_path / "set" / "open", closed])
 
 

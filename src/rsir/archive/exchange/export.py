@@ -30,6 +30,7 @@ from rsir.archive.folder.failures import translate_store_errors
 from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
 from rsir.geo.antimeridian import bbox
+from rsir.geo.geometry import import_shapely
 from rsir.store.records.record import Record
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _features(records: Iterable[Record], counts: _ExportCounts) -> Iterator[dict
 
 
 def _stac_items(records: Iterable[Record], counts: _ExportCounts) -> Iterator[dict[str, Any]]:
-    from rsir.archive.exchange.shapes import shapely, shapes_of
+    from rsir.archive.exchange.shapes import shapes_of
 
     for batch in counts.batches(records):
         shapes = shapes_of([record.footprint for record in batch])
@@ -250,13 +251,13 @@ def _stac_items(records: Iterable[Record], counts: _ExportCounts) -> Iterator[di
                 counts.skipped.add(record.id, NO_GEOMETRY)
             else:
                 has_shape = shape is not None and not shape.is_empty
-                parts = shapely().get_parts(shape) if has_shape else None
+                parts = import_shapely().get_parts(shape) if has_shape else None
                 yield {
                     "type": "Feature",
                     "stac_version": STAC_VERSION,
                     "id": record.id,
                     "geometry": record.footprint if has_shape else None,
-                    **({"bbox": bbox(shapely().bounds(parts))} if has_shape else {}),
+                    **({"bbox": bbox(import_shapely().bounds(parts))} if has_shape else {}),
                     "properties": properties,
                     "links": [],
                     "assets": _stac_assets(record),
@@ -289,7 +290,7 @@ def _json(value: Any) -> str:
 
 
 def _write_csv(_: Archive, records: Iterable[Record], path: Path, counts: _ExportCounts) -> None:
-    from rsir.archive.exchange.shapes import shapely, shapes_of, wkt_of
+    from rsir.archive.exchange.shapes import shapes_of, wkt_of
 
     with path.open("w", encoding="utf-8", newline="") as file:
         # The default line end, \r\n, is that of RFC 4180; with it csv quotes each value that holds
@@ -298,8 +299,11 @@ def _write_csv(_: Archive, records: Iterable[Record], path: Path, counts: _Expor
         rows.writerow(CSV_COLUMNS)
         for batch in counts.batches(records):
             shapes = shapes_of([record.footprint for record in batch])
-            points = shapely().point_on_surface(shapes)
-            xs, ys = shapely().get_x(points).tolist(), shapely().get_y(points).tolist()
+            points = import_shapely().point_on_surface(shapes)
+            xs, ys = (
+                import_shapely().get_x(points).tolist(),
+                import_shapely().get_y(points).tolist(),
+            )
             for record, shape, wkt, x, y in zip(batch, shapes, wkt_of(shapes), xs, ys, strict=True):
                 if shape is None and record.footprint is not None:
                     counts.skipped.add(record.id, NO_GEOMETRY)

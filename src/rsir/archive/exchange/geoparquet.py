@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsir.archive.exchange.shapes import geometry_of, shapely, shapes_of
+from rsir.archive.exchange.shapes import geometry_of, shapes_of
 from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter
 from rsir.errors import UsageError
+from rsir.geo.geometry import import_shapely
 from rsir.ranking import metric_named, unpacked
 from rsir.store.records.record import Record
 
@@ -95,10 +96,10 @@ class GeoParquetWriter:
 
     def _summarize(self, shapes: NDArray[Any]) -> None:
         """Collect what the metadata says of all geometries: their types and bounds."""
-        present = shapes[~shapely().is_missing(shapes) & ~shapely().is_empty(shapes)]
+        present = shapes[~import_shapely().is_missing(shapes) & ~import_shapely().is_empty(shapes)]
         if len(present):
             self._geometry_types |= {s.geom_type + (" Z" if s.has_z else "") for s in present}
-            self._bounds.append(shapely().total_bounds(present))
+            self._bounds.append(import_shapely().total_bounds(present))
 
 
 def read_export_metadata(
@@ -139,7 +140,7 @@ def records_of(rows: pa.Table, skipped: SkipCounter) -> Iterator[Record | None]:
 
     None for a damaged row, which is counted as `skipped`.
     """
-    shapes = shapely().from_wkb(rows["geometry"].to_numpy(), on_invalid="ignore")
+    shapes = import_shapely().from_wkb(rows["geometry"].to_numpy(), on_invalid="ignore")
     names = ("id", "source", "content", "size", "mtime_ns", "datetime", "properties")
     has_geometry = rows["geometry"].is_valid().to_numpy()
     for row, shape, has_wkb in zip(
@@ -189,7 +190,9 @@ def _schema(metric: str, dimension: int) -> pa.Schema:
 
 
 def _record_columns(records: Sequence[Record], shapes: NDArray[Any]) -> dict[str, Iterable[Any]]:
-    boxes = [None if np.isnan(box).any() else box.tolist() for box in shapely().bounds(shapes)]
+    boxes = [
+        None if np.isnan(box).any() else box.tolist() for box in import_shapely().bounds(shapes)
+    ]
     return {
         "id": [record.id for record in records],
         "source": [record.source for record in records],
@@ -199,7 +202,7 @@ def _record_columns(records: Sequence[Record], shapes: NDArray[Any]) -> dict[str
         "datetime": [record.datetime for record in records],
         "properties": [json.dumps(r.properties, ensure_ascii=False) for r in records],
         # GeoParquet requires ISO WKB, whose type codes for 3-D geometries differ from shapely's.
-        "geometry": list(shapely().to_wkb(shapes, flavor="iso")),
+        "geometry": list(import_shapely().to_wkb(shapes, flavor="iso")),
         "bbox": [None if box is None else dict(zip(_SIDES, box, strict=True)) for box in boxes],
     }
 

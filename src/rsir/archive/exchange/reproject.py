@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rsir.archive.exchange.shapes import geometry_of, shapely
+from rsir.archive.exchange.shapes import geometry_of
 from rsir.errors import MissingExtraError, UsageError
 from rsir.geo.antimeridian import split
+from rsir.geo.geometry import import_shapely
 from rsir.types import Geometry
 
 _WGS84 = "OGC:CRS84"
@@ -31,7 +32,7 @@ class FootprintReader:
     """
 
     def __init__(self, metadata: Mapping[str, Any], crs: str | None, file: str) -> None:
-        shapely()
+        import_shapely()
         try:
             from pyproj import CRS, Transformer
             from pyproj.exceptions import CRSError
@@ -70,15 +71,15 @@ class FootprintReader:
         if isinstance(column.type, pa.ExtensionType):
             column = column.storage
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        read = shapely().from_wkt if is_text else shapely().from_wkb
+        read = import_shapely().from_wkt if is_text else import_shapely().from_wkb
         original = shapes = read(np.array(column.to_pylist(), dtype=object), on_invalid="ignore")
         present = column.is_valid().to_numpy(zero_copy_only=False)
-        unreadable = np.flatnonzero(present & shapely().is_missing(shapes))
+        unreadable = np.flatnonzero(present & import_shapely().is_missing(shapes))
         reasons = dict.fromkeys(unreadable.tolist(), UNREADABLE)
         if self._transformer is not None:
-            shapes = shapely().transform(shapes, self._to_degrees)
-        west, south, east, north = shapely().bounds(shapes).T
-        empty = shapely().is_missing(shapes) | shapely().is_empty(shapes)
+            shapes = import_shapely().transform(shapes, self._to_degrees)
+        west, south, east, north = import_shapely().bounds(shapes).T
+        empty = import_shapely().is_missing(shapes) | import_shapely().is_empty(shapes)
         with np.errstate(invalid="ignore"):
             inside = (np.abs(west) <= 180) & (np.abs(east) <= 180)
             jumps = self._jumps & (east - west > 180)
@@ -89,9 +90,9 @@ class FootprintReader:
                 shapes[row] = None
             elif jumps[row]:
                 # The transformation keeps exteriors counter-clockwise.
-                oriented = shapely().orient_polygons(original[row])
+                oriented = import_shapely().orient_polygons(original[row])
                 shapes[row] = split(
-                    shapely().transform(oriented, self._to_degrees), unwrapped=False
+                    import_shapely().transform(oriented, self._to_degrees), unwrapped=False
                 )
             else:
                 shapes[row] = split(shapes[row])

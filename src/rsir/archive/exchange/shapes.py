@@ -9,24 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import MissingExtraError, UsageError
-from rsir.geo.geometry import bounds_of
+from rsir.errors import UsageError
+from rsir.geo.geometry import bounds_of, import_shapely
 from rsir.types import Geometry
-
-
-def shapely() -> Any:
-    """The module shapely; MissingExtraError if it is not installed."""
-    try:
-        import shapely
-    except ImportError:
-        raise MissingExtraError("writing or reading geometries", "geo") from None
-    return shapely
 
 
 def shapes_of(footprints: Sequence[Geometry | None]) -> NDArray[Any]:
     """(N,) shapely geometries of GeoJSON ones; None for None and for invalid GeoJSON."""
     texts = np.array([None if f is None else json.dumps(f) for f in footprints], dtype=object)
-    shapes: NDArray[Any] = shapely().from_geojson(texts, on_invalid="ignore")
+    shapes: NDArray[Any] = import_shapely().from_geojson(texts, on_invalid="ignore")
     return shapes
 
 
@@ -38,7 +29,7 @@ def geometry_of(shape: Any) -> Geometry | None:
     if shape is None:
         return None
     # JSON and back: tuples become lists, as in every other footprint.
-    geometry: Geometry = json.loads(json.dumps(shapely().geometry.mapping(shape)))
+    geometry: Geometry = json.loads(json.dumps(import_shapely().geometry.mapping(shape)))
     try:
         bounds_of(geometry)
     except UsageError:
@@ -48,5 +39,5 @@ def geometry_of(shape: Any) -> Geometry | None:
 
 def wkt_of(shapes: NDArray[Any]) -> list[str | None]:
     """WKT of (N,) shapely geometries, with all of shapely's 16 decimals; None for None."""
-    texts: list[str | None] = shapely().to_wkt(shapes, rounding_precision=-1).tolist()
+    texts: list[str | None] = import_shapely().to_wkt(shapes, rounding_precision=-1).tolist()
     return texts

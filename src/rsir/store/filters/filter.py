@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
+from rsir.geo.geometry import box_of, checked_bbox, import_shapely, intersects, polygon_of
 from rsir.store.filters.fields import Field, FieldColumns, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
 from rsir.store.records.record import in_utc
@@ -123,8 +123,7 @@ def touching(region: Any, columns: FieldColumns, among: NDArray[np.bool_]) -> ND
 
     The bounds decide most of them: they lie outside the region's, or their box within the region.
     """
-    import shapely
-
+    shapely = import_shapely()
     west, south, east, north = columns.bounds()
     left, bottom, right, top = region.bounds
     # Comparisons with NaN, of those without a footprint, are false.
