@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, coloured_classes: Path) -> P
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory, model: Path, coloured_classes: Path) -> Path:
-    """The archive of the images; not to be changed."""
+    """The archive of the images; do not change it."""
     out = tmp_path_factory.mktemp("images") / "archive"
     assert run("index", out, coloured_classes, "--model", model).status == 0
     return out
@@ -40,9 +40,9 @@ def images(tmp_path_factory: pytest.TempPathFactory, model: Path, coloured_class
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of 4 × 3 fields of 32 pixels, with place and date, and a mask of clouds.
+    """Two scenes of 4 × 3 fields of 32 pixels, with georeference, date and a cloud mask.
 
-    The second has no data in its first column of fields; a field of the first is half cloud.
+    The first column of fields in the second scene is nodata; a field of each is half cloud.
     """
     ignore_not_georeferenced()
     folder = tmp_path_factory.mktemp("scenes")
@@ -54,8 +54,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels[:, :, : 32 * number] = 0
         clouds = np.zeros((1, 96, 128), np.uint8)
         clouds[:, :16, 32:64] = 9
-        place = {"crs": "EPSG:32633", "transform": Affine(10, 0, east, 0, -10, 5_000_000)}
-        size = {"driver": "GTiff", "width": 128, "height": 96, "dtype": "uint8"} | place
+        georeference = {"crs": "EPSG:32633", "transform": Affine(10, 0, east, 0, -10, 5_000_000)}
+        size = {"driver": "GTiff", "width": 128, "height": 96, "dtype": "uint8"} | georeference
         path = folder / f"{'east' if number else 'west'}.tif"
         options = {"count": 3, "nodata": 0, "photometric": "rgb"}
         with rasterio.open(path, "w", **size, **options) as scene:
@@ -69,7 +69,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiles(tmp_path_factory: pytest.TempPathFactory, model: Path, scenes: Path) -> Path:
-    """The archive of the scenes' tiles, 12 and 9; not to be changed."""
+    """The archive of the scenes' tiles, 12 and 9; do not change it."""
     out = tmp_path_factory.mktemp("tiles") / "archive"
     index = ("index", out, f"{scenes}/*.tif", "--model", model, "--tile-size", 32)
     assert run(*index).status == 0
@@ -78,7 +78,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory, model: Path, scenes: Path) -
 
 @pytest.fixture
 def copy(tiles: Path, tmp_path: Path) -> Path:
-    """The archive of the scenes' tiles, to be changed."""
+    """The archive of the scenes' tiles, which a test may change."""
     return shutil.copytree(tiles, tmp_path / "copy")
 
 

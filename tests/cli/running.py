@@ -1,4 +1,4 @@
-"""The shell, run in this process: rsir is imported once, not for every command."""
+"""Run the shell in this process, so that Python imports rsir only once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shell = Callable[..., Done]
 
 
 def run(*arguments: Any, answer: str = "") -> Done:
-    """One command; `answer` is what is typed."""
+    """Run one command; answer: the text on its stdin."""
     out, err = io.StringIO(), io.StringIO()
     words = ["rsir", *map(str, arguments)]
     with (

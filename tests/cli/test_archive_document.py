@@ -1,4 +1,4 @@
-"""docs/archive.md: every command in it runs, one after the other."""
+"""Run every command of docs/archive.md, in order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ELSEWHERE = ("https://", "s3://", "milvus://")
 
 @pytest.fixture
 def world(tmp_path: Path, model: Path, coloured_classes: Path) -> Path:
-    """The files that the document speaks of."""
+    """The files that the document names."""
     shutil.copytree(coloured_classes, tmp_path / "images")
     shutil.copytree(coloured_classes / "lake", tmp_path / "more" / "images")
     (tmp_path / "runs").mkdir()
@@ -41,14 +41,17 @@ def world(tmp_path: Path, model: Path, coloured_classes: Path) -> Path:
     for folder in ("scenes", "masks"):
         (tmp_path / folder).mkdir()
     for number, name in enumerate(("west", "east")):
-        place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 6e5 + 4e4 * number, 0, -10, 5e6)}
-        said = {"driver": "GTiff", "width": 400, "height": 300, "dtype": "uint16"} | place
+        georeference = {
+            "crs": "EPSG:32633",
+            "transform": Affine(10, 0, 6e5 + 4e4 * number, 0, -10, 5e6),
+        }
+        profile = {"driver": "GTiff", "width": 400, "height": 300, "dtype": "uint16"} | georeference
         path = tmp_path / "scenes" / f"{name}.tif"
-        with rasterio.open(path, "w", count=3, photometric="rgb", **said) as file:
+        with rasterio.open(path, "w", count=3, photometric="rgb", **profile) as file:
             fields = random.integers(200, 3000, (3, 6, 8))
             file.write(fields.repeat(50, axis=1).repeat(50, axis=2).astype(np.uint16))
             file.update_tags(TIFFTAG_DATETIME="2024:05:01 10:00:00")
-        with rasterio.open(tmp_path / "masks" / path.name, "w", count=1, **said) as file:
+        with rasterio.open(tmp_path / "masks" / path.name, "w", count=1, **profile) as file:
             clouds = np.zeros((1, 300, 400), np.uint16)
             clouds[:, :, : 150 * number] = 9
             file.write(clouds)

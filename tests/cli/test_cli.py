@@ -90,25 +90,25 @@ def test_evaluate_shows_ties_and_drops_queries_without_relevant(
 def test_two_models_are_compared_on_the_same_queries(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
-    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     evaluate = ("evaluate", model, "--data", coloured_classes, "--part", "all")
-    assert shell(*evaluate, "--per-query", one).status == 0
-    assert shell(*evaluate, "--per-query", other, "--ranking", "euclidean").status == 0
-    done = shell("compare", one, other, "--json")
+    assert shell(*evaluate, "--per-query", first).status == 0
+    assert shell(*evaluate, "--per-query", second, "--ranking", "euclidean").status == 0
+    done = shell("compare", first, second, "--json")
     assert done.status == 0, done.err
     found = json.loads(done.out)
     assert list(found) == ["map", "anmrr", "r_at_1"]
     assert found["map"]["queries"] == 48
     assert 0 < found["map"]["p_value"] <= 1
-    same = json.loads(shell("compare", one, one, "--measure", "p_at_5", "--json").out)
+    same = json.loads(shell("compare", first, first, "--measure", "p_at_5", "--json").out)
     assert (same["p_at_5"]["difference"], same["p_at_5"]["p_value"]) == (0, 1)
-    assert "P@5" in shell("compare", one, one, "--measure", "p_at_5").out
-    done = shell("compare", one, other, "--measure", "speed")
+    assert "P@5" in shell("compare", first, first, "--measure", "p_at_5").out
+    done = shell("compare", first, second, "--measure", "speed")
     assert (done.status, "both have speed" in done.err) == (2, True)
-    assert shell(*evaluate, "--per-query", other, "--drop-empty").status == 0
-    lines = other.read_text().splitlines()
-    other.write_text("\n".join(lines[:-1]) + "\n")
-    done = shell("compare", one, other)
+    assert shell(*evaluate, "--per-query", second, "--drop-empty").status == 0
+    lines = second.read_text().splitlines()
+    second.write_text("\n".join(lines[:-1]) + "\n")
+    done = shell("compare", first, second)
     assert (done.status, "same queries" in done.err) == (2, True)
 
 
@@ -128,7 +128,7 @@ def test_evaluate_draws_pictures_and_a_page(
     assert page.count("<img") == len([name for name in names if name.endswith(".png")])
 
 
-def test_reproduce_sets_a_paper_beside_ours(
+def test_reproduce_compares_a_paper_with_our_results(
     shell: Shell, coloured_classes: Path, tmp_path: Path
 ) -> None:
     listed = shell("reproduce", "--list").out.splitlines()
@@ -137,7 +137,7 @@ def test_reproduce_sets_a_paper_beside_ours(
     assert shell("reproduce", "dah-table3").status == 2
     done = shell("reproduce", "dah-table99", "--data-root", tmp_path)
     assert (done.status, "dah-table6" in done.err) == (2, True)
-    # No set is there: every row says so.
+    # No image set exists, and every row reports it.
     out = tmp_path / "out"
     done = shell("reproduce", "dah-table5", "--data-root", tmp_path, "--quick", "--out", out)
     assert (done.status, "nothing could be run" in done.err) == (1, True)
@@ -146,7 +146,7 @@ def test_reproduce_sets_a_paper_beside_ours(
     files = {file.name for file in (out / "dah-table5").iterdir()}
     assert files == {"table.md", "table.csv", "table.json", "table.png"}
     ask = ("reproduce", "dah-table5", "--data-root", tmp_path)
-    for wrong, said in (
+    for wrong, message in (
         (("--quick", "--epochs", "30"), "--epochs"),
         (("--quick", "--size", "224"), "--size"),
         (("--quick", "--weights", "none"), "--weights"),
@@ -158,7 +158,7 @@ def test_reproduce_sets_a_paper_beside_ours(
         (("-s", "batch_size=many"), "batch_size='many': it must be a int"),
     ):
         done = shell(*ask, "--out", tmp_path / "none", *wrong)
-        assert (done.status, said in done.err) == (2, True), done.err
+        assert (done.status, message in done.err) == (2, True), done.err
     assert not (tmp_path / "none").exists()
     done = shell(*ask, "--quick", "--out", tmp_path / "out" / "dah-table5" / "table.md")
     assert (done.status, "cannot be written to" in done.err) == (2, True)
@@ -179,7 +179,7 @@ def test_reproduce_runs_the_rows_that_it_can(
     plain = json.loads((tmp_path / "out" / "dual-attention-table2" / "table.json").read_text())
     (row,) = {cell["row"] for cell in plain["cells"]}
     (cell,) = (cell for cell in plain["cells"] if cell["ours"])
-    (measured,) = (one for one in plain["also_measured"] if one["measure"] == "map")
+    (measured,) = (entry for entry in plain["also_measured"] if entry["measure"] == "map")
     assert (measured["row"], measured["mean"]) == (row, pytest.approx(cell["ours"][0]))
     assert "is not below this folder" in done.out
 
@@ -195,7 +195,7 @@ def test_cost_measures_time_and_storage(shell: Shell) -> None:
     assert "bytes per image, vector" in shell("cost", "dah", *options).out
 
 
-def test_hash_codes_go_the_whole_way(
+def test_hash_codes_work_end_to_end(
     shell: Shell, coloured_classes: Path, query: Path, tmp_path: Path
 ) -> None:
     run, archive, report = tmp_path / "run", tmp_path / "archive", tmp_path / "r.json"
@@ -304,8 +304,8 @@ def test_a_mistake_is_a_message_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    places = {"D": coloured_classes, "M": model, "X": tmp_path / "x"}
-    done = shell(*(places.get(argument, argument) for argument in arguments))
+    values = {"D": coloured_classes, "M": model, "X": tmp_path / "x"}
+    done = shell(*(values.get(argument, argument) for argument in arguments))
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert "Traceback" not in done.err
@@ -324,7 +324,7 @@ def table(coloured_classes: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_multi_label_set_goes_the_whole_way(
+def test_a_multi_label_set_works_end_to_end(
     shell: Shell, table: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     run, report = tmp_path / "run", tmp_path / "report.json"
@@ -365,7 +365,7 @@ def test_labels_and_splits_do_not_contradict_each_other(
         assert (done.status, "--split fixes" in done.err) == (2, True)
 
 
-def test_a_split_is_held_against_the_files(
+def test_a_split_is_checked_against_the_files(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -396,7 +396,7 @@ def test_training_on_a_split_skips_what_cannot_be_read(
     assert bad not in (tmp_path / "x" / "split.csv").read_text()
 
 
-def test_a_place_that_cannot_be_written_is_a_message(
+def test_an_unwritable_folder_gives_a_message(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     done = shell("evaluate", model, "--data", coloured_classes, "--json", tmp_path)

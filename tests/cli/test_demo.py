@@ -21,24 +21,24 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "PER_CLASS", 5)
 
 
-def test_the_demo_goes_the_whole_way_and_again(tmp_path: Path) -> None:
-    said: list[str] = []
-    closing = demo.run(tmp_path, say=said.append)
+def test_the_demo_runs_all_steps_and_runs_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = demo.run(tmp_path, say=lines.append)
     page = tmp_path / "results.html"
-    assert page.as_uri() in str(closing)
+    assert page.as_uri() in str(result)
     html = page.read_text()
     assert "synthetic" in html
-    # Eight queries with eight hits each, all with a picture and, from their GeoTIFFs, a place.
+    # Eight queries with eight hits each, all with a picture and, from their GeoTIFFs, a location.
     assert html.count("data:image/jpeg;base64,") == 8 * 9
     assert html.count("° N, ") >= 8 * 8
     (archive,) = tmp_path.glob("archive-*")
-    # Beside the chips the tiles of a scene of 12 × 8 fields, at steps of half a field.
+    # The chips, and the tiles of a scene of 12 × 8 fields in steps of half a field.
     assert rsir.open(archive).info()["count"] == 5 * len(LAND_USES) + 23 * 15
-    assert f"rsir serve {archive}" in str(closing)
-    assert any("mAP" in line for line in said)
+    assert f"rsir serve {archive}" in str(result)
+    assert any("mAP" in line for line in lines)
 
     again: list[str] = []
-    assert demo.run(tmp_path, say=again.append) == closing
+    assert demo.run(tmp_path, say=again.append) == result
     assert not any("drawing" in line or "epoch" in line for line in again)
 
 
@@ -51,8 +51,8 @@ def test_a_query_is_not_shown_as_its_own_answer(tmp_path: Path) -> None:
 
 
 def test_own_class_folders_are_trained_on(coloured_classes: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    demo.run(tmp_path / "out", coloured_classes, say=said.append)
+    lines: list[str] = []
+    demo.run(tmp_path / "out", coloured_classes, say=lines.append)
     assert not (tmp_path / "out" / "scenes").exists()
     (archive,) = (tmp_path / "out").glob("archive-*")
     assert rsir.open(archive).info()["count"] == 48
@@ -64,13 +64,13 @@ def test_own_images_without_classes_are_searched_all_the_same(
     flat = tmp_path / "flat"
     shutil.copytree(coloured_classes / "lake", flat)
     (flat / "broken.png").write_bytes(b"x")
-    said: list[str] = []
-    closing = demo.run(tmp_path / "out", flat, say=said.append)
-    assert any("generated scenes instead" in line for line in said)
-    assert any("broken.png" in line for line in said)
+    lines: list[str] = []
+    result = demo.run(tmp_path / "out", flat, say=lines.append)
+    assert any("generated scenes instead" in line for line in lines)
+    assert any("broken.png" in line for line in lines)
     (archive,) = (tmp_path / "out").glob("archive-*")
     assert rsir.open(archive).info()["count"] == 12
-    assert "searches: file:" in str(closing)
+    assert "searches: file:" in str(result)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:

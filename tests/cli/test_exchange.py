@@ -22,7 +22,7 @@ from tests.cli.test_index import same
 
 
 @pytest.fixture
-def made_elsewhere(tmp_path: Path) -> Path:
+def external_embeddings(tmp_path: Path) -> Path:
     """Six embeddings with columns of unusual names."""
     file = tmp_path / "clay.parquet"
     vectors = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
@@ -31,7 +31,7 @@ def made_elsewhere(tmp_path: Path) -> Path:
         "numbers": pa.array(list(vectors), pa.list_(pa.float32())),
         "file_name": [f"s3://bucket/{row}.tif" for row in range(6)],
         "seen": ["2024-05-01T10:00:00Z"] * 5 + ["May"],
-        "place": [f"POINT ({row} 50)" for row in range(6)],
+        "location": [f"POINT ({row} 50)" for row in range(6)],
         "cloud": [row / 10 for row in range(6)],
     }
     pq.write_table(pa.table(columns), file)
@@ -40,7 +40,7 @@ def made_elsewhere(tmp_path: Path) -> Path:
 
 COLUMNS = (
     *("--vector-column", "numbers", "--id-column", "chip", "--source-column", "file_name"),
-    *("--datetime-column", "seen", "--geometry-column", "place"),
+    *("--datetime-column", "seen", "--geometry-column", "location"),
 )
 
 
@@ -49,11 +49,13 @@ def test_formats_are_those_of_python() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.geojson", "a.geojsonl", "a.csv", "a.json"])
-def test_an_export_is_pythons(name: str, shell: Shell, tiles: Path, tmp_path: Path) -> None:
+def test_the_shell_exports_the_same_as_python(
+    name: str, shell: Shell, tiles: Path, tmp_path: Path
+) -> None:
     archive = rsir.open(tiles)
-    asked = Filter(bbox=(17, 45, 18, 46))
+    filter = Filter(bbox=(17, 45, 18, 46))
     (tmp_path / "python").mkdir()
-    export(archive, tmp_path / "python" / name, archive.records(asked))
+    export(archive, tmp_path / "python" / name, archive.records(filter))
     done = shell("export", tiles, tmp_path / name, "--bbox", "17,45,18,46")
     assert done.out == f"9 images in {tmp_path / name}, 0 without a footprint\n"
     assert (tmp_path / name).read_bytes() == (tmp_path / "python" / name).read_bytes()
@@ -88,9 +90,9 @@ def test_an_archive_moves_by_geoparquet(
     assert (report["added"], report["replaced"]) == (0, 21)
 
 
-def test_embeddings_made_elsewhere(shell: Shell, made_elsewhere: Path, tmp_path: Path) -> None:
+def test_external_embeddings(shell: Shell, external_embeddings: Path, tmp_path: Path) -> None:
     archive = tmp_path / "clay"
-    done = shell("import", archive, made_elsewhere, "--name", "clay-v1", *COLUMNS)
+    done = shell("import", archive, external_embeddings, "--name", "clay-v1", *COLUMNS)
     assert done.status == 0, done.err
     assert "6 rows read: 6 added" in done.out
     assert "1 imported incompletely: its date is not understood" in done.err
@@ -104,9 +106,9 @@ def test_embeddings_made_elsewhere(shell: Shell, made_elsewhere: Path, tmp_path:
         "search", archive, "--id", "chip-3", "--format", "json", "--where", "cloud < 0.25"
     )
     assert {hit["id"] for hit in json.loads(found.out)} == {"chip-0", "chip-1", "chip-2"}
-    # Again: with or without the name.
-    assert "0 added, 6 replaced" in shell("import", archive, made_elsewhere, *COLUMNS).out
-    done = shell("import", archive, made_elsewhere, *COLUMNS, "--name", "clay-v2")
+    # A second import, with or without the name.
+    assert "0 added, 6 replaced" in shell("import", archive, external_embeddings, *COLUMNS).out
+    done = shell("import", archive, external_embeddings, *COLUMNS, "--name", "clay-v2")
     assert (done.status, "belongs to the model" in done.err) == (1, True)
     done = shell("search", archive, tmp_path / "nothing.png")
     assert done.status in (1, 2)
@@ -116,7 +118,7 @@ def test_embeddings_made_elsewhere(shell: Shell, made_elsewhere: Path, tmp_path:
     assert (done.status, "not on this machine" in done.out) == (0, True)
 
 
-def test_codes_made_elsewhere(shell: Shell, tmp_path: Path) -> None:
+def test_external_codes(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "codes.parquet"
     codes = [bytes([value, 255 - value]) for value in (0, 1, 3, 255)]
     pq.write_table(pa.table({"id": list("abcd"), "code": codes}), file)
@@ -127,8 +129,8 @@ def test_codes_made_elsewhere(shell: Shell, tmp_path: Path) -> None:
     assert found == [("b", 2), ("c", 4), ("d", 16)]
 
 
-def test_what_fails_leaves_no_archive(
-    shell: Shell, tiles: Path, made_elsewhere: Path, tmp_path: Path
+def test_a_failed_import_leaves_no_archive(
+    shell: Shell, tiles: Path, external_embeddings: Path, tmp_path: Path
 ) -> None:
     new = tmp_path / "new"
     for options, status, message in (
@@ -141,7 +143,7 @@ def test_what_fails_leaves_no_archive(
         (("--name", " ", *COLUMNS), 2, "name the model"),
         (("--name", "clay", *COLUMNS, "--fingerprint", "other"), 2, "other"),
     ):
-        done = shell("import", new, made_elsewhere, *options)
+        done = shell("import", new, external_embeddings, *options)
         assert (done.status, done.out, message in done.err) == (status, "", True), done.err
         assert not new.exists(), options
     assert shell("export", tiles, tmp_path / "own.parquet").status == 0
@@ -153,33 +155,33 @@ def test_what_fails_leaves_no_archive(
     assert not new.exists()
 
 
-def test_an_archive_that_another_has_made_meanwhile_is_left(
-    shell: Shell, made_elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_that_another_process_created_stays(
+    shell: Shell, external_embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = tmp_path / "new"
     create = Archive.create
 
     def later(*arguments: Any, **more: Any) -> Archive:
-        create(*arguments, **more)  # the other one
+        create(*arguments, **more)  # as another process would
         return create(*arguments, **more)
 
     monkeypatch.setattr(Archive, "create", later)
-    done = shell("import", new, made_elsewhere, "--name", "clay", *COLUMNS, "--crs", "EPSG:0")
+    done = shell("import", new, external_embeddings, "--name", "clay", *COLUMNS, "--crs", "EPSG:0")
     assert (done.status, "EPSG:0" in done.err) == (2, True)
     assert len(rsir.open(new)) == 0
-    assert shell("import", new, made_elsewhere, "--name", "clay", *COLUMNS).status == 0
+    assert shell("import", new, external_embeddings, "--name", "clay", *COLUMNS).status == 0
 
 
-def test_what_is_not_of_the_archives_model_is_refused(
-    shell: Shell, copy: Path, made_elsewhere: Path
+def test_embeddings_of_another_model_are_refused(
+    shell: Shell, copy: Path, external_embeddings: Path
 ) -> None:
-    done = shell("import", copy, made_elsewhere, *COLUMNS)
+    done = shell("import", copy, external_embeddings, *COLUMNS)
     assert (done.status, "does not say which model" in done.err) == (2, True)
     assert len(rsir.open(copy)) == 21
 
 
 def test_merge(
-    shell: Shell, images: Path, copy: Path, tiles: Path, made_elsewhere: Path, tmp_path: Path
+    shell: Shell, images: Path, copy: Path, tiles: Path, external_embeddings: Path, tmp_path: Path
 ) -> None:
     into = shutil.copytree(images, tmp_path / "into")
     assert shell("delete", copy, "--bbox", "17,45,18,46", "--yes").status == 0
@@ -190,9 +192,11 @@ def test_merge(
     )
     report = json.loads(shell("merge", into, tiles, "--json").out)
     assert (report["added"], report["unchanged"]) == (9, 12)
-    wanted = {r.id for one in (images, tiles) for r in rsir.open(one).records()}
+    wanted = {r.id for path in (images, tiles) for r in rsir.open(path).records()}
     assert {record.id for record in rsir.open(into).records()} == wanted
-    assert shell("import", tmp_path / "clay", made_elsewhere, "--name", "c", *COLUMNS).status == 0
+    assert (
+        shell("import", tmp_path / "clay", external_embeddings, "--name", "c", *COLUMNS).status == 0
+    )
     for other, message in ((tmp_path / "clay", "only archives of one model"), ("none", "none")):
         done = shell("merge", into, other)
         assert (done.status, done.out, message in done.err) == (1, "", True)

@@ -1,4 +1,4 @@
-"""Options that say which images: what they mean, and what they refuse."""
+"""The options that select images: their meaning, and the values that they refuse."""
 
 from __future__ import annotations
 
@@ -44,26 +44,28 @@ def test_boxes() -> None:
             filter_of(text, None, None, None, None, None)
 
 
-def test_polygons_of_a_file_are_one_place(tmp_path: Path) -> None:
-    # Two that overlap, which may not stand in one MultiPolygon as they are, and one apart.
-    places = [square(0, 0), square(0.5, 0.5), square(5, 5)]
-    features = [{"type": "Feature", "properties": {}, "geometry": place} for place in places]
+def test_polygons_of_a_file_become_one_geometry(tmp_path: Path) -> None:
+    # Two overlapping polygons, which one MultiPolygon may not contain as they are, and a third.
+    polygon_list = [square(0, 0), square(0.5, 0.5), square(5, 5)]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": polygon} for polygon in polygon_list
+    ]
     file = tmp_path / "area.geojson"
     for document, within in (
-        (places[0], places[:1]),
-        (features[0], places[:1]),
-        ({"type": "FeatureCollection", "features": features}, places),
-        ({"type": "FeatureCollection", "features": features[:1]}, places[:1]),
+        (polygon_list[0], polygon_list[:1]),
+        (features[0], polygon_list[:1]),
+        ({"type": "FeatureCollection", "features": features}, polygon_list),
+        ({"type": "FeatureCollection", "features": features[:1]}, polygon_list[:1]),
     ):
         file.write_text(json.dumps(document))
-        asked = filter_of(None, file, None, None, None, None)
-        assert asked is not None
+        filter = filter_of(None, file, None, None, None, None)
+        assert filter is not None
         for x in (0.25, 0.75, 1.25, 3, 5.5):
             for y in (0.25, 0.75, 1.25, 5.5):
                 point = {"type": "Point", "coordinates": [x, y]}
                 record = Record("a", "a", "", footprint=point)
-                wanted = any(shape(place).contains(Point(x, y)) for place in within)
-                assert selected(asked, record) == [wanted], (x, y)
+                wanted = any(shape(polygon).contains(Point(x, y)) for polygon in within)
+                assert selected(filter, record) == [wanted], (x, y)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_polygons_of_a_file_are_one_place(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_are_no_polygons_is_refused(text: str, tmp_path: Path) -> None:
+def test_files_without_polygons_are_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "area.geojson"
     file.write_text(text)
     with pytest.raises(UsageError):
@@ -113,13 +115,13 @@ def test_sources_by_any_of_their_names(tmp_path: Path, monkeypatch: pytest.Monke
         ("it's.tif", [0]), ("./it's.tif", [0]), (here, [0]), (remote, [1]), ("f.parquet#3", [2]),
         ("scene.tif", []),
     ):  # fmt: skip
-        asked = Filter(where=from_sources([name]))
-        assert np.flatnonzero(selected(asked, *records)).tolist() == found
+        filter = Filter(where=from_sources([name]))
+        assert np.flatnonzero(selected(filter, *records)).tolist() == found
     both = filter_of(None, None, None, "id = '0' OR id = '1'", None, ["it's.tif", "f.parquet#3"])
     assert both is not None
     assert selected(both, *records) == [True, False, False]
 
 
-def test_a_condition_beside_sources_cannot_reach_out_of_its_place() -> None:
+def test_a_condition_cannot_escape_its_parentheses() -> None:
     with pytest.raises(UsageError):
         filter_of(None, None, None, "id = '0') OR (id = '1'", None, ["a.tif"])

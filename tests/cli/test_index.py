@@ -1,4 +1,4 @@
-"""`rsir index`: what goes in, how scenes are cut, what is said."""
+"""`rsir index`: the images that it adds, the cutting of scenes, and its messages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rsir.scenes.tiling import Tiling
 from tests.cli.running import TRAIN, Shell
 
 
-def same(one: Path, other: Path) -> bool:
-    """Whether two archives hold the same; sums depend a little on how many are encoded at once."""
-    a, b = rsir.open(one), rsir.open(other)
+def same(first: Path, second: Path) -> bool:
+    """Whether two archives have equal records and, up to rounding by batch size, equal vectors."""
+    a, b = rsir.open(first), rsir.open(second)
     records = list(a.records())
     ids = [record.id for record in records]
     return records == list(b.records()) and np.allclose(a.vectors(ids), b.vectors(ids), atol=1e-5)
 
 
-def test_again_adds_nothing_and_lists_what_it_skips(
+def test_a_second_run_adds_nothing_and_lists_skipped_files(
     shell: Shell, images: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     archive = shutil.copytree(images, tmp_path / "archive")
@@ -64,9 +64,9 @@ def test_options_are_those_of_a_tiling(
     )  # fmt: skip
     archive = Archive.create(tmp_path / "python", rsir.load(model))
     report = archive.add(sorted(scenes.glob("*.tif")), tiling=tiling)
-    said = json.loads(done.out)
-    assert (said["added"], said["tiles"]) == (report.added, report.tiles) == (2, len(archive))
-    assert said["left_out"] == report.left_out
+    printed = json.loads(done.out)
+    assert (printed["added"], printed["tiles"]) == (report.added, report.tiles) == (2, len(archive))
+    assert printed["left_out"] == report.left_out
     assert set(report.left_out) == {"nodata", "cloud"}
     assert same(tmp_path / "shell", tmp_path / "python")
 
@@ -114,7 +114,7 @@ def test_scenes_are_cut_as_python_cuts_them(
         assert f"{count} {reason}" in done.out
 
 
-def test_left_out_windows_are_told_by_reason(
+def test_left_out_windows_are_counted_by_reason(
     shell: Shell, model: Path, scenes: Path, tmp_path: Path
 ) -> None:
     mask = "{folder}/masks/{stem}_scl.tif"
@@ -169,7 +169,7 @@ def test_defaults_are_those_of_python() -> None:
     for name in ("batch_size", "workers", "shard", "tiling"):
         default = None if name == "tiling" else shown.parameters[name].default
         assert default == meant.parameters[name].default
-    # What the help says of a tiling is what it is.
+    # The help shows the defaults of Tiling.
     fields = Tiling.__dataclass_fields__
     helps = {name: str(p.annotation) for name, p in shown.parameters.items()}
     for option, name in (("tile_size", "size"), ("min_valid",) * 2, ("max_cloud",) * 2,
@@ -227,8 +227,8 @@ def test_a_mistake_is_a_message_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    places = {"D": coloured_classes, "M": model, "A": images}
-    done = shell("index", *(places.get(argument, argument) for argument in arguments))
+    values = {"D": coloured_classes, "M": model, "A": images}
+    done = shell("index", *(values.get(argument, argument) for argument in arguments))
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert "Traceback" not in done.err
@@ -243,8 +243,8 @@ def test_tiles_are_of_the_gsd_that_the_model_learnt_from(
     train = ("train", "pooled", "--data", coloured_classes, "--out", run, "--epochs", 1, *TRAIN)
     assert shell(*train, "-s", "gsd=20").status == 0
     archive = tmp_path / "archive"
-    how = ("--tile-size", 16, "--gsd", "model")
-    done = shell("index", archive, scenes / "west.tif", "--model", run, *how)
+    options = ("--tile-size", 16, "--gsd", "model")
+    done = shell("index", archive, scenes / "west.tif", "--model", run, *options)
     assert done.status == 0, done.err
     records = list(rsir.open(archive).records())
     assert len(records) == 12

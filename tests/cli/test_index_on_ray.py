@@ -1,20 +1,20 @@
-"""What `rsir index --ray` refuses; tests/archive/test_ray.py says what it does."""
+"""Options that `rsir index --ray` refuses; tests/archive/test_ray.py tests the indexing."""
 
 import pytest
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--ray-workers", 2), "--ray-workers goes with --ray ADDRESS"),
         (("--ray-cpus", 2), "--ray-cpus goes with --ray ADDRESS"),
         (("--ray", "local", "--shard", "0/2"), "leave --shard out"),
     ],
 )
-def test_options_that_do_not_go_together(shell, coloured_classes, tmp_path, options, said):
+def test_options_that_do_not_go_together(shell, coloured_classes, tmp_path, options, message):
     done = shell("index", tmp_path / "archive", coloured_classes, "--model", "none", *options)
     assert done.status == 2
-    assert said in done.err
+    assert message in done.err
     assert not (tmp_path / "archive").exists()
 
 

@@ -1,4 +1,4 @@
-"""What people type by mistake: said at once, in words, and nothing is lost by it."""
+"""Typical mistakes: the shell reports each at once, in words, and loses nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsir.errors import UsageError
 from tests.cli.running import Shell
 
 
-def test_a_query_that_is_not_there(shell: Shell, images: Path) -> None:
+def test_a_missing_query_file(shell: Shell, images: Path) -> None:
     done = shell("search", images, "nowhere.png")
     assert done.status == 1
     assert "nowhere.png: no such file" in done.err
@@ -41,12 +41,12 @@ def test_an_empty_path_names_nothing(shell: Shell, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_delete_refuses_names_that_nothing_has(shell: Shell, copy: Path) -> None:
+def test_delete_refuses_unknown_properties(shell: Shell, copy: Path) -> None:
     before = len(rsir.open(copy))
     done = shell("delete", copy, "--where", "nope IS NULL", "--yes")
     assert done.status == 2
     assert "nope" in done.err
-    assert "stretch" in done.err  # one that there is
+    assert "stretch" in done.err  # an existing property
     odd = shell("delete", copy, "--where", 'NOT ("a ""b" = 1 OR window IS NULL)', "--yes")
     assert odd.status == 2
     assert 'a "b' in odd.err
@@ -55,7 +55,7 @@ def test_delete_refuses_names_that_nothing_has(shell: Shell, copy: Path) -> None
     assert some.status == 0, some.err
 
 
-def test_search_and_export_tell_names_that_nothing_has(
+def test_search_and_export_name_unknown_properties(
     shell: Shell, tiles: Path, tmp_path: Path
 ) -> None:
     first = next(rsir.open(tiles).records()).id
@@ -70,7 +70,7 @@ def test_search_and_export_tell_names_that_nothing_has(
     assert "property" not in right.err
 
 
-def test_nothing_taken_is_a_failure(
+def test_indexing_nothing_is_a_failure(
     shell: Shell, images: Path, model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad").mkdir()
@@ -114,7 +114,7 @@ def test_a_model_that_does_not_know_its_gsd(
     assert "does not say" in done.err
 
 
-def test_numbers_are_told_as_they_were_given(shell: Shell, tiles: Path, tmp_path: Path) -> None:
+def test_messages_show_numbers_as_typed(shell: Shell, tiles: Path, tmp_path: Path) -> None:
     first = next(rsir.open(tiles).records()).id
     done = shell("search", tiles, "--id", first, "--min-percentile", 99.999999)
     assert done.status == 2
@@ -181,7 +181,9 @@ def test_deep_geojson_in_the_shell(shell: Shell, images: Path, query: Path, tmp_
     assert "deep.geojson" in done.err
 
 
-def test_hits_go_into_a_folder_that_is_made(shell: Shell, images: Path, tmp_path: Path) -> None:
+def test_the_folder_of_an_output_file_is_created(
+    shell: Shell, images: Path, tmp_path: Path
+) -> None:
     first = next(rsir.open(images).records()).id
     out = tmp_path / "new" / "folder" / "hits.csv"
     done = shell("search", images, "--id", first, "--format", "csv", "--out", out)
@@ -189,7 +191,9 @@ def test_hits_go_into_a_folder_that_is_made(shell: Shell, images: Path, tmp_path
     assert out.read_text().count("\n") == 11
 
 
-def test_masks_are_told(shell: Shell, scenes: Path, model: Path, tmp_path: Path) -> None:
+def test_left_out_masks_are_counted(
+    shell: Shell, scenes: Path, model: Path, tmp_path: Path
+) -> None:
     mask = ("--cloud-mask", "{folder}/masks/{stem}_scl.tif", "--tile-size", 32)
     done = shell("index", tmp_path / "new", scenes, "--model", model, *mask)
     assert done.status == 0
@@ -198,7 +202,7 @@ def test_masks_are_told(shell: Shell, scenes: Path, model: Path, tmp_path: Path)
 
 @pytest.fixture
 def sixteen(tmp_path: Path) -> Path:
-    """A file of 6 bands, 16 bits, that do not say what they are."""
+    """A file of 16 bits with 6 bands without names."""
     random = np.random.default_rng(1)
     fields = random.integers(100, 3000, (6, 4, 4)).repeat(16, axis=1).repeat(16, axis=2)
     path = tmp_path / "u16.tif"
@@ -214,18 +218,18 @@ def test_what_can_be_indexed_can_be_a_query(
     shell: Shell, model: Path, sixteen: Path, tmp_path: Path
 ) -> None:
     archive = tmp_path / "archive"
-    how = ("--bands", "red=3,green=2,blue=1", "--stretch", "range:0,4000")
-    assert shell("index", archive, sixteen, "--model", model, *how).status == 0
+    reading = ("--bands", "red=3,green=2,blue=1", "--stretch", "range:0,4000")
+    assert shell("index", archive, sixteen, "--model", model, *reading).status == 0
     plain = shell("search", archive, sixteen)
     assert plain.status != 0
     assert "gdal_translate" not in plain.err
     assert "it has 1, 2, 3, 4, 5, 6" in plain.err
     assert "--bands" in plain.err
     for words in ((sixteen,), ("--like", sixteen)):
-        done = shell("search", archive, *words, *how, "--format", "json")
+        done = shell("search", archive, *words, *reading, "--format", "json")
         assert done.status == 0, done.err
         assert json.loads(done.out)[0]["distance"] == pytest.approx(0, abs=1e-5)
-    page = shell("search", archive, sixteen, *how, "--format", "html")
+    page = shell("search", archive, sixteen, *reading, "--format", "html")
     assert page.status == 0
     assert "Images like u16.tif" in page.out
     wrong = shell("search", archive, sixteen, "--bands", "1,2")

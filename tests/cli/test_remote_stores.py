@@ -23,7 +23,7 @@ WRITTEN = "s3cr%2Fet-w%40rd"
 
 
 def remote(shell: Shell, path: Path, uri: str, model: Path, tiles: Path) -> Path:
-    """A new archive that holds what that of the scenes' tiles holds."""
+    """A new archive with the same content as the archive of the scenes' tiles."""
     done = shell("index", path, "--model", model, "--store", uri)
     assert (done.status, done.out.splitlines()[-1]) == (0, f"0 in {path}"), done.err
     done = shell("merge", path, tiles)
@@ -34,7 +34,7 @@ def remote(shell: Shell, path: Path, uri: str, model: Path, tiles: Path) -> Path
 
 @pytest.fixture(scope="module", params=["milvus", "s3"])
 def stored(request, shell, model, tiles, tmp_path_factory) -> tuple[Path, str]:
-    """An archive of the tiles in either store, and its uri; not to be changed."""
+    """An archive of the tiles in either store, and its URI; do not change it."""
     if request.param == "s3":
         uri = f"{request.getfixturevalue('bucket')}/shell/items.lance"
     else:
@@ -43,12 +43,12 @@ def stored(request, shell, model, tiles, tmp_path_factory) -> tuple[Path, str]:
     return remote(shell, path, uri, model, tiles), uri
 
 
-def test_it_shows_what_the_folder_shows(
+def test_results_equal_those_of_a_folder(
     stored: tuple[Path, str], shell: Shell, tiles: Path, scenes: Path, query: Path, tmp_path: Path
 ) -> None:
     path, uri = stored
     id = next(rsir.open(tiles).records()).id
-    for asked in (
+    for arguments in (
         (query,),
         (query, "-k", 99, "--bbox", "16,44,17,46"),
         ("--id", id, "--datetime", "2024-05-02/..", "--diverse"),
@@ -56,8 +56,8 @@ def test_it_shows_what_the_folder_shows(
         ("--like", query, "--unlike", f"id:{id}", "--where", "width = 32", "-k", 5),
         (query, "--source", scenes / "east.tif"),
     ):
-        hits = found(shell, path, *asked)
-        assert hits == found(shell, tiles, *asked)
+        hits = found(shell, path, *arguments)
+        assert hits == found(shell, tiles, *arguments)
         assert hits
     info = json.loads(shell("info", path, "--sources", "--json").out)
     of_folder = json.loads(shell("info", tiles, "--sources", "--json").out)
@@ -143,7 +143,7 @@ def test_upkeep(request, kind, shell, model, tiles, scenes, copy, tmp_path) -> N
 def test_two_processes_share_the_work(
     milvus_server, shell, model, images, coloured_classes, tmp_path
 ) -> None:
-    """Of one command, given to each with its own part, beside one that reads."""
+    """Two processes index one shard each, while this process reads."""
     archive = tmp_path / "archive"
     store = milvus_server.uri("shell_shards")
     assert shell("index", archive, "--model", model, "--store", store).status == 0
@@ -175,10 +175,10 @@ def test_two_processes_share_the_work(
     assert same(archive, images)
 
 
-# What goes wrong
+# Errors
 
 
-def test_a_server_that_is_not_there_and_a_collection_that_is_gone(
+def test_a_missing_server_and_a_dropped_collection(
     milvus_server, shell, model, query, tmp_path, monkeypatch
 ) -> None:
     archive = tmp_path / "archive"
@@ -220,7 +220,7 @@ def test_uris_that_are_refused_show_no_secrets(uri, shell, model, tmp_path) -> N
 def test_secrets_are_neither_written_nor_shown(
     secured_milvus, shell, model, query, tmp_path, monkeypatch
 ) -> None:
-    """A server that asks for a password, which comes with the uri or by the environment."""
+    """A server that asks for a password, which comes from the URI or the environment."""
     plain = secured_milvus.uri("guarded")
     root = pymilvus().MilvusClient(
         uri=f"http://127.0.0.1:{secured_milvus.port}", user="root", password="Milvus"
@@ -229,11 +229,11 @@ def test_secrets_are_neither_written_nor_shown(
     root.close()
     secret = plain.replace("//", f"//root:{WRITTEN}@")
     archive = tmp_path / "archive"
-    said = []
+    texts = []
 
     def run(*command, status=0):
         done = shell(*command)
-        said.append(done.out + done.err)
+        texts.append(done.out + done.err)
         assert done.status == status, done.err
         assert "Traceback" not in done.err
         return done.err
@@ -255,7 +255,7 @@ def test_secrets_are_neither_written_nor_shown(
     monkeypatch.setenv("MILVUS_TOKEN", f"root:{SECRET}")
     run("search", archive, query)
 
-    said += [file.read_bytes().decode("latin-1") for file in archive.rglob("*") if file.is_file()]
+    texts += [file.read_bytes().decode("latin-1") for file in archive.rglob("*") if file.is_file()]
     for word in (SECRET, WRITTEN, "another-w"):
-        assert not any(word in text for text in said)
-    assert any(plain in text for text in said)
+        assert not any(word in text for text in texts)
+    assert any(plain in text for text in texts)

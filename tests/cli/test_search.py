@@ -1,4 +1,4 @@
-"""`rsir search`: the shell finds what Python finds, in every form."""
+"""`rsir search`: the shell finds the same hits as Python, in every output format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.cli.running import TRAIN, Shell
 
 
 def found(shell: Shell, *arguments: Any) -> list[dict[str, Any]]:
-    """The hits, as JSON has them."""
+    """The hits of a search as JSON values."""
     done = shell("search", *arguments, "--format", "json")
     assert done.status == 0, done.err
     hits: list[dict[str, Any]] = json.loads(done.out)
@@ -47,7 +47,7 @@ def test_an_image(shell: Shell, images: Path, query: Path) -> None:
     assert len(found(shell, images, query)) == 10
 
 
-def test_what_else_may_be_asked(
+def test_every_kind_of_query(
     shell: Shell, tiles: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = rsir.open(tiles)
@@ -56,7 +56,7 @@ def test_what_else_may_be_asked(
     np.save(tmp_path / "vector.npy", archive.vectors([first])[0].astype(np.float64))
     monkeypatch.chdir(scenes)
     box = (16.27, 45.13, 16.275, 45.145)
-    for options, asked in (
+    for options, equivalent in (
         (("--id", first), ById(first)),
         (("--vector", tmp_path / "vector.npy"), archive.vectors([first])[0]),
         (("--scene", west, "--window", "16,8,40,32"), ByWindow(west, window=(16, 8, 40, 32))),
@@ -74,7 +74,7 @@ def test_what_else_may_be_asked(
         ((west, "--like", "east.tif"), Examples([scenes / "east.tif"], query=scenes / "west.tif")),
     ):
         hits = found(shell, tiles, *options, "-k", 7)
-        wanted = as_json(archive.search(asked, 7))
+        wanted = as_json(archive.search(equivalent, 7))
         assert [hit["id"] for hit in hits] == [hit["id"] for hit in wanted], options
         assert np.allclose(*([hit["distance"] for hit in some] for some in (hits, wanted)))
     assert first not in {hit["id"] for hit in found(shell, tiles, "--id", first, "-k", 99)}
@@ -83,15 +83,15 @@ def test_what_else_may_be_asked(
 def test_filters(shell: Shell, tiles: Path, scenes: Path, tmp_path: Path) -> None:
     archive = rsir.open(tiles)
     records = list(archive.records())
-    place = next(r.footprint for r in records if "west" in r.source)
-    assert place is not None
-    (tmp_path / "area.geojson").write_text(json.dumps(place))
+    footprint = next(r.footprint for r in records if "west" in r.source)
+    assert footprint is not None
+    (tmp_path / "area.geojson").write_text(json.dumps(footprint))
     west, east = str(scenes / "west.tif"), str(scenes / "east.tif")
-    for options, asked in (
+    for options, equivalent in (
         (("--bbox", "16,45,17,46"), Filter(bbox=(16, 45, 17, 46))),
         (("--bbox=-3,45,17,46",), Filter(bbox=(-3, 45, 17, 46))),
         (("--bbox", "-3,45,17,46"), Filter(bbox=(-3, 45, 17, 46))),
-        (("--within", tmp_path / "area.geojson"), Filter(geometry=place)),
+        (("--within", tmp_path / "area.geojson"), Filter(geometry=footprint)),
         (("--datetime", "2024-05-02"), Filter(where=f"source = '{east}'")),
         (("--datetime", "../2024-05-01"), Filter(where=f"source = '{west}'")),
         (("--datetime", "2024-05-01T10:00:01Z/.."), Filter(where=f"source = '{east}'")),
@@ -102,7 +102,7 @@ def test_filters(shell: Shell, tiles: Path, scenes: Path, tmp_path: Path) -> Non
         (("--source", west, "--where", "datetime > '2025-01-01'"), Filter(where="id = ''")),
     ):
         hits = found(shell, tiles, "--id", records[0].id, "-k", 99, *options)
-        assert hits == as_json(archive.search(ById(records[0].id), 99, filter=asked)), options
+        assert hits == as_json(archive.search(ById(records[0].id), 99, filter=equivalent)), options
 
 
 def test_classes_are_the_folders(shell: Shell, images: Path, query: Path) -> None:
@@ -111,7 +111,7 @@ def test_classes_are_the_folders(shell: Shell, images: Path, query: Path) -> Non
     assert {hit["properties"]["class"] for hit in hits} == {"sand", "roof"}
 
 
-def test_other_ways_to_look(shell: Shell, images: Path, query: Path) -> None:
+def test_other_search_options(shell: Shell, images: Path, query: Path) -> None:
     archive = rsir.open(images)
     everything = archive.search(query, 48)
     cut = everything[20].percentile
@@ -140,7 +140,7 @@ def test_recall_of_plain_hamming(
     )  # fmt: skip
     assert {hit["id"] for hit in json.loads(done.out)} == plain
     assert f"recall@9 of hamming: {len(exact & plain) / 9:.4f}" in done.err
-    # A row of bytes as the archive keeps it is a query too.
+    # The bytes of a code, as the archive stores them, are a query too.
     row = next(iter(archive.records())).id
     np.save(tmp_path / "code.npy", archive.vectors([row])[0])
     assert row in {hit["id"] for hit in found(shell, tmp_path / "a", "--vector",
@@ -150,7 +150,7 @@ def test_recall_of_plain_hamming(
 def test_nothing_looks_like_it(shell: Shell, tiles: Path, tmp_path: Path) -> None:
     archive = rsir.open(tiles)
     some = next(iter(archive.records())).id
-    # The opposite of what all images have in common.
+    # A vector opposite to the mean of all images.
     records = [record.id for record in archive.records()]
     np.save(tmp_path / "far.npy", -archive.vectors(records).mean(axis=0))
     far = ("search", tiles, "--vector", tmp_path / "far.npy", "--format", "json")
@@ -233,9 +233,9 @@ def test_geojson_opens_in_gis(shell: Shell, tiles: Path, tmp_path: Path) -> None
 
 def test_csv_is_read_back(shell: Shell, tiles: Path, images: Path, query: Path) -> None:
     some = next(iter(rsir.open(tiles).records())).id
-    for archive, asked in ((tiles, ("--id", some)), (images, (query,))):
-        hits = found(shell, archive, *asked)
-        text = shell("search", archive, *asked, "--format", "csv").out
+    for archive, arguments in ((tiles, ("--id", some)), (images, (query,))):
+        hits = found(shell, archive, *arguments)
+        text = shell("search", archive, *arguments, "--format", "csv").out
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         assert len(rows) == len(hits)
         for rank, (row, hit) in enumerate(zip(rows, hits, strict=True), 1):
@@ -273,8 +273,8 @@ def test_a_page_shows_the_query_and_every_hit(
 ) -> None:
     page = tmp_path / "hits.html"
 
-    def pictures(archive: Path, *asked: Any) -> tuple[int, str]:
-        done = shell("search", archive, *asked, "--format", "html", "--out", page)
+    def pictures(archive: Path, *arguments: Any) -> tuple[int, str]:
+        done = shell("search", archive, *arguments, "--format", "html", "--out", page)
         assert (done.status, done.out) == (0, ""), done.err
         text = page.read_text()
         assert text.startswith("<!doctype html>")
@@ -369,10 +369,10 @@ def test_a_mistake_is_a_message_and_a_status(
     np.save("3d.npy", np.zeros((3, 8, 8), np.uint8))
     np.save("short.npy", np.ones(3, np.float32))
     np.save("pickle.npy", np.array([{}], object), allow_pickle=True)
-    places = {"D": coloured_classes, "A": images, "Q": query, "T": tmp_path / "text.png"}
-    places |= {"S": tiles, "W": scenes / "west.tif"}
-    places |= {"3D": Path("3d.npy"), "short": Path("short.npy"), "pickle": Path("pickle.npy")}
-    done = shell("search", *(places.get(argument, argument) for argument in arguments))
+    values = {"D": coloured_classes, "A": images, "Q": query, "T": tmp_path / "text.png"}
+    values |= {"S": tiles, "W": scenes / "west.tif"}
+    values |= {"3D": Path("3d.npy"), "short": Path("short.npy"), "pickle": Path("pickle.npy")}
+    done = shell("search", *(values.get(argument, argument) for argument in arguments))
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert "Traceback" not in done.err

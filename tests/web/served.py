@@ -137,7 +137,7 @@ def running(app: Any, **options: Any) -> Iterator[tuple[str, uvicorn.Server]]:
 
 @contextmanager
 def recording_server() -> Iterator[tuple[str, list[str]]]:
-    """A web server that has nothing: its address, and the paths that clients request."""
+    """A web server that answers 404 to all: its address, and the paths that clients request."""
     requested: list[str] = []
 
     class Recorder(BaseHTTPRequestHandler):

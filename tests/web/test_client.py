@@ -1,4 +1,4 @@
-"""The client returns what a local archive returns: the same hits, the same errors."""
+"""A remote archive gives the same hits and the same errors as a local archive."""
 
 from __future__ import annotations
 

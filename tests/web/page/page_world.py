@@ -37,7 +37,7 @@ def placed(folder: Path, encoder: object, per_class: int = 8) -> Archive:
 
 
 def plain(folder: Path, encoder: object) -> Archive:
-    """Images without georeference and date; some names are HTML, to be shown as text."""
+    """Images without georeference and date; some names contain HTML, to be shown as text."""
     archive = Archive.open_or_create(folder / "plain", encoder)
     if not len(archive):
         for i, use in enumerate(5 * scenes.LAND_USES):

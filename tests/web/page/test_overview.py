@@ -23,7 +23,7 @@ def overview_of(archive: Archive) -> Overview:
     return overview.overview(archive, Service({"a": archive}).scenes["a"])
 
 
-def test_an_overview_counts_classes_days_and_places(tmp_path):
+def test_an_overview_counts_records_classes_days_and_scenes(tmp_path):
     random, first = np.random.default_rng(2), datetime(2020, 1, 1, 5, tzinfo=UTC)
     records = [
         Record(
@@ -48,8 +48,8 @@ def test_an_overview_counts_classes_days_and_places(tmp_path):
 
 def test_overviews_of_small_archives(tmp_path):
     assert overview_of(archive_of(tmp_path / "a", [])) == Overview(0)
-    one = overview_of(archive_of(tmp_path / "b", [Record("x", "/x", "")]))
-    assert one == Overview(1, examples=(("x", ""),))
+    single = overview_of(archive_of(tmp_path / "b", [Record("x", "/x", "")]))
+    assert single == Overview(1, examples=(("x", ""),))
     two = [Record(id, "/x", "", properties={"class": "same"}) for id in "yz"]
     assert overview_of(archive_of(tmp_path / "c", two)).examples == (("y", "same"), ("z", "same"))
 

@@ -31,7 +31,7 @@ from tests.web.page import page_world
 
 
 def browser_missing() -> str | None:
-    """Why the tests have no browser; None if they have one."""
+    """The reason why no browser is available; None if there is a browser."""
     try:
         import axe_playwright_python  # noqa: F401
         import nicegui  # noqa: F401
@@ -50,7 +50,7 @@ def chromium() -> str | None:
 
 
 class Server:
-    """The service of the generated world; can be stopped and started again on the same port."""
+    """The service of the generated archives; it can stop and start again on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,7 +111,7 @@ RESULTS = "getElement(Number(document.querySelector('.results').id.slice(1)))"
 
 
 class Visit:
-    """A visitor's tab, with what the tests need of it."""
+    """A visitor's tab, with helpers for the tests."""
 
     def __init__(self, browser, server: Server, **context) -> None:
         self.server = server
@@ -554,7 +554,7 @@ def test_details_show_all_that_is_known(visit, archive):
     dialog.wait_for(state="hidden")
 
 
-def test_the_keyboard_does_it_all(visit):
+def test_the_keyboard_suffices(visit):
     visit.open()
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the results"
@@ -583,7 +583,7 @@ def test_the_keyboard_does_it_all(visit):
     visit.page.wait_for_url(f"**tile={found[0]}**")
 
 
-def test_the_view_of_the_map_serves_in_place_of_dragging(visit):
+def test_the_view_of_the_map_can_replace_dragging(visit):
     visit.open()
     visit.example("road")
     visit.page.get_by_role("button", name="Only here").press("Enter")

@@ -1,4 +1,4 @@
-"""Adding and deleting: only by the owner, only from allowed folders, visible at once."""
+"""Adding and deleting need the key and allowed folders, and take effect at once."""
 
 from __future__ import annotations
 

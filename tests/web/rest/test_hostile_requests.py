@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecatio
 
 @pytest.fixture(autouse=True)
 def _service_goes_on(http: TestClient, world: World) -> Iterator[None]:
-    """After every attack the service answers a plain search."""
+    """Check after every test that the service still answers a plain search."""
     yield
     assert len(search(http, query={"vector": [1] * 16}, k=3)["hits"]) == 3
 

@@ -1,4 +1,4 @@
-"""A search by REST returns what `Archive.search` returns."""
+"""A search by REST returns the same hits as `Archive.search`."""
 
 from __future__ import annotations
 

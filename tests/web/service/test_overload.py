@@ -27,7 +27,7 @@ IMAGE = png(np.full((20, 20, 3), 90, np.uint8))
 
 
 class SlowEncoder(ColourEncoder):
-    """Takes `seconds` for a batch, and records how many batches are encoded at once."""
+    """An encoder that takes `seconds` for a batch and counts simultaneous batches."""
 
     seconds = 0.3
 

@@ -133,7 +133,7 @@ def test_a_local_archive_reads_remote_scenes_but_no_remote_images(
 
 
 def vrt(name: str, more: str = "") -> str:
-    """A VRT whose one band is that of another file."""
+    """A VRT whose only band is a band of another file."""
     return (
         '<VRTDataset rasterXSize="40" rasterYSize="30"><VRTRasterBand dataType="Byte" band="1">'
         f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
