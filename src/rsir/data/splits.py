@@ -256,9 +256,9 @@ def make(dataset: LabelledSet, *, train: float = 0.8, val: float = 0.0, seed: in
     for a class with fewer than two different images and for files that cannot be read.
     """
     if not 0 <= train <= 1:
-        raise UsageError(f"train must be from 0 to 1, not {train}")
+        raise UsageError(f"the share of training images must be from 0 to 1, not {train}")
     if not 0 <= val < 1:
-        raise UsageError(f"val must be 0 or more and below 1, not {val}")
+        raise UsageError(f"the share of validation images must be 0 or more and below 1, not {val}")
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, not {seed}")
     if not len(dataset):
