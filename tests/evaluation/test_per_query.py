@@ -100,7 +100,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         (b"", "line 1: the header must begin with path,class"),
         (b"path,set,sha256,labels\n", "line 1: the header"),
         (b"class,path,map\na,b,1\n", "line 1: the header"),
-        (b"path,class,map,map\na,b,1,1\n", "line 1: the column 'map' given twice"),
+        (b"path,class,map,map\na,b,1,1\n", "line 1: the column 'map' occurs twice"),
         (b"path,class,map\n", "a header but no queries"),
         (b"path,class,map\na,b\n", "line 2: 2 columns, not 3"),
         (b"path,class,map\na,b,1,2\n", "line 2: 4 columns, not 3"),

@@ -546,35 +546,35 @@ def test_labelled_embeddings_are_joined_and_sliced() -> None:
 
 
 def test_unrankable_values_are_refused() -> None:
-    one = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([0]))
+    single = LabelledEmbeddings(torch.ones(1, 2), torch.tensor([0]))
     with pytest.raises(UsageError, match="cosine, euclidean, ncc, hamming, adaptive-hamming"):
-        score_queries(one, one, ranking="l7")
+        score_queries(single, single, ranking="l7")
     with pytest.raises(UsageError, match="expected, best, worst"):
-        score_queries(one, one, ranking="cosine", order="lucky")  # type: ignore[arg-type]
+        score_queries(single, single, ranking="cosine", order="lucky")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="empty"):
-        score_queries(one, one, ranking="cosine", own=torch.arange(1))
+        score_queries(single, single, ranking="cosine", own=torch.arange(1))
     with pytest.raises(DataError, match="empty"):
-        score_queries(one, one[:0], ranking="cosine")
+        score_queries(single, single[:0], ranking="cosine")
     with pytest.raises(DataError, match="no queries"):
-        score_queries(one[:0], one, ranking="cosine")
+        score_queries(single[:0], single, ranking="cosine")
     with pytest.raises(UsageError, match="class probabilities"):
-        score_queries(one, one, ranking="adaptive-hamming")
+        score_queries(single, single, ranking="adaptive-hamming")
     for value in (torch.nan, torch.inf):
-        broken = LabelledEmbeddings(torch.tensor([[1.0, value]]), one.targets)
+        broken = LabelledEmbeddings(torch.tensor([[1.0, value]]), single.targets)
         with pytest.raises(DataError, match="not finite"):
-            score_queries(one, broken, ranking="euclidean")
-    zeros = LabelledEmbeddings(torch.zeros(1, 2), one.targets)
+            score_queries(single, broken, ranking="euclidean")
+    zeros = LabelledEmbeddings(torch.zeros(1, 2), single.targets)
     with pytest.raises(DataError, match="vector of zeros, which cosine"):
-        score_queries(one, zeros, ranking="cosine")
+        score_queries(single, zeros, ranking="cosine")
     # The rounded mean of 0.1 is not exactly 0.1.
     for value in (0.0, 0.1, 1.0):
-        constant = LabelledEmbeddings(torch.full((1, 7), value), one.targets)
-        other = LabelledEmbeddings(torch.arange(7.0)[None], one.targets)
+        constant = LabelledEmbeddings(torch.full((1, 7), value), single.targets)
+        other = LabelledEmbeddings(torch.arange(7.0)[None], single.targets)
         with pytest.raises(DataError, match="constant vector, which ncc"):
             score_queries(other, constant, ranking="ncc")
         with pytest.raises(UsageError, match="constant"):
             ranking.pairwise("ncc", other.embedding.numpy(), constant.embedding.numpy())
-    wrong = LabelledEmbeddings(one.embedding, one.targets, torch.tensor([[0.5, torch.nan]]))
+    wrong = LabelledEmbeddings(single.embedding, single.targets, torch.tensor([[0.5, torch.nan]]))
     with pytest.raises(DataError, match="probabilities"):
         score_queries(wrong, wrong, ranking="adaptive-hamming")
 

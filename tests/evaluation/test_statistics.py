@@ -208,12 +208,18 @@ def test_p_values_of_equal_models_are_uniform() -> None:
 def test_swapping_the_models_changes_only_the_sign(n: int) -> None:
     rng = np.random.default_rng(n)
     a, b = {"m": rng.random(n)}, {"m": rng.random(n)}
-    one, other = compare(a, b)["m"], compare(b, a)["m"]
-    assert other.p_value == one.p_value
-    assert other.difference == pytest.approx(-one.difference, rel=1e-12)
-    assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]), rel=1e-12)
-    assert (other.mean_a, other.mean_b) == (one.mean_b, one.mean_a)
-    assert (other.better, other.ties, other.worse) == (one.worse, one.ties, one.better)
+    forward, backward = compare(a, b)["m"], compare(b, a)["m"]
+    assert backward.p_value == forward.p_value
+    assert backward.difference == pytest.approx(-forward.difference, rel=1e-12)
+    assert backward.interval == pytest.approx(
+        (-forward.interval[1], -forward.interval[0]), rel=1e-12
+    )
+    assert (backward.mean_a, backward.mean_b) == (forward.mean_b, forward.mean_a)
+    assert (backward.better, backward.ties, backward.worse) == (
+        forward.worse,
+        forward.ties,
+        forward.better,
+    )
 
 
 @pytest.mark.parametrize("n", [1, 5, 300])

@@ -196,12 +196,12 @@ def test_impossible_adaptations_are_refused(tmp_path: Path) -> None:
 
 def test_the_order_of_the_gallery_does_not_matter() -> None:
     images = gallery(12)
-    one, other = (Encoder(make(), device="cpu") for _ in range(2))
-    other.module.load_state_dict(one.module.state_dict())
-    adapt(one, images)
-    adapt(other, images[::-1])
+    adapted, expected = (Encoder(make(), device="cpu") for _ in range(2))
+    expected.module.load_state_dict(adapted.module.state_dict())
+    adapt(adapted, images)
+    adapt(expected, images[::-1])
     np.testing.assert_allclose(
-        one.encode(images).embedding, other.encode(images).embedding, atol=1e-3
+        adapted.encode(images).embedding, expected.encode(images).embedding, atol=1e-3
     )
 
 

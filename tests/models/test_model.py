@@ -86,9 +86,9 @@ def test_save_and_load_keep_every_method(method: str, tmp_path: Path) -> None:
     original.module(images)  # changes the statistics of batch norms
     original.save(tmp_path)
     loaded = load_model(tmp_path).module(images)
-    for one, other in zip(loaded, original.module.eval()(images), strict=True):
-        assert (one is None) == (other is None)
-        assert one is None or torch.equal(one, other)
+    for actual, expected in zip(loaded, original.module.eval()(images), strict=True):
+        assert (actual is None) == (expected is None)
+        assert actual is None or torch.equal(actual, expected)
 
 
 def test_a_model_is_two_files_without_pickle(saved: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a model costs: counted operations and measured times."""
+"""The cost of a model: counted operations and measured times."""

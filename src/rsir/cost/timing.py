@@ -1,6 +1,6 @@
 """Measure encoding and search times and storage of a model, the same way for every method.
 
-`rsir.cost.count` counts what does not depend on the machine; this module measures what does.
+`rsir.cost.count` counts the costs that are the same on every machine.
 """
 
 from __future__ import annotations

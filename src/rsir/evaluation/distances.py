@@ -44,7 +44,7 @@ def _product(queries: Tensor, gallery: Tensor) -> Tensor:
 def _of_each(
     change: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A `prepare` that changes both; once if they are the same tensor."""
+    """A `prepare` that applies `change` to both tensors, once if they are the same."""
 
     def prepare(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         changed = change(gallery)

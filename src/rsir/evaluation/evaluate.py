@@ -316,7 +316,7 @@ def _means(scores: Scores) -> dict[str, float]:
 
 
 def _checked_ranking(name: str, encoder: Encoder) -> str:
-    """The ranking of RANKINGS that `name`, perhaps with a number of classes, stands for.
+    """The entry of RANKINGS for `name`, which may end in a number of classes.
 
     UsageError if it does not suit the model.
     """
@@ -334,7 +334,7 @@ def _checked_ranking(name: str, encoder: Encoder) -> str:
 
 
 def _gives_probabilities(encoder: Encoder) -> bool:
-    """Whether the model gives class probabilities; found out with one black image."""
+    """Whether the model gives class probabilities; encodes a black image to find out."""
     if encoder.model.ranking == ADAPTIVE:
         return True
     spec = encoder.model.spec
@@ -370,14 +370,14 @@ def encode_set(
     if not outputs:
         first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(f"{images.root}: none of {len(images)} images could be read{first}")
-    kept = images.subset(np.array(rows, np.int64))
+    readable_set = images.subset(np.array(rows, np.int64))
     probabilities = [p for output in outputs if (p := output.probabilities) is not None]
     embeddings = LabelledEmbeddings(
         torch.cat([output.embedding.float() for output in outputs]),
-        torch.from_numpy(kept.targets).to(encoder.device),
+        torch.from_numpy(readable_set.targets).to(encoder.device),
         torch.cat(probabilities) if probabilities else None,
     )
-    return embeddings, kept, skipped
+    return embeddings, readable_set, skipped
 
 
 def _per_class(

@@ -54,7 +54,7 @@ class Leakage:
         if self.trained_on:
             found.append(
                 f"leakage: the model was trained on {len(self.trained_on)} of the queries, "
-                f"e.g. {self.trained_on[0]}: these numbers say nothing of new images"
+                f"e.g. {self.trained_on[0]}: these numbers say nothing about new images"
             )
         if self.copies:
             query, answer = self.copies[0]

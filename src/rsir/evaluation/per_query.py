@@ -27,7 +27,7 @@ class PerQuery:
     """The values of every query: paths and classes (Q,), values: measure → (Q,) float64.
 
     paths: the queries' unique names. classes: their classes, as text.
-    Raises UsageError for no queries, a path given twice, infinite values, unequal lengths.
+    Raises UsageError without queries, and for repeated paths, infinite values, unequal lengths.
     """
 
     paths: tuple[str, ...]
@@ -40,7 +40,9 @@ class PerQuery:
         if len(self.classes) != len(self.paths):
             raise UsageError(f"{len(self.paths)} queries but {len(self.classes)} classes")
         if twice := [path for path, n in Counter(self.paths).items() if n > 1]:
-            raise UsageError(f"each query must be there once; more than once: {some_names(twice)}")
+            raise UsageError(
+                f"each query must occur once; these occur more often: {some_names(twice)}"
+            )
         for name, values in checked_values(self.values).items():
             if len(values) != len(self.paths):
                 raise UsageError(f"{len(self.paths)} queries but {len(values)} values of {name}")
@@ -70,10 +72,10 @@ def paired(a: PerQuery, b: PerQuery) -> tuple[PerQuery, PerQuery]:
         )
     order = np.array([row_of[path] for path in a.paths])
     classes = tuple(b.classes[row] for row in order)
-    moved = [p for p, one, other in zip(a.paths, a.classes, classes, strict=True) if one != other]
+    moved = [p for p, in_a, in_b in zip(a.paths, a.classes, classes, strict=True) if in_a != in_b]
     if moved:
         raise UsageError(
-            "the two must score the same queries; of different classes: "
+            "the two must score the same queries; these have different classes: "
             f"{some_names(moved)}. Evaluate both models on the same labels"
         )
     shared = [name for name in a.values if name in b.values]
@@ -155,7 +157,7 @@ def _measures(header: list[str], where: str) -> list[str]:
         raise DataError(f"{where}: the header must begin with {','.join(KEY_COLUMNS)}")
     measures = header[len(KEY_COLUMNS) :]
     if twice := [name for name, n in Counter(measures).items() if n > 1]:
-        raise DataError(f"{where}: the column {twice[0]!r} given twice")
+        raise DataError(f"{where}: the column {twice[0]!r} occurs twice")
     return measures
 
 

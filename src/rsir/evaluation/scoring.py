@@ -338,11 +338,11 @@ def _moved(tensor: Tensor | None, device: str) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
-def _equal(one: Tensor, other: Tensor) -> Tensor:
-    """One == other, broadcast; on a CPU NumPy compares the same memory much faster."""
-    if one.device.type != "cpu":
-        return one == other
-    return torch.from_numpy(one.numpy() == other.numpy())
+def _equal(first: Tensor, second: Tensor) -> Tensor:
+    """`first == second`, broadcast; on a CPU NumPy compares the same memory much faster."""
+    if first.device.type != "cpu":
+        return first == second
+    return torch.from_numpy(first.numpy() == second.numpy())
 
 
 class _Relevance:
@@ -369,7 +369,7 @@ class _Relevance:
         return gains if self.own is None else gains.scatter_(1, self.own[rows, None], 0)
 
     @functools.cached_property
-    def held(self) -> Tensor:
+    def memberships(self) -> Tensor:
         """(N, L) float32: 1 where a gallery image has the class or label."""
         if self.multi_label:
             return self.gallery
@@ -380,8 +380,8 @@ class _Relevance:
         """Number of queries per block, so that a block takes `memory` bytes.
 
         Each (query, item) pair takes a distance, which becomes a key, and a gain: 8 bytes, or 24
-        if distances are `wide` (float64) or there are several labels. Each group takes float64
-        numbers, one of them per gain; a query has at most `largest` R groups.
+        if distances are `wide` (float64) or there are several labels. Each group takes several
+        float64 numbers, and one for each possible gain; a query has at most `largest` R groups.
         """
         pair = 24 if wide or self.multi_label else 8
         each = pair * len(self.gallery) + 16 * largest * (8 + self.most)
@@ -452,7 +452,7 @@ class _Ranked:
         # Items at the last distance share the ranks that the nearer items leave.
         part = (k - before.sum(dim=1, keepdim=True)) / at.sum(dim=1, keepdim=True)
         weights = torch.where(before, 1.0, torch.where(at, part.float(), 0.0))
-        return order[:, :k], ordered[:, :k], weights @ self.relevance.held / k
+        return order[:, :k], ordered[:, :k], weights @ self.relevance.memberships / k
 
 
 def _distances(

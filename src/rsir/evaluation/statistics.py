@@ -22,7 +22,7 @@ Values = NDArray[np.float64]
 SMALLER_IS_BETTER = frozenset({"anmrr", "anmrr_k_plus_1"})
 """Measures for which smaller is better; for all others larger is better."""
 LEVEL = 0.95
-"""Confidence level of the intervals: the usual one."""
+"""Confidence level of the intervals: the usual level."""
 RESAMPLES = 2000
 """Of the bootstrap; our choice, at least the 1,000 of Efron & Tibshirani 1993, chapter 13."""
 PERMUTATIONS = 9999
@@ -33,7 +33,7 @@ order of summation on a measure, far below the effect of one image."""
 BLOCK_BYTES = 16 * 2**20
 """Memory for one block of resamples or of signs; our choice. Both take a few such blocks."""
 LISTED = 5
-"""How many names a message lists before it only counts them; our choice."""
+"""Most names that a message lists; it counts the others. Our choice."""
 
 
 def bootstrap_intervals(
@@ -107,9 +107,9 @@ def compare(
 
     p_value: two-sided sign-flip test of the mean difference. If the models are equally good, the
     two values of each query are exchangeable; p is the share of exchanges whose mean difference is
-    at least the observed one. If all 2^n exchanges of the n differing queries are at most
+    at least the observed difference. If all 2^n exchanges of the n differing queries are at most
     `permutations` (n ≤ 13 by default), all are counted; otherwise `permutations` are drawn, and
-    the observed one is counted too, so that p is never 0.
+    the observed values count as one more, so that p is never 0.
     p_adjusted: the same after Holm's correction: of equally good models, at most one comparison in
     twenty has any measure below 0.05. Every measure counts: pass only those that you look at.
 

@@ -1,4 +1,4 @@
-"""The confusion matrix: what is retrieved for the queries of each class."""
+"""The confusion matrix: the classes of the results for the queries of each class."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import EvaluationDetails
 
 MOST_POINTS = 2000
-"""Our choice: some ten seconds of t-SNE on one core, and single points are still visible."""
+"""Most points of a map; our choice: t-SNE takes some ten seconds, and single points are visible."""
 PERPLEXITY = 30.0
 """Perplexity of t-SNE: van der Maaten and Hinton (2008) advise 5 to 50; scikit-learn's default."""
 FEWEST_POINTS = 5
-"""Our choice: fewer points have no neighbourhoods to preserve."""
+"""Fewest points for t-SNE; our choice: fewer points have no neighbourhoods to preserve."""
 SKLEARN_METRICS = {
     "cosine": "cosine",
     "euclidean": "euclidean",

@@ -13,7 +13,7 @@ from rsir.models.explain import explain
 
 
 def heat_maps(encoder: Encoder, details: EvaluationDetails) -> dict[int, HeatMap]:
-    """{row: heat map} of the queries of `chosen_queries`, without unreadable ones."""
+    """{row: heat map} of the queries of `chosen_queries`, without unreadable images."""
     rows = [choice.row for choice in chosen_queries(details)]
     files = [details.queries.files[row] for row in rows]
     found: dict[int, HeatMap] = {}

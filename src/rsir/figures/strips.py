@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rsir.evaluation.evaluate import EvaluationDetails
 
 RESULTS = 10
-"""Results of a strip, as many as in the papers."""
+"""Number of results in a strip, as in the papers."""
 CLASSES = 8
 """Number of classes with one query each; our choice: a few screens."""
 _SIDE = 256  # longest side of a thumbnail in pixels, as in `rsir.archive.pictures.cards`
-# Inches from one thumbnail to the next, between two, and of the line above each.
+# Inches: from one thumbnail to the next, the gap between two, and the heading above each.
 _STEP_X, _STEP_Y, _GAP, _LINE = 1.32, 1.8, 0.08, 0.2
 _COLUMNS = 5  # columns of results, so that two rows are as high as the query
 
@@ -241,7 +241,7 @@ def overlay(heat_map: HeatMap, queries: LabelledSet, choice: ChosenQuery) -> Pic
     high = float((heat > 0.5).mean())
     return Picture(
         f"heat-{choice.name}",
-        f"{name}: what the model looked at",
+        f"{name}: the parts that determine its embedding",
         f"Heat map over {name}; {high:.0%} of the image has more than half the highest weight.",
         "Grad-CAM: yellow where most of the image's embedding comes from, dark where least; the "
         "white line encloses the parts with more than half the highest weight.",

@@ -1,7 +1,7 @@
 """The style of every figure, and saving it to files: the same input gives the same bytes.
 
 The colours are distinct for the colour-blind. Lines also differ in dash and marker, so that they
-can be told apart in black and white.
+are distinct in black and white.
 """
 
 from __future__ import annotations

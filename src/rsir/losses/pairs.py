@@ -1,4 +1,4 @@
-"""Which pairs of images are similar, by class or by labels in common."""
+"""The similarity of pairs of images, by class or by labels in common."""
 
 from __future__ import annotations
 

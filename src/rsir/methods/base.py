@@ -1,4 +1,4 @@
-"""The interface of a method: what every published system offers to the rest of rsir."""
+"""The interface of a method, by which the rest of rsir uses every published system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsir.nn.backbone import Backbone
 
 
 class Output(NamedTuple):
-    """What a method's forward() returns for B images.
+    """The result of a method's forward() for B images.
 
     embedding: (B, D) float32, ranked in search; a hashing method returns its relaxed codes h in
     [-1, 1], whose signs are the D bits. logits: (B, K) class scores, or None.

@@ -22,7 +22,7 @@ from rsir.errors import DataError, UsageError
 from rsir.models.encoder import Encoder, Image
 
 SPLIT = "split.csv"
-"""In a run's folder: the images the model was trained on, which must not be evaluated on."""
+"""File in a run's folder: the split with the training images, which no evaluation may use."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Adapted:
     """The result of adapting a model to a gallery.
 
     images: number of images used. skipped: (path, reason) of each unreadable image.
-    learnt: what the method reports (`GalleryLearner.adapt`).
+    learnt: the report of the method (`GalleryLearner.adapt`).
     """
 
     images: int
@@ -95,8 +95,8 @@ def adapt_to(
 ) -> tuple[Encoder, Adapted]:
     """Save a copy of the model, adapted to a gallery, in the folder `out`; `encoder` is unchanged.
 
-    Returns the new encoder and what it learnt. Its embeddings differ, so its fingerprint does too:
-    an archive of the original model refuses it. The training split is copied along.
+    Returns the new encoder and the result. Its embeddings differ, so its fingerprint does too:
+    an archive of the original model refuses it. The copy includes the training split.
 
     Raises UsageError if `out` is not empty, and the errors of `adapt`.
     """

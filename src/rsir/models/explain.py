@@ -1,4 +1,4 @@
-"""Heat maps: the parts of an image that its embedding, or a similarity, comes from.
+"""Heat maps: the parts of an image that determine its embedding, or its similarity to another.
 
 captum's LayerGradCam (0.9) gives the same for one map, but handles one layer per pass, so EARA
 would need one pass per submodule; and it records gradients of the whole network, although only
@@ -48,7 +48,7 @@ def explain(
 
     The model's mode, gradients and hooks stay unchanged.
 
-    Raises UsageError for targets of another shape and for a method without `pools`; DataError if
+    Raises UsageError for targets of a wrong shape and for a method without `pools`; DataError if
     the model gives non-finite values.
     """
     module = encoder.module

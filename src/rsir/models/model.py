@@ -134,7 +134,7 @@ def build_model(
 def load_model(folder: str | Path) -> Model:
     """The model in `folder` (a run folder, or the copy in an archive), in evaluation mode.
 
-    Raises ModelError if there is no model, if its format is foreign or newer, or if it is damaged:
+    Raises ModelError if there is no model, if its format is unknown or newer, or if it is damaged:
     the weights must match the hash in `model.json`.
     """
     folder = Path(folder)

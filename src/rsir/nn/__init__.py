@@ -1,1 +1,1 @@
-"""Blocks, (B, C, H, W) in, a documented shape out."""
+"""Blocks of networks: each takes (B, C, H, W) and documents the shape that it returns."""

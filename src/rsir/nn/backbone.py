@@ -174,8 +174,8 @@ class Backbone(nn.Module):
             raise ModelError(
                 f"{file} does not fit this backbone: "
                 + "; ".join(
-                    f"{len(keys)} {what} parameters, e.g. {keys[0]}"
-                    for what, keys in (("missing", missing), ("differently shaped", wrong))
+                    f"{len(keys)} {problem} parameters, e.g. {keys[0]}"
+                    for problem, keys in (("missing", missing), ("differently shaped", wrong))
                     if keys
                 )
             )

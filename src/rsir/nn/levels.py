@@ -28,8 +28,8 @@ def feature_maps(backbone: Backbone, images: Tensor, levels: int) -> list[Tensor
     """The maps (B, C_l, h_l, w_l) of the last `levels` stages, the deepest last.
 
     timm defines the stages: they end where the size halves; in a plain transformer each block is
-    one. The deepest map is the backbone's output, after the head convolution or norm that follows
-    the last stage.
+    a stage. The deepest map is the backbone's output, after the head convolution or norm that
+    follows the last stage.
     """
     if levels == 1:
         return [backbone(images)]

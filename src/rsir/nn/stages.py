@@ -39,7 +39,7 @@ class ReplicatedStages(nn.Module):
         probe = torch.rand(1, backbone.bands, side, side)
         refused = UsageError(
             f"backbone {backbone.name!r} cannot be cut before its last stage: it is no chain of "
-            "stages with weights; take one that is, such as a ResNet"
+            "stages with weights; take another, such as a ResNet"
         )
         was_training = backbone.net.training
         before, after, idle = _units(backbone, probe)
@@ -83,7 +83,9 @@ def _units(backbone: Backbone, probe: Tensor) -> tuple[list[str], list[str], lis
     info: Any = getattr(net, "feature_info", None) or []
     levels = info if isinstance(info, list) else info.info
     if len(levels) < 2 or levels[-1]["reduction"] == levels[0]["reduction"]:
-        raise UsageError(f"backbone {backbone.name!r} has no stages; take one that has, a ResNet…")
+        raise UsageError(
+            f"backbone {backbone.name!r} has no stages; take another, such as a ResNet"
+        )
     cut = levels[-2]["module"]
     names: list[str] = []
     parent, prefix = net, ""

@@ -246,7 +246,7 @@ def parameter_groups(module: Method, settings: TrainingSettings) -> list[dict[st
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the epoch with the best val_map; among equal ones, of the latest.
+    """Keeps the weights of the epoch with the best val_map; of equal epochs, those of the latest.
 
     patience: stop after so many epochs without improvement; 0: never. The state is saved in the
     checkpoint without absolute paths, so that a run's folder may be moved.
@@ -278,7 +278,7 @@ class BestEpoch(Callback):
         trainer.should_stop = self._is_over(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Delete earlier bests: until the last checkpoint was saved, a resume could need them."""
+        """Delete earlier best weights, which a resume needs until the last checkpoint is saved."""
         for file in self.folder.glob("best-*.safetensors"):
             if file != self.file:
                 file.unlink()

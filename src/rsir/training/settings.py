@@ -1,4 +1,4 @@
-"""The settings of the trainer, and how they combine with a method's own."""
+"""The settings of the trainer, and their combination with the settings of a method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a method is trained. The defaults are our choice, found on UCM; methods override them.
+    """The settings of a training. Defaults: our choice, found on UCM; methods override them.
 
     epochs: 0 keeps the starting weights (the untrained baseline).
     batch_size, per_class: batches of P·K images, K = per_class of each class ("pk" sampler).

@@ -46,7 +46,7 @@ def train(
     whole-ranking mAP (leave-one-out); its "test" part is never read. root: folder of the images.
     out: the run's folder: model.safetensors, model.json, split.csv, log.csv (a row per epoch),
     run.json, and, until the run is complete, checkpoints/. An interrupted run of the same
-    configuration resumes after its last whole epoch; a complete run is left as it is; for a run of
+    configuration resumes after its last whole epoch; a complete run stays unchanged; for a run of
     another configuration, UsageError names the differences.
     on_epoch: called with a line of text after each epoch. progress: whether to show a bar.
 
@@ -162,13 +162,13 @@ def _is_complete(out: Path, config: Mapping[str, Any]) -> bool:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether the folder holds nothing but drafts of files, left by a killed process."""
+    """Whether the folder holds nothing, or only unfinished files of a killed process."""
     return all(path.name.startswith(".") for path in folder.iterdir())
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    for key in one.keys() | other.keys():
-        a, b = one.get(key), other.get(key)
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+    for key in first.keys() | second.keys():
+        a, b = first.get(key), second.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from (f"{key}.{name}" for name in _differences(a, b))
         elif a != b and key != "workers":

@@ -91,10 +91,10 @@ def test_float_keys_sort_like_floats(
         items.insert(len(items) // 2, (float("inf"), 0))
     distances = torch.tensor([[d for d, _ in items]], dtype=dtype)
     gains = torch.tensor([[g for _, g in items]])
-    kept = distances.clone(), gains.clone()
+    copies = distances.clone(), gains.clone()
     assert listed(tie_groups(gains, distances, most=most, order=order)) == wanted
-    assert torch.equal(distances, kept[0])
-    assert torch.equal(gains, kept[1])
+    assert torch.equal(distances, copies[0])
+    assert torch.equal(gains, copies[1])
     again = tie_groups(gains, distances, most=most, order=order, overwrite=True)
     assert listed(again) == wanted
 
