@@ -1,4 +1,4 @@
-"""How searching, opening, memory and adding grow from 10 000 to 10 000 000 records.
+"""The growth of the times of search, opening and adding, and of memory, with the number of records.
 
     python benchmarks/growth.py [--only codes,floats,largest]
 
@@ -32,7 +32,7 @@ NAMES = {
         "approximate": "rsir, approximate",
     },
 }
-"""Their names of the rankings."""
+"""The names of the rankings in the cases."""
 ADDED = {"codes": "64 bits and 30 probabilities", "floats": "512 floats"}
 LARGEST = 10_000_000
 QUERIES = 5 * BATCH

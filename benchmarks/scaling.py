@@ -36,7 +36,7 @@ SHOWN = {"codes": "exact", "floats": "approximate"}
 
 
 def tile() -> Record:
-    """A record as indexing a scene writes it."""
+    """A record such as indexing a scene writes."""
     ring = [[11.5 + x, 48.1 + y] for x, y in ((0, 0), (0.034567891, 0), (0, 0.023456789), (0, 0))]
     return Record(
         id="0" * 24,
@@ -163,7 +163,7 @@ def work(growth: dict, search: dict, cost: dict, options: argparse.Namespace) ->
     ]
     for tiles in TILES:
         seconds = tiles * per_image
-        # The machine that was measured has so many cores; a node has more, and is paid whole.
+        # The measured machine has fewer cores than a node, which is paid as a whole.
         nodes = seconds * cost["machine"]["cores"] / options.node_cores
         writing = added["add_s"] * tiles / added["count"]
         disk = point["bytes"] * tiles / point["count"]

@@ -232,7 +232,7 @@ def archive_of(folder: Path, metric: str, dimension: int) -> tuple[Archive, Lanc
 
 
 def of_archive(archive: Archive, *, read: bool = False, **options: object) -> Search:
-    """Archive.search_many; read: read every hit's record, not only the number of hits."""
+    """`Archive.search_many`; read: whether to read the record of every hit."""
 
     def search(queries: np.ndarray) -> list[Answer]:
         found = archive.search_many(list(queries), K, **options)
@@ -462,7 +462,7 @@ def case(name: str, count: int, make: Callable, options: argparse.Namespace) -> 
                 )
         contenders["USearch exact"] = of_usearch(vectors, width)
         if bits:
-            # LanceDB compares what it has a column of; the archive's has probabilities too.
+            # LanceDB compares one column; the archive's column also holds the probabilities.
             codes_only = LanceStore.create(Path(folder) / "codes.lance", "hamming", BITS)
             write(codes_only, np.ascontiguousarray(vectors[:, :width]))
             contenders["LanceDB alone"] = of_lancedb(codes_only, "vector", width, "hamming")

@@ -5,8 +5,9 @@
 Makes an archive of 64-bit codes with class probabilities, starts `rsir serve` for it on loopback,
 and lets clients send requests without a pause: searches by vector (60 %), by id (15 %), with a
 filter (15 %), and pages of items (10 %). Then four times as many clients as fit into the queue send
-requests for ten seconds, to show that the overloaded service says so; and then one client, to show
-that it recovers.
+requests for ten seconds, to show how the overloaded service answers; then one client shows that it
+recovers.
+
 Prints percentiles and the server's memory, and writes benchmarks/results/service.json. The exit
 status is 1 for a wrong response or an error, for growing memory, and if the service does not
 recover. Clients and server share the machine's cores.

@@ -1,4 +1,4 @@
-"""Regenerate what in docs/ comes from commands.
+"""Regenerate the parts of docs/ that commands make.
 
 python docs/generate.py           # cli.md, the tables, and pictures/ from generated scenes
 python docs/generate.py --tables  # the tables alone, from benchmarks/results
@@ -19,20 +19,20 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"
 SHOWN = ("airport", "residential", "water")
-"""The land uses whose searches are in the picture."""
+"""The land uses of the searches in the picture."""
 WIDTHS = {"strip": 960, "confusion": 640}
-"""Of the pictures of an evaluation, in pixels: small files that are legible on a page."""
+"""Widths in pixels of the pictures of an evaluation: small files that are legible on a page."""
 
 BENCHMARKS = DOCS.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(\n<!-- /table -->)", re.DOTALL)
-"""A place in a document that holds a table of benchmarks/results."""
+"""The part of a document that a table of benchmarks/results fills."""
 NOT_YET = "No results are kept."
-"""What stands in the place of a table that was not measured."""
+"""The text instead of a table without results."""
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all files."""
     fill_tables()
     if "--tables" in sys.argv[1:]:
         return
@@ -52,20 +52,20 @@ def main() -> None:
 
 
 def fill_tables() -> None:
-    """Put each table of benchmarks/results that a document has a place for into it."""
+    """Write the tables of benchmarks/results into the documents that mark a table."""
     for file in DOCS.glob("*.md"):
         text = file.read_text("utf-8")
         file.write_text(TABLE.sub(lambda m: m[1] + table(m[2]) + m[3], text), "utf-8")
 
 
 def table(name: str) -> str:
-    """The Markdown of one table: NAME.md, or NAME.json as the benchmark that wrote it shows it.
+    """The Markdown of one table: NAME.md, or NAME.json as its benchmark formats it.
 
-    BENCHMARK:PART is a part of what benchmarks/BENCHMARK.py shows of its results.
+    BENCHMARK:PART is the PART that `shown` of benchmarks/BENCHMARK.py returns.
     """
     benchmark, _, part = name.partition(":")
     if part:
-        sys.path.append(str(BENCHMARKS))  # where they find each other
+        sys.path.append(str(BENCHMARKS))  # benchmarks import each other
         try:
             found: str = runpy.run_path(str(BENCHMARKS / f"{benchmark}.py"))["shown"](part)
         except (FileNotFoundError, KeyError):
@@ -86,7 +86,7 @@ def table(name: str) -> str:
 
 
 def search_picture(archive: Path, folder: Path) -> Image.Image:
-    """One strip a land use: a fresh scene that is not in the archive, and its eight nearest."""
+    """A strip for each land use: a new scene that is not in the archive, and its eight nearest."""
     import rsir
     from rsir.archive.pictures.cards import contact_sheet
     from rsir.data.synthetic import scenes
@@ -104,7 +104,7 @@ def search_picture(archive: Path, folder: Path) -> Image.Image:
 
 
 def evaluation_pictures(run: Path, images: Path, folder: Path) -> None:
-    """The worst search of a run's test images as strip.png, and which classes it mixes up."""
+    """Draw the worst search of a run's test images, and the confusion of its classes."""
     import rsir
     from rsir import figures
     from rsir.data import splits

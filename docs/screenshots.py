@@ -23,11 +23,11 @@ from PIL import Image
 PICTURES = Path(__file__).resolve().parent / "pictures"
 LAPTOP, PHONE = (1280, 800), (390, 844)
 COLOURS = 256
-"""Colours of a picture: the files stay small, and drawings have few colours anyway."""
+"""Number of colours of a picture: the files stay small, and drawings have few colours."""
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all screenshots."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # where the page stores uploads
         out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "demo"
@@ -136,7 +136,7 @@ SCENE = """() => {
 
 
 def picture(page: Any, name: str, folder: Path) -> None:
-    """Write a screenshot as NAME.png, once everything in view is loaded."""
+    """Write a screenshot as NAME.png when everything in view is loaded."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(500)  # until animations end
     page.screenshot(path=folder / "page.png")

@@ -1,4 +1,4 @@
-"""What the documents say is what the commands gave."""
+"""The documents agree with the results of commands, with the shell's help and with each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsir.evaluation.evaluate import DEFINITIONS
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
-PLACE = re.compile(r"<!-- table (\S+) -->\n(.*?)\n<!-- /table -->", re.DOTALL)
+TABLE = re.compile(r"<!-- table (\S+) -->\n(.*?)\n<!-- /table -->", re.DOTALL)
 FENCE = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
@@ -24,8 +24,8 @@ TEXTS = {
     file.relative_to(ROOT).as_posix(): file.read_text("utf-8")
     for file in (*ROOT.glob("*.md"), *DOCS.glob("*.md"))
 }
-PLACES = [place for text in TEXTS.values() for place in PLACE.findall(text)]
-OF_PAPERS = [name for name, _ in PLACES if (RESULTS / f"{name}.md").exists()]
+TABLES = [table for text in TEXTS.values() for table in TABLE.findall(text)]
+OF_PAPERS = [name for name, _ in TABLES if (RESULTS / f"{name}.md").exists()]
 NOT_MEASURES = {"relevant", "ties", "intervals", "adaptive-hamming"}
 """Keys of DEFINITIONS that define something else."""
 
@@ -38,10 +38,10 @@ def generate() -> dict[str, object]:
 
 def test_there_are_tables(generate: dict[str, object]) -> None:
     assert OF_PAPERS
-    assert not [name for name, shown in PLACES if generate["NOT_YET"] in shown]
+    assert not [name for name, shown in TABLES if generate["NOT_YET"] in shown]
 
 
-@pytest.mark.parametrize(("name", "shown"), PLACES, ids=[name for name, _ in PLACES])
+@pytest.mark.parametrize(("name", "shown"), TABLES, ids=[name for name, _ in TABLES])
 def test_a_table_in_the_documents_is_the_one_that_was_measured(
     name: str, shown: str, generate: dict[str, object]
 ) -> None:
@@ -99,11 +99,13 @@ def test_every_measure_is_explained_and_no_other() -> None:
 def test_links_lead_to_files() -> None:
     links = [(name, link) for name, text in TEXTS.items() for link in LINK.findall(text)]
     assert links
-    assert [at for at in links if not (ROOT / at[0]).parent.joinpath(at[1]).exists()] == []
+    assert [
+        (name, link) for name, link in links if not (ROOT / name).parent.joinpath(link).exists()
+    ] == []
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Where each `rsir …` line of a document stands, and its words."""
+    """The location of each `rsir …` line in the documents, and its words."""
     for name, text in TEXTS.items():
         for block in FENCE.findall(text):
             for line in block.replace("\\\n", " ").splitlines():

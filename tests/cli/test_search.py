@@ -320,7 +320,7 @@ def test_defaults_are_those_of_python() -> None:
         (("A", "--vector", "short"), 2, "3"),
         (("A", "--vector", "pickle"), 1, "pickle"),
         (("A", "Q", "--bbox", "1,2,3"), 2, "W,S,E,N"),
-        (("A", "Q", "--bbox", "1,2,3,100"), 2, "latitudes"),
+        (("A", "Q", "--bbox", "1,2,3,100"), 2, "within -90 and 90"),
         (("A", "Q", "--datetime", "May"), 2, "--datetime"),
         (("A", "Q", "--within", "nowhere.geojson"), 1, "nowhere.geojson"),
         (("A", "Q", "--within", "T"), 1, "GeoJSON"),

@@ -78,7 +78,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(DataError, match="not UTF-8"):
         write(file, table(("a", "\udcff")))
-    with pytest.raises(UsageError, match="more than once: 1 \\(a\\)"):
+    with pytest.raises(UsageError, match="these occur more often: 1 \\(a\\)"):
         write_per_query(file, ["a", "b", "a"], ["c"] * 3, {"m": np.ones(3)})
     with pytest.raises(UsageError, match="2 queries but 3 values of m"):
         write_per_query(file, ["a", "b"], ["c"] * 2, {"m": np.ones(3)})
@@ -161,7 +161,7 @@ def test_files_with_other_queries_are_refused() -> None:
         paired(table(("a", *many)), table(("z", "a")))
     with pytest.raises(UsageError, match=r"same queries; only in the second: 1 \(b\)"):
         paired(table(("a",)), table(("a", "b")))
-    with pytest.raises(UsageError, match=r"of different classes: 2 \(a, b\)"):
+    with pytest.raises(UsageError, match=r"have different classes: 2 \(a, b\)"):
         paired(table(("a", "b")), table(("b", "a")))
     with pytest.raises(UsageError, match="no measure in common"):
         paired(table(("a",)), PerQuery(("a",), ("class 0",), {"other": np.ones(1)}))

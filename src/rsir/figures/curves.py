@@ -124,9 +124,9 @@ def hamming_radius(curves: CurveValues) -> Picture:
         "Within a Hamming radius",
         f"Precision {_at(given, 'radius', 'precision', two):.3f} and recall "
         f"{_at(given, 'radius', 'recall', two):.3f} within radius {two:.0f}.",
-        "Means over the queries, for the images whose code differs from the query's in at most so "
-        "many bits: the share that is relevant (precision), the share of all relevant images that "
-        "is found (recall), and mAP of these images.",
+        "Means over the queries, for the images whose code differs from the query's in at most "
+        "this many bits: the share that is relevant (precision), the share of all relevant images "
+        "that is found (recall), and mAP of these images.",
         figure,
         vector=True,
     )
