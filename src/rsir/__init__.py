@@ -4,7 +4,7 @@
     rsir.open("archive").search("chip.png", k=10)     # hits
     rsir.connect("http://127.0.0.1:8000").search("chip.png", k=10)   # hits of a service
 
-Importing rsir is quick: what is heavy loads when it is used.
+Importing rsir is quick: heavy libraries load when they are first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The walks in docs/architecture.md: an image passes exactly the files that stand there."""
+"""The walks in docs/architecture.md: an image passes exactly the files that they list."""
 
 from __future__ import annotations
 

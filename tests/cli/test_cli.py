@@ -76,7 +76,7 @@ def test_evaluate_shows_ties_and_drops_queries_without_relevant(
     evaluate = ("evaluate", model, "--data", tmp_path / "set", "--part", "all", "--json", file)
     done = shell(*evaluate, "--ties")
     assert done.status == 0, done.err
-    # Three equal images: the one of the same class comes first or second.
+    # Three equal images: the image of the same class comes first or second.
     assert "mAP, worst and best order of equal distances: 0.3333 … 0.6667" in done.out
     assert "1 queries have no relevant image and count 0" in done.err
     ties = json.loads(file.read_text())["ties"]

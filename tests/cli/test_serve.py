@@ -101,7 +101,7 @@ def test_it_serves_until_sigterm(archive: Path, images: list[Path]) -> None:
             pytest.raises(RsirError, match="API key"),
         ):
             stranger.delete(["nothing"])
-        # It answers only to the names of loopback, not to those of sites that resolve to it.
+        # It answers only to the names of loopback, not to a site's name that resolves to it.
         answer = httpx2.get(f"{served.url}/api/archives", headers={"host": "evil.example"})
         assert answer.status_code == 403
         served.process.send_signal(signal.SIGTERM)

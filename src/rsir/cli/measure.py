@@ -170,8 +170,8 @@ def evaluate(
         from rsir.figures import write
         from rsir.figures.explained import heat_maps
 
-        looks = heat_maps(encoder, report.details)
-        say(f"look at {write(report, report.details, figures, heat_maps=looks)[-1]}")
+        maps = heat_maps(encoder, report.details)
+        say(f"look at {write(report, report.details, figures, heat_maps=maps)[-1]}")
 
 
 @app.command()

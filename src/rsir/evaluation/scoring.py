@@ -42,9 +42,9 @@ from rsir.evaluation.metrics.groups import Order, TieGroups, check_order, counte
 from rsir.ranking import ADAPTIVE
 
 HITS_AT = (1, 2, 4, 8, 16, 32)
-"""k of R@k: those of paper B, and 16 and 32 to continue them."""
+"""k of R@k: the values of paper B, continued by 16 and 32."""
 PRECISIONS_AT = (5, 10, 20, 50, 100)
-"""k of P@k: those of paper D, and 20."""
+"""k of P@k: the values of paper D, and 20."""
 AP_AT = (5, 10, 20, 100)
 """k of AP@k, which several papers call mAP."""
 GRADED_AT = (10, 100)

@@ -248,8 +248,8 @@ def parameter_groups(module: Method, settings: TrainingSettings) -> list[dict[st
 class BestEpoch(Callback):
     """Keeps the weights of the epoch with the best val_map; of equal epochs, those of the latest.
 
-    patience: stop after so many epochs without improvement; 0: never. The state is saved in the
-    checkpoint without absolute paths, so that a run's folder may be moved.
+    patience: stop after this number of epochs without improvement; 0: never. The checkpoint holds
+    the state without absolute paths, so that a run's folder may be moved.
     """
 
     def __init__(self, folder: Path, *, patience: int) -> None:

@@ -246,7 +246,7 @@ def test_a_key_is_not_shown() -> None:
 def test_searches_see_what_another_process_writes(
     http: TestClient, archive: Archive, images: Path
 ) -> None:
-    """Searches go on while another process writes to the archive, and see each commit."""
+    """Searches continue while another process writes to the archive, and see each commit."""
     added(http, images)
     other = Archive.open(archive.path, ColourEncoder())
     vector = {"vector": [1] * 16}

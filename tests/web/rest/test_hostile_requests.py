@@ -1,4 +1,4 @@
-"""Hostile and malformed requests: each gets a problem, and the service goes on."""
+"""Hostile and malformed requests: each gets a problem, and the service continues."""
 
 from __future__ import annotations
 

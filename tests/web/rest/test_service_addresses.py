@@ -62,7 +62,7 @@ def test_an_archive_whose_model_is_damaged_is_never_ready(world: World, tmp_path
             time.sleep(0.05)
         assert list(waiting) == ["damaged"]
         assert http.get("/ready").status_code == 503
-        # Searches without the model still work; others say why they fail.
+        # Searches without the model still work; the others report why they fail.
         record = next(damaged.records())
         search(http, "damaged", query={"id": record.id}, k=1)
         problem(upload(http, png(np.zeros((9, 9, 3), np.uint8)), archive="damaged"), 503, "model")

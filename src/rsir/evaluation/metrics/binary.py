@@ -151,7 +151,7 @@ class Cut:
         return cls(whole, straddling, whole.relevant.sum(dim=1), room)
 
     def chances(self, among: Tensor, counts: Tensor) -> Tensor:
-        """(Q, len(counts)): probability that so many of the `room` ranks go to `among` items.
+        """(Q, len(counts)): probability that `counts` of the `room` ranks go to `among` items.
 
         among (Q, 1): a number of items of the straddling group. The distribution is
         hypergeometric, because the group is in random order.

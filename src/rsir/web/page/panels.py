@@ -221,7 +221,7 @@ class Panels:
         self.results.run_method("begin", 0, 0)
 
     def show_searching(self, keep_panel: bool) -> None:
-        """Show that a search runs; keep_panel: a phone goes on showing its current panel."""
+        """Show that a search runs; keep_panel: whether a phone keeps showing its current panel."""
         self._show_parts(results=True)
         self._show_status("Searching …")
         self.show_selection(0)

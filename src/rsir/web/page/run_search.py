@@ -44,7 +44,7 @@ class SearchResult:
 async def run_search(service: Service, uploads: Uploads, state: SearchState) -> SearchResult:
     """Run the search that `state` describes.
 
-    Errors: those of `Service.search`, `Service.read` and `Uploads.read`; NotFoundError for a scene
+    Errors: as for `Service.search`, `Service.read` and `Uploads.read`; NotFoundError for a scene
     that the archive does not have, UsageError without anything to search with.
     """
     from rsir.archive.search.query import ById, ByWindow, Examples

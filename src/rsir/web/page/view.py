@@ -64,7 +64,7 @@ class View:
     async def search(self, state: SearchState, *, keep_panel: bool = False) -> None:
         """Make a search; the address of the page changes with it.
 
-        keep_panel: whether a phone goes on showing its current panel, instead of the results.
+        keep_panel: whether a phone keeps showing its current panel instead of the results.
         """
         address = json.dumps(self._address(state))
         ui.run_javascript(f"history.pushState(null, '', {address})")

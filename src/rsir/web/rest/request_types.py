@@ -97,7 +97,7 @@ class WindowQuery(_Request):
     window: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
 
     def to_query(self, _archive: Archive, source: Callable[[str], str]) -> QueryLike:
-        """The query for `Archive.search`; errors: those of `ByWindow` and of `source`."""
+        """The query for `Archive.search`; errors as for `ByWindow` and `source`."""
         return ByWindow(source(self.scene), self.bbox, self.point, self.size, self.window)
 
 

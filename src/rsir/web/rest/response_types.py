@@ -237,6 +237,6 @@ def hit_out(hit: Hit, rank: int) -> HitOut:
 
 
 def feature_out(item: TileOut) -> FeatureOut:
-    """An item or a hit as a GeoJSON feature; its properties stand beside the other fields."""
+    """An item or a hit as a GeoJSON feature; its properties are beside the other fields."""
     values = item.model_dump(mode="json", exclude={"id", "footprint", "properties", "vector"})
     return FeatureOut.model_validate(feature(item.id, item.footprint, values, item.properties))
