@@ -455,14 +455,14 @@ def test_an_archive_without_its_collection(pairs, tmp_path, monkeypatch):
         lambda: export(there, tmp_path / "out.csv"),
         lambda: late[0],
     ):
-        with pytest.raises(ArchiveError, match=f"{uri}: the collection is gone"):
+        with pytest.raises(ArchiveError, match=f"{uri}: the collection was dropped"):
             call()
     with pytest.raises(ArchiveError, match=f"{uri} does not exist"):
         Archive.open(there.path)
 
     manifest_file = there.path / "archive.json"
     manifest_file.write_text(manifest_file.read_text().replace(uri, other.info()["store"]))
-    with pytest.raises(ArchiveError, match="another one has taken its place"):
+    with pytest.raises(ArchiveError, match="another store has replaced it"):
         Archive.open(there.path)
     manifest = json.loads(manifest_file.read_text())
     manifest_file.write_text(json.dumps({k: v for k, v in manifest.items() if k != "identity"}))
@@ -485,7 +485,7 @@ def test_a_collection_that_replaced_the_archives_own_is_not_opened(
     MilvusStore.open(uri).drop()
     other = Archive.create(tmp_path / "other", ColourEncoder(dimension=8, seed=1), store=uri)
     assert other.store.identity != archive.store.identity
-    with pytest.raises(ArchiveError, match="another one has taken its place"):
+    with pytest.raises(ArchiveError, match="another store has replaced it"):
         Archive.open(archive.path)
     assert len(Archive.open(other.path)) == 0
     # An archive of an older version has no identity, and is opened.

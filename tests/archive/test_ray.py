@@ -181,7 +181,7 @@ def test_the_share_of_a_dead_worker_is_repeated_and_a_deadly_file_skipped(
     del expected[deadly]
     assert contents_by_id(archive) == expected
     skipped = {skipped.path: skipped.reason for skipped in report.skipped}
-    assert skipped.pop(str(always)) == "2 workers died over it; see Ray's logs"
+    assert skipped.pop(str(always)) == "2 workers died with it; see Ray's logs"
     assert skipped == {skipped.path: skipped.reason for skipped in wanted.skipped}
     # What the dead workers had committed counts as unchanged.
     assert report.added + report.unchanged == wanted.added - 1
@@ -207,7 +207,7 @@ def test_workers_that_die_again_and_again_end_the_run(cluster, archive, images):
     for _ in range(2):
         ray.get(deaths.begin.remote(share_name(share)))
     result = worker({"share": pickle.dumps(share)})
-    message = f"2 workers died over the same {len(share.sources)} files, such as ['/"
+    message = f"2 workers died with the same {len(share.sources)} files, such as ['/"
     assert message in result["error"]
     assert pickle.loads(result["report"]).complete is False
     assert len(archive) == 0

@@ -205,7 +205,7 @@ def test_merge(
 def test_mistakes_of_an_export(shell: Shell, tiles: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("hello")
     for options, status, message in (
-        ((tiles, tmp_path / "a.xyz"), 2, "say the format"),
+        ((tiles, tmp_path / "a.xyz"), 2, "give the format"),
         ((tiles, tmp_path / "a.csv", "--format", "xml"), 2, "xml"),
         ((tiles, tmp_path, "--format", "csv"), 2, "is a folder"),
         ((tiles, tmp_path / "file" / "a.csv"), 1, "cannot be written"),

@@ -249,7 +249,7 @@ def test_the_error_says_that_a_part_is_gone(tmp_path, images):
     for file in (path / "items.lance" / "data").iterdir():
         file.unlink()
     archive = Archive.open(path)
-    with pytest.raises(ArchiveError, match="a part of it is gone"):
+    with pytest.raises(ArchiveError, match="a part of it is missing"):
         archive.search(np.ones(archive.dimension, np.float32))
 
 

@@ -54,7 +54,7 @@ def test_a_writer_beside_one_that_merges_or_deletes(tmp_path, folders, other):
     for messages, status in ends:
         assert status in (0, RsirError.exit_status), messages
         if status:
-            assert "run the same again" in messages[-1].error
+            assert "run the same command again" in messages[-1].error
     found = durable.contents(path)
     # Whatever the order of the two was, all that the returned calls have promised is there.
     for messages, _ in ends:

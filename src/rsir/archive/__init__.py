@@ -1,7 +1,7 @@
-"""Archives of encoded images, and what a search of them takes and gives."""
+"""Archives of encoded images, with the queries and the hits of a search."""
 
 from rsir.archive.archive import Archive
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.archive.indexing.report import IndexReport, Skipped
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import ByFile, ById, ByWindow, Examples
@@ -13,10 +13,10 @@ __all__ = [
     "ByFile",
     "ById",
     "ByWindow",
-    "Encoder",
     "Examples",
     "Filter",
     "Hits",
+    "ImageEncoder",
     "IndexReport",
     "Skipped",
     "SourceSummary",

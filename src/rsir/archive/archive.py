@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.archive.folder.creation import ArchiveExistsError, create_folder
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, model_names
 from rsir.archive.folder.opening import open_folder
@@ -57,7 +57,7 @@ class Archive:
     """
 
     def __init__(
-        self, path: Path, manifest: Mapping[str, Any], store: Store, encoder: Encoder | None
+        self, path: Path, manifest: Mapping[str, Any], store: Store, encoder: ImageEncoder | None
     ) -> None:
         """Use `create`, `open` or `open_or_create`."""
         self.path = path
@@ -71,16 +71,19 @@ class Archive:
         )
 
     @classmethod
-    def create(cls, path: str | Path, encoder: Encoder, *, store: str | None = None) -> Archive:
+    def create(
+        cls, path: str | Path, encoder: ImageEncoder, *, store: str | None = None
+    ) -> Archive:
         """A new, empty archive for images encoded by `encoder`.
 
-        path: an empty or a new folder, or one where an earlier creation was cut off. store: where
-        the records go, if not into the folder (`rsir.store.open`). The manifest does not keep the
-        user, password and token in it: give them again to open the archive, or set them in the
-        environment.
+        path: an empty or a new folder, or a folder where an earlier creation was cut off. store:
+        the uri of a store outside the folder (`rsir.store.open`); None: a table in the folder. The
+        manifest does not keep the user, password and token of the uri: give them again to open the
+        archive, or set them in the environment.
 
-        Raises ArchiveError if anything else is in the folder. If another process creates the same
-        archive at the same time, it waits up to ten minutes for that and then raises it, too.
+        Raises ArchiveError if the folder has any other content. If another process creates the same
+        archive at the same time, waits up to ten minutes for that process and then raises
+        ArchiveError, too.
         """
         path = Path(path)
         manifest, created = create_folder(path, encoder, store)
@@ -88,14 +91,14 @@ class Archive:
 
     @classmethod
     def open(
-        cls, path: str | Path, encoder: Encoder | None = None, *, store: str | None = None
+        cls, path: str | Path, encoder: ImageEncoder | None = None, *, store: str | None = None
     ) -> Archive:
         """The archive at `path`; the first image query or addition loads its model.
 
-        encoder: the archive's model, if you have loaded it already. store: where its records are,
-        with the user, password and token that archive.json does not keep. Raises ArchiveError if
-        there is no archive, if it is damaged, if its records are elsewhere, if its store now
-        belongs to another archive, or if `encoder` is another model.
+        encoder: the archive's model, if you have loaded it already. store: the uri of the archive's
+        store, with the user, password and token that archive.json does not keep. Raises
+        ArchiveError if there is no archive, if it is damaged, if `store` is not its store, if its
+        store now belongs to another archive, or if `encoder` is another model.
         """
         path = Path(path)
         manifest, opened = open_folder(path, store)
@@ -103,12 +106,12 @@ class Archive:
 
     @classmethod
     def open_or_create(
-        cls, path: str | Path, encoder: Encoder, *, store: str | None = None
+        cls, path: str | Path, encoder: ImageEncoder, *, store: str | None = None
     ) -> Archive:
         """The archive at `path` if there is one, else a new one; errors as in both.
 
-        Of several processes that call this at once, one creates the archive and the others wait
-        for it. Raises ArchiveError also for an archive whose records are not in the given `store`.
+        If several processes call this at once, one process creates the archive and the others wait
+        for it. Raises ArchiveError also for an archive whose records are not in `store`.
         """
         if not (Path(path) / MANIFEST).exists():
             with suppress(ArchiveExistsError):  # another process has just created it
@@ -141,8 +144,8 @@ class Archive:
         return self.gallery.bands
 
     @property
-    def encoder(self) -> Encoder:
-        """The archive's model, loaded when first used; ArchiveError if the copy is another one."""
+    def encoder(self) -> ImageEncoder:
+        """The archive's model, loaded on first use; ArchiveError if the copy is another model."""
         return self.gallery.encoder
 
     def __len__(self) -> int:
@@ -166,25 +169,25 @@ class Archive:
         paths: files, folders, globs, STAC items and catalogues, URIs of object stores
         (`rsir.sources.find.find_sources`), but not the archive's own folder. Plain pictures of up
         to 1024 × 1024 pixels stay whole; others (larger, JPEG 2000, 16 bits, more bands) are read
-        by windows and cut into tiles, of 256 pixels unless `tiling` says otherwise. With a tiling
-        given, only a plain picture without a georeference that fits into a tile stays whole.
+        by windows and cut into tiles, by default of 256 pixels. With a `tiling`, only a plain
+        picture without a georeference that fits into a tile stays whole.
 
         A file whose size and time of change are known is not read again, and known content is not
-        encoded again. New content, or another way to cut a file, replaces the file's old tiles; but
-        where the file is now damaged, the old tiles stay until it can be read. Thresholds of nodata
-        and clouds apply to new tiles only. The report lists files that cannot be read; they are
-        never fatal. Files that are gone stay in the archive until `prune`. An interrupted run keeps
-        what it has encoded, and the next call continues from there.
+        encoded again. If the content or the tiling of a file has changed, new tiles replace its old
+        tiles; but old tiles in a part that is now damaged stay until it can be read. Thresholds of
+        nodata and clouds apply to new tiles only. Files that cannot be read raise no error; the
+        report lists them. Records of files that no longer exist stay in the archive until `prune`.
+        An interrupted run keeps the tiles that it has encoded; the next call continues from there.
 
         shard: (i, n) takes every n-th of the sources, from i on
         (`rsir.sources.find.Sources.shard`): n processes or machines with the same paths share the
-        work. tiling: gsd="model" means that of the images that the archive's model learnt from.
+        work. tiling: gsd="model" means the gsd of the training images of the archive's model.
         batch_size: images encoded at once; None: the model's own, else 64. workers: threads that
-        read files ahead. on_progress: called with (done, in all), in files and tiles of scenes.
+        read files ahead. on_progress: called with (done, total), in files and tiles of scenes.
 
-        Raises UsageError for a size below 1, an impossible shard, and gsd="model" if the model does
-        not know its own; DataError for a path that does not exist; ArchiveError if the archive
-        cannot be written: before any work if it is read-only, else with all commits so far kept.
+        Raises UsageError for a size below 1, an impossible shard, and gsd="model" if the model's
+        gsd is unknown; DataError for a path that does not exist; ArchiveError if the archive cannot
+        be written: if it is read-only, before any work; else all earlier commits stay.
         """
         return index(
             self.gallery,
@@ -209,17 +212,17 @@ class Archive:
         """The k nearest images to `query`, nearest first, ties by id; fewer if there are fewer.
 
         query: an image file, pixels, a vector, or a query of `rsir.archive.search.query`: the id of
-        a tile, a window of a scene, several examples. Tiles that it names by id are not among the
-        hits. filter: which images may be found. ranking: None for the archive's own, which is
-        exact; "hamming" in an archive of adaptive ranking; "approximate", which is not
-        exact, where the store has it. diverse: of hits that overlap or are nearly the same,
-        only the best (`rsir.archive.search.diverse`); there can be fewer than k of them among the
-        first 10,000 hits, where the search for them ends. min_percentile: only hits that are nearer
-        than this percentage of random pairs of the archive (`Hit.percentile`), in [0, 100): 99.9
-        leaves no hit if nothing is nearer to the query than one random pair in a thousand.
+        a tile, a window of a scene, several examples. Tiles that the query names by id are not
+        among the hits. filter: the condition on hits. ranking: None for the archive's own, which is
+        exact; "hamming" in an archive of adaptive ranking; "approximate", which is not exact, if
+        the store has it. diverse: of hits that overlap or are nearly the same, return only the best
+        (`rsir.archive.search.diverse`); the search ends after 10,000 hits, so it may return fewer
+        than k. min_percentile: return only hits that are nearer than this percentage of random
+        pairs of the archive (`Hit.percentile`), in [0, 100): 99.9 leaves no hit if nothing is
+        nearer to the query than one random pair in a thousand.
 
         Raises UsageError for k < 1, an array that does not fit this archive, a ranking that it does
-        not have, and a percentile that is out of range or higher than so small an archive can tell;
+        not have, and a percentile that is out of range or too high for the size of the archive;
         ImageError for a file that cannot be read; UnknownIdError for an unknown id.
         """
         search = GallerySearch(self.gallery, k, filter, ranking, diverse, min_percentile)
@@ -253,7 +256,7 @@ class Archive:
         return self.gallery.calibration(ranking)
 
     def pixels(self, query: QueryLike) -> NDArray[np.uint8]:
-        """(C, H, W) uint8: the image that a query holds, in the archive's bands.
+        """The image of a query, (C, H, W) uint8, in the archive's bands.
 
         Raises UsageError for a query without an image, else as `search` does.
         """
@@ -274,19 +277,20 @@ class Archive:
             yield from self.store.records(filter)
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many records meet `filter`; without one, how many there are."""
+        """The number of records that meet `filter`; None: of all records."""
         with translate_store_errors(self.path):
             return self.store.count(filter)
 
     def sources(self) -> list[SourceSummary]:
-        """What was indexed, ordered by name: each file or scene, and its number of tiles."""
-        quick = getattr(self.store, "sources", None)  # of a store that has columns
+        """The indexed files and scenes with their numbers of tiles, ordered by name."""
+        from_columns = getattr(self.store, "sources", None)  # faster; not all stores have it
         with translate_store_errors(self.path):
-            found: list[SourceSummary] = quick() if quick else summaries(self.store.records())
+            found: list[SourceSummary]
+            found = from_columns() if from_columns else summaries(self.store.records())
         return found
 
     def thumbnail(self, id: str, size: int = 256) -> NDArray[np.uint8]:
-        """A tile to look at, (C, h, w) uint8, its longer side at most `size` pixels.
+        """The thumbnail of a tile, (C, h, w) uint8, its longer side at most `size` pixels.
 
         Raises UnknownIdError for an unknown id, ImageError if its file can no longer be read,
         UsageError for a size below 1.
@@ -299,7 +303,7 @@ class Archive:
             return self._history().versions()
 
     def at(self, version: int) -> Archive:
-        """The archive as it was at `version`, for searching only; ArchiveError if it is gone."""
+        """The archive at `version`, read-only; ArchiveError if the version no longer exists."""
         with translate_store_errors(self.path):
             store = self._history().at(version)
         archive = Archive(self.path, self._manifest, store, self.gallery.loaded_encoder)
@@ -307,7 +311,7 @@ class Archive:
         return archive
 
     def restore(self, version: int) -> None:
-        """Make `version` the latest again, as a new one; ArchiveError if it is gone."""
+        """Make `version` the latest by a new commit; ArchiveError if it no longer exists."""
         with translate_store_errors(self.path):
             self._history().restore(version)
 
@@ -322,19 +326,19 @@ class Archive:
         return self.store
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove `ids` from the archive, not the files; returns how many of them there were."""
+        """Remove `ids` from the archive, but not the files; returns how many of them existed."""
         with translate_store_errors(self.path):
             return self.store.delete(ids)
 
     def prune(self, *, everything: bool = False) -> list[str]:
-        """Remove the images whose file is gone from the archive; returns their ids, sorted.
+        """Remove the images whose file no longer exists; returns their ids, sorted.
 
-        It checks absolute file paths, not URIs; for an item of a collection of STAC items, the
-        collection's file. A file that exists but cannot be looked at (permissions) stays.
+        Checks absolute file paths, not URIs; for an item of a collection of STAC items, the
+        collection's file. Images of a file that cannot be accessed (permissions) stay.
 
-        everything: remove them also if no file at all is left. Without it that raises ArchiveError
-        (`rsir.archive.indexing.pruning.AllGoneError`) and removes nothing, because a disk that is
-        not mounted is the likelier reason.
+        everything: remove the images even if no file at all is left. By default that raises
+        ArchiveError (`rsir.archive.indexing.pruning.AllGoneError`) and removes nothing, because a
+        disk that is not mounted is the likelier reason.
         """
         with translate_store_errors(self.path):
             gone = sorted(without_file(self.store.states(), everything=everything))
@@ -350,7 +354,7 @@ class Archive:
             self.store.optimize(keep_days=keep_days)
 
     def info(self) -> dict[str, Any]:
-        """What the archive is, as JSON values: count, metric, dimension, bands, model, bytes.
+        """A description as JSON values: count, metric, dimension, bands, model, bytes and more.
 
         bytes: of its folder; None if the records are elsewhere.
         """

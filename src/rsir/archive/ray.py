@@ -1,8 +1,8 @@
-"""Index on a Ray cluster: find the sources once and share them out to worker processes.
+"""Index on a Ray cluster: find the sources once, and distribute them to worker processes.
 
-Ray Data hands out shares of the sources (`rsir.sources.find.Sources.shard`). Each worker opens the
-archive, with a model of its own, and indexes its shares as `Archive.add` does: it reads, encodes
-and commits to the store itself, at the same time as the others. Only reports come back.
+Ray Data distributes shares of the sources (`rsir.sources.find.Sources.shard`). Each worker opens
+the archive and loads its own copy of the model. It indexes its shares like `Archive.add`: it reads,
+encodes and commits to the store itself, at the same time as other workers. It returns only reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsir.archive.archive import Archive
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.archive.indexing.report import IndexReport, sum_reports
 from rsir.archive.indexing.run import run_intake
 from rsir.archive.ray_worker import DEATHS_FOR_SHARE, DeathCounter, ShareWorker, WorkerTask
@@ -30,9 +30,9 @@ from rsir.sources.source import normal
 _SHARES_PER_WORKER = 8
 _SOURCES_PER_SHARE = 64
 _MAX_SHARES = 512
-"""There is a share for so many sources, but at most so many shares, because each share asks the
-store once for what it knows; and at least so many shares for each worker, so that all workers end
-at about the same time. Our choice."""
+"""There is one share for `_SOURCES_PER_SHARE` sources, but at most `_MAX_SHARES` shares, because
+each share queries the store once for its known tiles; and there are at least `_SHARES_PER_WORKER`
+shares for each worker, so that all workers end at about the same time. Our choice."""
 
 
 def index_on_ray(
@@ -47,37 +47,38 @@ def index_on_ray(
     batch_size: int | None = None,
     threads: int = 2,
     device: str = "auto",
-    load: Callable[[], Encoder] | None = None,
+    load: Callable[[], ImageEncoder] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
-    """`Archive.add` by worker processes on a Ray cluster; returns their common report.
+    """Run `Archive.add` in worker processes on a Ray cluster; returns their common report.
 
     archive, paths: the archive's folder, its store and the paths must be the same on every machine
     of the cluster, and rsir must be installed there. address: "local" starts processes on this
     machine for this call; "auto" or "host:port" connects to a running cluster; None: the cluster of
-    RAY_ADDRESS, else one that runs here, else "local". Ignored if Ray is connected already
-    (`ray.init`); it then stays connected. workers: processes, each with the model in memory; None:
-    as many as the cluster has room for. cpus, gpus: of each worker, fractions allowed; the model
-    computes with as many threads as CPUs. tiling, batch_size: as of `Archive.add`. threads: of each
-    worker, to read files ahead. device: where a worker's model runs; "auto": on its GPU if it has
-    one, else on its CPUs. load: makes the archive's model in a worker; None: load the archive's
-    copy. on_progress: called with (done, in all), in files and scenes, after each share.
+    RAY_ADDRESS, else a cluster that runs on this machine, else "local". Ignored if Ray is connected
+    already (`ray.init`); it then stays connected. workers: number of processes, each with the model
+    in memory; None: as many as the cluster has room for. cpus, gpus: of each worker, fractions
+    allowed; the model uses as many threads as CPUs. tiling, batch_size: as in `Archive.add`.
+    threads: of each worker, to read files ahead. device: of the model in a worker; "auto": the GPU
+    if the worker has one, else its CPUs. load: returns the archive's model in a worker; None: load
+    the archive's copy. on_progress: called with (done, total), in files and scenes, after each
+    share.
 
-    A source over which two workers died, one after the other and with nothing else in work, is
-    listed as skipped. What a worker committed before it died counts as unchanged in the report,
-    because the next worker finds it in the archive. After an interruption the archive keeps what is
-    committed; call this or `Archive.add` again to continue.
+    A source is skipped if two workers died while they indexed only this source. Tiles that a worker
+    committed before it died count as unchanged in the report, because the next worker finds them in
+    the archive. After an interruption the archive keeps all commits; call this or `Archive.add`
+    again to continue.
 
     Raises MissingExtraError without Ray; UsageError for numbers out of range, if the cluster is not
     found, and if it has no room for a worker; DataError for a path that does not exist;
-    ArchiveError if the archive cannot be written, if a worker cannot start or cannot open it, and
-    if workers die again and again.
+    ArchiveError if the archive cannot be written, if a worker cannot start or cannot open the
+    archive, and if workers die repeatedly.
     """
     _check_installed()
     if min(batch_size or 1, threads, workers or 1) < 1 or 0 in (batch_size, workers):
         raise UsageError("batch_size, threads and workers must be at least 1")
     if cpus < 0 or gpus < 0 or not cpus + gpus:
-        raise UsageError("cpus and gpus of a worker must be at least 0, and one of them more")
+        raise UsageError("cpus and gpus of a worker must be at least 0, and not both 0")
 
     def make_runner(
         sources: Sources, roots: Sequence[str | Path], tiling: Tiling | None
@@ -98,7 +99,7 @@ def index_on_ray(
 
 @dataclass(frozen=True)
 class _Resources:
-    """The cluster and its workers; as of `index_on_ray`."""
+    """The cluster and its workers; as in `index_on_ray`."""
 
     address: str | None
     workers: int | None
@@ -123,7 +124,7 @@ class _RayRunner:
         self._reports: list[IndexReport] = []
 
     def run(self) -> None:
-        """Index all sources; ArchiveError with the message of a worker that could not go on."""
+        """Index all sources; ArchiveError with the message of a worker that failed."""
         done, total = 0, len(self._sources.sources) + len(self._sources.unusable)
         with _connected(self._resources.address), closing(self._results()) as results:
             for result in results:
@@ -139,7 +140,7 @@ class _RayRunner:
         return sum_reports(self._reports, seconds, complete)
 
     def _results(self) -> Generator[dict[str, Any]]:
-        """What `ShareWorker` returns for each share, in the order in which the shares end."""
+        """The results of `ShareWorker` for all shares, in the order in which the shares end."""
         import ray.data
         from ray.exceptions import RayActorError
 
@@ -151,8 +152,8 @@ class _RayRunner:
         with ExitStack() as stack:
             stack.enter_context(ray.data.DataContext.current(context))
             stack.enter_context(_quiet_ray())
-            # Pickled here: Ray would first try to make tables of the objects, and log each failure,
-            # before it pickles them itself. Only the processes of this run read the pickles.
+            # Ray would first try to convert the objects to tables, and log each failure, before it
+            # pickles them. Only the processes of this run read these pickles.
             rows = [{"share": pickle.dumps(share)} for share in shares]
             restarting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
             deaths = restarting(DeathCounter).remote()
@@ -177,7 +178,7 @@ class _RayRunner:
 
 
 def _shares(sources: Sources, workers: int) -> list[Sources]:
-    """The sources in shares, which the workers take one after another."""
+    """The sources in shares; a worker takes one share after another."""
     by_size = min(_MAX_SHARES, len(sources.sources) // _SOURCES_PER_SHARE)
     wanted = max(_SHARES_PER_WORKER * workers, by_size)
     count = max(1, min(wanted, len(sources.sources)))
@@ -195,7 +196,7 @@ def _room(cpus: float, gpus: float) -> int:
         available = ", ".join(f"{resources.get(name, 0):g} {name}s" for name in wanted)
         raise UsageError(
             f"a worker with {cpus:g} CPUs and {gpus:g} GPUs has no room in a cluster of "
-            f"{available}; ask for less, or say how many workers to wait for"
+            f"{available}; request less, or give the number of workers to wait for"
         )
     return room
 
@@ -209,7 +210,7 @@ def _check_installed() -> None:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster; afterwards Ray is as connected as it was before."""
+    """Connect to the cluster for the block; an existing connection stays."""
     import ray
 
     if ray.is_initialized():

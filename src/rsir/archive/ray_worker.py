@@ -1,9 +1,9 @@
 """The part of indexing on a Ray cluster that runs in the worker processes.
 
-If a worker dies, Ray starts another, which indexes its share again, now in parts, and a part in
-smaller parts if that part kills a worker again: a file that kills whoever reads it is found and
-skipped. Ids are stable, so the new worker knows what the dead one had committed: nothing is lost or
-stored twice.
+If a worker dies, Ray starts another worker, which indexes the same share again, in parts. If a part
+kills a worker again, it is divided further. So a file that kills every worker that reads it is
+found and skipped. Ids are stable, so the new worker recognizes the commits of the dead worker:
+nothing is lost or stored twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rsir.archive.archive import Archive
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.archive.folder.manifest import MODEL
 from rsir.archive.indexing.indexer import Indexer
 from rsir.archive.indexing.report import IndexReport, Skipped, sum_reports
@@ -30,9 +30,10 @@ from rsir.sources.find import Sources
 _PARTS = 8
 _DEATHS_FOR_ONE_FILE = 2
 DEATHS_FOR_SHARE = 16
-"""A share whose worker died is indexed in this many parts. A single file is skipped after this many
-deaths: one death may be a machine that was taken away. After this many deaths over one share the
-run ends, because then files are not the reason. Our choice; 5 deaths find a file among 512."""
+"""A share whose worker died is indexed in `_PARTS` parts. A single file is skipped after
+`_DEATHS_FOR_ONE_FILE` deaths, because one death may be a machine that was switched off. After
+`DEATHS_FOR_SHARE` deaths with the same share the run ends, because then files are not the reason.
+Our choice; 5 deaths find a file among 512."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ class WorkerTask:
     batch_size: int | None
     threads: int
     device: str
-    load: Callable[[], Encoder] | None
+    load: Callable[[], ImageEncoder] | None
 
 
 class DeathCounter:
-    """A Ray actor that counts, by name, the attempts that began and did not end."""
+    """A Ray actor that counts, by name, the attempts that have begun but not ended."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
 
     def begin(self, name: str) -> int:
-        """Begin an attempt; returns how many earlier ones did not end."""
+        """Begin an attempt; returns the number of earlier attempts that did not end."""
         self._begun[name] += 1
         return self._begun[name] - 1
 
@@ -68,7 +69,7 @@ class ShareWorker:
     """A process with the archive open that indexes one share of the sources after another.
 
     deaths: the Ray actor of a `DeathCounter`. max_deaths: raise an error after this many deaths
-    over one share.
+    with the same share.
     """
 
     def __init__(self, task: WorkerTask, deaths: Any, max_deaths: int) -> None:
@@ -96,7 +97,7 @@ class ShareWorker:
         return {"count": count, "report": pickle.dumps(report), "error": message}
 
     def _index_share(self, share: Sources, reports: list[IndexReport]) -> None:
-        """Index a share, in parts if workers died over it; appends to `reports`."""
+        """Index a share, in parts if workers died with it; appends to `reports`."""
         import ray
 
         uris = [source.uri for source in share.sources]
@@ -104,7 +105,7 @@ class ShareWorker:
         deaths: int = ray.get(self._deaths.begin.remote(name))
         if deaths >= self._max_deaths:
             raise ArchiveError(
-                f"{self._task.path}: {deaths} workers died over the same {len(uris)} files, such "
+                f"{self._task.path}: {deaths} workers died with the same {len(uris)} files, such "
                 f"as {uris[:1]}; Ray's logs say why: is there memory for so many workers?"
             )
         if deaths and len(uris) > 1:
@@ -112,7 +113,7 @@ class ShareWorker:
             for number in range(parts):
                 self._index_share(share.shard(number, parts), reports)
         elif deaths >= _DEATHS_FOR_ONE_FILE:
-            reason = f"{deaths} workers died over it; see Ray's logs"
+            reason = f"{deaths} workers died with it; see Ray's logs"
             reports.append(IndexReport(skipped=tuple(Skipped(uri, reason) for uri in uris)))
             self._index(replace(share, sources=()), reports)
         else:

@@ -26,7 +26,7 @@ _COLUMNS = "Columns of files from other programs (default: the usual names)"
 _NEW = "For a new archive of embeddings from a model that rsir cannot run"
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     """The formats that `rsir export` writes."""
 
     geoparquet = "geoparquet"
@@ -44,7 +44,7 @@ def export_(
         typer.Argument(help="File to write: .parquet, .geojson, .geojsonl, .csv, .json (STAC)."),
     ],
     format: Annotated[
-        Format | None, typer.Option(help="Default: by the suffix of the file.")
+        ExportFormat | None, typer.Option(help="Default: by the suffix of the file.")
     ] = None,
     bbox: Bbox = None,
     within: Within = None,

@@ -45,7 +45,7 @@ _QUERY = "Query, instead of an image"
 _HOW = "How to search"
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """The formats in which `rsir search` shows hits."""
 
     table = "table"
@@ -60,7 +60,9 @@ def search(
     archive: Folder,
     image: Annotated[Path | None, typer.Argument(help="The query image.")] = None,
     k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
-    format: Annotated[Format, typer.Option(help="Format of the output.")] = Format.table,
+    format: Annotated[
+        OutputFormat, typer.Option(help="Format of the output.")
+    ] = OutputFormat.table,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     id: Annotated[
         str | None,
@@ -317,16 +319,16 @@ def _window(
     )
 
 
-def _shown(archive: Archive, hits: Hits, format: Format, *, fold: bool) -> str:
-    if format is Format.table:
+def _shown(archive: Archive, hits: Hits, format: OutputFormat, *, fold: bool) -> str:
+    if format is OutputFormat.table:
         return hits_table(hits, fold=fold)
-    if format is Format.json:
+    if format is OutputFormat.json:
         return json.dumps([hit.to_dict() for hit in hits], indent=2, ensure_ascii=False)
-    if format is Format.html:
+    if format is OutputFormat.html:
         return _page(archive, hits)
     from rsir.archive.exchange import features
 
-    if format is Format.csv:
+    if format is OutputFormat.csv:
         return features.table(hits)
     return json.dumps(features.collection(hits), ensure_ascii=False)
 

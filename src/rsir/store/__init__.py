@@ -1,1 +1,1 @@
-"""Records and vectors, and the search for the nearest. Never images, models or torch."""
+"""Store records with vectors, and find the nearest vectors. Imports no images, models or torch."""

@@ -1,7 +1,7 @@
 """The interface of a store, which keeps records with vectors and finds the nearest exactly.
 
-A store knows vectors and records; it imports no images, models or torch. Every store passes
-`tests/contract`, which compares it with `memory.ExactStore`.
+Stores import no images, models or torch. Every store passes `tests/contract`, which compares it
+with `memory.ExactStore`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Vector = NDArray[np.float32] | NDArray[np.uint8]
 `rsir.ranking.packed` for "adaptive-hamming:K"."""
 
 COMMIT_TILES = 1024
-"""Records to add to a store in one call. Our choice: a call costs some 10 ms."""
+"""The number of records to add to a store in one call. Our choice: a call costs some 10 ms."""
 
 APPROXIMATE = "approximate"
-"""The name of the ranking of float vectors that is not exact; Lance tables have it."""
+"""The name of the ranking of float vectors that is not exact; `LanceStore` supports it."""
 
 KEPT_DAYS = 7.0
 """Optimising a store removes versions older than this by default. LanceDB's own default."""
@@ -37,7 +37,7 @@ KEPT_DAYS = 7.0
 class Neighbour:
     """A found record and its distance (smaller is nearer, in the metric of the search).
 
-    record: also a function that reads it when it is first used.
+    record: the record, or a function that reads the record when it is first used.
     """
 
     __slots__ = ("_record", "distance")
@@ -70,8 +70,8 @@ def lazy_neighbours(
 ) -> list[list[Neighbour]]:
     """The neighbours of each query; the first use of a record reads all of them together.
 
-    found: keys and distances; read: the records under some keys. The record of a key that `read`
-    leaves out raises ArchiveError when it is used.
+    found: for each query, keys and distances. read: returns the records under some keys. If it
+    leaves out a key, the use of that record raises ArchiveError.
     """
     results = [list(pairs) for pairs in found]
     records = _LazyRecords([key for pairs in results for key, _ in pairs], read)
@@ -108,13 +108,13 @@ class Store(Protocol):
 
     @property
     def identity(self) -> str:
-        """A text that no other store has; "" for a store from before there were identities."""
+        """A text that no other store has; "" if the store was created without an identity."""
 
     def __len__(self) -> int:
         """Number of records."""
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Keep `records` with `vectors` (N, ...), all or nothing; a known id is replaced.
+        """Add `records` with `vectors` (N, ...), all or nothing; replaces records of known ids.
 
         Raises UsageError for a wrong shape or dtype, NaN or infinite values, a zero vector
         under "cosine", probabilities outside [0, 1], an id that occurs twice in `records`, or
@@ -129,8 +129,8 @@ class Store(Protocol):
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...), nearest first, ties by id.
 
-        Only among the records that meet `filter`; all of them, if they are fewer than k. metric:
-        instead of the store's own, see `searched`.
+        filter: search only the records that meet it; if these are fewer than k, returns all of
+        them. metric: to use instead of the store's metric, see `searched`.
 
         Raises UsageError for k < 1, for a metric that does not fit, and for queries that `add`
         would refuse as vectors.
@@ -158,24 +158,24 @@ class Store(Protocol):
         """
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Restore the speed after many changes; may remove versions older than `keep_days`."""
+        """Restore the speed after many changes; can remove versions older than `keep_days`."""
 
 
-def check_identity(location: str | Path, found: str, wanted: str) -> None:
-    """ArchiveError if the store at `location` has another identity than `wanted`; "" wants any."""
-    if wanted and found != wanted:
+def check_identity(location: str | Path, found: str, required: str) -> None:
+    """ArchiveError if the identity of the store at `location` is not `required`; "" accepts any."""
+    if required and found != required:
         raise ArchiveError(
-            f"{location} is not the store that belongs to this archive: another one has taken its "
-            "place. Restore the archive's own from a copy, or index into a new archive"
+            f"{location} is not the store that belongs to this archive: another store has "
+            "replaced it. Restore the archive's store from a copy, or index into a new archive"
         )
 
 
 def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric, NDArray[Any]]:
     """The metric of one search, and its queries as checked vectors of that metric.
 
-    A store of "adaptive-hamming:K" can also be searched by "hamming", with queries as it keeps
-    vectors or with codes alone; every other store only by its own metric. Raises UsageError for
-    any other metric.
+    A store of "adaptive-hamming:K" can also be searched by "hamming"; the queries are then codes,
+    or rows of `rsir.ranking.packed`. Every other store can be searched only by its own metric.
+    Raises UsageError for any other metric.
     """
     own = metric_named(store.metric)
     if metric is None or metric == own.name:
@@ -193,9 +193,10 @@ def searched(store: Store, metric: str | None, queries: Vector) -> tuple[Metric,
 def recall_of(exact: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:
     """Recall@k of an approximate search: the mean share of the k nearest that it found.
 
-    exact, found: for each query the distances of the hits of both searches, rising, by the exact
-    search's metric. A hit counts if it is as near as the last exact one, whichever of several
-    records at equal distance it is. The mean is over the queries with exact hits; 1 if none has.
+    exact, found: for each query, the distances of the hits of the exact and of the approximate
+    search, ascending, by the metric of the exact search. A hit counts if it is no farther than the
+    last exact hit, so any of several records at equal distance counts. The mean is over the queries
+    with exact hits; 1 if no query has exact hits.
     """
     shares = [
         sum(distance <= nearest[-1] for distance in distances) / len(nearest)
@@ -208,7 +209,10 @@ def recall_of(exact: Sequence[Sequence[float]], found: Sequence[Sequence[float]]
 def checked_vectors(
     metric: str, dimension: int, vectors: Vector, name: str = "vectors"
 ) -> NDArray[Any]:
-    """`vectors` as an (N, width) C-contiguous array, float32 or uint8; name: in UsageError."""
+    """`vectors` as an (N, width) C-contiguous array, float32 or uint8.
+
+    name: of the argument, for the message of UsageError.
+    """
     kind = metric_named(metric)
     array = kind.check(vectors, dimension, name)
     if kind.kind == "bits":

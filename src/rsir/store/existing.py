@@ -10,9 +10,10 @@ from rsir.store.records.record import Record
 
 
 def get_existing(store: Store, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
-    """The records and vectors under `ids`, in that order, without the ids that are not there.
+    """The records and vectors under `ids`, in that order, without the ids that do not exist.
 
-    `Store.get` fails if one of them is missing: halve the ids until each half has none or one.
+    `Store.get` fails if any id is missing, so this halves the ids until `get` succeeds or a single
+    missing id is left.
     """
     try:
         return store.get(ids)

@@ -1,4 +1,4 @@
-"""A store in memory that searches by brute force: the tests compare every store with it."""
+"""A store in memory that searches by brute force; the tests compare every store with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExactStore:
         return len(self._items)
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Add `records` with `vectors` (N, ...), all or nothing; a known id is replaced."""
+        """Add `records` with `vectors` (N, ...), all or nothing; replaces records of known ids."""
         records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
         if len(records) != len(rows):
@@ -97,4 +97,4 @@ class ExactStore:
         return vectors
 
     def optimize(self, *, keep_days: float = KEPT_DAYS) -> None:
-        """Do nothing: there is one version, in memory."""
+        """Do nothing: memory holds only one version."""

@@ -17,11 +17,11 @@ OBJECTS = ("s3://", "gs://", "az://")
 def create_store(
     where: str | Path, metric: str, dimension: int, identity: str | None = None
 ) -> Store:
-    """A new, empty store at a path or uri; errors as those of the store's own `create`.
+    """A new, empty store at a path or uri; raises the errors of the store's `create`.
 
     milvus://host:port/collection is a Milvus cluster; s3://, gs:// and az://bucket/name.lance are
     Lance tables on an object store; anything else is the folder of a Lance table. identity: of
-    the store (`rsir.store.base.Store`); None draws a random one.
+    the store (`rsir.store.base.Store`); None draws a random identity.
     """
     name = str(where)
     _check(name)
@@ -35,7 +35,7 @@ def create_store(
 
 
 def open_store(where: str | Path, identity: str = "") -> Store:
-    """The store at a path or uri, as in `create_store`; errors as those of its own `open`.
+    """The store at a path or uri, as in `create_store`; raises the errors of the store's `open`.
 
     Raises ArchiveError for a store of another identity; "" accepts any.
     """
@@ -51,7 +51,7 @@ def open_store(where: str | Path, identity: str = "") -> Store:
 
 
 def exists(where: str) -> bool:
-    """Whether a store, or anything else, is at a uri; errors as in `open_store`."""
+    """Whether a store, or anything else, exists at a uri; raises the errors of `open_store`."""
     _check(where)
     if where.startswith(MILVUS):
         from rsir.store.milvus.connection import PATIENCE, Address, Connection
@@ -67,7 +67,7 @@ def exists(where: str) -> bool:
 
 
 def without_secrets(where: str) -> str:
-    """The same address without user, password and token of a cluster; safe to store."""
+    """The path or uri of a store without user, password and token; safe to write to a file."""
     _check(where)
     if not where.startswith(MILVUS):
         return where
@@ -80,7 +80,7 @@ def _check(name: str) -> None:
     scheme, separator, rest = name.partition("://")
     if not separator or name.startswith(MILVUS):
         return
-    # Show nothing else of the uri: there may be a password in it.
+    # Show only the scheme: the rest of the uri may contain a password.
     shown = f"{scheme}://" if scheme.isalnum() else "the uri"
     if f"{scheme}://" not in OBJECTS:
         known = ", ".join((MILVUS, *OBJECTS))

@@ -344,7 +344,7 @@ def test_a_record_deleted_in_the_meantime_is_an_error(tmp_path):
 
 def test_wrong_paths_and_formats_are_refused(tmp_path):
     archive = in_memory("cosine", [chip(1)])
-    with pytest.raises(UsageError, match=r"out.xyz: say the format .* end the name in one of"):
+    with pytest.raises(UsageError, match=r"out.xyz: give the format .* end the name in one of"):
         export(archive, tmp_path / "out.xyz")
     with pytest.raises(UsageError, match="no format 'shp'; there are: geoparquet"):
         export(archive, tmp_path / "out", format="shp")

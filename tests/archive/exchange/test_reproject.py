@@ -75,7 +75,7 @@ def test_rows_without_a_valid_geometry_have_no_footprint(tmp_path):
     archive = in_memory("cosine", [])
     report = import_parquet(archive, written(tmp_path / "a.parquet", [far, None], "EPSG:32632"))
     assert [record.footprint for record in archive.records()] == [None, None]
-    assert dict(report.incomplete.reasons) == {"its geometry has no place in WGS 84": 1}
+    assert dict(report.incomplete.reasons) == {"its geometry cannot be expressed in WGS 84": 1}
     wkb = [shape(SQUARE).wkb, b"12"]
     records, report = imported(tmp_path, table(2, geometry=wkb))
     assert records["t0"].footprint == SQUARE

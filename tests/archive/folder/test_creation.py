@@ -111,7 +111,7 @@ def test_a_killed_creation_blocks_nobody(tmp_path, images, monkeypatch, step):
         assert child.receive() == step
         monkeypatch.setattr(creation, "PATIENCE", 0.2)
         for begin in (Archive.create, Archive.open_or_create):
-            with pytest.raises(ArchiveError, match="another process has been making it"):
+            with pytest.raises(ArchiveError, match="another process has been creating it"):
                 begin(path, ColourEncoder())
         with pytest.raises(ArchiveError, match="cut off"):
             Archive.open(path)
@@ -317,10 +317,10 @@ def test_a_store_that_replaced_the_archives_own_is_not_opened(tmp_path, bucket):
             drop(uri)
             Archive.create(other, ColourEncoder(), store=uri)
         for begin in (Archive.open, lambda path: Archive.open_or_create(path, ColourEncoder())):
-            with pytest.raises(ArchiveError, match="another one has taken its place"):
+            with pytest.raises(ArchiveError, match="another store has replaced it"):
                 begin(path)
         if uri is None:  # an object store is checked again only after some seconds
-            with pytest.raises(ArchiveError, match="another one has taken its place"):
+            with pytest.raises(ArchiveError, match="another store has replaced it"):
                 len(archive)
         # An archive of an older version has no identity.
         (path / "archive.json").write_text(
@@ -347,7 +347,7 @@ def test_a_store_made_by_others_after_a_creation_was_cut_off_is_not_used(
     cut_with_store(tmp_path / "new", uri, monkeypatch)
     drop(uri)
     LanceStore.create(uri, "euclidean", 16)
-    with pytest.raises(ArchiveError, match="by somebody else"):
+    with pytest.raises(ArchiveError, match="by another process"):
         Archive.create(tmp_path / "new", ColourEncoder(), store=uri)
 
 

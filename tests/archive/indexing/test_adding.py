@@ -165,7 +165,7 @@ def test_an_image_that_the_metric_cannot_rank_is_skipped(tmp_path, images):
     assert report.skipped == (
         Skipped(
             (images / "black.png").as_posix(),
-            "the model cannot describe it: the zero vector has no direction, so no cosine",
+            "the model's vector for it is not valid: the zero vector has no direction, so no cosine",
         ),
     )
 
@@ -312,7 +312,7 @@ def test_a_model_without_the_probabilities_of_its_ranking_is_refused(tmp_path, i
     archive = Archive.create(tmp_path / "archive", encoder)
     whole = encoder.encode
     encoder.encode = lambda images: dataclasses.replace(whole(images), probabilities=None)
-    with pytest.raises(ArchiveError, match="the model gave none for codes"):
+    with pytest.raises(ArchiveError, match="the model returned none for codes"):
         archive.add(images)
 
 

@@ -37,5 +37,5 @@ def test_prune_knows_the_collection_of_an_item(tmp_path):
     fresh.store.add(records, np.ones((4, 16), np.float32))
     assert fresh.prune() == ["2", "3"]
     items.unlink()
-    with pytest.raises(ArchiveError, match="none of the 2 files"):
+    with pytest.raises(ArchiveError, match="none of the archive's 2 files"):
         fresh.prune()

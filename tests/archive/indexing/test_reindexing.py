@@ -152,7 +152,7 @@ def test_a_changed_scene_without_a_tile_left_loses_its_old_ones(archive, tmp_pat
     assert len(archive) == 12
     write_scene(path, np.zeros_like(land()), nodata=0)
     report = archive.add(tmp_path, tiling=TILING)
-    reason = "no tile of it is left: 6 nodata; what it held before is removed, 6 in all"
+    reason = "no tile of it is left: 6 nodata; its 6 old tiles are removed"
     assert report.skipped == (Skipped(str(path), reason),)
     assert (report.replaced, report.unchanged) == (0, 1)
     assert {r.source for r in archive.records()} == {str(other)}
@@ -167,7 +167,7 @@ def test_a_changed_scene_all_under_cloud_loses_its_old_tiles(archive, tmp_path):
     write_scene(scene, land(seed=2))
     write_scene(mask, np.ones((1, 128, 192), np.uint8))
     report = archive.add(tmp_path / "s", tiling=tiling)
-    assert "6 cloud; what it held before is removed, 6 in all" in report.skipped[0].reason
+    assert "6 cloud; its 6 old tiles are removed" in report.skipped[0].reason
     assert len(archive) == 0
 
 

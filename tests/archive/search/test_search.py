@@ -84,7 +84,7 @@ def test_a_percentile_that_so_few_images_cannot_tell_is_refused(archive):
     _, vectors = everything(archive)
     highest = archive.calibration().highest
     assert len(archive.search(vectors[0], 3, min_percentile=highest)) <= 3
-    with pytest.raises(UsageError, match="too small to tell a percentile"):
+    with pytest.raises(UsageError, match="too small for a percentile"):
         archive.search(vectors[0], min_percentile=99.99)
 
 

@@ -315,7 +315,7 @@ def test_where_nothing_can_be_written_the_index_is_temporary(tmp_path, caplog):
     store = filled(tmp_path, clustered(700))
     (tmp_path / "items.index").write_text("in the way")
     assert store.recall(clustered(3), 10) >= 0.9
-    assert "cannot be kept" in caplog.text
+    assert "cannot be written, so it is temporary" in caplog.text
     assert (tmp_path / "items.index").read_text() == "in the way"
 
 

@@ -122,7 +122,7 @@ def test_a_local_archive_reads_remote_scenes_but_no_remote_images(
     url, requested = remote
     (tmp_path / "whole").mkdir()
     whole = imported(tmp_path / "whole", {"web": f"{url}/a.tif"}, tiled=False)
-    with pytest.raises(ImageError, match="not a file of this machine"):
+    with pytest.raises(ImageError, match="not a file on this machine"):
         whole.thumbnail("web")
     assert requested == []
     (tmp_path / "tiled").mkdir()

@@ -1,1 +1,1 @@
-"""Archives in and out: export, import, merge, and the file formats for them."""
+"""Export, import and merge archives, and the file formats for this."""

@@ -4,9 +4,9 @@ from rsir.ranking import metric_named
 
 MAX_RECORDS = 10_000
 MAX_BYTES = 32 << 20
-"""A batch has at most this many records and this many bytes of vectors. Our choice: a GeoParquet
-row group of a few ten megabytes is quick to write and to skip, and a batch is what an interruption
-costs."""
+"""A batch has at most `MAX_RECORDS` records and `MAX_BYTES` bytes of vectors. Our choice: a
+GeoParquet row group of some ten megabytes is quick to write and to skip, and an interruption loses
+at most one batch."""
 
 
 def batch_size(metric: str, dimension: int) -> int:

@@ -71,15 +71,15 @@ _STAC_FIELDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("license", "platform", "constellation", "mission"), (str,)),
     "gsd": (int, float),
 }
-"""Fields of STAC's common metadata and their types. Our choice: those that the STAC item of a scene
-often has."""
+"""Fields of STAC's common metadata and their types. Our choice: the fields that the STAC items of
+scenes often have."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """The result of one `export`.
 
-    written: records in the file. without_footprint: the number of those without a footprint.
+    written: records in the file. without_footprint: written records that have no footprint.
     skipped: records that the format cannot hold. seconds: duration.
     """
 
@@ -144,7 +144,7 @@ def _checked_format(path: Path, format: str | None) -> str:
         format = SUFFIXES.get(path.suffix.lower())
         if format is None:
             raise UsageError(
-                f"{path.name}: say the format ({', '.join(FORMATS)}), or end the name in one of "
+                f"{path.name}: give the format ({', '.join(FORMATS)}), or end the name in one of "
                 f"{', '.join(SUFFIXES)}"
             )
     if format not in FORMATS:
@@ -293,8 +293,7 @@ def _write_csv(_: Archive, records: Iterable[Record], path: Path, counts: _Expor
     from rsir.archive.exchange.shapes import shapes_of, wkt_of
 
     with path.open("w", encoding="utf-8", newline="") as file:
-        # The default line end, \r\n, is that of RFC 4180; with it csv quotes each value that holds
-        # \r or \n.
+        # The default line end \r\n follows RFC 4180, and makes csv quote values with \r or \n.
         rows = csv.writer(file)
         rows.writerow(CSV_COLUMNS)
         for batch in counts.batches(records):

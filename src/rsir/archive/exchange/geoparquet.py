@@ -95,7 +95,7 @@ class GeoParquetWriter:
         self._writer.close()
 
     def _summarize(self, shapes: NDArray[Any]) -> None:
-        """Collect what the metadata says of all geometries: their types and bounds."""
+        """Collect the types and bounds of all geometries, for the metadata."""
         present = shapes[~import_shapely().is_missing(shapes) & ~import_shapely().is_empty(shapes)]
         if len(present):
             self._geometry_types |= {s.geom_type + (" Z" if s.has_z else "") for s in present}
@@ -105,7 +105,7 @@ class GeoParquetWriter:
 def read_export_metadata(
     metadata: Mapping[bytes, bytes] | None, file: str
 ) -> dict[str, Any] | None:
-    """What an export of rsir stores under "rsir"; None for a file of another program.
+    """The metadata under "rsir" of an export of rsir; None for a file of another program.
 
     Raises UsageError for damaged metadata and for another version of the format.
     """

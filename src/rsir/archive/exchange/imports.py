@@ -76,14 +76,15 @@ def import_parquet(
 ) -> ImportReport:
     """Import the rows of Parquet files, and of those in folders, as records of `archive`.
 
-    An export of rsir comes back exactly. In files of other programs, every column that is not used
-    for the record becomes one of its properties, and `content` is "", for unknown. A row replaces
-    the record with its id; of several rows with one id only the first counts. Commits in batches:
-    after an interruption, call it again. Memory grows by some hundred bytes a row, for the ids.
+    The import of an export of rsir gives exactly the same records. In files of other programs,
+    every column that is not used for the record becomes a property, and `content` is "", for
+    unknown. A row replaces the record with the same id; of several rows with the same id, only the
+    first counts. Commits in batches: after an interruption, call this again. Memory grows by some
+    hundred bytes per row, for the ids.
 
     columns: of files of other programs. fingerprint: of the model of the embeddings, which must be
-    the archive's; needed if the files do not name it. crs: of the geometries; None: as the files
-    say, else WGS 84. on_progress: called with (rows done, rows in all).
+    the archive's model; required if the files do not name the model. crs: of the geometries; None:
+    the CRS that a file names, else WGS 84. on_progress: called with (rows done, total rows).
 
     Raises UsageError for embeddings of another model (or of an unknown one, unless the archive is
     for external embeddings), for a missing column and for a CRS that PROJ does not know; DataError
@@ -119,7 +120,7 @@ def import_parquet(
 
 
 def dimension_of(path: str | Path, columns: Columns | None = None) -> int:
-    """The dimension D of the first embedding in a file, to create an archive for them.
+    """The dimension D of the first embedding in a file, to create an archive for such embeddings.
 
     Raises UsageError if there is no embedding or no such column, DataError if the file cannot be
     read.
@@ -169,7 +170,7 @@ class _ParquetFile:
         with _translate_read_errors(path):
             self._parquet = pq.ParquetFile(path)
         schema = self._parquet.schema_arrow
-        # The metadata of the file: the schema lacks what a writer adds when it closes the file.
+        # The schema lacks the metadata that a writer adds when it closes the file.
         metadata = self._parquet.metadata.metadata
         self.count: int = self._parquet.metadata.num_rows
         export = geoparquet.read_export_metadata(metadata, str(path))
@@ -190,7 +191,7 @@ class _ParquetFile:
         geometry = geo.get("columns", {}).get(self._columns.geometry, {})
         if self._columns.geometry is not None:
             self._footprints = FootprintReader(geometry, crs, str(path))
-        # The boxes that cover the geometries repeat what the geometries say.
+        # The column of bounding boxes repeats information of the geometries.
         used = {*astuple(self._columns), _covering(geometry)}
         if self._metric.classes:
             used.add(PROBABILITIES)
@@ -212,7 +213,7 @@ class _ParquetFile:
                     yield records, vectors
 
     def _ids(self, table: pa.Table, start: int) -> list[str]:
-        """The id of each row; of a row without one, its file and number."""
+        """The id of each row; for a row without an id, its file and number."""
         defaults = [f"{self._path.name}:{start + row}" for row in range(table.num_rows)]
         return _texts(table, self._columns.id, defaults)
 
@@ -301,7 +302,7 @@ def _parquet_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         files = [path]
         if path.is_dir():
-            # Spark gives folders such names, too; rglob finds the files in them.
+            # Spark gives such names to folders, too; rglob also finds the files in these.
             named = (f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
             files = sorted(f for f in named if f.is_file())
         if not files or not path.exists():
@@ -327,17 +328,17 @@ def _check_model(
     """
     fingerprints = [export["fingerprint"]] if export else []
     fingerprints += [] if fingerprint is None else [fingerprint]
-    for theirs in fingerprints:
-        if theirs != archive.fingerprint:
+    for model in fingerprints:
+        if model != archive.fingerprint:
             raise UsageError(
-                f"{path} holds embeddings of the model {theirs}, {archive.path} those of "
+                f"{path} holds embeddings of the model {model}, {archive.path} embeddings of "
                 f"{archive.fingerprint}: import them into an archive of their own model"
             )
     if not fingerprints and not is_external(archive.fingerprint):
         raise UsageError(
-            f"{path} does not say which model made its embeddings. If it was that of "
+            f"{path} does not say which model made its embeddings. If it was the model of "
             f"{archive.path}, give its fingerprint, {archive.fingerprint}; else import them into "
-            "an archive for embeddings made elsewhere"
+            "an archive for external embeddings"
         )
     if export and (export["metric"], export["dimension"]) != (archive.metric, archive.dimension):
         raise UsageError(

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class MergeReport:
     """The result of one `merge`, in records of the other archive.
 
-    added: new. replaced: replaced a record with the same id, of an older file. unchanged: the
-    archive had the same record. kept: the archive has a record with the same id, of a file as new
-    or newer, and keeps it. seconds: duration.
+    added: records with a new id. replaced: records that replaced a record with the same id, of an
+    older file. unchanged: records that the archive already had. kept: records that were not copied,
+    because the archive has a record with the same id, of a file that is not older. seconds:
+    duration.
     """
 
     added: int = 0
@@ -43,22 +44,23 @@ def merge(
 ) -> MergeReport:
     """Copy all records of `other` into `into`; `other` does not change.
 
-    Of two different records with one id the record of the newer file stays (`mtime_ns`; our
+    Of two different records with the same id, the record of the newer file stays (`mtime_ns`; our
     choice); if both files are equally new, the record of `into` stays. Only ids are compared: if
     the two archives cut a scene differently, or read it before and after a change, `into` has both
     kinds of tiles until the scene is indexed again. Commits in batches: after an interruption, call
-    it again.
+    this again.
 
-    on_progress: called with (records done, records in all).
+    on_progress: called with (records done, total records).
 
     Raises ArchiveError if the archives differ in model, metric or dimension.
     """
     for name in ("fingerprint", "metric", "dimension"):
-        ours, theirs = getattr(into, name), getattr(other, name)
-        if ours != theirs:
+        value, other_value = getattr(into, name), getattr(other, name)
+        if value != other_value:
             raise ArchiveError(
-                f"{other.path} has the {name} {theirs}, {into.path} has {ours}: only archives of "
-                "one model can be merged; index the images of one of them with the other's model"
+                f"{other.path} has the {name} {other_value}, {into.path} has {value}: only "
+                "archives of the same model can be merged; index the images of one archive with "
+                "the model of the other"
             )
     start = time.monotonic()
     total = len(other)

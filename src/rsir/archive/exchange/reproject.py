@@ -1,4 +1,4 @@
-"""Read geometries in any CRS, as Parquet files hold them, as footprints in WGS 84."""
+"""Convert geometries of Parquet files, in any CRS, to footprints in WGS 84."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rsir.types import Geometry
 _WGS84 = "OGC:CRS84"
 
 UNREADABLE = "its geometry is neither WKB nor WKT"
-NOT_IN_WGS84 = "its geometry has no place in WGS 84"
+NOT_IN_WGS84 = "its geometry cannot be expressed in WGS 84"
 
 
 class FootprintReader:
@@ -41,8 +41,7 @@ class FootprintReader:
         encoding = metadata.get("encoding", "WKB")
         if encoding != "WKB":
             raise UsageError(f"{file}: its geometries are {encoding}; write them as WKB")
-        # GeoParquet: a column without "crs" is in WGS 84; one whose "crs" is null is in an unknown
-        # CRS.
+        # GeoParquet: without "crs" a column is in WGS 84; if "crs" is null, the CRS is unknown.
         name = metadata.get("crs", _WGS84) if crs is None else crs
         if name is None:
             raise UsageError(f"{file} does not say in which CRS its geometries are: give crs")

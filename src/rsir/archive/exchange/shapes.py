@@ -1,4 +1,4 @@
-"""Footprints as shapely geometries, and back."""
+"""Convert footprints to shapely geometries, and back."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rsir.types import Geometry
 
 
 def shapes_of(footprints: Sequence[Geometry | None]) -> NDArray[Any]:
-    """(N,) shapely geometries of GeoJSON ones; None for None and for invalid GeoJSON."""
+    """Shapely geometries (N,) of GeoJSON geometries; None for None and for invalid GeoJSON."""
     texts = np.array([None if f is None else json.dumps(f) for f in footprints], dtype=object)
     shapes: NDArray[Any] = import_shapely().from_geojson(texts, on_invalid="ignore")
     return shapes
 
 
 def geometry_of(shape: Any) -> Geometry | None:
-    """The GeoJSON geometry of a shapely one, with exactly the same coordinates.
+    """The GeoJSON geometry of a shapely geometry, with exactly the same coordinates.
 
-    None for None, and for coordinates that are not finite, which no store takes.
+    None for None, and for coordinates that are not finite, which stores refuse.
     """
     if shape is None:
         return None

@@ -1,4 +1,4 @@
-"""Count the records that an export or import could not take, by reason, and list the first ones."""
+"""Count the records that an export or import skips, by reason, and list the first of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _LISTED = 1000
-"""Records listed by id. Our choice: a report has to fit a screen and memory, however many records
-there are; the counts are complete."""
+"""Maximum records that a report lists by id. Our choice: a report of any number of records fits a
+screen and memory; the counts are complete."""
 
 NO_GEOMETRY = "its footprint is not a GeoJSON geometry"
 """A reason that several formats share."""

@@ -1,12 +1,12 @@
-"""Create an archive's folder once, also if several processes try at once or one is killed.
+"""Create an archive's folder once, even if several processes try it at once or are killed.
 
 Steps: create the folder; write archive.json.new into it; write the model; create the store; rename
 archive.json.new to archive.json. After a kill the next creation continues. A lock file makes other
-processes wait; the operating system releases it when its process ends. Some network file systems
-have no locks: there, two simultaneous creations are not kept apart.
+processes wait; the operating system releases the lock when its process ends. Some network file
+systems have no locks: there, two simultaneous creations may disturb each other.
 
 A store outside the folder survives a kill. It belongs to the archive only if archive.json.new names
-it: that entry is written just before the store is created, and only if the store does not exist.
+it; this entry is written just before the store is created, and only if the store does not exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import ITEMS, MANIFEST, MODEL, NEW_MANIFEST, new_manifest
 from rsir.atomic import write_json
@@ -32,11 +32,11 @@ from rsir.store.base import Store
 from rsir.store.open import create_store, exists, open_store, without_secrets
 
 LOCK = f".{NEW_MANIFEST}.lock"
-"""The lock file in the archive's folder, there while the archive is being created."""
+"""The lock file; it is in the archive's folder while a process creates the archive."""
 
 PATIENCE = 600.0
-"""Seconds to wait for another process that creates the same archive. Our choice: longer than it
-takes to write any model; the lock of a process that ended does not count."""
+"""Seconds to wait for another process that creates the same archive. Our choice: longer than the
+writing of any model takes; the lock of a process that has ended does not count."""
 
 _POLL_SECONDS = 0.1
 
@@ -44,17 +44,17 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class ArchiveExistsError(ArchiveError):
-    """There is an archive already, perhaps created a moment ago by another process."""
+    """The archive exists already; another process may have just created it."""
 
 
 def create_folder(
-    path: Path, encoder: Encoder, store_uri: str | None
+    path: Path, encoder: ImageEncoder, store_uri: str | None
 ) -> tuple[dict[str, Any], Store]:
     """Create the archive at `path`; returns its manifest and its empty store.
 
-    The arguments are those of `rsir.archive.Archive.create`. Raises ArchiveExistsError if there is
-    an archive, also one that another process created in the meantime, and ArchiveError if anything
-    else is in the way.
+    The arguments are those of `rsir.archive.Archive.create`. Raises ArchiveExistsError if the
+    archive exists, even if another process has just created it, and ArchiveError if the folder
+    holds anything else.
     """
     metric_named(encoder.ranking).width(encoder.dimension)
     public_uri = None if store_uri is None else without_secrets(store_uri)
@@ -91,13 +91,13 @@ def create_folder(
 
 
 def _check_free(path: Path) -> None:
-    """ArchiveExistsError if `path` is an archive; ArchiveError if it is anything else of value."""
+    """ArchiveExistsError if `path` is an archive; ArchiveError for a file or other content."""
     with translate_store_errors(path):
         if path.exists() and not path.is_dir():
             raise ArchiveError(f"{path} is a file; choose another path for the archive")
-        # The lock and the drafts of `write_json` (.archive.json.new.<hex>.part) are ours.
-        ours = f".{NEW_MANIFEST}."
-        taken = path.exists() and any(not e.name.startswith(ours) for e in path.iterdir())
+        # The lock and the drafts of `write_json` (.archive.json.new.<hex>.part) do not count.
+        temporary = f".{NEW_MANIFEST}."
+        taken = path.exists() and any(not e.name.startswith(temporary) for e in path.iterdir())
         being_created = (path / NEW_MANIFEST).exists()
         # Checked last: another process may rename the new manifest between the two checks.
         if (path / MANIFEST).exists():
@@ -121,9 +121,9 @@ def _locked(path: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             raise ArchiveError(
-                f"{path}: another process has been making it for {PATIENCE:g} seconds; wait until "
-                "it is done or end it, and run the same again. If there is none on any machine, "
-                f"delete {path / LOCK}"
+                f"{path}: another process has been creating it for {PATIENCE:g} seconds; wait "
+                "until that process ends, or end it, and run the same command again. If no machine "
+                f"runs such a process, delete {path / LOCK}"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -158,32 +158,32 @@ def _check_absent(store_uri: str, path: Path) -> None:
         if exists(store_uri):
             raise ArchiveError(
                 f"{without_secrets(store_uri)} exists already: choose another store for {path}; "
-                "or, if it is left from an archive that nobody needs any more, delete it first"
+                "or, if it is left from an archive that you no longer need, delete it first"
             )
 
 
-def _claim(path: Path, manifest: dict[str, Any], store_uri: str, encoder: Encoder) -> Store:
+def _claim(path: Path, manifest: dict[str, Any], store_uri: str, encoder: ImageEncoder) -> Store:
     """Name the store in the new manifest, then create it."""
     write_json(path / NEW_MANIFEST, manifest)
     try:
         return create_store(store_uri, encoder.ranking, encoder.dimension, manifest["identity"])
     except Exception:
-        # Another process may have created it first: do not claim that one.
+        # Another process may have created the store first; it does not belong to this archive.
         write_json(path / NEW_MANIFEST, _without_store(manifest))
         raise
 
 
-def _open_unfinished(store_uri: str, encoder: Encoder, identity: str) -> Store:
+def _open_unfinished(store_uri: str, encoder: ImageEncoder, identity: str) -> Store:
     """The store that an unfinished creation made; ArchiveError if it does not fit."""
     store = open_store(store_uri)
     uri = without_secrets(store_uri)
     advice = f"delete {uri}, or choose another store"
     if identity and store.identity != identity:
         raise ArchiveError(
-            f"{uri} was made by somebody else since the creation here was cut off: {advice}"
+            f"{uri} was created by another process after the creation here was cut off: {advice}"
         )
     if count := len(store):
-        raise ArchiveError(f"{uri} holds {count} images although no archive was made: {advice}")
+        raise ArchiveError(f"{uri} holds {count} images although no archive exists: {advice}")
     if (store.metric, store.dimension) != (encoder.ranking, encoder.dimension):
         raise ArchiveError(
             f"{uri} is left from a creation that was cut off, for another model ({store.metric}, "

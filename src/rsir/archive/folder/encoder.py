@@ -17,7 +17,7 @@ _BATCH_SIZE = 64
 """Images in a batch for a model without a `batch_size`. Our choice."""
 
 
-class Encoder(Protocol):
+class ImageEncoder(Protocol):
     """What an archive requires of a model; `rsir.models.encoder.Encoder` implements it.
 
     Two more attributes are optional: `batch_size`, the number of images in a batch, and `gsd`, the
@@ -50,18 +50,18 @@ class Encoder(Protocol):
         """Write the model into `folder`."""
 
 
-def load_encoder(model: Path) -> Encoder:
+def load_encoder(model: Path) -> ImageEncoder:
     """The model in an archive's folder `model`; ModelError if it cannot be used."""
     external = ExternalEncoder.load(model)
     if external is not None:
         return external
-    # It may import torch, which external embeddings do not need.
-    from rsir.models.encoder import Encoder as TrainedEncoder
+    # Imported here, because it may import torch, which external embeddings do not need.
+    from rsir.models.encoder import Encoder
 
-    return TrainedEncoder.load(model)
+    return Encoder.load(model)
 
 
-def default_batch_size(encoder: Encoder) -> int:
+def default_batch_size(encoder: ImageEncoder) -> int:
     """The number of images that `encoder` should get at a time."""
     return int(getattr(encoder, "batch_size", _BATCH_SIZE))
 

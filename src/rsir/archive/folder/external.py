@@ -1,4 +1,4 @@
-"""The model of an archive of external embeddings: a name, and nothing to encode with."""
+"""The model of an archive of external embeddings; it has a name, but cannot encode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "external:"
 
 
 class ExternalEncoder:
-    """Stands for a model that rsir cannot run; `Archive.create` takes it like any encoder.
+    """Represents a model that rsir cannot run; `Archive.create` takes it like any encoder.
 
     name: of the model, e.g. "clay-v1.5". Archives with the same name, metric and dimension can be
     merged, so the caller must give different models different names. ranking: a name for
@@ -34,7 +34,7 @@ class ExternalEncoder:
 
     def __init__(self, name: str, ranking: str, dimension: int) -> None:
         if not name.strip():
-            raise UsageError("name the model that made the embeddings")
+            raise UsageError("give the name of the model that made the embeddings")
         if not is_unicode(name):
             raise UsageError(f"{name!r} is not valid Unicode; choose another name")
         metric_named(ranking).width(dimension)
@@ -44,7 +44,7 @@ class ExternalEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal name, metric and dimension; never that of a model of rsir."""
+        """Equal for equal name, metric and dimension; differs from those of rsir's models."""
         return f"{_PREFIX}{self.name}/{self.ranking}/{self.dimension}"
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Encoding:

@@ -1,4 +1,4 @@
-"""Translate failures of a store: disk full, read-only, gone, concurrent writers."""
+"""Translate errors of a store into messages: disk full, read-only, deleted, concurrent writers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _CODE = re.compile(r",? *\S+\.rs:\d+(:\d+)?")
 def translate_store_errors(path: Path) -> Iterator[None]:
     """Translate the exceptions of the store of the archive at `path` into ArchiveError.
 
-    Put only calls of the store and of the file system inside: every RuntimeError counts as theirs.
+    Put only calls of the store and of the file system into the block: it translates every OSError
+    and RuntimeError.
     """
     try:
         yield
@@ -38,20 +39,20 @@ def _meaning(path: Path, error: OSError | RuntimeError) -> str:
     if number in _FULL:
         return (
             "the disk is full (or a quota or a limit on the size of files is reached); the "
-            "committed work is kept: make space and run the same again"
+            "committed work is kept: make space and run the same command again"
         )
     if number in _FORBIDDEN:
         return (
             f"cannot be written or read ({text}); change its permissions, mount it writable, or "
-            "use a copy. A search only needs to read"
+            "use a copy. A search needs only read access"
         )
     if not path.is_dir():
-        return "the folder is gone: deleted or moved while it was in use; open it where it is now"
+        return "the folder was deleted or moved while it was in use; open it at its new path"
     if "onflict" in text or "oo many concurrent" in text:
         return (
             "other processes kept changing the archive; the committed work is kept: run the same "
             "again"
         )
     if number == errno.ENOENT or "ot found" in text:
-        return f"a part of it is gone ({text}); restore it from a copy, or index into a new archive"
+        return f"a part of it is missing ({text}); restore it, or index into a new archive"
     return f"its store failed ({text})"

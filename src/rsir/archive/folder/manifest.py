@@ -1,4 +1,4 @@
-"""archive.json, the manifest: what an archive is. Written once, checked at every opening."""
+"""Write and read archive.json, the manifest: created with the archive, checked at every opening."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rsir.archive.folder.encoder import Encoder
+from rsir.archive.folder.encoder import ImageEncoder
 from rsir.errors import ArchiveError
 from rsir.version import VERSION
 
@@ -29,10 +29,10 @@ _REQUIRED = {
 }
 
 
-def new_manifest(encoder: Encoder, store: str | None, identity: str) -> dict[str, Any]:
+def new_manifest(encoder: ImageEncoder, store: str | None, identity: str) -> dict[str, Any]:
     """The manifest of a new archive, as JSON values.
 
-    store: the URI of its records, or None if they are in its folder. identity: that of the store.
+    store: the URI of its records, or None if they are in its folder. identity: of the store.
     """
     manifest = {
         "format": _FORMAT,

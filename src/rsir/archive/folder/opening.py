@@ -1,4 +1,4 @@
-"""Open the folder of an archive: its manifest and its store, which must fit each other."""
+"""Open the folder of an archive, and check that its manifest and its store fit each other."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From sources to committed records: read ahead, encode, add, prune."""
+"""Index sources: read them ahead, encode their tiles, commit the records; and prune records."""

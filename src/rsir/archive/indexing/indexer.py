@@ -37,10 +37,10 @@ from rsir.types import printable
 
 COMMIT_SECONDS = 30.0
 """A run commits after `COMMIT_TILES` tiles or this many seconds, whichever comes first; a crash
-loses at most what it encoded since. Our choice."""
+loses at most the tiles encoded since the last commit. Our choice."""
 
 _ITEMS_PER_TILE = 8
-"""A batch has at most this many items for each tile that it could encode. Our choice."""
+"""Maximum items of a batch, as a multiple of the number of tiles encoded at once. Our choice."""
 
 
 class Indexer:
@@ -48,7 +48,7 @@ class Indexer:
 
     roots: the paths that the user gave. tiling: as of `rsir.archive.indexing.reading.Reader`.
     batch_size: images encoded at once; None: the model's own. workers: threads that read ahead.
-    on_progress: called with (done, in all), in files and tiles of scenes.
+    on_progress: called with (done, total), in files and tiles of scenes.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Indexer:
         self._left_out: Counter[str] = Counter()
         self._tiles = 0
         self._skipped: list[Skipped] = []
-        # For the next commit: new rows, tiles whose record changed, ids to delete, and how the
-        # sources whose last tile is among them are counted.
+        # For the next commit: new rows, tiles whose record changed, ids to delete, and the outcomes
+        # (keys of `_counts`) of the sources that end with these tiles.
         self._encoded: list[tuple[Record, NDArray[Any]]] = []
         self._to_update: dict[str, SourceProgress] = {}
         self._to_delete: list[str] = []
@@ -99,11 +99,11 @@ class Indexer:
                 for batch in _batches(items, size):
                     self._index(batch)
         finally:
-            # After Ctrl-C and after an error of the encoder, too: keep what is encoded.
+            # Keep the encoded tiles, even after Ctrl-C or an error of the encoder.
             self._commit()
 
     def report(self, seconds: float, complete: bool) -> IndexReport:
-        """The report of what is committed so far, with these `seconds` and `complete`."""
+        """The report of all commits so far, with these `seconds` and `complete`."""
         return IndexReport(
             added=self._counts["added"],
             replaced=self._counts["replaced"],
@@ -118,10 +118,10 @@ class Indexer:
         )
 
     def _commit(self) -> None:
-        """Write the waiting records, then delete those that they replace.
+        """Write the waiting records, then delete the records that they replace.
 
-        After a kill in between, both are there; the next run recognizes the current one by its size
-        and time of change, and deletes the other.
+        After a kill in between, the store has both; the next run recognizes the current record by
+        its size and time of change, and deletes the other.
         """
         with translate_store_errors(self._gallery.path):
             rows = list(self._encoded)
@@ -136,14 +136,14 @@ class Indexer:
                 self._store.add([record for record, _ in rows], vectors)
             if self._to_delete:
                 self._store.delete(self._to_delete)
-        # Only now: if Ctrl-C interrupts the writing, the commit at the end of the run repeats it.
+        # Only after the writing: if Ctrl-C interrupts it, the commit at the end repeats it.
         self._counts.update(self._outcomes)
         self._tiles += len(self._encoded)
         self._encoded, self._to_update, self._to_delete, self._outcomes = [], {}, [], []
         self._last_commit = time.monotonic()
 
     def _index(self, batch: Sequence[Item]) -> None:
-        """Encode the new tiles of a batch; commits if it is time."""
+        """Encode the new tiles of a batch; commits if a commit is due."""
         vectors = self._vectors([item for item in batch if isinstance(item, NewTile)])
         for item in batch:
             progress = item.progress
@@ -180,23 +180,23 @@ class Indexer:
             return {}
         faults = self._gallery.metric.faults(vectors)
         for row, fault in faults.items():
-            _refuse(tiles[row], f"the model cannot describe it: {fault}")
+            _refuse(tiles[row], f"the model's vector for it is not valid: {fault}")
         return {new.tile.id: vectors[i] for i, new in enumerate(tiles) if i not in faults}
 
     def _finish(self, progress: SourceProgress) -> None:
-        """Count a source whose last item is done, and list what was skipped of it."""
+        """Count a source whose last item is done, and list its skipped parts."""
         self._left_out.update(progress.left_out)
         reasons = [] if progress.failure is None else [progress.failure]
         reasons += map(str, progress.refused.values())
         if progress.current:
             self._outcomes.append(self._outcome(progress))
-            if progress.failure is None:  # else some of the outdated tiles may still be right
+            if progress.failure is None:  # after a failure, outdated tiles may still be right
                 self._to_delete.extend(self._replaced(progress))
         elif not reasons:
             removed = progress.of_other_content
             self._to_delete.extend(removed)
             counts = ", ".join(f"{count} {reason}" for reason, count in progress.left_out.items())
-            also = f"; what it held before is removed, {len(removed)} in all" if removed else ""
+            also = f"; its {len(removed)} old tiles are removed" if removed else ""
             reasons = [f"no tile of it is left: {counts}{also}"]
         self._skipped += [Skipped.of(progress.source, reason) for reason in reasons]
         while progress.done < progress.windows:
@@ -204,14 +204,14 @@ class Indexer:
         self._commit_if_due()
 
     def _outcome(self, progress: SourceProgress) -> str:
-        """How the report counts a source with current tiles."""
+        """The field of the report that counts a source with current tiles."""
         if not progress.encoded:
-            # Outdated tiles without new ones are left from a run that was cut off.
+            # If there are outdated tiles but no new tiles, an earlier run was cut off.
             return "replaced" if progress.metadata_changed else "unchanged"
         return "replaced" if progress.failure is None and progress.outdated else "added"
 
     def _replaced(self, progress: SourceProgress) -> list[str]:
-        """The ids of outdated tiles, except where the source is damaged now."""
+        """The ids of outdated tiles, except tiles in parts of the source that are now damaged."""
         outdated = progress.outdated
         if not progress.damaged:
             return outdated

@@ -1,4 +1,4 @@
-"""The progress of each source in a run: its tiles so far, known before, damaged, left out."""
+"""The progress of a source in a run: its known tiles, new tiles, damaged and left out windows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metadata:
         return cls(record.datetime, {name: own[name] for name in STAC_PROPERTIES if name in own})
 
     def applied_to(self, record: Record) -> Record:
-        """The record with this metadata instead of its own."""
+        """`record` with this metadata in place of the metadata that it has."""
         others = {k: v for k, v in record.properties.items() if k not in STAC_PROPERTIES}
         return replace(record, datetime=self.datetime, properties=others | dict(self.properties))
 
@@ -60,7 +60,7 @@ class KnownTile:
 class RefusedWindows:
     """Windows that could not be indexed, for reasons that differ only in numbers.
 
-    reason: that of the first window. windows: the first LISTED_WINDOWS of them.
+    reason: of the first window. windows: the first LISTED_WINDOWS windows.
     """
 
     reason: str
@@ -79,12 +79,13 @@ class SourceProgress:
     """The progress of one source in this run.
 
     known: its tiles in the archive before the run, by id. stamp, content: of its files now; content
-    is "" if they were not read. metadata: its metadata now; None if the records cannot differ.
-    current: the ids of its tiles that are in the archive and up to date, or will be. encoded: tiles
-    encoded. metadata_changed: whether records were rewritten for their metadata. left_out: counts
-    of windows by reason. refused: windows that could not be indexed, by reason without its numbers.
-    damaged: those of them that could not be read. failure: why the source, or the rest of it, could
-    not be indexed. windows: in all; done: windows so far.
+    is "" if the files were not read. metadata: its metadata now; None if it has no metadata that
+    could have changed. current: the ids of its tiles that are up to date after the next commit.
+    encoded: number of encoded tiles. metadata_changed: whether records were rewritten because of
+    new metadata. left_out: counts of windows by reason. refused: windows that could not be indexed,
+    by reason without its numbers. damaged: the refused windows that could not be read. failure: the
+    reason why the source, or the rest of it, could not be indexed. windows: total number of
+    windows. done: number of windows so far.
     """
 
     source: str
@@ -113,11 +114,11 @@ class SourceProgress:
         return [id for id, tile in self.known.items() if self.content not in ("", tile.content)]
 
     def fail(self, reason: str) -> None:
-        """Record why the source, or the rest of it, could not be indexed."""
+        """Set the reason why the source, or the rest of it, could not be indexed."""
         self.failure = self._without_name(reason)
 
     def refuse(self, window: Window, reason: str) -> None:
-        """Record why a window could not be indexed."""
+        """Add a window that could not be indexed, and the reason."""
         reason = self._without_name(reason).removeprefix(f"window {window} ")
         refused = self.refused.setdefault(_NUMBER.sub("0", reason), RefusedWindows(reason))
         refused.count += 1

@@ -1,4 +1,4 @@
-"""Find the images whose file is gone."""
+"""Find the images whose file no longer exists."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rsir.sources.find import document_of
 from rsir.store.records.record import Record, State
 
 _REMEMBERED_FILES = 1 << 16
-"""Files whose state is remembered, because all tiles of a scene need the same one. Our choice."""
+"""Files whose existence is cached, because all tiles of a scene have the same file. Our choice."""
 
 
 class AllGoneError(ArchiveError):
-    """Every file is gone: a disk that is not mounted is the likelier reason.
+    """No file exists; probably a disk is not mounted.
 
     finding: the message without the advice for Python.
     """
 
     def __init__(self, finding: str) -> None:
-        super().__init__(f"{finding} To forget them all, prune with everything=True")
+        super().__init__(f"{finding} To remove all their records, prune with everything=True")
         self.finding = finding
 
 
 def without_file(records: Iterable[Record | State], *, everything: bool) -> list[str]:
-    """The ids of the records whose file is gone, in their order; see `Archive.prune`.
+    """The ids of the records whose file no longer exists, in order; see `Archive.prune`.
 
-    Raises AllGoneError if every file is gone, unless `everything` is true.
+    Raises AllGoneError if no file exists, unless `everything` is true.
     """
     is_gone = lru_cache(maxsize=_REMEMBERED_FILES)(_is_gone)
     gone: list[str] = []
@@ -40,20 +40,19 @@ def without_file(records: Iterable[Record | State], *, everything: bool) -> list
                 gone.append(record.id)
     if gone and len(gone) == files and not everything:
         raise AllGoneError(
-            f"none of the {files} files that the archive knows is there, e.g. {last}; is a disk "
-            "not mounted?"
+            f"none of the archive's {files} files exists, e.g. {last}; is a disk not mounted?"
         )
     return gone
 
 
 def _is_gone(source: str) -> bool:
-    """Whether there is neither such a file nor, for "items.geojson#id", its collection."""
+    """Whether the file, or the collection "items.geojson" of "items.geojson#id", does not exist."""
     try:
         Path(source).stat()
     except (FileNotFoundError, NotADirectoryError):
         try:
             return not document_of(source)[1]
-        except DataError:  # without permission to look, the file may exist
+        except DataError:  # without permission to read the folder, the file may exist
             return False
     except OSError:
         return False

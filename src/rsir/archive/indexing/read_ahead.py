@@ -1,4 +1,4 @@
-"""Make the items of an iterator in a background thread."""
+"""Run an iterator in a background thread."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], count: int) -> Generator[T]:
-    """The same items; a thread makes them, at most `count` ahead of the consumer.
+    """Yield the same items; a thread computes them, at most `count` ahead of the consumer.
 
     Raises the exceptions of `items`. Closing the generator ends the thread.
     """
-    # An item is wrapped in a tuple; an exception is not; None is the end.
-    made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(count)
+    # An item in a tuple, an exception, or None for the end.
+    results: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(count)
     closed = threading.Event()
 
     def put(value: tuple[T] | BaseException | None) -> None:
         while not closed.is_set():
             try:
-                made.put(value, timeout=0.1)
+                results.put(value, timeout=0.1)
             except queue.Full:
                 continue
             return
@@ -41,7 +41,7 @@ def read_ahead(items: Iterable[T], count: int) -> Generator[T]:
     thread = threading.Thread(target=make, name="rsir-scene", daemon=True)
     thread.start()
     try:
-        while (value := made.get()) is not None:
+        while (value := results.get()) is not None:
             if isinstance(value, BaseException):
                 raise value
             yield value[0]

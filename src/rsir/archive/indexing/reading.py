@@ -1,7 +1,7 @@
-"""Read sources, ahead and in threads, and give their tiles in order.
+"""Read sources ahead, in threads, and yield their tiles in order.
 
 A picture is one tile; several pictures are read at once. One thread reads a scene window by window.
-Files whose size and time of change the archive knows are not read.
+Files are not read if the archive has their current size and time of change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rsir.scenes.tiles import SkippedTile
 
 _SCENE_AHEAD = 16
-"""Tiles of a scene that are read ahead, at most. Our choice: at 512² they take 12 MB."""
+"""Maximum tiles of a scene that are read ahead. Our choice: at 512² they take 12 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class NewTile:
 
 @dataclass(frozen=True, slots=True)
 class UnchangedTile:
-    """A tile in the archive. is_current: whether its record is up to date, too."""
+    """A tile that is in the archive already. is_current: whether its record is also up to date."""
 
     id: str
     is_current: bool
@@ -72,9 +72,9 @@ Item = NewTile | UnchangedTile | LeftOutWindow | EndOfSource
 class Reader:
     """Reads the sources of one run.
 
-    roots: the paths that the user gave. known: the archive's tiles of each source, by id. bands:
-    those of the archive. tiling: how to cut scenes; None: as `rsir.scenes.chips.usual_tiling`.
-    check: raises DataError for a tile that does not fit the archive.
+    roots: the paths that the user gave. known: the archive's tiles of each source, by id. bands: of
+    the archive. tiling: how to cut scenes; None: `rsir.scenes.chips.usual_tiling` decides. check:
+    raises DataError for a tile that does not fit the archive.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class Reader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _is_one_tile(self, source: Source, progress: SourceProgress) -> bool:
-        """Whether the source is one tile; without a tiling, the archive may know that already.
+        """Whether the source is one tile; without a tiling, the archive may know this already.
 
-        Errors: ImageError for a file that is gone; those of `rsir.scenes.chips.is_picture`.
+        Errors: ImageError for a file that does not exist; those of `rsir.scenes.chips.is_picture`.
         """
         is_file = [asset.uri for asset in source.assets] == [source.uri]
         if is_file and not is_remote(source.uri):
@@ -140,7 +140,7 @@ class Reader:
         return is_picture(source, self._tiling)
 
     def _known_whole(self, progress: SourceProgress) -> list[str]:
-        """The ids under which the archive has the whole source with its current stamp."""
+        """The ids of the archive's tiles that show the whole source with its current stamp."""
         if progress.stamp == UNKNOWN_STAMP:
             return []
         return [
@@ -150,8 +150,8 @@ class Reader:
         ]
 
     def _is_current(self, progress: SourceProgress) -> bool:
-        """Whether the archive knows the current state of the file, so that nothing is read."""
-        # Several ids: a run was cut off between the two steps of a commit.
+        """Whether the archive has the file in its current state, so that it need not be read."""
+        # There are several ids if a run was cut off between the two steps of a commit.
         progress.current.update(self._known_whole(progress))
         return bool(progress.current)
 
@@ -205,9 +205,9 @@ class Reader:
     def _scene_bands(self) -> tuple[str, ...] | None:
         """The bands to read of a scene, as `Scene.open` takes them.
 
-        Bands that the tiling names by number or by the file's own names stand for the model's
-        bands, in order. Without bands in the tiling, `Scene.open` chooses red, green and blue,
-        because it also reads a grey scene as these.
+        If the tiling names bands by number or by the names in the file, they are the model's bands,
+        in order. Without bands in the tiling, None lets `Scene.open` choose red, green and blue,
+        because only then it also reads a grey scene as these.
         """
         bands = self._tiling.bands if self._tiling else None
         if bands is None:

@@ -20,7 +20,7 @@ class Skipped:
 
     @classmethod
     def of(cls, path: str, reason: str) -> Self:
-        """With both printable, and without the path at the start of the reason."""
+        """Make both printable, and remove the path from the start of the reason."""
         path, reason = printable(path), printable(reason)
         return cls(path, reason.removeprefix(f"{path}: "))
 
@@ -29,17 +29,18 @@ class Skipped:
 class IndexReport:
     """The result of one `Archive.add`, in files and scenes.
 
-    added: new. replaced: changed content, cut differently, or new metadata in the STAC item (then
-    nothing was encoded). unchanged: known already (also with only a new time of change).
-    skipped: not indexed. The archive keeps its records of them, with one exception: if a scene has
-    changed, can be read, and has no tile left because all of it is nodata or cloud, its old tiles
-    are removed. Damaged windows of indexed scenes, and windows that the model refuses, are listed
-    too, in one line for each scene and reason, with their count and the first of them; where a
-    window is damaged, the old tiles stay.
-    masks: files that are masks of scenes, and of which scenes (`rsir.sources.masks`, and
+    added: new sources. replaced: sources with changed content, cut differently, or with new
+    metadata in the STAC item (then nothing was encoded). unchanged: sources that the archive has
+    already, even if their time of change is new.
+    skipped: sources that were not indexed, with the reason. The archive keeps their records, with
+    one exception: if a scene has changed, can be read, and has no tile left because all of it is
+    nodata or cloud, its old tiles are removed. Damaged windows of indexed scenes, and windows that
+    the model refuses, are listed too, in one line for each scene and reason, with their count and
+    the first windows; the old tiles of a damaged window stay.
+    masks: files that are masks of scenes, with the scene (`rsir.sources.masks`, and
     `rsir.scenes.tiling.Tiling.cloud_mask`). ignored: counts of the other files in the folders, by
-    lower-case suffix. tiles: all tiles encoded. left_out: counts of windows of scenes that were not
-    encoded, by reason: "nodata", "cloud", "damaged". seconds: duration.
+    lower-case suffix. tiles: number of encoded tiles. left_out: counts of windows of scenes that
+    were not encoded, by reason: "nodata", "cloud", "damaged". seconds: duration.
     complete: False in last-index.json if the run was interrupted.
     """
 
@@ -60,7 +61,7 @@ class IndexReport:
 
 
 def sum_reports(reports: Sequence[IndexReport], seconds: float, complete: bool) -> IndexReport:
-    """The report of several runs together, with its own `seconds` and `complete`."""
+    """The sum of the reports of several runs, with the given `seconds` and `complete`."""
     totals: dict[str, Any] = {}
     for each in fields(IndexReport):
         values = [getattr(report, each.name) for report in (IndexReport(), *reports)]

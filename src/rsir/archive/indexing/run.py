@@ -23,10 +23,10 @@ class Runner(Protocol):
     """Indexes the sources of one run."""
 
     def run(self) -> None:
-        """Read, encode and commit all sources; after an error, what is encoded stays."""
+        """Read, encode and commit all sources; after an error, encoded tiles are committed."""
 
     def report(self, seconds: float, complete: bool) -> IndexReport:
-        """The report of what is committed so far, with these `seconds` and `complete`."""
+        """The report of all commits so far, with these `seconds` and `complete`."""
 
 
 MakeRunner = Callable[[Sources, list[str | Path], Tiling | None], Runner]
@@ -62,7 +62,7 @@ def run_intake(
 ) -> IndexReport:
     """Find the sources in `paths`, let a Runner index them, and write its report to the folder.
 
-    tiling, shard, errors: as of `rsir.archive.Archive.add`.
+    tiling, shard, errors: as in `rsir.archive.Archive.add`.
     """
     _check_addable(gallery)
     if tiling is not None and tiling.gsd == "model":
@@ -73,7 +73,7 @@ def run_intake(
     sources = sources.without_masks(None if tiling is None else tiling.cloud_mask)
     if shard is not None:
         sources = sources.shard(*shard)
-    # A run that is killed leaves this report; and a read-only archive fails before any work.
+    # If the run is killed, this report stays; and a read-only archive fails before any work.
     _write_report(gallery.path, IndexReport(complete=False))
     runner = make_runner(sources, roots, tiling)
     complete = False
@@ -87,7 +87,7 @@ def run_intake(
 
 
 def _check_addable(gallery: Gallery) -> None:
-    """ArchiveError for an earlier version, UsageError if its model is not one of rsir."""
+    """ArchiveError for an earlier version, UsageError for an archive of external embeddings."""
     if gallery.version is not None:
         raise ArchiveError(
             f"this is version {gallery.version} of {gallery.path}, which cannot be changed; open "

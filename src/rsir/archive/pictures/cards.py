@@ -1,7 +1,7 @@
-"""Hits to look at: cards for a notebook, a page of its own, a strip for a document.
+"""Show hits as pictures: cards for a notebook, a complete page, a strip for a document.
 
-Jinja escapes everything that comes from outside (file names, properties). The page loads nothing
-from the network: it contains its pictures.
+Jinja escapes all text from outside (file names, properties). The page contains its pictures, and
+loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _QUALITY = 85  # of JPEG; our choice: about 15 kB a thumbnail, no visible blocks
 class Section:
     """One search on a page.
 
-    query: what was searched for. took: seconds. searched: images compared. name: of the query, by
-    default its file name. The page leaves out what is None.
+    query: the image of the query. took: seconds. searched: number of images compared. name: of the
+    query, by default its file name. The page leaves out values that are None.
     """
 
     hits: Sequence[Hit]
@@ -45,17 +45,17 @@ class Section:
 
 
 def cards(hits: Sequence[Hit]) -> str:
-    """An HTML fragment with one card for each hit, in their order; for notebooks.
+    """An HTML fragment with one card for each hit, in order; for notebooks.
 
     A card has rank, picture, file name, folder, score, distance, the footprint's centre, date and
-    properties. The picture of a tile is its window of the scene, with the bands and the stretch of
-    its indexing. A card whose picture cannot be read shows the reason instead.
+    properties. The picture of a tile is its window of the scene, with the bands and the stretch
+    with which it was indexed. A card whose picture cannot be read shows the reason instead.
     """
     return _templates().get_template("fragment.html").render(views=_hit_views(hits))
 
 
 def page(*sections: Section, title: str = "Search results") -> str:
-    """A complete HTML page of searches in one file."""
+    """A complete HTML page of searches; it needs no other file."""
     views = [_section_view(section) for section in sections]
     return _templates().get_template("page.html").render(sections=views, title=printable(title))
 

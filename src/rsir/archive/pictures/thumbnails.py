@@ -33,7 +33,7 @@ def thumbnail(record: Record, size: int) -> NDArray[np.uint8]:
         raise UsageError(f"thumbnail size {size}: give at least 1 pixel")
     cut = TileCut.of(record.properties)
     if cut is None and not Path(record.source).is_absolute():
-        raise ImageError(f"{record.source}: is not a file of this machine")
+        raise ImageError(f"{record.source}: is not a file on this machine")
     return _read(record.source, cut, size)
 
 
@@ -48,7 +48,7 @@ def picture(subject: Subject, size: int) -> Image.Image:
         return _reduced(read_pixels(subject), size)
     cut = TileCut.of(subject.properties)
     if cut is None and "://" in subject.source:
-        raise ImageError(f"{subject.source}: it is not on this machine; open it where it lies")
+        raise ImageError(f"{subject.source}: is not on this machine; open its address")
     pixels = _read(subject.source, cut, size)
     return _reduced(pixels if cut is None else visible(pixels, cut.bands or ()), size)
 
@@ -63,9 +63,9 @@ def _reduced(pixels: NDArray[np.uint8], size: int) -> Image.Image:
 
 
 def visible(pixels: NDArray[np.uint8], bands: Sequence[str]) -> NDArray[np.uint8]:
-    """Three bands (3, H, W) of pixels (C, H, W), to look at.
+    """Three bands (3, H, W) of pixels (C, H, W), for display.
 
-    Red, green and blue if they are there; else the first three bands; else the first one as grey.
+    Red, green and blue if they exist; else the first three bands; else the first band as grey.
     bands: the names of the C bands, "red" or "red=3".
     """
     names = [band.partition("=")[0] for band in bands]
@@ -84,5 +84,5 @@ def _read(source: str, cut: TileCut | None, size: int) -> NDArray[np.uint8]:
     try:
         return windows.tile_thumbnail(source, cut, size)
     except (DataError, UsageError) as error:
-        # The scene is gone, or it changed and no longer has this window or these bands.
+        # The scene no longer exists, or no longer has this window or these bands.
         raise ImageError(str(error)) from error

@@ -1,1 +1,1 @@
-"""Search: from a query to its hits."""
+"""Search an archive: from a query to its hits."""

@@ -1,4 +1,4 @@
-"""How remarkable a distance is in an archive, compared with distances of random pairs.
+"""Compare a distance with the distances of random pairs of an archive.
 
 Distances of different models are not comparable: a score of 0.8 may mean a duplicate or an average
 pair. The percentile of a distance is the percentage of random pairs of the archive's images that
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rsir.ranking import Metric, pairwise
 
 PAIRS = 20_000
-"""Random pairs that are compared. Our choice: they tell a chance of 1 in 1,000 to a fifth."""
+"""Number of random pairs. Our choice: they estimate a chance of 1 in 1,000 to within a fifth."""
 QUERIES = 100
-"""Images among them; each is compared with PAIRS / QUERIES others."""
+"""Number of images in these pairs that are compared with PAIRS / QUERIES others each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Calibration:
 
     @classmethod
     def of(cls, metric: str | Metric, vectors: NDArray[np.generic], seed: int = 0) -> Calibration:
-        """From vectors (N, width) of an archive, or of a random sample of it; N may be 0.
+        """The calibration from vectors (N, width) of an archive, or of a random sample; N may be 0.
 
         seed: the same vectors and seed give the same pairs.
         """
@@ -46,7 +46,7 @@ class Calibration:
 
     @property
     def highest(self) -> float:
-        """The percentile of a distance nearer than all pairs: no higher one can be told."""
+        """The highest possible percentile: of a distance nearer than all pairs."""
         return 100 * (1 - 1 / (len(self.distances) + 1))
 
     def chance(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,5 +58,5 @@ class Calibration:
         return (nearer + 1) / (len(self.distances) + 1)
 
     def percentile(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) in [0, 100): nearer than so many per cent of random pairs."""
+        """(N,) in [0, 100): the percentage of random pairs that are farther apart."""
         return 100 * (1 - self.chance(distances))

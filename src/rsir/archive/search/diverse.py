@@ -1,4 +1,4 @@
-"""Diverse hits: overlapping and near-duplicate tiles collapse into the best of them."""
+"""Diverse hits: of overlapping and near-duplicate tiles, only the best stays."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OVERLAP = 0.25
 Our choice: half of the usual overlap of tiles cut with a stride of half their size."""
 ALIKE = 0.01
 """Two tiles are near-duplicates up to this distance, as a share of the metric's range: of the bits
-of a code, or of 0 … 2 for cosine and ncc. Our choice. Euclidean distances have no range: only equal
-vectors collapse."""
+of a code, or of 0 … 2 for cosine and ncc. Our choice. Euclidean distances have no range: only tiles
+with equal vectors are near-duplicates."""
 
 
 def near_duplicate(metric: Metric, dimension: int) -> float:
@@ -34,28 +34,28 @@ def near_duplicate(metric: Metric, dimension: int) -> float:
 def collapsed(
     hits: Sequence[Hit], vectors: NDArray[np.generic], metric: str | Metric, dimension: int
 ) -> list[int]:
-    """The rows of the hits that stay, best first: those that no better hit shows already.
+    """The rows of the hits that stay, best first: hits that no better hit repeats.
 
-    hits: nearest first. vectors: (N, width), one for each hit. A hit goes if a better hit that
-    stays covers at least OVERLAP of the smaller of their footprints, or is a near-duplicate. Codes
-    are compared by plain Hamming distance in every ranking. Raises MissingExtraError if there are
-    footprints but shapely is missing.
+    hits: nearest first. vectors: (N, width), one for each hit. A hit is left out if a better hit
+    that stays is a near-duplicate, or shares at least OVERLAP of the smaller of their footprints.
+    Codes are compared by plain Hamming distance in every ranking. Raises MissingExtraError if there
+    are footprints but shapely is missing.
     """
     metric = metric_named(metric)
     if metric.classes:
         vectors, metric = vectors[:, : -(-dimension // 8)], metric_named("hamming")
     limit = near_duplicate(metric, dimension)
     footprints = [None if hit.footprint is None else shape_of(hit.footprint) for hit in hits]
-    kept: list[int] = []
+    chosen: list[int] = []
     for row, footprint in enumerate(footprints):
-        if kept:
-            distances = pairwise(metric, vectors[[row]], vectors[kept])[0]
+        if chosen:
+            distances = pairwise(metric, vectors[[row]], vectors[chosen])[0]
             if (distances <= limit).any():
                 continue
-            if footprint is not None and _covered(footprint, (footprints[k] for k in kept)):
+            if footprint is not None and _covered(footprint, (footprints[k] for k in chosen)):
                 continue
-        kept.append(row)
-    return kept
+        chosen.append(row)
+    return chosen
 
 
 def _covered(footprint: BaseGeometry, others: Iterable[BaseGeometry | None]) -> bool:

@@ -15,8 +15,8 @@ QUERY, LIKE, UNLIKE = 1.0, 0.75, 0.15
 (Manning, Raghavan & Schütze, "Introduction to information retrieval", 9.1.1)."""
 
 _NOTHING = 1e-6
-"""A sum of directions, or of class probabilities, up to this size is rounding: they cancel each
-other out. Our choice, some ten times the rounding of float32."""
+"""If a sum of directions or of class probabilities is at most this, the terms cancel each other
+out. Our choice, some ten times the rounding error of float32."""
 
 _CANCELLED = "the examples cancel each other out; leave some of them out"
 
@@ -28,20 +28,20 @@ def refined(
     like: NDArray[Any],
     unlike: NDArray[Any],
 ) -> NDArray[Any]:
-    """(width,) vector: 1 · query + 0.75 · mean of `like` - 0.15 · mean of `unlike`.
+    """The vector (width,) 1 · query + 0.75 · mean of `like` - 0.15 · mean of `unlike`.
 
     query: (width,) or None; like, unlike: (P, width), (N, width), any number of vectors of the
     metric. After Rocchio, "Relevance feedback in information retrieval" (1971). For cosine and ncc,
-    where only directions count, vectors are scaled to length 1 first, so that long ones have no
+    where only directions count, vectors are scaled to length 1 first, so that long vectors have no
     more weight. Bits of codes count as ±1: the result has the signs of the sum, and at 0 the bit of
-    the first vector given. Class probabilities are summed alike, set to 0 where negative, and
-    scaled to the sum 1.
+    the first vector. Class probabilities are summed in the same way; negative sums become 0, and
+    the sums are scaled so that they add up to 1.
 
     Raises UsageError without `query` and `like`, and if the vectors cancel each other out.
     """
     metric = metric_named(metric)
     if query is None and not len(like):
-        raise UsageError("a search needs a query or an example of what is wanted")
+        raise UsageError("a search needs a query or a positive example")
     parts = [] if query is None else [(QUERY, query[None])]
     parts += [(weight, rows) for weight, rows in ((LIKE, like), (-UNLIKE, unlike)) if len(rows)]
     if len(parts) == 1 and len(parts[0][1]) == 1:
@@ -68,7 +68,7 @@ def _summed_floats(metric: Metric, parts: _Parts) -> NDArray[np.float32]:
 def _summed_codes(metric: Metric, dimension: int, parts: _Parts) -> NDArray[np.uint8]:
     """A code (width,), with class probabilities if the metric has them."""
     weights = [weight for weight, _ in parts]
-    # Without classes every row is all code.
+    # Without classes a row is only a code.
     codes, chances = zip(
         *(unpacked(rows, metric.classes) if metric.classes else (rows, None) for _, rows in parts),
         strict=True,
@@ -81,7 +81,7 @@ def _summed_codes(metric: Metric, dimension: int, parts: _Parts) -> NDArray[np.u
         axis=0,
     )
     first = np.unpackbits(codes[0][0], count=dimension)
-    # Sums of a few fractions: a value this small is 0 but for rounding.
+    # Sums of a few fractions: a value this small is 0, except for rounding.
     bits = np.where(np.abs(signs) < 1e-9, first, signs > 0)
     code: NDArray[np.uint8] = np.packbits(bits.astype(np.uint8))
     if not metric.classes:

@@ -1,4 +1,4 @@
-"""What queries are compared with: the vectors of a store, and the model that made them."""
+"""The gallery of a search: the vectors of a store, and the model that encoded them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.folder.encoder import Encoder, load_encoder, vectors_for_metric
+from rsir.archive.folder.encoder import ImageEncoder, load_encoder, vectors_for_metric
 from rsir.archive.folder.failures import translate_store_errors
 from rsir.archive.folder.manifest import MODEL
 from rsir.archive.search.calibration import Calibration
@@ -20,21 +20,22 @@ from rsir.store.base import APPROXIMATE, Store
 from rsir.types import Tile
 
 SAMPLE = 5000
-"""Vectors, picked at random, that the calibration is made from. Our choice: 10 MB of 512 floats;
-100 of them are compared with 200 others each."""
+"""Number of vectors, picked at random, for the calibration. Our choice: 10 MB of 512 floats; 100 of
+them are compared with 200 others each."""
 
 _CALIBRATION_GROWTH = 0.1
 _CALIBRATION_SECONDS = 300.0
-"""The calibration is made again when the number of records has changed by this share, and after so
-many seconds, because images may have been replaced. Our choice."""
+"""The calibration is computed again if the number of records has changed by more than
+`_CALIBRATION_GROWTH` of it, and after `_CALIBRATION_SECONDS`, because images may have been
+replaced. Our choice."""
 
 
 class Gallery:
     """The store of an archive, its model, and the calibration of its distances.
 
     store: the records and vectors. path: the archive's folder, which holds a copy of the model.
-    fingerprint, bands: those of the model. encoder: the model; None: loaded when first used.
-    version: the number of the store's version if it is an earlier one, which cannot change.
+    fingerprint, bands: of the model. encoder: the model; None: loaded on first use. version: the
+    number of an earlier version of the store, which cannot be changed; None: the latest version.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Gallery:
         path: Path,
         fingerprint: str,
         bands: tuple[str, ...],
-        encoder: Encoder | None = None,
+        encoder: ImageEncoder | None = None,
     ) -> None:
         self.store = store
         self.path = path
@@ -71,11 +72,11 @@ class Gallery:
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.float32]:
-        """Of the vectors: bytes for hash codes, float32 for embeddings."""
+        """The dtype of the vectors: uint8 for hash codes, float32 for embeddings."""
         return np.uint8 if self.metric.kind == "bits" else np.float32
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> ImageEncoder:
         """The model, loaded when first used; ArchiveError if the copy is another model."""
         if self.loaded_encoder is None:
             self.loaded_encoder = self._checked(load_encoder(self.path / MODEL))
@@ -92,21 +93,21 @@ class Gallery:
         return np.stack(rows) if rows else np.empty((0, self.width), self.dtype)
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
-        """(N, width) vectors of images (C, H, W) uint8, as the store keeps them.
+        """The vectors (N, width) for the store of images (C, H, W) uint8.
 
-        Raises DataError for an image that the model cannot take, ArchiveError for a model that
-        does not give what the archive compares.
+        Raises DataError for an image that the model cannot encode, ArchiveError for a model that
+        does not return the vectors that the archive compares.
         """
         vectors = vectors_for_metric(self.encoder.encode(images), self.metric)
-        wanted = (len(images), self.width)
-        if vectors is None or vectors.shape != wanted:
-            got = "none" if vectors is None else f"an array of shape {vectors.shape}"
+        shape = (len(images), self.width)
+        if vectors is None or vectors.shape != shape:
+            returned = "none" if vectors is None else f"an array of shape {vectors.shape}"
             kind = "codes" if self.metric.kind == "bits" else "embeddings"
-            raise ArchiveError(f"the model gave {got} for {kind} of shape {wanted}")
+            raise ArchiveError(f"the model returned {returned} for {kind} of shape {shape}")
         return vectors
 
     def check_bands(self, tile: Tile) -> None:
-        """ImageError if a tile has other bands than the model takes."""
+        """ImageError if a tile has other bands than the model."""
         if tile.bands != self.bands:
             raise other_bands(tile, self.bands)
 
@@ -120,8 +121,8 @@ class Gallery:
         name = self.distance_of(ranking)
         count, now = len(self), time.monotonic()
         if name in self._calibrations:
-            made, old_count, calibration = self._calibrations[name]
-            recent = now - made < _CALIBRATION_SECONDS
+            computed, old_count, calibration = self._calibrations[name]
+            recent = now - computed < _CALIBRATION_SECONDS
             if recent and abs(count - old_count) <= _CALIBRATION_GROWTH * old_count:
                 return calibration
         with translate_store_errors(self.path):
@@ -132,7 +133,7 @@ class Gallery:
         self._calibrations[name] = (now, count, calibration)
         return calibration
 
-    def _checked(self, encoder: Encoder) -> Encoder:
+    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
         if encoder.fingerprint != self.fingerprint:
             raise ArchiveError(
                 f"{self.path} belongs to the model {self.fingerprint}, not to "

@@ -16,10 +16,10 @@ from rsir.types import Hit
 class Hits(Sequence[Hit]):
     """The hits of one query, nearest first; a notebook shows them as a gallery.
 
-    Looking at a hit, or at a slice of hits, reads their records from the store.
+    Access to a hit, or to a slice of hits, reads their records from the store.
 
-    query: as the caller gave it. seconds: the time that reading, encoding and searching took.
-    searched: the number of records that were compared. distances: (N,) float64, smaller is nearer.
+    query: as the caller gave it. seconds: the time for reading, encoding and searching. searched:
+    the number of records that were compared. distances: (N,) float64, smaller is nearer.
     """
 
     def __init__(

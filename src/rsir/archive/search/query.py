@@ -1,4 +1,4 @@
-"""What an archive can be searched by."""
+"""The kinds of queries by which an archive can be searched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsir.types import Bounds
 
 
 class Query:
-    """A query; the subclasses are its kinds, `as_query` makes one of what a caller gives.
+    """A query; the subclasses are its kinds. `as_query` makes a Query from paths and arrays.
 
     kind: one word for logs: "id", "file", "window", "image", "vector" or "examples".
     """
@@ -27,7 +27,7 @@ class Query:
 
     @property
     def parts(self) -> tuple[Query, ...]:
-        """The query itself; of `Examples`, all of them."""
+        """The query itself; of `Examples`, all queries in it."""
         return (self,)
 
     @property
@@ -42,7 +42,7 @@ class Query:
 
     @property
     def sources(self) -> frozenset[str]:
-        """The indexed sources that the query reads a window of."""
+        """The indexed sources of which the query reads a window."""
         return frozenset(part.source for part in self.parts if isinstance(part, ByWindow))
 
 
@@ -59,7 +59,7 @@ class ById(Query):
 
 @dataclass(frozen=True, slots=True)
 class ByPath(Query):
-    """Search by an image file: read as a plain picture if it is one, else as `ByFile` reads it."""
+    """Search by an image file, read as a plain picture if possible, else as by `ByFile`."""
 
     kind = "file"
     path: str | Path
@@ -70,11 +70,11 @@ class ByPath(Query):
 
 @dataclass(frozen=True, slots=True)
 class ByFile(Query):
-    """Search by an image file that is read as scenes are: by bands, with a stretch.
+    """Search by an image file that is read like a scene: by bands, with a stretch.
 
-    bands: as `rsir.scenes.scene.Scene.open` takes them; None: the archive's. stretch: as
-    `rsir.scenes.stretch.Stretch.parse` takes it. Both should be those that the archive's tiles were
-    read with. An image of more than 2048 pixels a side is read at a smaller size; nodata is 0.
+    bands: as in `rsir.scenes.scene.Scene.open`; None: the archive's bands. stretch: a text for
+    `rsir.scenes.stretch.Stretch.parse`. Use the bands and the stretch of the archive's tiles. An
+    image of more than 2048 pixels a side is read at a smaller size; nodata is 0.
     """
 
     kind = "file"
@@ -90,12 +90,12 @@ class ByFile(Query):
 class ByWindow(Query):
     """Search by a part of an indexed scene, read with the bands and the stretch of its tiles.
 
-    source: a source of the archive, by its name or by a path to it. One of: bbox, (west, south,
-    east, north) in degrees, WGS 84: the scene's smallest window around it; point, (longitude,
-    latitude), and size, the side in metres of a square around it; window, (column, row, width,
-    height) in pixels of the scene. Parts outside the scene are left out.
+    source: a source of the archive, by its name or by a path to it. Give one of these: bbox, (west,
+    south, east, north) in degrees, WGS 84: the scene's smallest window around this box; point,
+    (longitude, latitude), with size, the side in metres of a square around the point; window,
+    (column, row, width, height) in pixels of the scene. Parts outside the scene are left out.
 
-    Raises UsageError unless exactly one of them is given, of finite numbers.
+    Raises UsageError unless exactly one of these is given, with finite numbers.
     """
 
     kind = "window"
@@ -147,11 +147,11 @@ class ByVector(Query):
 
 @dataclass(frozen=True, slots=True)
 class Examples(Query):
-    """Search for what looks like some examples and not like others (Rocchio).
+    """Search for images like some examples and unlike others (Rocchio).
 
-    like, unlike: any number of queries. query: the query to start from, if any. See
-    `rsir.archive.search.feedback` for how they become one vector. Raises UsageError for a single
-    query in place of a list, and for examples among the examples.
+    like, unlike: any number of queries. query: the query to start from, if any.
+    `rsir.archive.search.feedback` computes one vector from all of them. Raises UsageError for a
+    single query instead of a list, and for an `Examples` among the examples.
     """
 
     kind = "examples"
@@ -179,12 +179,12 @@ class Examples(Query):
 
 
 QueryLike = Query | str | Path | NDArray[Any]
-"""What a search takes: a `Query`; the path of an image file; pixels (C, H, W) uint8 in the
+"""The argument of a search: a `Query`; the path of an image file; pixels (C, H, W) uint8 in the
 archive's bands; an embedding (D,) of floats, or a code's row of bytes."""
 
 
 def as_query(given: QueryLike) -> Query:
-    """The query that a path or an array stands for; a `Query` as it is.
+    """The query for a path or an array; returns a `Query` unchanged.
 
     Raises UsageError for an array that is neither an image nor a vector.
     """

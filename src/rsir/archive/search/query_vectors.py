@@ -1,4 +1,4 @@
-"""How queries become vectors: images are read and encoded, stored vectors fetched by id."""
+"""Convert queries to vectors: read and encode images, fetch stored vectors by id."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from rsir.store.records.record import Record
 
 
 def vectors_of(gallery: Gallery, queries: Sequence[Query]) -> NDArray[Any]:
-    """(Q, width) vectors of `queries`; all images among them are encoded in one call.
+    """The vectors (Q, width) of `queries`; encodes all images in one call.
 
-    Raises UsageError for what does not fit this archive, ImageError for a file that cannot be
-    read, ArchiveError for an unknown id.
+    Raises UsageError for a query that does not fit this archive, ImageError for a file that cannot
+    be read, ArchiveError for an unknown id.
     """
     parts = [part for query in queries for part in query.parts]
     vectors = np.empty((len(parts), gallery.width), gallery.dtype)
@@ -75,10 +75,10 @@ def _combined(gallery: Gallery, query: Query, rows: Iterable[NDArray[Any]]) -> N
 
 
 def pixels_of(gallery: Gallery, query: Query) -> NDArray[np.uint8]:
-    """(C, H, W) uint8: the image that a query holds, as the model gets it.
+    """The image of a query for the model, (C, H, W) uint8.
 
     Errors: those of `file_pixels` and `window_pixels`; UsageError for a query without an image,
-    and if the archive has no model of rsir.
+    and for an archive of external embeddings.
     """
     if not gallery.bands:
         raise UsageError(
@@ -91,14 +91,14 @@ def pixels_of(gallery: Gallery, query: Query) -> NDArray[np.uint8]:
             return window_pixels(gallery, query)
         case ByPixels(pixels):
             return _checked_pixels(gallery.bands, pixels)
-    raise UsageError(f"{query} is no image")
+    raise UsageError(f"{query} is not an image")
 
 
 def file_pixels(query: ByPath | ByFile, bands: tuple[str, ...]) -> NDArray[np.uint8]:
-    """(C, H, W) uint8 of an image file, in the `bands` of an archive.
+    """The pixels of an image file, (C, H, W) uint8, in the `bands` of an archive.
 
-    Raises ImageError for a file that is missing or no image, UsageError for bands or a stretch
-    that do not fit it.
+    Raises ImageError for a file that is missing or not an image, UsageError for bands or a stretch
+    that do not fit the file.
     """
     if not Path(query.path).exists():
         raise ImageError(f"{query.path}: no such file; check the path")
@@ -126,19 +126,19 @@ def _scene_pixels(query: ByFile, bands: tuple[str, ...]) -> NDArray[np.uint8]:
     from rsir.scenes.windows import read_window
 
     default = None if bands == RGB else bands
-    wanted = tuple(query.bands) if query.bands else default
+    chosen = tuple(query.bands) if query.bands else default
     try:
-        cut = TileCut(bands=wanted, stretch=Stretch.parse(query.stretch))
+        cut = TileCut(bands=chosen, stretch=Stretch.parse(query.stretch))
         pixels = read_window(str(Path(query.path).absolute()), cut)
     except UsageError as error:
         if query.bands is not None:
             raise
-        raise UsageError(f"{error}: by --bands, or ByFile in Python") from error
+        raise UsageError(f"{error} (use --bands, or ByFile in Python)") from error
     return _checked_pixels(bands, pixels)
 
 
 def window_pixels(gallery: Gallery, query: ByWindow) -> NDArray[np.uint8]:
-    """(C, h, w) uint8 of a window, read with the bands, the stretch and the scale of its tiles.
+    """The pixels of a window, (C, h, w) uint8, with the bands, stretch and scale of its tiles.
 
     Raises UsageError for a source that the archive does not have, for a window outside the source,
     and for a window in degrees of a picture without a georeference; ImageError if the source cannot
@@ -147,7 +147,7 @@ def window_pixels(gallery: Gallery, query: ByWindow) -> NDArray[np.uint8]:
     with translate_store_errors(gallery.path):
         record = next(gallery.store.records(Filter(where=from_sources([query.source]))), None)
     if record is None:
-        raise UsageError(f"the archive has nothing of {query.source}; see its list of sources")
+        raise UsageError(f"the archive has no tiles of {query.source}; see its list of sources")
     cut = TileCut.of(record.properties)
     if cut is None:
         return _crop(query, record)
@@ -160,8 +160,8 @@ def window_pixels(gallery: Gallery, query: ByWindow) -> NDArray[np.uint8]:
 
 
 def from_sources(sources: Iterable[str]) -> str:
-    """The SQL condition of records of these sources, given by name or by path."""
-    # A path is kept absolute; an imported source may have any name.
+    """The SQL condition for records of these sources, given by name or by path."""
+    # Records of files have absolute paths; an imported source may have any name.
     names = sorted({name for source in sources for name in (source, normal(source))})
     return one_of("source", names)
 

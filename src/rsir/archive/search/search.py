@@ -1,4 +1,4 @@
-"""One search of an archive: from queries to hits."""
+"""Search a gallery: encode queries, find the nearest records, and return hits."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from rsir.store.filters.filter import Filter
 from rsir.types import Hit
 
 _WIDER = 4
-"""A diverse search looks at this many times more hits whenever too few of them stay. Our choice."""
+"""A diverse search fetches this many times more hits if too few of them stay. Our choice."""
 
 _FARTHEST = 10_000
-"""A diverse search looks at this many hits at most, or at k if that is more. Our choice: where
-thousands of tiles are the same, of open water or without data, this takes seconds."""
+"""A diverse search examines at most this many hits, or k if that is more. Our choice: if thousands
+of tiles are nearly the same, of open water or without data, this takes seconds."""
 
 
 @dataclass(frozen=True)
 class GallerySearch:
-    """How to search a gallery; see `rsir.archive.Archive.search`.
+    """The parameters of a search; see `rsir.archive.Archive.search`.
 
     Raises UsageError for k < 1 and a percentile out of range.
     """
@@ -54,8 +54,8 @@ class GallerySearch:
             raise UsageError(f"k must be at least 1, not {self.k}")
         if self.min_percentile is not None and not 0 <= self.min_percentile < 100:
             raise UsageError(f"min_percentile must be in [0, 100), not {self.min_percentile}")
-        # One calibration for all hits of this search, whenever a caller looks at them. No
-        # cached_property: on Python 3.11 all searches would wait for one lock.
+        # All hits of this search share one calibration, computed when a hit is first read. With
+        # cached_property, on Python 3.11 all searches would wait for the same lock.
         calibration = functools.cache(lambda: self.gallery.calibration(self.ranking))
         object.__setattr__(self, "_calibration", calibration)
 
@@ -82,11 +82,11 @@ class GallerySearch:
     def _nearest(
         self, queries: Sequence[Query], vectors: NDArray[Any], k: int
     ) -> Iterator[list[Neighbour]]:
-        """The k nearest of each query, without the tiles that it names."""
-        store, named = self.gallery.store, [query.ids for query in queries]
-        more = max(map(len, named))
+        """The k nearest records of each query, without the tiles that the query names."""
+        store, excluded = self.gallery.store, [query.ids for query in queries]
+        more = max(map(len, excluded))
         found = store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
-        for ids, near in zip(named, found, strict=True):
+        for ids, near in zip(excluded, found, strict=True):
             yield [n for n in near if not ids or n.record.id not in ids][:k]
 
     def _above_percentile(self, near: list[Neighbour]) -> list[Neighbour]:
@@ -95,8 +95,8 @@ class GallerySearch:
         highest = self._calibration().highest
         if near and self.min_percentile > highest:
             raise UsageError(
-                f"this archive is too small to tell a percentile of {self.min_percentile} from "
-                f"chance; give at most {math.floor(highest * 1e4) / 1e4:g}"
+                f"this archive is too small for a percentile of {self.min_percentile}; give at "
+                f"most {math.floor(highest * 1e4) / 1e4:g}"
             )
         distances = np.array([neighbour.distance for neighbour in near], np.float64)
         percentiles = self._calibration().percentile(distances)
@@ -105,24 +105,24 @@ class GallerySearch:
     def _diverse(
         self, query: Query, vector: NDArray[Any], near: list[Neighbour]
     ) -> list[Neighbour]:
-        """The first k hits that show something new, among the first `_FARTHEST` at most."""
+        """The first k hits that no better hit repeats, among the first `_FARTHEST` at most."""
         gallery, farthest = self.gallery, max(_FARTHEST, self.k)
-        looked_at, more = self.k, len(near) == self.k
+        examined, more = self.k, len(near) == self.k
         chosen: list[Neighbour] = []
         seen: set[str] = set()
         while True:
-            # The chosen ones have been compared with all before them; only the rest is new.
+            # The chosen hits have been compared with all before them; only the rest are new.
             near = [*chosen, *(n for n in near if n.record.id not in seen)]
             seen |= {n.record.id for n in near}
             near, vectors = _existing(gallery, near)
             rows = collapsed(list(map(self._hit, near)), vectors, gallery.metric, gallery.dimension)
             chosen = [near[row] for row in rows]
-            if len(chosen) >= self.k or not more or looked_at >= farthest:
+            if len(chosen) >= self.k or not more or examined >= farthest:
                 return chosen[: self.k]
-            looked_at = min(looked_at * _WIDER, farthest)
-            (near,) = self._nearest([query], vector[None], looked_at)
+            examined = min(examined * _WIDER, farthest)
+            (near,) = self._nearest([query], vector[None], examined)
             near = self._above_percentile(near)
-            more = len(near) == looked_at
+            more = len(near) == examined
 
     def _hit(self, neighbour: Neighbour) -> Hit:
         # Reads the record and the calibration, perhaps long after the search.
@@ -151,7 +151,7 @@ def recall(
     near = [{hit.id: hit.distance for hit in hits} for hits in exact]
     far = [[hit.distance for hit in hits] for hits in found]
     if gallery.distance_of(ranking) != gallery.metric.name:
-        # Exact distances are known only of the hits that the exact search has found, too.
+        # Only hits that the exact search also found have a known exact distance.
         far = [
             [distances.get(hit.id, math.inf) for hit in hits]
             for distances, hits in zip(near, found, strict=True)
@@ -160,7 +160,7 @@ def recall(
 
 
 def _existing(gallery: Gallery, near: list[Neighbour]) -> tuple[list[Neighbour], NDArray[Any]]:
-    """The neighbours and their vectors, without those deleted since they were found."""
+    """The neighbours and their vectors, without records that were deleted since the search."""
     with translate_store_errors(gallery.path):
         rows = get_existing(gallery.store, [neighbour.record.id for neighbour in near])
     existing = {record.id for record, _ in rows}

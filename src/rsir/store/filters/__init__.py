@@ -1,1 +1,1 @@
-"""Conditions on records: which ones a search may find."""
+"""Filters: conditions on the records that a search may find."""

@@ -1,4 +1,4 @@
-"""The fields of many records, column by column, as conditions compare them."""
+"""The fields of many records as columns, which conditions compare."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class FieldColumn:
     """One field of N records.
 
     kind: (N,) uint8, NULL to OTHER. number: (N,) float64, numbers, and booleans as 0 and 1; None
-    if there are none. codes: (N,) int32, indices into `texts` (distinct, an Arrow array), -1
-    without a text; None if no record has a text.
+    if no record has a number or boolean. codes: (N,) int32, indices into `texts` (an Arrow array of
+    distinct texts), -1 without a text; None if no record has a text.
     """
 
     kind: NDArray[np.uint8]
@@ -60,7 +60,7 @@ class FieldColumn:
     def of_numbers(
         cls, numbers: NDArray[Any], known: NDArray[np.bool_] | None = None
     ) -> FieldColumn:
-        """The column of numbers (N,), NULL where they are not `known`; None: all are known."""
+        """The column of numbers (N,), NULL if not `known` (N,); None: all are known."""
         kind = np.full(len(numbers), NUMBER, np.uint8)
         if known is not None:
             kind[~known] = NULL

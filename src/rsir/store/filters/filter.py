@@ -1,4 +1,4 @@
-"""Which records a search may find: by place, time, class, and a condition in SQL."""
+"""Select the records that a search may find: by area, time, class, and a condition in SQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rsir.store.records.record import in_utc
 from rsir.types import Bounds, Geometry
 
 CLASS = "class"
-"""The property that `Filter.classes` asks for."""
+"""The property that `Filter.classes` compares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Filter:
     are UTC. A record without a datetime is in no interval.
     classes: the property "class" is one of these texts.
     where: a condition in SQL on the record's fields (`RECORD_FIELDS`) and properties, e.g.
-    "cloud < 10 AND folder = 'Harbor'". A name that a record lacks is NULL, and so is a comparison
-    of values of different kinds (a number with a text). Numbers compare as float64, text by code
-    point, LIKE is case-sensitive; `datetime` compares with text in ISO 8601.
+    "cloud < 10 AND folder = 'Harbor'". A name that a record lacks is NULL. A comparison of values
+    of different kinds (a number with a text) is NULL as well. Numbers compare as float64, text by
+    code point; LIKE is case-sensitive; `datetime` compares with text in ISO 8601.
 
     Raises UsageError, with what is allowed, for values that make no sense; MissingExtraError for a
     bbox or a geometry without shapely.
@@ -119,14 +119,14 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def touching(region: Any, columns: FieldColumns, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which footprints `region` intersects, (N,); `among`: which footprints to look at, (N,).
+    """Which footprints `region` intersects, (N,); among: which footprints to compare, (N,).
 
-    The bounds decide most of them: they lie outside the region's, or their box within the region.
+    Bounds decide for most footprints: they lie outside the region's bounds, or inside the region.
     """
     shapely = import_shapely()
     west, south, east, north = columns.bounds()
     left, bottom, right, top = region.bounds
-    # Comparisons with NaN, of those without a footprint, are false.
+    # Without a footprint the bounds are NaN, and comparisons with NaN are false.
     near = among & (west <= right) & (east >= left) & (south <= top) & (north >= bottom)
     found = np.zeros(len(columns), np.bool_)
     if region.equals(shapely.box(left, bottom, right, top)):

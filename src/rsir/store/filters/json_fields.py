@@ -25,8 +25,8 @@ _TYPES = {NUMBER: pa.float64(), TEXT: pa.string(), BOOLEAN: pa.bool_()}
 def parsed(texts: list[str], name: str, likely: int) -> FieldColumn:
     """The property `name` of N JSON objects.
 
-    Arrow reads a column of one kind quickly and refuses a mixed one, which Python reads. likely:
-    the kind to expect where the first object with the name has null.
+    Arrow reads a column of a single kind quickly, but refuses values of several kinds; Python reads
+    these. likely: the kind to expect if the first object with the property has null.
     """
     first = next((t for t in texts if json.dumps(name, ensure_ascii=False) in t), None)
     if first is None:

@@ -1,6 +1,6 @@
 """Conditions in a small part of SQL: parsed, and evaluated on whole columns.
 
-sqlglot parses a condition, `condition` translates it into the few nodes below and refuses
+sqlglot parses a condition; `condition` translates it into the node classes below, and refuses
 everything that they cannot express. A node is evaluated on the columns of N records. Truth is
 three-valued as in SQL: NOT a is 2 - a, AND is the minimum and OR the maximum of
 FALSE < UNKNOWN < TRUE.
@@ -39,14 +39,14 @@ from rsir.types import is_unicode
 
 ALLOWED = (
     "a condition compares fields with literals: =, <>, <, <=, >, >=, IN (...), BETWEEN, LIKE, "
-    "IS NULL, joined by AND, OR, NOT and parentheses; text stands in 'single quotes', an unusual "
+    "IS NULL, joined by AND, OR, NOT and parentheses; write text in 'single quotes', an unusual "
     "field name in \"double quotes\"; e.g. cloud < 10 AND folder = 'Harbor'"
 )
 
 FOOTPRINT = "footprint"
 NO_FIELDS = {
-    FOOTPRINT: "compared by a bbox or a polygon; a condition asks footprint IS NULL",
-    "geometry": "a hit's, and called footprint here",
+    FOOTPRINT: "compared by a bbox or a polygon; a condition can only test footprint IS NULL",
+    "geometry": "the name in a hit; a condition calls it footprint",
     "score": "of a hit and not of a record",
     "distance": "of a hit and not of a record",
 }
@@ -116,9 +116,9 @@ class Compare:
                 by_code = 2 * _booleans(test_texts(left.texts, self.right.content))
                 truths[textual] = by_code[left.codes[textual]]
             elif textual.any():
-                ours = left.texts.take(pa.array(left.codes[textual]))
-                theirs = right.texts.take(pa.array(right.codes[textual]))
-                truths[textual] = 2 * _booleans(test_texts(ours, theirs))
+                left_texts = left.texts.take(pa.array(left.codes[textual]))
+                right_texts = right.texts.take(pa.array(right.codes[textual]))
+                truths[textual] = 2 * _booleans(test_texts(left_texts, right_texts))
         return truths
 
 
@@ -362,7 +362,7 @@ def one_of(field: str, texts: Iterable[str]) -> str:
 
 
 def sql_property(name: str) -> str:
-    """The property `name`, however unusual, as a condition in SQL writes it."""
+    """The property `name` as a field in SQL, quoted, because the name may be unusual."""
     return 'properties."' + name.replace('"', '""') + '"'
 
 

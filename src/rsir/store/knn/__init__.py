@@ -1,1 +1,1 @@
-"""The nearest neighbours of a vector, exactly or approximately."""
+"""Find the nearest neighbours of a vector in memory, exactly or approximately."""

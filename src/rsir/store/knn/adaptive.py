@@ -16,9 +16,10 @@ from rsir.store.knn.rows import NO_ROWS, NearestRows, first_rows
 from rsir.store.knn.vectors import blocks
 
 _CANDIDATES = 3
-"""The k-th adaptive distance among this many times k rows, the nearest by Hamming distance, bounds
-the search. Our choice: among k rows a few always have a low probability, and their bound admits
-nearly the whole class; between 2 and 4 the cost is about the same, and more only cost time."""
+"""The search takes this many times k rows that are nearest by Hamming distance; their k-th smallest
+adaptive distance bounds it. Our choice: among only k rows, some always have a low probability, and
+the bound then admits nearly the whole class. The factors 2 to 4 cost about the same; larger factors
+only cost time."""
 
 _PARALLEL_QUERIES = 4
 _PARALLEL_CODES = 500_000
@@ -29,11 +30,12 @@ codes a search is so short that threads wait for each other longer than they sea
 class FlatAdaptive:
     """Exact search over vectors of "adaptive-hamming:K"; the row number breaks ties.
 
-    D_h ≤ D_a ≤ e·D_h. If k rows are within τ, no row of the answer is beyond it, and a row with
-    D_a ≤ τ has D_h ≤ τ / e^(1 - p) for any bound p on its probability of the query's class. Codes
-    are sorted by class (their most probable one). The k nearest of the query's class, whose p is
-    high, give a τ. In that class the answer lies in the Hamming ball of radius ⌊τ⌋; in the others,
-    where p is at most the highest probability of any class but the first, in a smaller ball.
+    D_h ≤ D_a ≤ e·D_h. If k rows are within τ, no row of the answer is beyond τ, and a row with
+    D_a ≤ τ has D_h ≤ τ / e^(1 - p) for any upper bound p of its probability of the query's class.
+    Codes are sorted by their most probable class. The k nearest rows of the query's class, whose p
+    is high, give a τ. Rows of the answer in that class lie in the Hamming ball of radius ⌊τ⌋. In
+    all other classes p is at most the highest probability that is not a row's first, so their rows
+    lie in a smaller ball.
 
     A row's number is its position in `vectors`; its position in the sorted codes is its slot.
     """

@@ -18,18 +18,18 @@ _SLACK = 32
 vectors. Our choice."""
 
 _COPIED_FROM = 8
-"""From this many queries on, copying a subset's vectors to compare them by matrix products costs
-less than comparing row by row. Our choice; FAISS itself changes over at 20."""
+"""From this many queries on, it costs less to copy a subset's vectors and compare them by matrix
+products than to compare row by row. Our choice; FAISS itself switches at 20."""
 
 
 class FlatFloats:
     """Exact search over vectors (N, D) float32; the row number breaks ties.
 
-    FAISS's float32 value for a query and a row is within `rounding_error` of the true one. Let t be
-    the k-th smallest exact distance among the candidates: the k-th smallest of all rows is not
-    larger. Every other row has a FAISS value no better than the worst candidate's, so if that is
-    beyond t by more than the error, no other row is within t. Otherwise a second pass collects
-    every row whose float32 value is within t and the error.
+    FAISS's float32 value for a query and a row is within `rounding_error` of the true value. Let t
+    be the k-th smallest exact distance among the candidates; the k-th smallest distance of all rows
+    is not larger. Every other row has a FAISS value no better than the worst candidate. So if the
+    value of the worst candidate exceeds t by more than the error, no other row is within t.
+    Otherwise a second pass collects every row whose float32 value is at most t plus the error.
 
     "euclidean" compares the vectors themselves, by their squared distance; "cosine" and "ncc" unit
     vectors, by one minus their inner product.
@@ -45,7 +45,7 @@ class FlatFloats:
             self._longest = max(
                 (float(lengths(block).max()) for _, block in blocks(vectors)), default=0.0
             )
-        # In a subset that shares the vectors: the rows that are searched, ascending.
+        # Only in a subset that shares the vectors: the rows of the subset, ascending.
         self._rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:

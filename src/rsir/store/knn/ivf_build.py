@@ -1,12 +1,12 @@
-"""Building the index of approximate search: vectors on disk, RaBitQ codes of them in memory.
+"""Build the index of approximate search: vectors on disk, their RaBitQ codes in memory.
 
-FAISS's IndexIVFRaBitQ puts vectors into lists by the nearest of some centres and keeps one bit per
-dimension and two numbers of each (Gao and Long, RaBitQ, SIGMOD 2024). A search scans only the lists
-whose centres are nearest; the rows with the best codes are candidates, whose own vectors are read
-from a file that is mapped into memory, and compared exactly.
+FAISS's IndexIVFRaBitQ assigns each vector to the list of its nearest centre, and keeps one bit per
+dimension and two numbers of each vector (Gao and Long, RaBitQ, SIGMOD 2024). A search scans only
+the lists whose centres are nearest to the query. The rows with the best codes are candidates; the
+search reads their vectors from a file that is mapped into memory, and compares them exactly.
 
-How many lists and candidates that takes depends on the data, so the build measures it: the cheapest
-parameters that find `AIMED_RECALL` of the 100 nearest of some of the vectors.
+How many lists and candidates are enough depends on the data, so the build measures it, and keeps
+the cheapest parameters that find `AIMED_RECALL` of the 100 nearest of some of the vectors.
 
 Measured on one core of an AMD EPYC with vectors of 512 values, k = 100. 200,000 mixtures of
 MobileNetV2's embeddings of UC Merced and AID, with noise (exact search: 15 ms), in 900 lists, 32 of
@@ -47,40 +47,40 @@ _log = logging.getLogger(__name__)
 FORMAT = "rsir-approximate/2"
 
 AIMED_RECALL = 0.98
-"""Of the 100 nearest. Our choice: above the 0.95 that is promised, because a hundred vectors of the
-archive itself stand for all queries."""
+"""Share of the 100 nearest rows that a search should find. Our choice: above the 0.95 that the
+documentation promises, because a hundred vectors of the archive stand for all queries."""
 
 _JUDGES = 100
 """Vectors whose nearest rows the parameters must find. Our choice."""
 
 _COUNTS = (200, 500, 1000, 2000, 5000, 10_000, 20_000)
-"""Numbers of candidates that are tried. Our choice: beyond, exact search costs no more."""
+"""Numbers of candidates to try. Our choice: with more candidates, exact search costs no more."""
 
 _CODES_PER_CANDIDATE = 150
-"""Comparing one candidate's vector takes as long as comparing this many RaBitQ codes: measured,
-about 2 µs and 11 ns with 512 values. Only the choice among parameters that are good enough depends
-on it."""
+"""Comparing the vector of a candidate takes as long as comparing this many RaBitQ codes (measured
+with 512 values: about 2 µs and 11 ns). It affects only the choice among parameters that reach
+`AIMED_RECALL`."""
 
 _LEAST_BITS = 256
 """Vectors of fewer values are rotated into a space of this many dimensions, so that they get more
 bits. Our choice."""
 
 _TRAINED_ON = 64
-"""Training vectors per list. Our choice: FAISS asks for 39 at least."""
+"""Training vectors per list. Our choice: FAISS requires at least 39."""
 
 _ITERATIONS = 10
-"""Of k-means; FAISS's own default."""
+"""Iterations of k-means; FAISS's own default."""
 
 _BLOCK = 1 << 15
 """Vectors rotated at once. Our choice: 64 MiB of 512 floats."""
 
 _LEFTOVER_SECONDS = 86_400.0
-"""An unfinished index untouched for this long is the rest of a build that was killed. Our choice:
-a day."""
+"""An unfinished index that has not changed for this long is left from a build that was killed. Our
+choice: a day."""
 
 
 def find_index(folder: Path, table: str) -> Index | None:
-    """The newest whole index of `table` (its identity) in `folder`; None if there is none.
+    """The newest complete index of `table` (its identity) in `folder`; None if there is none.
 
     Ignores indexes that are incomplete, of another format or of another table.
     """
@@ -110,9 +110,9 @@ def build_index(
 ) -> Index:
     """Build the index of one version's vectors and keep it in `folder`.
 
-    row_ids: the rows' addresses, ascending, at least one; blocks: positions among them and vectors
-    (n, D). The new index appears in one step, when it is whole; the folder's other indexes are then
-    deleted. The index is temporary if `folder` is None or cannot be written.
+    row_ids: the rows' addresses, ascending, at least one. blocks: positions in `row_ids` and
+    vectors (n, D). The new index appears in one step, when it is complete; then the other indexes
+    in the folder are deleted. The index is temporary if `folder` is None or cannot be written.
     """
     manifest = {
         "format": FORMAT,
@@ -130,7 +130,7 @@ def build_index(
         except FileNotFoundError:
             raise
         except OSError as error:
-            _log.warning("the index cannot be kept, a temporary one is made: %s", error)
+            _log.warning("the index cannot be written, so it is temporary: %s", error)
         else:
             try:
                 _build(unfinished, row_ids, blocks, manifest)
@@ -142,7 +142,7 @@ def build_index(
             try:
                 return _load(finished)
             except FileNotFoundError:
-                # Of two indexes built at the same time, the later one stays.
+                # Another process built an index at the same time, and has replaced this index.
                 other = find_index(folder, table)
                 if other is None:
                     raise
@@ -194,7 +194,7 @@ def _build(
         vectors[positions] = block
         largest = max(largest, float(np.abs(block).max(initial=0)))
     scale = 1 / largest if metric == "euclidean" and largest > 0 else 1.0
-    # As many lists as balance finding the lists and scanning them, each with enough to train on.
+    # The number of lists balances finding lists with scanning them, with enough vectors to train.
     list_count = max(1, min(math.isqrt(count), count // _TRAINED_ON))
     sample_size = min(count, max(_TRAINED_ON * list_count, 10 * _JUDGES))
     sampled = np.random.default_rng(0).choice(count, sample_size, replace=False)
@@ -223,9 +223,9 @@ def _build(
 
 
 def _trained(sample: NDArray[np.float32], list_count: int) -> Any:
-    """FAISS's index, empty and trained on a sample (n, D) of comparable vectors.
+    """FAISS's index, empty, trained on a sample (n, D) of comparable vectors.
 
-    It first centres vectors by the sample's mean, so that float32 keeps the digits of small
+    The index subtracts the sample's mean from vectors, so that float32 keeps the digits of small
     distances, and then rotates them at random, as RaBitQ requires.
     """
     dimension = sample.shape[1]
@@ -241,10 +241,10 @@ def _trained(sample: NDArray[np.float32], list_count: int) -> Any:
 
 
 def _new_file(path: Path, shape: tuple[int, int]) -> np.memmap[Any, Any]:
-    """A new float32 array, mapped from a file whose room on the disk is allocated.
+    """A new float32 array, mapped from a file whose space on the disk is allocated.
 
-    Without that, a disk that fills up while the map is written kills the process (SIGBUS). Raises
-    OSError if there is no room.
+    Without the allocation, a disk that fills up during the writing kills the process (SIGBUS).
+    Raises OSError if there is no space.
     """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     if hasattr(os, "posix_fallocate"):
@@ -254,7 +254,7 @@ def _new_file(path: Path, shape: tuple[int, int]) -> np.memmap[Any, Any]:
 
 
 def _tuned(index: Index, judges: NDArray[np.float32], nearest: NDArray[np.int64]) -> IvfParameters:
-    """The cheapest parameters that reach `AIMED_RECALL`, or the best there are.
+    """The cheapest parameters that reach `AIMED_RECALL`, else those with the highest recall.
 
     judges: comparable vectors (J, D); nearest: the positions of their nearest rows (J, K).
     """
@@ -284,6 +284,6 @@ def _tuned(index: Index, judges: NDArray[np.float32], nearest: NDArray[np.int64]
 
 
 def _recall(nearest: NDArray[np.int64], found: list[NDArray[np.int64]]) -> float:
-    """The mean share of `nearest` (J, K) that was found."""
-    shares = [np.isin(wanted, some).mean() for wanted, some in zip(nearest, found, strict=True)]
+    """The mean share of `nearest` (J, K) that `found` contains."""
+    shares = [np.isin(rows, some).mean() for rows, some in zip(nearest, found, strict=True)]
     return float(np.mean(shares))

@@ -1,6 +1,6 @@
-"""Approximate search in a built index: RaBitQ codes choose candidates, their vectors decide.
+"""Approximate search in an index: RaBitQ codes choose candidates, exact distances order them.
 
-`rsir.store.knn.ivf_build` builds the index, and says what was measured.
+`rsir.store.knn.ivf_build` builds the index; its documentation has the measurements.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from rsir.store.knn.rows import NearestRows, first_rows, selector
 from rsir.store.knn.vectors import unit_vectors
 
 JUDGED_K = 100
-"""The parameters are tuned to find this many nearest rows. Our choice."""
+"""The build tunes the parameters to find this many nearest rows. Our choice."""
 
 _NARROW = 0.1
 _NARROW_CANDIDATES = 500
-"""Where less than this share of the rows meets a filter, at least this many candidates are
-compared. Our choice: the nearest of few rows are far away, and RaBitQ orders far rows less well. Of
-2,000 rows among 100,000 that the benchmark makes, 200 candidates have 87 % of the 100 nearest, 500
-have 98.5 %."""
+"""If less than this share of the rows meets a filter, a search compares at least this many
+candidates. Our choice: the nearest of few rows are far away, and RaBitQ orders far rows less well.
+For a filter that 2,000 of the benchmark's 100,000 rows meet, 200 candidates have 87 % of the 100
+nearest, 500 have 98.5 %."""
 
 
 class IvfParameters(NamedTuple):
-    """What is enough for k up to `JUDGED_K`, as measured when the index was built.
+    """The parameters of a search for k up to `JUDGED_K`; the build of the index measures them.
 
-    probes: lists that are scanned; candidates: vectors that are compared; recall: the share of the
-    nearest rows that these find.
+    probes: number of lists to scan. candidates: number of vectors to compare. recall: the share of
+    the nearest rows that a search with these numbers finds.
     """
 
     probes: int
@@ -43,7 +43,7 @@ class IvfParameters(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """An index in memory and in mapped files; a row's position in it is its number.
+    """An index in memory and in mapped files. The position of a row is its number in the index.
 
     row_ids: the rows' addresses in the table, ascending, (N,) uint64. vectors (N, D) float32,
     mapped. lists: FAISS's IndexPreTransform that centres and rotates vectors and holds their codes
@@ -84,8 +84,8 @@ class Index:
         enough = min(k, count) if subset.selector is None else count
         for query, positions in enumerate(found):
             if len(positions) < enough:  # the scanned lists have too few rows of the subset
-                one = queries[query : query + 1]
-                (found[query],) = self.nearest_codes(one, count, self.list_count, subset)
+                single = queries[query : query + 1]
+                (found[query],) = self.nearest_codes(single, count, self.list_count, subset)
         return found
 
     def nearest_codes(
@@ -93,7 +93,7 @@ class Index:
     ) -> list[NDArray[np.int64]]:
         """The positions of the `count` rows nearest by their codes, for each comparable query.
 
-        Fewer where the lists that are scanned have fewer.
+        A query gets fewer rows if the scanned lists have fewer.
         """
         parameters = faiss.IVFRaBitQSearchParameters()
         parameters.nprobe = min(probes, self.list_count)
@@ -102,8 +102,8 @@ class Index:
         transformed.index_params = parameters
         distances = np.empty((len(queries), count), np.float32)
         positions = np.empty((len(queries), count), np.int64)
-        # Not `search`: faiss.contrib.torch_utils, which pytorch-metric-learning imports, replaces
-        # it by one that takes no parameters.
+        # `search` does not work here: faiss.contrib.torch_utils, which pytorch-metric-learning
+        # imports, replaces it by a function without parameters.
         self.lists.search_c(
             len(queries),
             faiss.swig_ptr(queries),
@@ -144,10 +144,10 @@ class RowSubset:
 
 
 class SearchScope(NamedTuple):
-    """The rows of a version that are searched: all, or those that meet a filter.
+    """The rows of a version to search: all, or those that meet a filter.
 
-    indexed: those that the index has; fresh_rows: the others, in the version's numbering; fresh:
-    the exact search among these.
+    indexed: the rows that the index has. fresh_rows: all other rows, numbered as in the version.
+    fresh: the exact search among the fresh rows.
     """
 
     indexed: RowSubset
@@ -156,7 +156,7 @@ class SearchScope(NamedTuple):
 
 
 class IndexView:
-    """An index as one version of the table sees it: without deleted rows, with new ones beside it.
+    """An index for one version of the table: without deleted rows, and with rows added since.
 
     row_of: the version's row at each position of the index, -1 if it is deleted. fresh_rows, fresh:
     the rows that the index lacks, as in `SearchScope`.
@@ -180,7 +180,7 @@ class IndexView:
     def among(self, rows: NDArray[Any]) -> SearchScope:
         """The scope of some of the version's rows."""
         whole = self.whole
-        # One more, for the -1 of deleted rows.
+        # The last element is for the -1 of deleted rows.
         chosen = np.zeros(len(whole.indexed) + len(whole.fresh_rows) + 1, np.bool_)
         chosen[rows] = True
         fresh = np.flatnonzero(chosen[whole.fresh_rows])
@@ -234,7 +234,8 @@ def _merged(first: NearestRows, second: NearestRows, k: int) -> NearestRows:
 def comparable(vectors: NDArray[np.float32], metric: str, scale: float) -> NDArray[np.float32]:
     """`vectors` (N, D) such that Euclidean distances order them as `metric` does, C-contiguous.
 
-    Unit vectors of "cosine" and "ncc"; "euclidean" ones times `scale`, so that no square overflows.
+    Scales vectors of "cosine" and "ncc" to length 1, and multiplies vectors of "euclidean" by
+    `scale`, so that no square overflows.
     """
     if metric == "euclidean":
         # In float64, because the smallest scales are no float32.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 _UNIT_ROUNDOFF = 2.0**-24
-"""Of float32 (IEEE 754, round to nearest)."""
+"""The unit roundoff of float32 (IEEE 754, round to nearest)."""
 
 _FLOAT32 = np.finfo(np.float32)
 

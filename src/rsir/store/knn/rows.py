@@ -1,4 +1,4 @@
-"""Row numbers: those that a search finds, with their distances, and those it is limited to."""
+"""Row numbers: the rows that a search finds, with distances, and the rows that it may find."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_ROWS = NearestRows(np.empty(0, np.int64), np.empty(0))
 
 
 def first_rows(rows: NDArray[np.int64], distances: NDArray[np.float64], k: int) -> NearestRows:
-    """The k nearest of `rows` (N,) in any order; sorts only those and the ties of the last."""
+    """The k nearest of `rows` (N,), given in any order; ties are ordered by row."""
     if k < len(distances):
         near = distances <= np.partition(distances, k - 1)[k - 1]
         rows, distances = rows[near], distances[near]
@@ -32,9 +32,9 @@ def first_rows(rows: NDArray[np.int64], distances: NDArray[np.float64], k: int) 
 
 
 def selector(rows: NDArray[np.int64], count: int) -> Any:
-    """FAISS's selector of some `rows` of `count`."""
+    """FAISS's selector of `rows`, out of `count` rows."""
     chosen = np.zeros(count, np.bool_)
     chosen[rows] = True
-    # In Python it takes the bits, and keeps them; FAISS's type stubs know its C++ form.
+    # FAISS's type stubs have only the C++ constructor; in Python it takes the bits, and keeps them.
     bitmap: Any = faiss.IDSelectorBitmap
     return bitmap(np.packbits(chosen, bitorder="little"))

@@ -15,7 +15,7 @@ BLOCK_VALUES = 1 << 22
 
 
 def blocks(rows: NDArray[Any], dimension: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Views of consecutive `rows`, each with the number of its first one.
+    """Views of consecutive `rows`, each with the number of its first row.
 
     rows: vectors (N, D), or (N,) numbers of vectors of `dimension` values.
     """
@@ -33,7 +33,7 @@ def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 def unit_vectors(vectors: NDArray[np.float32], centre: bool) -> NDArray[np.float32]:
     """`vectors` (N, D) at unit length, each less its own mean if `centre` (for "ncc").
 
-    Returns `vectors` itself where all are unit vectors already.
+    Returns `vectors` itself if all are unit vectors already.
     """
     if not centre and all(
         (np.abs(lengths(block) ** 2 - 1) <= UNIT_TOLERANCE).all() for _, block in blocks(vectors)

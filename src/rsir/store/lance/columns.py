@@ -1,4 +1,4 @@
-"""The columns of one version of a LanceDB table, as filters compare them."""
+"""The columns of one version of a LanceDB table, which filters compare."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from rsir.store.lance.rows import BOUND_COLUMNS
 from rsir.store.lance.table import TableVersion
 
 _CACHED_FIELDS = 16
-"""Fields kept in memory, the latest used; some 9 MB per million records and field. Our choice."""
+"""The most recently used fields stay in memory, up to this number; some 9 MB per million records
+and field. Our choice."""
 
 
 class TableColumns:
-    """The `rsir.store.filters.fields.FieldColumns` of a table; each is read when first used.
+    """The `rsir.store.filters.fields.FieldColumns` of a table; reads each column on first use.
 
     Not safe for several threads.
     """

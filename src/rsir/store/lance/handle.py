@@ -1,4 +1,4 @@
-"""A LanceDB table at its latest version, whatever other processes commit."""
+"""A LanceDB table that follows the commits of other processes, or stays at one version."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ _KEY = b"rsir"
 
 _SETTLED_NS = 1_000_000_000
 _TRUSTED_SECONDS = 5.0
-"""If the folder of versions has its old time of change, and that time is at least so many
-nanoseconds past, there is no new version: the clocks of file systems tick within 10 ms (FAT's, the
-coarsest in use today, every 2 s). A network file system may show an old time: after so many seconds
-the handle looks at the table itself in any case. Our choice."""
+"""If the time of change of the folder of versions is the same as before, and at least
+`_SETTLED_NS` nanoseconds past, there is no new version: the clocks of file systems tick within
+10 ms (of FAT, the coarsest in use today, every 2 s). A network file system may show an old time, so
+after `_TRUSTED_SECONDS` the handle asks the table itself. Our choice."""
 
 
 class TableHandle:
     """A table and its latest snapshot; threads may share it.
 
-    pinned: the version of a handle that stays at one version; None: at the latest. wanted: the
-    identity that the store must have, in every call; "" accepts any.
+    pinned: the version at which the handle stays; None: the handle follows the latest version.
+    required_identity: every call checks that the store has this identity; "" accepts any.
     """
 
     def __init__(
-        self, location: Location, table: Any, wanted: str = "", pinned: int | None = None
+        self,
+        location: Location,
+        table: Any,
+        required_identity: str = "",
+        pinned: int | None = None,
     ) -> None:
         """Use `create`, `open` or `at`."""
         about = _about(location, table)
@@ -48,8 +52,8 @@ class TableHandle:
         self.metric: str = about["metric"]
         self.dimension: int = about["dimension"]
         self.identity: str = about["id"]
-        self._wanted = wanted
-        check_identity(self.path, self.identity, wanted)
+        self._required_identity = required_identity
+        check_identity(self.path, self.identity, required_identity)
         self._opened = (location.state(), time.monotonic())
         self._snapshot: Snapshot | None = None
         self._seen: tuple[tuple[int, int] | None, float] | None = None
@@ -78,20 +82,20 @@ class TableHandle:
             if "already exists" in str(error):
                 raise ArchiveError(exists) from error
             raise ArchiveError(
-                f"{location} cannot be made ({error}); check the uri and the credentials"
+                f"{location} cannot be created ({error}); check the uri and the credentials"
             ) from error
         return cls(location, table, identity or "")
 
     @classmethod
-    def open(cls, location: Location, wanted: str) -> TableHandle:
+    def open(cls, location: Location, required_identity: str) -> TableHandle:
         """The handle of the table at `location`; ArchiveError if there is none or it is damaged."""
         if location.folder is not None and not location.folder.is_dir():
             raise ArchiveError(f"{location} does not exist; check the path, or create an archive")
-        return cls(location, _opened(location), wanted)
+        return cls(location, _opened(location), required_identity)
 
     def at(self, version: int) -> TableHandle:
         """The handle of an existing version, which stays there."""
-        return TableHandle(self.location, self._version(version), self._wanted, version)
+        return TableHandle(self.location, self._version(version), self._required_identity, version)
 
     def refresh(self) -> Any:
         """Move to the latest version; returns LanceDB's table.
@@ -109,16 +113,16 @@ class TableHandle:
         about = _about(self.location, table)
         if (about["metric"], about["dimension"]) != (self.metric, self.dimension):
             raise ArchiveError(f"{self.path} is another store than before; open it again")
-        check_identity(self.path, about["id"], self._wanted)
+        check_identity(self.path, about["id"], self._required_identity)
         self.table, self.identity, self._opened = table, about["id"], (state, now)
         return table
 
     def refresh_to_change(self) -> Any:
-        """As `refresh`, for a change; ArchiveError at a pinned version."""
+        """Like `refresh`, before a change of the table; ArchiveError at a pinned version."""
         if self.pinned is not None:
             raise ArchiveError(
                 f"this is version {self.pinned} of {self.path}, which cannot be changed; open the "
-                "archive itself, and restore that version first if it is to be the latest"
+                "archive itself, and restore this version first if you want to change it"
             )
         table = self.refresh()
         self._seen = None
@@ -137,12 +141,12 @@ class TableHandle:
         with self._lock:
             if self._snapshot is not None and self._is_current():
                 return self._snapshot
-            # Read this before the table: a commit in between changes it again.
+            # Read the state before the table: a commit in between then changes the state again.
             state, now = self.location.state(), time.time_ns()
             latest = self.refresh().version
             snapshot = self._snapshot
             if snapshot is None or (snapshot.identity, snapshot.version) != (self.identity, latest):
-                # Drop the old vectors first, so that memory never holds both.
+                # Drop the old vectors first, so that memory never holds both versions.
                 self._snapshot = snapshot = None
                 pinned = self._version(latest)
                 snapshot = Snapshot(pinned, self.identity, latest, self.metric, self.dimension)
@@ -156,7 +160,7 @@ class TableHandle:
         return self.location.database().open_table(self.location.name, version=version)
 
     def _is_current(self) -> bool:
-        """Whether the snapshot is certainly the latest version, without a look at the table."""
+        """Whether the snapshot is certainly the latest version, without reading the table."""
         if self.pinned is not None:
             return True
         seen = self._seen

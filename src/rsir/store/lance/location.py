@@ -52,8 +52,9 @@ class Location:
     def database(self) -> Any:
         """A new connection with empty caches.
 
-        For object stores the environment supplies the credentials, by the names that their own
-        tools use (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
+        For object stores, the environment supplies the credentials, under the names that the tools
+        of each store use (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL,
+        …).
         """
         if self.folder is None:
             endpoint = next((os.environ[name] for name in _ENDPOINT if os.environ.get(name)), "")
@@ -63,9 +64,9 @@ class Location:
         return lancedb.connect(self.parent)
 
     def state(self) -> tuple[int, int] | None:
-        """A value that differs after a commit or if the table was recreated; None if unknown.
+        """A value that changes with a commit, and if the table is recreated; None if unknown.
 
-        It is the inode of the folder of versions and its time of change in nanoseconds.
+        The value is the inode of the folder of versions and its time of change in nanoseconds.
         """
         if self.folder is None:
             return None

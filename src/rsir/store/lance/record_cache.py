@@ -21,11 +21,11 @@ of a batch stays far below the 2 GiB limit of an Arrow array."""
 class RecordCache:
     """All records in a temporary file mapped into memory: the system keeps the pages in use.
 
-    The file lies in the folder for temporary files (TMPDIR), uncompressed, some 0.3 GB per million
-    records. Where the system can unlink an open file, it vanishes with the process, however that
-    ends.
+    The file is in the folder for temporary files (TMPDIR), uncompressed, some 0.3 GB per million
+    records. If the system can unlink an open file, the file vanishes with the process, even if the
+    process is killed.
 
-    count: N. batches: rows (n,) of some records, and these records with `RECORD_COLUMNS`.
+    count: N. batches: row numbers (n,), and a record batch of these rows with `RECORD_COLUMNS`.
     """
 
     def __init__(self, count: int, batches: Iterable[tuple[NDArray[np.int64], Any]]) -> None:

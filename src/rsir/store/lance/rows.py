@@ -1,4 +1,4 @@
-"""Records and vectors as rows of a LanceDB table, and back."""
+"""Convert records and vectors to rows of a LanceDB table, and back."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def states_of(batches: Iterable[Any], names: Sequence[str] | None = None) -> Ite
         for start in range(0, len(batch), _ROWS_AT_ONCE):
             rows = batch.slice(start, _ROWS_AT_ONCE)
             columns = (_values(rows[name]) for name in STATE_COLUMNS[:-1])
-            # Parsing all of them as one JSON array takes half as long.
+            # Parsing all properties as one JSON array takes half as long.
             properties = json.loads(f"[{','.join(rows['properties'].to_pylist())}]")
             yield from starmap(State, zip(*columns, properties, strict=True))
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of an array; equal values, as tiles of a scene have them, are one object."""
+    """The values of an array; equal values, which tiles of a scene have, share one object."""
     encoded = column.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     return [None if code is None else distinct[code] for code in encoded.indices.to_pylist()]

@@ -31,8 +31,9 @@ from rsir.store.lance.table import TableVersion
 from rsir.store.records.record import Record
 
 _CACHED_FILTERS = 8
-"""Filters whose results are kept in memory, the latest used. Our choice. A filter takes 4 bytes and
-a copy of the code for each record that meets it (of floats: at most 16 MiB)."""
+"""The results of the most recently used filters stay in memory, up to this number. Our choice. A
+filter takes 4 bytes and a copy of the code for each record that meets it (of floats: at most 16
+MiB)."""
 
 
 class Snapshot:
@@ -69,7 +70,7 @@ class Snapshot:
             return self._gallery
 
     def rows(self, filter: Filter) -> NDArray[Any]:
-        """The rows of the records that meet `filter`, rising."""
+        """The rows of the records that meet `filter`, ascending."""
         return self._matching(filter).rows
 
     def nearest(
@@ -107,13 +108,13 @@ class Snapshot:
         return self._neighbours(view.nearest(queries, k, scope))
 
     def attach(self, index: Index) -> None:
-        """Use `index` for the rows that it shares with this version, beside all other rows."""
+        """Search the rows that `index` shares with this version by it, and all others exactly."""
         row_ids = self.table.row_ids
         order = np.argsort(row_ids)
-        rising = row_ids[order]
-        at = np.minimum(np.searchsorted(rising, index.row_ids), max(0, len(self) - 1))
-        exists = rising[at] == index.row_ids if len(self) else np.zeros(len(index), np.bool_)
-        row_of = np.where(exists, order[at] if len(self) else -1, -1)
+        ascending = row_ids[order]
+        slots = np.minimum(np.searchsorted(ascending, index.row_ids), max(0, len(self) - 1))
+        exists = ascending[slots] == index.row_ids if len(self) else np.zeros(len(index), np.bool_)
+        row_of = np.where(exists, order[slots] if len(self) else -1, -1)
         missing = np.ones(len(self), np.bool_)
         missing[row_of[exists]] = False
         rows = np.flatnonzero(missing)
@@ -129,8 +130,8 @@ class Snapshot:
         return lazy_neighbours(pairs, self._records)
 
     def _records(self, rows: Sequence[int]) -> dict[int, Record]:
-        rising = np.unique(np.array(rows, np.int64))
-        return dict(zip(rising.tolist(), self.table.records(rising), strict=True))
+        ascending = np.unique(np.array(rows, np.int64))
+        return dict(zip(ascending.tolist(), self.table.records(ascending), strict=True))
 
     def _matching(self, filter: Filter) -> _Matches:
         with self._lock:
@@ -140,9 +141,9 @@ class Snapshot:
 
 
 class _Matches:
-    """The rows that meet a filter, and what a search among them needs.
+    """The rows that meet a filter, with the vectors and the index scope of these rows.
 
-    chosen: (N,), whether each row meets it.
+    chosen: (N,), whether each row meets the filter.
     """
 
     def __init__(self, chosen: NDArray[np.bool_]) -> None:
@@ -154,8 +155,8 @@ class _Matches:
     def gallery(self, whole: Flat) -> Flat:
         """The vectors of these rows."""
         if self._gallery is None:
-            everything = len(self.rows) == len(whole)
-            self._gallery = whole if everything else whole.subset(self.rows.astype(np.int64))
+            has_all = len(self.rows) == len(whole)
+            self._gallery = whole if has_all else whole.subset(self.rows.astype(np.int64))
         return self._gallery
 
     def scope(self, view: IndexView) -> SearchScope:
@@ -166,7 +167,7 @@ class _Matches:
 
 
 def _release_memory() -> None:
-    """Give freed memory back to the system: after a read, allocators keep about as much as it took.
+    """Return freed memory to the system: allocators keep about as much as a read of vectors took.
 
     For Arrow's allocator and glibc; other C libraries lack the call or do not need it.
     """

@@ -53,15 +53,15 @@ plans the list again for every fragment of the table; measured, 10 000 ids and 1
 0.3 GB and 0.5 s, and six times the ids 1.4 GB."""
 
 _NAMES_IN_SQL = 1_000
-"""Maximum sources in one SQL `IN` list, so that LanceDB reads only the source of other rows. Our
-choice: planning more of them takes longer than it saves."""
+"""Maximum sources in one SQL `IN` list. With such a list, LanceDB reads all columns only of the
+rows that it selects. Our choice: planning a longer list takes more time than it saves."""
 
 _INDEXED_FROM = 100_000
-"""`optimize` indexes tables of at least so many rows. Our choice: an exact search of fewer takes a
-few milliseconds."""
+"""`optimize` indexes tables of at least this many rows. Our choice: an exact search of fewer rows
+takes a few milliseconds."""
 
-_BESIDE = 50_000
-"""An index may always lack so many rows, which are searched exactly. Our choice."""
+_MAY_LACK = 50_000
+"""An index may always lack this many rows, which are searched exactly. Our choice."""
 
 
 class Version(NamedTuple):
@@ -76,16 +76,16 @@ class LanceStore:
     """A `Store` on disk: a LanceDB table with atomic commits, read by many processes.
 
     `path` ends in ".lance"; its folder is the LanceDB database, its name the table. It may be a uri
-    on an object store, such as s3://bucket/prefix/items.lance (`Location.database` says where the
-    credentials come from). The next call sees what another process has committed (within five
-    seconds on an object store, or on a network file system that delays times of change). Several
-    threads may search.
+    on an object store, such as s3://bucket/prefix/items.lance (`Location.database` describes the
+    credentials). The next call sees the commits of other processes (within five seconds on an
+    object store, or on a network file system that delays times of change). Several threads may
+    search.
 
     "approximate" searches float vectors that stay on disk (`rsir.store.knn.ivf_build`), with an
     index beside the table, "items.index". `optimize` builds the index for large tables; otherwise
     the first such search does. Rows that the index lacks are searched exactly; deleted rows are
-    never found. A search rebuilds the index if it lacks more than a quarter of its own number of
-    rows. On an object store the index is temporary.
+    never found. A search rebuilds an index that lacks more than 50,000 rows and more than a quarter
+    of the number of rows that it has. On an object store the index is temporary.
     """
 
     def __init__(self, handle: TableHandle) -> None:
@@ -99,7 +99,7 @@ class LanceStore:
 
     @property
     def identity(self) -> str:
-        """The identity of the store; another one if it was replaced and none is required."""
+        """The identity of the store; it changes if another store replaces the store."""
         return self._handle.identity
 
     @classmethod
@@ -108,8 +108,8 @@ class LanceStore:
     ) -> LanceStore:
         """An empty store at `path`; ArchiveError if anything exists there.
 
-        identity: checked in every call, as by `open`; None draws a random one, unchecked. Raises
-        UsageError for an unknown metric or a dimension that the metric rejects.
+        identity: every call checks it, as with `open`; None draws a random identity, which is not
+        checked. Raises UsageError for an unknown metric or a dimension that the metric rejects.
         """
         return cls(TableHandle.create(Location.of(path), metric, dimension, identity))
 
@@ -131,10 +131,10 @@ class LanceStore:
 
     @classmethod
     def open(cls, path: str | Path, identity: str = "") -> LanceStore:
-        """The store at `path`; ArchiveError if there is none of rsir, or if it is damaged.
+        """The store at `path`; ArchiveError if there is no store of rsir, or if it is damaged.
 
-        identity: every call raises ArchiveError for a store of another identity, also for one that
-        replaces the store later; "" accepts any.
+        identity: every call raises ArchiveError for a store of another identity, even if that store
+        replaces this store later; "" accepts any.
         """
         return cls(TableHandle.open(Location.of(path), identity))
 
@@ -176,7 +176,7 @@ class LanceStore:
         table.checkout_latest()
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Add `records` with `vectors` (N, ...) in one commit; a known id is replaced."""
+        """Add `records` with `vectors` (N, ...) in one commit; replaces records of known ids."""
         records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
         if len(records) != len(rows):
@@ -192,7 +192,7 @@ class LanceStore:
         )
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete `ids`, ten thousand in one commit; returns how many of them existed."""
+        """Delete `ids`, in commits of ten thousand; returns how many of them existed."""
         table = self._handle.refresh_to_change()
         ids = [id for id in dict.fromkeys(ids) if is_unicode(id)]
         return sum(
@@ -205,8 +205,8 @@ class LanceStore:
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
-        metric: also "approximate", of float vectors, with the store's own distances; `recall` says
-        what it misses.
+        metric: also "approximate", of float vectors, with the store's own distances; `recall`
+        measures how many of the nearest it finds.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
@@ -262,7 +262,7 @@ class LanceStore:
         return self._handle.snapshot().table.sample(count, seed)
 
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
-        """All records, or those that meet `filter`, ordered by id; ten thousand in memory."""
+        """All records, or those that meet `filter`, ordered by id; at most 10,000 in memory."""
         snapshot = self._handle.snapshot()
         rows = np.arange(len(snapshot)) if filter is None else snapshot.rows(filter)
         # The parts grow, so that one page of records does not read thousands.
@@ -272,7 +272,7 @@ class LanceStore:
             start, size = start + size, min(2 * size, _IDS_AT_ONCE)
 
     def sources(self) -> list[SourceSummary]:
-        """The sources of all records, ordered by name; read by columns."""
+        """The sources of all records, ordered by name."""
         rows = self._handle.refresh().search().select(SUMMARY_COLUMNS)
         return summaries_of_columns(rows.to_batches(SCAN_ROWS))
 
@@ -291,13 +291,13 @@ class LanceStore:
         """Merge the small files that many commits leave, so that opening is fast again.
 
         Removes versions older than `keep_days` with their files; the latest version always stays.
-        With a few minutes or less, processes that read or write meanwhile may fail. UsageError for
-        a negative number.
+        If `keep_days` is a few minutes or less, processes that read or write at the same time may
+        fail. UsageError for a negative number.
         """
         if not keep_days >= 0:
             raise UsageError(f"keep_days must be at least 0, not {keep_days}")
         table = self._handle.refresh_to_change()
-        # Not 0, of which LanceDB warns: see above.
+        # LanceDB warns of 0, because other processes may fail.
         age = max(timedelta(days=keep_days), timedelta(milliseconds=1))
         table.optimize(cleanup_older_than=age)
         folder = self._handle.location.index
@@ -310,8 +310,8 @@ class LanceStore:
     def _check_floats(self) -> None:
         if metric_named(self.metric).kind != "float":
             raise UsageError(
-                f"'{APPROXIMATE}' ranks float vectors, and this store keeps codes, compared by "
-                f"'{self.metric}', which is exact and fast; leave the ranking out"
+                f"'{APPROXIMATE}' ranks float vectors, but this store has codes, and compares them "
+                f"by '{self.metric}', which is exact and fast; leave the ranking out"
             )
 
     def _attach(self, snapshot: Snapshot, *, whole: bool = False) -> None:
@@ -347,4 +347,4 @@ def _covers(index: Index, snapshot: Snapshot, whole: bool) -> bool:
     if whole:
         return covered == len(index) == len(snapshot)
     missing = len(snapshot) - covered
-    return covered > 0 and missing <= max(_BESIDE, covered // 4)
+    return covered > 0 and missing <= max(_MAY_LACK, covered // 4)

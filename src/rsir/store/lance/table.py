@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 _TABLE_READS = 2
 _TABLE_ROWS = 10_000
-"""The table serves so many reads, of up to so many rows, before the records are copied. Our choice:
-one search from the shell copies nothing, a service copies once."""
+"""The table serves up to `_TABLE_READS` reads of up to `_TABLE_ROWS` rows before the records are
+copied. Our choice: a search from the shell copies nothing, a service copies once."""
 
 SCAN_ROWS = 1 << 15
 """Maximum rows of a batch in a scan. Our choice: 64 MiB of 512 floats."""
@@ -32,10 +32,10 @@ SCAN_ROWS = 1 << 15
 class TableVersion:
     """Reads one version of a table; a row is a rank in the order of the ids.
 
-    handle: a LanceDB table pinned to the version, so that its row ids stay valid whatever others
-    commit. width: of a vector of `metric`. The first reads go to the table; later ones to a
+    handle: a LanceDB table pinned to the version, so that its row ids stay valid when others
+    commit. width: of a vector of `metric`. The first reads go to the table; later reads go to a
     temporary copy of all records (`rsir.store.lance.record_cache`): LanceDB takes some 10 ms for a
-    hundred scattered rows, the copy less than one. Threads may share it.
+    hundred scattered rows, the copy less than 1 ms. Threads may share it.
     """
 
     def __init__(self, handle: Any, metric: Metric, width: int) -> None:
@@ -56,10 +56,10 @@ class TableVersion:
     def scan(self, columns: list[str]) -> Iterator[tuple[NDArray[np.int64], Any]]:
         """All rows in batches: the row numbers (n,), and a record batch with `columns`."""
         order = np.argsort(self.row_ids)
-        rising = self.row_ids[order]
+        ascending = self.row_ids[order]
         query = self._table.search().select(columns).with_row_id(True)
         for batch in query.to_batches(SCAN_ROWS):
-            yield order[np.searchsorted(rising, batch["_rowid"].to_numpy())], batch
+            yield order[np.searchsorted(ascending, batch["_rowid"].to_numpy())], batch
 
     def read(self, rows: NDArray[Any], columns: list[str]) -> Any:
         """Some of `RECORD_COLUMNS` at `rows`, in that order, as a table."""
@@ -73,7 +73,9 @@ class TableVersion:
                     self._cache = RecordCache(len(self), self.scan(RECORD_COLUMNS))
                 except OSError as error:
                     self._has_room = False
-                    _log.warning("no temporary copy of the records, reads are slower: %s", error)
+                    _log.warning(
+                        "records cannot be copied to a temporary file, reads are slower: %s", error
+                    )
             if self._cache is None:
                 return self._take(rows, columns)
         return self._cache.read(rows, columns)
@@ -83,7 +85,7 @@ class TableVersion:
         return list(records_of(self.read(rows, RECORD_COLUMNS)))
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """The vectors (N, width) at `rows`, which rise; None: at all rows."""
+        """The vectors (N, width) at `rows`, which are ascending; None: at all rows."""
         count = len(self) if rows is None else len(rows)
         vectors = np.empty((count, self._width), self._dtype)
         if not count:
@@ -109,7 +111,7 @@ class TableVersion:
         return self.vectors(np.sort(rows))
 
     def by_row_id(self) -> tuple[NDArray[np.uint64], Iterator[tuple[NDArray[np.int64], Any]]]:
-        """The row ids, rising (N,), and all vectors in blocks with their positions among these."""
+        """The row ids (N,), ascending, and all vectors in blocks with their positions in these."""
         order = np.argsort(self.row_ids)
         position = np.empty(len(self), np.int64)
         position[order] = np.arange(len(self))
@@ -120,7 +122,7 @@ class TableVersion:
 
     def _take(self, rows: NDArray[Any], columns: list[str]) -> Any:
         """Some columns at `rows`, in that order, from the table of LanceDB."""
-        row_ids, back = np.unique(self.row_ids[rows], return_inverse=True)
+        row_ids, inverse = np.unique(self.row_ids[rows], return_inverse=True)
         found = self._table.take_row_ids(row_ids.tolist()).select(columns).with_row_id().to_arrow()
-        rising = pc.sort_indices(found["_rowid"]).to_numpy()
-        return found.select(columns).take(rising[back])
+        order = pc.sort_indices(found["_rowid"]).to_numpy()
+        return found.select(columns).take(order[inverse])

@@ -1,4 +1,4 @@
-"""Reading all of a Milvus collection, in parts that each fit into one answer of the server."""
+"""Read, write and search a Milvus collection, in parts that each fit into one answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVENTUALLY = "Eventually"
 class Collection:
     """Reads, writes and searches the rows of the collection of `connection`.
 
-    One reading takes several calls. It may or may not see what others change in between.
+    Reading takes several calls, and may or may not see changes that others make in between.
     """
 
     def __init__(self, connection: Connection, layout: Layout) -> None:
@@ -136,7 +136,10 @@ class Collection:
         read: Callable[[str], list[CollectionRow]],
         pieces: Callable[[], int],
     ) -> Iterator[list[CollectionRow]]:
-        """What `read` returns for all slots, in parts of fewer than `most` rows."""
+        """The rows that `read` returns for all slots, in parts of fewer than `most` rows.
+
+        pieces: returns the number of parts into which to cut all slots, if one answer is too small.
+        """
         waiting = [(0, SLOTS)]
         while waiting:
             first, end = waiting.pop()

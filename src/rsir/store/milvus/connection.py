@@ -19,8 +19,8 @@ PORT = 19530
 """Milvus' default."""
 
 PATIENCE = 60.0
-"""Seconds for which a call is repeated while the server is away or not ready. Our choice: others
-take over from a killed node after 30 s (Milvus' common.session.ttl)."""
+"""Seconds for which a call is repeated while the server is down or not ready. Our choice: other
+nodes replace a killed node after 30 s (Milvus' common.session.ttl)."""
 
 _PAUSES = (0.1, 2.0)
 """First and longest pause between two tries, in seconds. Our choice."""
@@ -35,7 +35,7 @@ _EXAMPLE = f"{SCHEME}://localhost:{PORT}/my_archive"
 # Milvus: letters, digits and underscores, and no digit first; 255 at most.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
-# In the texts of gRPC and of Milvus 2.3 (quotaAndLimits.limits.maxOutputSize).
+# Messages of gRPC and of Milvus 2.3 (quotaAndLimits.limits.maxOutputSize) for a too large answer.
 _TOO_MUCH = re.compile(r"larger than max|maxOutputSize", re.IGNORECASE)
 
 # Codes of Milvus since 2.3 (pkg/util/merr) for which a repetition does not help.
@@ -76,11 +76,11 @@ class Address:
             parts = urlsplit(uri)
             host, port = parts.hostname, PORT if parts.port is None else parts.port
         except ValueError as error:
-            raise _refused("its port is no number below 65536") from error
+            raise _refused("its port must be a number below 65536") from error
         if parts.scheme != SCHEME or not host:
-            raise _refused("it is not of that form")
+            raise _refused("it has another form")
         if "@" in parts.path:
-            raise _refused("a / in a user or password is written %2F")
+            raise _refused("write a / in a user or password as %2F")
         given = _options(parts)
         names = [unquote(name) for name in parts.path.strip("/").split("/")]
         for name in names:
@@ -125,7 +125,7 @@ class Address:
 
 
 class Connection:
-    """Calls `pymilvus.MilvusClient`, again and again while the server is away, for `patience` s.
+    """Calls `pymilvus.MilvusClient`; repeats a call for `patience` seconds if the server is down.
 
     Every call must be safe to repeat. Threads may share a connection.
     """
@@ -140,7 +140,7 @@ class Connection:
     def call(self, name: str, **arguments: Any) -> Any:
         """`MilvusClient.<name>(collection_name=..., **arguments)`.
 
-        Raises ArchiveError, which names the server, if it stays away or refuses the call;
+        Raises ArchiveError, which names the server, if the server stays down or refuses the call;
         TooMuchError if the answer is larger than the server may send.
         """
         from grpc import RpcError
@@ -195,7 +195,7 @@ class Connection:
             try:
                 client.load_collection(self.address.collection, timeout=seconds)
             except pymilvus().MilvusException:
-                pass  # the repeated call says why
+                pass  # the repeated call raises the reason
             return
         with self._lock:
             if self._client is client:
@@ -216,8 +216,8 @@ class Connection:
             ) from error
         if code == _NO_COLLECTION:
             raise ArchiveError(
-                f"{address}: the collection is gone: dropped while it was in use; restore it from "
-                "a backup, or index into a new archive"
+                f"{address}: the collection was dropped while it was in use; restore it from a "
+                "backup, or index into a new archive"
             ) from error
         if code == _BAD_REQUEST:
             raise ArchiveError(f"{address}: the server refuses the request ({text})") from error
@@ -225,12 +225,12 @@ class Connection:
             tls = "with" if address.secure else "without"
             raise ArchiveError(
                 f"{address}: the server did not answer for {self.patience:g} s ({text}); check "
-                f"that it runs and can be reached, {tls} TLS, then run the same again"
+                f"that it runs and can be reached {tls} TLS, then run the same command again"
             ) from error
 
 
 def pymilvus() -> Any:
-    """The pymilvus module, with its log silenced: the errors raised here carry its messages.
+    """The pymilvus module, with its log silenced: the errors raised here include its messages.
 
     Raises MissingExtraError if it is not installed.
     """
@@ -238,7 +238,7 @@ def pymilvus() -> Any:
         import pymilvus
     except ImportError as error:
         raise MissingExtraError("a Milvus store", "milvus") from error
-    # Their handlers stay: they may belong to others.
+    # The handlers of these loggers stay: they may belong to others.
     for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
@@ -254,8 +254,8 @@ def _options(parts: SplitResult) -> dict[str, str]:
     return given
 
 
-def _refused(why: str) -> UsageError:
-    return UsageError(f"the uri of a Milvus store is like {_EXAMPLE}: {why}")
+def _refused(reason: str) -> UsageError:
+    return UsageError(f"the uri of a Milvus store is like {_EXAMPLE}: {reason}")
 
 
 def _first_line(error: Exception) -> str:

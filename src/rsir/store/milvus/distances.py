@@ -1,4 +1,4 @@
-"""How Milvus' distances of the candidates relate to the exact ones of `rsir.ranking`."""
+"""How Milvus' distances of candidates relate to the exact distances of `rsir.ranking`."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ class HammingDistance:
 class AdaptedDistance:
     """Distance-adaptive Hamming: D_a = e^(1 - p) · D_h, so that D_h ≤ D_a.
 
-    Rows with D_a ≤ t lie in the Hamming ball of radius t. Those with D_h > t / √e have p > 1/2: of
-    that shell the range search reads only rows that have the query's class, or several, for sure.
+    Rows with D_a ≤ t lie in the Hamming ball of radius t. In the outer shell, D_h > t / √e, such
+    rows have p > 1/2. So in the shell, the range search reads only rows whose field SURE is the
+    query's class or SEVERAL.
     """
 
     fields: Sequence[str] = (NAME, REST)
@@ -106,8 +107,8 @@ class AdaptedDistance:
     def closer(self, query: int, rows: Sequence[CollectionRow], k: int) -> str:
         """Rows with p > 1/2, if fewer than k of `rows` have it.
 
-        Where classes overlap, this makes the balls far smaller, and fewer rows are fetched. Where
-        they are well separated, `rows` suffice and one request less is made.
+        If classes overlap, this makes the balls far smaller, so fewer rows are fetched. If classes
+        are well separated, `rows` are enough, and "" saves a request.
         """
         return self._likely(query) if (self._probabilities(query, rows) > 0.5).sum() < k else ""
 
@@ -147,9 +148,9 @@ class FloatDistance:
         bounds = np.array([self._error(query, distance) for distance in found])
         if (np.abs(values_of(rows) - exact) > bounds).any():
             raise ArchiveError(
-                "the Milvus server computes distances less precisely than float32 does, so that "
-                "an exact search is not possible; give the collection a FLAT index again, and "
-                "switch off whatever shortens floats (e.g. to bfloat16)"
+                "the Milvus server computes distances less precisely than in float32, so an exact "
+                "search is not possible; give the collection a FLAT index again, and switch off "
+                "the shortening of floats (e.g. to bfloat16)"
             )
         return found
 

@@ -6,9 +6,9 @@ A row has these fields:
   expression, and ids can be as long as a text. slot: 63 bits of the same digest, evenly spread, by
   which a collection is read in parts. id: the id itself.
 - record: the rest of the record as JSON.
-- vector: what Milvus compares: the floats, scaled to unit length for "cosine" (and centred before
-  for "ncc"), or the code. rest: what the vector does not hold, in base64: the original vector, if
-  the compared one differs, or the class probabilities.
+- vector: the vector that Milvus compares: the code, or the floats, for "cosine" and "ncc" scaled to
+  unit length (for "ncc" after subtracting their mean). rest: in base64, the original vector if the
+  compared vector differs, or the class probabilities.
 - time, class_digest, west, south, east, north: for filters. sure: the class with a probability
   above one half.
 """
@@ -80,7 +80,7 @@ class Layout:
         max_rest = _LONGEST // 4 * 3 // 4  # base64 holds 3 bytes in 4 letters
         if dimension > _WIDEST or rest_floats > max_rest:
             raise UsageError(
-                f"Milvus keeps at most {_WIDEST} floats or bits of a vector, and '{metric}' here "
+                f"Milvus stores at most {_WIDEST} floats or bits of a vector, and with '{metric}' "
                 f"at most {max_rest} floats or class probabilities; not {dimension}"
                 + (f" with {classes} classes" if classes else "")
             )
@@ -138,7 +138,7 @@ class Layout:
         ]
 
     def compared(self, queries: NDArray[Any]) -> NDArray[Any]:
-        """The VECTOR of checked queries (Q, width), as rows have it: (Q, D) float32, or codes."""
+        """The field VECTOR for checked queries (Q, width): (Q, D) float32, or codes."""
         if self.metric.kind == "bits":
             return np.ascontiguousarray(queries[:, : -(-self.dimension // 8)])
         if not self._unit:
@@ -153,7 +153,7 @@ class Layout:
         return compared
 
     def sent(self, compared: NDArray[Any]) -> list[Any]:
-        """The compared vectors as Milvus takes them: at least two floats each, or bytes."""
+        """The compared vectors in the form for Milvus: at least two floats each, or bytes."""
         if self.metric.kind == "bits":
             return [row.tobytes() for row in compared]
         # Milvus since 2.4 has no vectors of one float; a zero changes no distance.
@@ -218,7 +218,7 @@ def meeting(filter: Filter | None, rows: Sequence[CollectionRow]) -> list[Collec
 
 
 def expression(filter: Filter | None) -> tuple[str, Filter | None]:
-    """The part of a filter that Milvus can decide, and the filter if that is not all of it.
+    """The expression for Milvus from a filter, and the filter if Milvus cannot decide all of it.
 
     Every row whose record meets the filter meets the expression; every row meets "".
     """
@@ -242,7 +242,7 @@ def expression(filter: Filter | None) -> tuple[str, Filter | None]:
 
 
 def all_of(*terms: str) -> str:
-    """The expression that all `terms` hold; every row meets ""."""
+    """The expression for rows that meet all `terms`; every row meets ""."""
     return " and ".join(f"({term})" for term in terms if term)
 
 
@@ -254,7 +254,7 @@ def slots(first: int, end: int) -> str:
 
 
 def _within(west: float, south: float, east: float, north: float) -> str:
-    """The expression that bounds intersect a box; west > east reaches over the antimeridian."""
+    """The expression for bounds that intersect a box; west > east crosses the antimeridian."""
     spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
     across = " or ".join(
         f"(west <= {float(right)!r} and east >= {float(left)!r})" for left, right in spans
@@ -278,8 +278,8 @@ def _columns(record: Record) -> dict[str, Any]:
         size = len(value.encode())
         if size > _LONGEST:
             raise UsageError(
-                f"the {name} of {record.id[:80]!r} has {size} bytes; a Milvus store keeps at most "
-                f"{_LONGEST} of each. Shorten it (a footprint of fewer points, fewer properties)"
+                f"the {name} of {record.id[:80]!r} has {size} bytes; a Milvus store takes at most "
+                f"{_LONGEST}. Shorten it (a footprint of fewer points, fewer properties)"
             )
     key = key_of(record.id)
     slot = int.from_bytes(hashlib.sha256(record.id.encode()).digest()[:8], "big") >> 1
@@ -297,7 +297,7 @@ def _columns(record: Record) -> dict[str, Any]:
 
 
 def _class_digest(name: str) -> int:
-    """63 bits of the digest of a class's name; the records tell apart names that share them."""
+    """63 bits of the digest of a class's name; two names with equal bits differ in the record."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

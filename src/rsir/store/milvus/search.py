@@ -3,7 +3,8 @@
 Milvus compares a query with every vector (FLAT, BIN_FLAT) in float32. The distances of its first
 candidates are computed in float64; let t be the k-th smallest of them. If Milvus' value of the last
 candidate is so large that no further row can be within t, the result is among the candidates.
-Otherwise a range search fetches all rows that can be, in as many parts as needed. Ties go by id.
+Otherwise a range search fetches all rows that can be within t, in as many parts as needed. Ids
+order the ties.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _SLACK = 32
 `rsir.store.knn.floats`."""
 
 _CANDIDATES = 3
-"""To bound an adaptive search whose first candidates mostly have other classes, fetch so many times
-k rows of the query's class. Our choice, as in `rsir.store.knn.adaptive`."""
+"""If the first candidates of an adaptive search mostly have other classes, the search is bounded by
+this many times k rows of the query's class. Our choice, as in `rsir.store.knn.adaptive`."""
 
 
 class RankedId(NamedTuple):
@@ -53,9 +54,9 @@ class RankedId(NamedTuple):
 
 
 class CollectionSearch:
-    """The search of a collection for the k rows nearest to each of some queries.
+    """Searches a collection for the k rows nearest to each query.
 
-    queries: checked vectors (Q, width) of `metric`. filter: that the records of the rows meet.
+    queries: checked vectors (Q, width) of `metric`. filter: condition on the records of the rows.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class CollectionSearch:
 def _candidates(
     rows: Sequence[CollectionRow], distances: NDArray[np.float64], k: int
 ) -> Iterable[RankedId]:
-    """The rows that may be among the first k: all that are as near as the k-th."""
+    """The rows that may be among the first k: all rows that are no farther than the k-th."""
     chosen: Iterable[int] = range(len(rows))
     if k < len(rows):
         chosen = np.flatnonzero(distances <= np.partition(distances, k - 1)[k - 1])

@@ -51,17 +51,18 @@ _RECORDS_AT_ONCE = 1_000
 """Records read in one request. Our choice."""
 
 _SPARE = 1.2
-"""Slots are evenly spread but for chance: a sample reads so many times the slots it needs. Our
-choice."""
+"""Slots are evenly spread, except for chance, so a sample reads this many times the slots that it
+needs. Our choice."""
 
 
 class MilvusStore:
     """A `Store` in a collection of a Milvus cluster; `uri`: its address, without secrets.
 
     After `add` or `delete` has returned, every later call of any process sees the change, unless
-    the uri has consistency=session. A search or a reading takes several requests and may see part
-    of what others change meanwhile. Every call waits for a server that restarts, for at most
-    `patience` seconds. There are no versions. Threads may share a store.
+    the uri has consistency=session. A search takes several requests, and may see a part of the
+    changes that others make at the same time; so does any other reading call. Every call waits for
+    a server that restarts, for at most `patience` seconds. There are no versions. Threads may share
+    a store.
     """
 
     def __init__(self, connection: Connection, metric: str, dimension: int, identity: str) -> None:
@@ -135,13 +136,13 @@ class MilvusStore:
         return f"MilvusStore({self.uri!r}, {self.metric!r}, {self.dimension})"
 
     def add(self, records: Sequence[Record], vectors: Vector) -> None:
-        """Keep `records` with `vectors` (N, ...); a known id is replaced.
+        """Add `records` with `vectors` (N, ...); replaces records of known ids.
 
         Invalid records are refused before anything is written. Milvus has no transactions: a call
         that fails or is killed leaves whole records of its first requests (some 4 MiB each), never
         a part of a record; the same call completes it.
 
-        Raises UsageError as every store, and for an id or a record of more than 65,535 bytes.
+        Raises UsageError like every store, and for an id or a record of more than 65,535 bytes.
         """
         records = checked_records(records)
         rows = checked_vectors(self.metric, self.dimension, vectors)
@@ -163,15 +164,15 @@ class MilvusStore:
     ) -> list[list[Neighbour]]:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
-        The first use of a record reads all of them from the server; a record that was deleted in
-        between raises ArchiveError.
+        The first use of a found record reads all found records from the server; a record that was
+        deleted in between raises ArchiveError.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         if metric == APPROXIMATE:
             raise UsageError(
-                f"'{metric}' is for archives in a folder or on an object store; {self.uri} is "
-                "searched exactly, by the cluster: leave the ranking out"
+                f"'{metric}' is for archives in a folder or on an object store; the cluster of "
+                f"{self.uri} searches exactly: leave the ranking out"
             )
         kind, rows = searched(self, metric, queries)
         found = CollectionSearch(self._rows, kind, rows, k, filter).run()
@@ -181,7 +182,7 @@ class MilvusStore:
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; None: of all records.
 
-        For a filter by more than time, it reads the records that may meet it.
+        If the filter has more than an interval of time, this reads the records that may meet it.
         """
         where, rest = expression(filter)
         if rest is None:
@@ -204,7 +205,7 @@ class MilvusStore:
     def records(self, filter: Filter | None = None) -> Iterator[Record]:
         """All records, or those that meet `filter`, ordered by id.
 
-        It reads the ids first, some 150 bytes of memory each, then the records.
+        Reads the ids first, some 150 bytes of memory each, then the records.
         """
         where, rest = expression(filter)
         pages = self._rows.pages(where, [KEY, NAME, *([RECORD] if rest else [])])

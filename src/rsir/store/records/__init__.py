@@ -1,1 +1,1 @@
-"""Records, and summaries of many."""
+"""Records, and summaries of many records."""

@@ -1,4 +1,4 @@
-"""One record: what a store keeps beside a vector."""
+"""One record: the metadata that a store keeps with a vector."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rsir.types import Geometry, is_unicode
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a store keeps of one tile beside its vector.
+    """The metadata of one tile, which a store keeps with its vector.
 
-    source, content, size, mtime_ns: the file that the tile was cut from: its path or uri, the hex
-    digest of its bytes, its size in bytes and its time of change in nanoseconds since the epoch. A
-    rerun compares them to find what has changed. footprint: GeoJSON geometry in WGS 84, or None.
-    datetime: with a time zone; stores return it in UTC and take a time without a zone as UTC.
-    properties: JSON values.
+    source, content, size, mtime_ns: of the file that the tile was cut from: its path or uri, the
+    hex digest of its bytes, its size in bytes and its time of change in nanoseconds since the
+    epoch. Indexing again compares them to find changed files. footprint: GeoJSON geometry in
+    WGS 84, or None. datetime: with a time zone; stores return it in UTC and take a time without a
+    zone as UTC. properties: JSON values.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Record:
 
 
 class State(NamedTuple):
-    """What a rerun reads of a record: all but its footprint. Equal values may be one object."""
+    """A record without its footprint, for indexing again. Equal values may share one object."""
 
     id: str
     source: str
@@ -65,7 +65,7 @@ def in_utc(time: datetime) -> datetime:
 
 
 def checked_records(records: Sequence[Record]) -> list[Record]:
-    """`records` as every store keeps them: times in UTC, footprints and properties plain JSON.
+    """`records` in the form that every store keeps: times in UTC, plain JSON values.
 
     Raises UsageError for an id that occurs twice, text that is not valid Unicode, a footprint
     that is not GeoJSON, or properties that JSON cannot hold.

@@ -1,4 +1,4 @@
-"""The contents of an archive, source by source."""
+"""Summarize the records of an archive by source."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rsir.store.records.record import Record
 from rsir.types import Bounds
 
 WINDOW = "window"
-"""The property of a tile with its window of the scene."""
+"""The property of a tile that holds its window of the scene."""
 
 SUMMARY_COLUMNS = ["source", "west", "south", "east", "north", "properties"]
 
 _WINDOW_KEY = r'[{,]\s*"window"\s*:'
-"""Where JSON has the name as a key; inside a string a backslash precedes each quote. It may also be
-a key of a nested object."""
+"""Matches JSON that has `WINDOW` as a key, perhaps of a nested object. A string cannot match: in
+a string a backslash precedes each quote."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSummary:
     """An indexed file or scene.
 
-    source: path or uri. tiles: its number of records. bounds: around their footprints, in WGS 84;
-    footprints are cut at the antimeridian, so that the bounds of a scene across it are (-180,
-    south, 180, north); None without footprints. tiled: whether some tile is a window of it.
+    source: path or uri. tiles: its number of records. bounds: around the footprints of the records,
+    in WGS 84; footprints are cut at the antimeridian, so the bounds of a scene across it are (-180,
+    south, 180, north); None without footprints. tiled: whether any record is a window of it.
     """
 
     source: str
@@ -59,9 +59,10 @@ def summaries(records: Iterable[Record]) -> list[SourceSummary]:
 
 
 def summaries_of_columns(batches: Iterable[Any]) -> list[SourceSummary]:
-    """As `summaries`, from record batches with `SUMMARY_COLUMNS`; bounds null without a footprint.
+    """Like `summaries`, from record batches with `SUMMARY_COLUMNS`.
 
-    No row becomes an object; memory holds one batch.
+    The bounds are null without a footprint. Rows are not converted to Python objects, and memory
+    holds one batch.
     """
     parts = []
     for batch in batches:
@@ -110,7 +111,7 @@ def _around(first: Bounds | None, second: Bounds | None) -> Bounds | None:
 
 
 def bytes_of(folder: Path) -> int:
-    """The bytes of all files in a folder, while others may add and delete some."""
+    """The total bytes of the files in a folder; others may add and delete files meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
