@@ -1,4 +1,4 @@
-"""A full disk, a read-only folder, a folder that is gone: the error says so and nothing is lost."""
+"""A full disk, a read-only folder, a folder that is deleted: the error says so and nothing is lost."""
 
 import os
 import shutil
@@ -235,7 +235,7 @@ def test_a_folder_that_goes_while_it_is_open(tmp_path, images, event):
         lambda: archive.info(),
     ]
     for use in uses:
-        with pytest.raises(ArchiveError, match="is gone: deleted or moved") as caught:
+        with pytest.raises(ArchiveError, match="was deleted or moved") as caught:
             use()
         assert str(path) in str(caught.value)
     assert not path.exists()

@@ -104,7 +104,7 @@ def checked_bbox(bbox: Sequence[float]) -> Bounds:
         )
     if not (-90 <= south <= north <= 90):
         raise UsageError(
-            f"a bbox has south below north, both within -90 and 90, not {south} to {north}"
+            f"latitudes of a bbox are within -90 and 90, south first, not {south} to {north}"
         )
     return west, south, east, north
 

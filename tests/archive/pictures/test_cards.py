@@ -107,7 +107,7 @@ def test_the_query_comes_first(hits, tmp_path):
     assert html.index("Query: chip2.png") < html.index("1. chip0.png")
     assert "1 result</p>" in html
     gone = page(Section(hits[:1], query=tmp_path / "gone.png"))
-    assert "the file is gone" in gone
+    assert "the file no longer exists" in gone
 
 
 def test_nothing_from_outside_is_trusted(tmp_path):
@@ -137,7 +137,7 @@ def test_unreadable_sources_show_the_reason(tmp_path):
     html.encode()  # can be written to a file
     parser = parsed(html)
     assert not [tag for tag, _ in parser.seen if tag == "img"]
-    for reason in ("the file is gone", "web page", "not on this machine", "UTF-8"):
+    for reason in ("the file no longer exists", "web page", "not on this machine", "UTF-8"):
         assert reason in parser.text
     labels = [attrs.get("aria-label") for _, attrs in parser.seen]
     assert "No picture of a.png" in labels

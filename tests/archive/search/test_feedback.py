@@ -77,7 +77,7 @@ def test_class_probabilities_are_combined_too() -> None:
 
 def test_examples_that_leave_no_query_are_refused() -> None:
     rows = np.ones((2, 3), np.float32)
-    with pytest.raises(UsageError, match="a query or an example"):
+    with pytest.raises(UsageError, match="a query or a positive example"):
         refined("cosine", 3, None, none(3), rows)
     opposite = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
     with pytest.raises(UsageError, match="cancel"):

@@ -59,5 +59,5 @@ def test_hits_that_can_no_longer_be_read_say_so(tmp_path):
     archive.add(tmp_path / "a.png")
     hits = archive.search(tmp_path / "a.png", 3)
     shutil.move(tmp_path / "archive", tmp_path / "elsewhere")
-    with pytest.raises(ArchiveError, match="gone"):
+    with pytest.raises(ArchiveError, match="was deleted or moved"):
         hits[0]

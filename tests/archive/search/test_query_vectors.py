@@ -78,7 +78,7 @@ def test_the_pixels_that_a_query_holds(archive, folder):
     # The tiles were stretched; of 8 bits without nodata that changes nothing.
     np.testing.assert_array_equal(archive.pixels(window), wanted)
     for query in (ById("a"), np.zeros(16), Examples([chip])):
-        with pytest.raises(UsageError, match="no image"):
+        with pytest.raises(UsageError, match="is not an image"):
             archive.pixels(query)
 
 

@@ -205,7 +205,7 @@ def test_later_rows_are_found_and_deleted_ones_are_not(tmp_path):
 
 
 def test_an_index_that_lacks_too_many_rows_is_rebuilt(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsir.store.lance.store._BESIDE", 100)
+    monkeypatch.setattr("rsir.store.lance.store._MAY_LACK", 100)
     store = filled(tmp_path, clustered(1000))
     queries = clustered(2, seed=8)
     store.search(queries, 5, metric="approximate")
