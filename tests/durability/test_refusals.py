@@ -1,4 +1,4 @@
-"""A full disk, a read-only folder, a folder that is deleted: the error says so and nothing is lost."""
+"""A full disk, a read-only or deleted folder: the error says so, and nothing is lost."""
 
 import os
 import shutil

@@ -526,7 +526,7 @@ def test_one_wrong_bit_in_a_png_is_found(put):
 
 
 def test_gone_folder_and_permission(put, tmp_path, monkeypatch):
-    with pytest.raises(ImageError, match="gone"):
+    with pytest.raises(ImageError, match="no longer exists"):
         read_tile(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="folder"):
         read_tile(tmp_path)

@@ -165,7 +165,8 @@ def test_an_image_that_the_metric_cannot_rank_is_skipped(tmp_path, images):
     assert report.skipped == (
         Skipped(
             (images / "black.png").as_posix(),
-            "the model's vector for it is not valid: the zero vector has no direction, so no cosine",
+            "the model's vector for it is not valid: the zero vector has no direction, so "
+            "no cosine",
         ),
     )
 
