@@ -347,7 +347,7 @@ def test_merges_into_and_out_of_it(made, tmp_path, monkeypatch):
     report = merge(here, there)
     assert (report.added, report.unchanged + report.kept) == (12, 12)
     assert plain(here) == plain(third)
-    with pytest.raises(ArchiveError, match="only archives of one model"):
+    with pytest.raises(ArchiveError, match="only archives of the same model"):
         merge(there, made["floats"][1])
 
 

@@ -15,7 +15,7 @@ import pytest
 import rsir
 from rsir.archive import Archive
 from rsir.archive.exchange.export import FORMATS, export
-from rsir.cli.exchange import Format
+from rsir.cli.exchange import ExportFormat
 from rsir.store.filters.filter import Filter
 from tests.cli.running import Shell
 from tests.cli.test_index import same
@@ -45,7 +45,7 @@ COLUMNS = (
 
 
 def test_formats_are_those_of_python() -> None:
-    assert tuple(Format) == FORMATS
+    assert tuple(ExportFormat) == FORMATS
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.geojson", "a.geojsonl", "a.csv", "a.json"])
@@ -140,7 +140,7 @@ def test_a_failed_import_leaves_no_archive(
         (("--name", "clay", *COLUMNS, "--crs", "EPSG:0"), 2, "EPSG:0"),
         (("--name", "clay", *COLUMNS, "--ranking", "magic"), 2, "magic"),
         (("--name", "clay", *COLUMNS, "--dimension", "0"), 2, "dimension"),
-        (("--name", " ", *COLUMNS), 2, "name the model"),
+        (("--name", " ", *COLUMNS), 2, "name of the model"),
         (("--name", "clay", *COLUMNS, "--fingerprint", "other"), 2, "other"),
     ):
         done = shell("import", new, external_embeddings, *options)
@@ -197,7 +197,10 @@ def test_merge(
     assert (
         shell("import", tmp_path / "clay", external_embeddings, "--name", "c", *COLUMNS).status == 0
     )
-    for other, message in ((tmp_path / "clay", "only archives of one model"), ("none", "none")):
+    for other, message in (
+        (tmp_path / "clay", "only archives of the same model"),
+        ("none", "none"),
+    ):
         done = shell("merge", into, other)
         assert (done.status, done.out, message in done.err) == (1, "", True)
 

@@ -160,7 +160,7 @@ def test_nothing_looks_like_it(shell: Shell, tiles: Path, tmp_path: Path) -> Non
     assert "nothing here looks like the query" in done.err
     done = shell(*far, "--min-percentile", "99.99999")
     assert (done.status, done.out) == (2, "")
-    assert "too small to tell" in done.err
+    assert "too small for a percentile" in done.err
     done = shell("search", tiles, "--id", some, "--where", "1 = 2", "--format", "json")
     assert (done.status, json.loads(done.out)) == (0, [])
     assert "0 images searched" in done.err
