@@ -8,7 +8,7 @@ import pytest
     [
         (("--ray-workers", 2), "--ray-workers goes with --ray ADDRESS"),
         (("--ray-cpus", 2), "--ray-cpus goes with --ray ADDRESS"),
-        (("--ray", "local", "--shard", "0/2"), "leave --shard out"),
+        (("--ray", "local", "--shard", "0/2"), "leave out --shard"),
     ],
 )
 def test_options_that_do_not_go_together(shell, coloured_classes, tmp_path, options, message):
