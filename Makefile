@@ -17,8 +17,8 @@ demo: $(READY)  ## draw scenes (or take DATA=folder), train, index, search, writ
 serve: $(READY)  ## the same, and then serve the page with the map until Ctrl-C
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA)) --serve
 
-quick: $(READY)  ## the tests that need no browser, server, cluster, training or kill
-	$(PYTEST) -m "not (browser or server or cluster or training or kill)"
+quick: $(READY)  ## the tests that need no browser, server, cluster, training or kill, and are not slow
+	$(PYTEST) -m "not (browser or server or cluster or training or kill or slow)"
 
 test: $(READY)  ## all tests
 	$(PYTEST)

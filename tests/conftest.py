@@ -47,7 +47,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "milvus" if nodeid.startswith(ON_MILVUS) else super()._split_scope(nodeid)
+            if nodeid.startswith(ON_MILVUS):
+                return "milvus"
+            # These files share a quick reproduction.
+            if nodeid.startswith("tests/reproduce/"):
+                return "reproduce"
+            return super()._split_scope(nodeid)
 
     return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
@@ -69,14 +74,18 @@ NEEDS = {
         "tests/training/test_loop.py",
         "tests/training/test_resume.py",
         "tests/training/test_train.py",
-        "tests/reproduce/test_runs.py",
+        "tests/reproduce/test_image_sets.py",
         "tests/reproduce/test_own_tables.py",
+        "tests/reproduce/test_refusals.py",
+        "tests/reproduce/test_runs.py",
+        "tests/reproduce/test_stored.py",
         "tests/cli/test_demo.py",
         "model",
         "run",
         "trained",
     ),
     "kill": ("tests/durability/", "tests/archive/folder/test_creation.py"),
+    "slow": ("tests/cost/", "tests/web/rest/test_schema.py"),
 }
 """What tests need beside Python: the files and fixtures of each marker."""
 

@@ -114,6 +114,7 @@ def circle(graph: Graph) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_every_file_lies_in_a_room_of_the_table_and_every_room_exists() -> None:
     rooms = floors()
     assert len(rooms) > 20
@@ -214,6 +215,7 @@ def test_importing_rsir_loads_almost_nothing() -> None:
 STORE_FORBIDS = {"images", "scenes", "sources", "models", "methods", "nn", "archive", "data"}
 
 
+@pytest.mark.slow
 def test_a_store_knows_nothing_of_images_models_scenes_or_torch() -> None:
     modules = [name for name in graph() if name.startswith("rsir.store")]
     assert {"rsir.store.lance.store", "rsir.store.milvus.store"} <= set(modules)
@@ -226,6 +228,7 @@ def test_a_store_knows_nothing_of_images_models_scenes_or_torch() -> None:
     assert not {name.split(".")[1] for name in loaded if "." in name} & STORE_FORBIDS
 
 
+@pytest.mark.slow
 def test_training_needs_neither_faiss_nor_lancedb() -> None:
     loaded = loaded_by("import rsir.training.train, rsir.methods.dual_attention")
     assert not loaded & {"faiss", "lancedb", "pyarrow", "rasterio"}

@@ -184,6 +184,7 @@ def test_reproduce_runs_the_rows_that_it_can(
     assert "is not below this folder" in done.out
 
 
+@pytest.mark.slow
 def test_cost_measures_time_and_storage(shell: Shell) -> None:
     options = (*COST, "-s", "bits=12", "--measure", "--gallery", 50, "-k", 5)
     done = shell("cost", "dah", *options, "--json")
@@ -195,6 +196,7 @@ def test_cost_measures_time_and_storage(shell: Shell) -> None:
     assert "bytes per image, vector" in shell("cost", "dah", *options).out
 
 
+@pytest.mark.training
 def test_hash_codes_work_end_to_end(
     shell: Shell, coloured_classes: Path, query: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_hash_codes_work_end_to_end(
     assert (about["metric"], about["dimension"]) == ("adaptive-hamming:4", 12)
 
 
+@pytest.mark.slow
 def test_lists(shell: Shell) -> None:
     listed = json.loads(shell("methods", "--json").out)
     assert {"pooled", "dual-attention"} <= {row["name"] for row in listed["methods"]}
@@ -235,6 +238,7 @@ def test_lists(shell: Shell) -> None:
     assert shell("--version").out.strip()
 
 
+@pytest.mark.slow
 def test_a_real_set_is_checked(shell: Shell, data_root: Path, tmp_path: Path) -> None:
     assert shell("datasets", "check", "ucm", data_root).status == 0
     done = shell("datasets", "check", "ucm", tmp_path)
@@ -324,6 +328,7 @@ def table(coloured_classes: Path, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.training
 def test_a_multi_label_set_works_end_to_end(
     shell: Shell, table: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:

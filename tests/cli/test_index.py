@@ -236,6 +236,7 @@ def test_a_mistake_is_a_message_and_a_status(
         assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_tiles_are_of_the_gsd_that_the_model_learnt_from(
     shell: Shell, coloured_classes: Path, scenes: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def agrees(store: Store, kept: dict[str, np.ndarray], queries: np.ndarray, k: in
         assert [(n.distance, n.record.id) for n in neighbours] == wanted
 
 
+@pytest.mark.slow
 def test_searches_are_exact_after_any_history(fresh, name):
     # Making a collection of another width takes Milvus seconds.
     widths = st.sampled_from([3, 4]) if name == "milvus" else st.integers(2, 9)
@@ -160,6 +161,7 @@ def history(data: st.DataObject, make: Make, width: int) -> None:
         np.testing.assert_array_equal(vector, kept[id])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("k", [1, 10, 150])
 def test_thousands_of_equal_vectors_are_ordered_by_id(make, name, metric, k):
@@ -173,6 +175,7 @@ def test_thousands_of_equal_vectors_are_ordered_by_id(make, name, metric, k):
     agrees(store, dict(zip(ids, rows, strict=True)), distinct, k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", FLOATS)
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_differences_below_float32_rounding_are_ordered_exactly(make, metric, offset):
@@ -189,6 +192,7 @@ def test_differences_below_float32_rounding_are_ordered_exactly(make, metric, of
     agrees(store, dict(zip(ids, rows, strict=True)), rows[:1], 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", FLOATS)
 @pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 3e37])
 def test_values_whose_squares_do_not_fit_float32(make, metric, scale):
@@ -503,6 +507,7 @@ FILTERS = st.builds(
 )
 
 
+@pytest.mark.slow
 def test_filters_find_what_the_reference_finds(fresh, name):
     @examples(name, 12)
     @given(data=st.data())
@@ -544,6 +549,7 @@ def filtered(data: st.DataObject, make: Make) -> None:
             assert found == reference.search(rows[-2:], k, filter=chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ALL)
 def test_filters_of_any_share_search_exactly(make, name, metric):
     rng = np.random.default_rng(9)
@@ -809,6 +815,7 @@ for start in range(0, 200, 20):
 """
 
 
+@pytest.mark.slow
 def test_concurrent_additions_of_the_same_ids_leave_each_once(tmp_path):
     path = tmp_path / "items.lance"
     LanceStore.create(path, "euclidean", 1)
@@ -831,6 +838,7 @@ def test_anything_but_a_store_is_refused(tmp_path):
         LanceStore.open(tmp_path / "items")
 
 
+@pytest.mark.slow
 def test_stores_do_not_import_torch():
     code = (
         "import sys, rsir.store.lance.store, rsir.store.memory, rsir.archive;"

@@ -160,6 +160,7 @@ def crowd(tmp_path: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0, 20, 56, 96])
 def test_the_search_agrees_with_a_comparison_of_all_pairs(
     crowd: list[Path], threshold: int

@@ -119,6 +119,7 @@ def test_images_without_labels_are_never_similar() -> None:
     assert len(indices(PairSampler(np.zeros((4, 3), np.uint8), batch_size=4, seed=0))) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [TARGETS, LABELS, np.array([0] * 300 + [1])])
 def test_partners_are_those_that_brute_force_allows(targets: np.ndarray) -> None:
     hot = targets if targets.ndim == 2 else targets[:, None] == np.arange(5)

@@ -148,6 +148,7 @@ def make_set(multi_label: bool, leave_one_out: bool) -> tuple[np.ndarray, ...]:
     return queries, own, gallery, targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "ncc"])
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("leave_one_out", [False, True])
@@ -248,6 +249,7 @@ def coded(multi_label: bool) -> tuple[LabelledEmbeddings, np.ndarray, np.ndarray
     return described(relaxed, targets, chances), hamming, adaptive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", CODES)
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -294,6 +296,7 @@ def of_groups(groups: TieGroups, largest: int) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", CODES)
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -505,6 +508,7 @@ class Largest(TorchFunctionMode):
         return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "hamming", "adaptive-hamming"])
 def test_memory_is_limited_to_a_block(metric: str) -> None:
     """No tensor of the size of queries × gallery is created."""
@@ -644,6 +648,7 @@ def test_shares_of_the_nearest_are_the_mean_over_all_orders_of_ties(
             assert scores.shares[q].tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1000.0, 5000.0])
 def test_a_common_offset_does_not_change_distances(offset: float) -> None:
     random = np.random.default_rng(0)

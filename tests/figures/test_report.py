@@ -46,6 +46,7 @@ class Parser(HTMLParser):
 HOSTILE = "<script>alert(1)</script> $x^2 & \"q\" 'a' \\frac ../.. \n %s {{ 7 * 7 }} 林"
 
 
+@pytest.mark.slow
 def test_a_full_report_with_hostile_names(several, tmp_path) -> None:
     classes = (HOSTILE, *several.queries.classes[1:])
     images = dataclasses.replace(several.queries, classes=classes)
@@ -97,6 +98,7 @@ def test_a_full_report_with_hostile_names(several, tmp_path) -> None:
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in files]
 
 
+@pytest.mark.slow
 def test_a_report_of_one_query_of_one_class(pictures, tmp_path) -> None:
     images = labelled(pictures, [0, 0], ("only",))
     details = details_of(images)

@@ -55,6 +55,7 @@ def shapes(kind):
             yield Polygon([(x, y), (x + 60, y + 20), (x + 60, y), (x, y + 20)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["polygons", "from exactly 180 degrees", "with holes", "coarse global grids",

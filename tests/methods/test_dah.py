@@ -82,6 +82,7 @@ def test_the_loss_agrees_with_eq_13(targets: list[int]) -> None:
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [(0.3, 0.7), (0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
 @pytest.mark.parametrize("targets", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3], [2]])
 def test_the_gradient_agrees_with_eq_13(weights: tuple[float, float], targets: list[int]) -> None:

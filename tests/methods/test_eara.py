@@ -16,6 +16,7 @@ def make(**options: object) -> EARA:
     return EARA(backbone, EARAOptions(**options), classes=4)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptors", COMBINATIONS)
 def test_the_embedding_is_split_evenly_and_weighted_by_alpha(descriptors: str) -> None:
     method = make(descriptors=descriptors, dimension=24).eval()
@@ -29,6 +30,7 @@ def test_the_embedding_is_split_evenly_and_weighted_by_alpha(descriptors: str) -
     torch.testing.assert_close(lengths, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["mixed", "channel", "spatial", "none"])
 def test_eara_agrees_with_the_papers_figure(activation: str) -> None:
     method = make(descriptors="SGM", dimension=12, activation=activation).eval()
@@ -55,6 +57,7 @@ def test_p_of_gem_is_fixed() -> None:
     assert not make(descriptors="G").submodules[0].pool.p.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["triplet", "n-pairs", "proxy-nca", "lifted"])
 def test_every_loss_reaches_every_submodule(loss: str) -> None:
     method = make(loss=loss, dimension=8, margin=4.0)
@@ -64,6 +67,7 @@ def test_every_loss_reaches_every_submodule(loss: str) -> None:
     assert not missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "loss", "size"),
     [

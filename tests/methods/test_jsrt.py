@@ -58,6 +58,7 @@ def test_each_variant_changes_its_part(transform: str, numbers: int) -> None:
     assert torch.equal(method.transform(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("features", FEATURES)
 def test_every_variant_starts_as_the_plain_network(transform: str, features: str) -> None:

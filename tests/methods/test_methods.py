@@ -19,6 +19,7 @@ def make(name: str) -> Method:
     return kind(Backbone("resnet10t", image_size=64), kind.options_type(), classes=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_embeds_and_learns(name: str) -> None:
     method = make(name)
@@ -102,6 +103,7 @@ def test_without_attention_only_the_pooling_is_left() -> None:
     assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"backbone", "pool"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["dual", "spatial", "channel", "none"])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_dual_attention_starts_as_the_plain_backbone(kernel: int, attention: str) -> None:

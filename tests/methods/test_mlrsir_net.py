@@ -67,6 +67,7 @@ def test_without_cbam_the_maps_are_only_averaged() -> None:
     torch.testing.assert_close(method(images).embedding, method.hash(hidden))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", ["none", "jaccard"])
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize(

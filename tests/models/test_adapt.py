@@ -78,6 +78,7 @@ def features_of(encoder: Encoder, images: list[np.ndarray]) -> np.ndarray:
     return np.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_the_adapted_embedding_is_the_projection(tmp_path: Path, batch_size: int) -> None:
     images, others = gallery(30), gallery(4, seed=1)

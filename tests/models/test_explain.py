@@ -143,6 +143,7 @@ def test_an_embedding_of_one_quadrant_has_its_heat_there(rows: int, columns: int
     assert not heat.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet10t", "mobilenetv2_035", "test_vit"])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_explained_and_stays_unchanged(name: str, backbone: str) -> None:
@@ -214,6 +215,7 @@ def test_it_works_without_gradients(mode: Any) -> None:
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_in_bfloat16_the_maps_are_float32_and_similar(name: str) -> None:
     encoder, images = make(name), pictures()

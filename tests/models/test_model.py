@@ -48,6 +48,7 @@ def test_save_and_load_keep_the_model(saved: Path) -> None:
     assert torch.equal(loaded.module(images).embedding, original.module(images).embedding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "eara"])
 def test_a_model_can_start_from_another_models_backbone(
     method: str, saved: Path, tmp_path: Path
@@ -76,6 +77,7 @@ def test_of_a_replicated_stage_the_first_copy_is_loaded(tmp_path: Path) -> None:
     assert not torch.equal(found, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_save_and_load_keep_every_method(method: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -95,6 +97,7 @@ def test_a_model_is_two_files_without_pickle(saved: Path) -> None:
     assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_fingerprint_depends_on_the_weights_alone(tmp_path: Path, saved: Path) -> None:
     mark = rsir.load(saved, device="cpu").fingerprint
     assert rsir.load(make().save(tmp_path / "again"), device="cpu").fingerprint == mark

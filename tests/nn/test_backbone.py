@@ -14,6 +14,7 @@ from rsir.errors import ModelError, UsageError
 from rsir.nn.backbone import REFUSED_OPTIONS, Backbone, parse_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "cells"),
     [
@@ -88,6 +89,7 @@ def test_names_are_parsed_and_unknown_ones_get_a_hint() -> None:
         parse_name("resnet18:fast")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [

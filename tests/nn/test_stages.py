@@ -16,6 +16,7 @@ STAGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGED)
 def test_every_copy_starts_as_the_backbone(name: str) -> None:
     backbone = Backbone(name, image_size=64).eval()
@@ -66,6 +67,7 @@ def test_the_mode_is_unchanged(training: bool) -> None:
     assert {m.training for part in parts for m in part.modules()} == {training}
 
 
+@pytest.mark.slow
 def test_channels_last_nets_give_channels_first() -> None:
     stages = ReplicatedStages(Backbone("swinv2_cr_tiny_224", image_size=224), copies=1).eval()
     shared, (last,) = stages(torch.zeros(1, 3, 224, 224))
@@ -78,6 +80,7 @@ def test_a_backbone_without_stages_is_refused() -> None:
         ReplicatedStages(Backbone("vit_tiny_patch16_224", image_size=64), copies=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xception41", "hrnet_w18_small", "vgg11"])
 def test_a_backbone_without_a_chain_of_weighted_stages_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be cut before its last stage"):

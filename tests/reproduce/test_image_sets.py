@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rsir.data import folder
 from rsir.reproduce.image_sets import quick_subset
@@ -24,6 +25,7 @@ def test_a_missing_set_is_reported(table: PaperTable, tmp_path: Path) -> None:
     assert "## Not run" in comparison.markdown()
 
 
+@pytest.mark.slow
 def test_labels_without_a_table(table: PaperTable, root: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "UCMerced_LandUse").mkdir(parents=True)
     images = tmp_path / "data" / "UCMerced_LandUse" / "Images"

@@ -42,6 +42,7 @@ NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 # Exports of rsir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @settings(max_examples=12, deadline=None)
 @given(held=many)

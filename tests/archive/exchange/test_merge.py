@@ -26,6 +26,7 @@ def merged(into, other):
     return [left[id] for id in sorted(left)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
@@ -80,6 +81,7 @@ def test_an_archive_merged_into_itself_does_not_change(tmp_path):
     assert contents(archive) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("committed", [0, 1, 2, 3])
 def test_a_second_call_completes_an_interrupted_merge(tmp_path, monkeypatch, committed):
     monkeypatch.setattr(batches, "MAX_RECORDS", 3)

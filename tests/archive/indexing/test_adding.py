@@ -247,6 +247,7 @@ class Interrupted(ColourEncoder):
         return super().encode(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("batches", [0, 1, 3])
 @pytest.mark.parametrize("commit", [1, 3, 1000])

@@ -83,6 +83,7 @@ def archive(tmp_path):
 # Metadata of STAC items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -182,6 +183,7 @@ def test_an_unchanged_scene_without_a_tile_of_a_new_tiling_keeps_its_old_tiles(a
     assert contents_by_id(archive) == before
 
 
+@pytest.mark.slow
 def test_where_a_changed_scene_is_damaged_its_old_tiles_stay(archive, tmp_path):
     path = blocks(tmp_path / "a.tif", land())
     archive.add(path, tiling=TILING)
@@ -229,6 +231,7 @@ def test_an_item_without_the_asset_of_the_cloud_mask_is_skipped(archive, tmp_pat
     assert skipped.reason == "has no asset 'scl' for a cloud mask; it has tci, small"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["damaged all over", "no image", "gone", "no mask"])
 def test_a_scene_that_cannot_be_read_keeps_its_tiles(archive, tmp_path, fault):
     path = blocks(tmp_path / "a.tif", land())
@@ -293,6 +296,7 @@ def test_reasons_that_differ_only_in_numbers_share_a_line():
 # Masks and closed folders
 
 
+@pytest.mark.slow
 def test_masks_in_a_folder_are_left_out_and_listed(archive, tmp_path):
     folder = tmp_path / "scenes"
     mask = np.zeros((1, 128, 192), np.uint8)

@@ -86,6 +86,7 @@ def test_a_hit_stays_exactly_if_no_better_hit_that_stays_covers_it() -> None:
         assert (row in kept) != covered
 
 
+@pytest.mark.slow
 def test_a_diverse_search_shows_no_location_twice(folder, tmp_path):
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
     archive.add(folder, tiling=Tiling(size=64, stride=16))

@@ -88,6 +88,7 @@ def test_a_percentile_that_so_few_images_cannot_tell_is_refused(archive):
         archive.search(vectors[0], min_percentile=99.99)
 
 
+@pytest.mark.slow
 def test_adaptive_archives_are_searched_by_plain_hamming_too(folder, tmp_path, monkeypatch):
     archive = Archive.create(tmp_path / "archive", ColourEncoder("adaptive-hamming:3", 13))
     archive.add(folder, tiling=Tiling(size=64))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rsir.data import folder
 from rsir.data.catalog import entries as catalog
 from rsir.data.catalog.check import check
@@ -56,6 +58,7 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
         assert line in text
 
 
+@pytest.mark.slow
 def test_check_aid(data_root: Path) -> None:
     report = check(ENTRIES["aid"], data_root, decode=False)
     assert report.ok

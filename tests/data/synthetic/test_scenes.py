@@ -29,6 +29,7 @@ def test_same_arguments_same_chip_other_seed_other_chip(land_use):
     assert chip.std() > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 31, 97])
 def test_odd_sizes(size):
     for land_use in LAND_USES:
@@ -72,6 +73,7 @@ def texture(pixels: np.ndarray) -> np.ndarray:
     return np.log1p(np.stack(features, 1))
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_reveal_the_class(chips):
     pixels, labels = chips
     by_colour = nearest_neighbour(pixels.mean((2, 3)), labels)

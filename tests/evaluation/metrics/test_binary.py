@@ -102,6 +102,7 @@ def measures(largest: int) -> dict[str, tuple[Measure, Loop]]:
 some_items = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=7)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(items=some_items, more=st.integers(0, 3))
 def test_every_measure_is_the_mean_over_all_orders_of_ties(
@@ -118,6 +119,7 @@ def test_every_measure_is_the_mean_over_all_orders_of_ties(
         assert measure(by_counting).item() == pytest.approx(wanted), name
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(items=some_items, more=st.integers(0, 3))
 def test_best_and_worst_are_the_extremes_of_all_orders(

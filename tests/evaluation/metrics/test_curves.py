@@ -55,6 +55,7 @@ def curve_of(groups: TieGroups, count: int) -> tuple[list[float], list[float]]:
 some_items = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=7)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(items=some_items)
 def test_curves_are_the_mean_over_all_orders_of_ties(items: list[tuple[int, bool]]) -> None:

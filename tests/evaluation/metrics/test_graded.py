@@ -85,6 +85,7 @@ some_items = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(items=some_items, most=st.sampled_from([3, 17]))
 def test_every_measure_is_the_mean_over_all_orders_of_ties(
@@ -106,6 +107,7 @@ def test_every_measure_is_the_mean_over_all_orders_of_ties(
             assert ndcg_at_k(groups, k, "list").item() == pytest.approx(wanted), k
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(items=some_items)
 def test_best_and_worst_are_the_extremes_of_all_orders(items: list[tuple[int, int]]) -> None:

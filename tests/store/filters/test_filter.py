@@ -147,6 +147,7 @@ RECORDS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(records=st.lists(RECORDS, max_size=8), filter=FILTERS)
 @example([Record("a", "s", "c", footprint=OVER_180)], Filter(bbox=(170, -10, -170, 10)))

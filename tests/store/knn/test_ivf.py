@@ -70,6 +70,7 @@ def are_true(store: LanceStore, known: dict[str, np.ndarray], queries: np.ndarra
             assert pairs == sorted(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", FLOATS)
 def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, metric):
     vectors = clustered(3000)
@@ -370,6 +371,7 @@ def test_building_warns_of_vectors_without_structure(tmp_path, caplog, monkeypat
     assert "approximate search finds 0." in caplog.text
 
 
+@pytest.mark.slow
 def test_relaxed_hash_codes_are_found_too(tmp_path):
     """Values near -1 and 1, as tanh gives them: many distances are nearly equal."""
     rng = np.random.default_rng(13)

@@ -72,6 +72,7 @@ values = st.recursive(
 places = st.none() | st.tuples(st.integers(-170, 170), st.integers(-80, 80))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), places, st.dictionaries(names, values, max_size=3))),
     st.sampled_from([None, 0]),

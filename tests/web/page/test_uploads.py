@@ -88,6 +88,7 @@ def test_deleting_old_uploads_without_a_folder_does_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_uploads_come_from_the_page_alone(tmp_path, monkeypatch):
     from starlette.testclient import TestClient
 

@@ -86,6 +86,7 @@ def ids_of(hits: Any) -> list[str]:
     return [hit.id for hit in hits]
 
 
+@pytest.mark.slow
 def test_a_link_is_searched_and_its_cards_are_sent(archive: Archive, tmp_path: Path) -> None:
     first = next(archive.records())
 

@@ -187,6 +187,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
 @pytest.mark.parametrize(
     "headers",
@@ -243,6 +244,7 @@ def test_a_key_is_not_shown() -> None:
     assert KEY not in repr(ServiceSettings(api_key=KEY))
 
 
+@pytest.mark.slow
 def test_searches_see_what_another_process_writes(
     http: TestClient, archive: Archive, images: Path
 ) -> None:

@@ -98,6 +98,7 @@ BAD_FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_wrong_and_truncated_files(http: TestClient, name: str) -> None:
     body = problem(upload(http, BAD_FILES[name]()), 422, "image")

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecatio
 LAND = "/api/archives/land"
 
 
+@pytest.mark.slow
 def test_items_by_page(http: TestClient, world: World, ids: list[str]) -> None:
     first = http.get(f"{LAND}/items", params={"limit": 9}).json()
     assert first["total"] == len(ids)
@@ -122,6 +123,7 @@ def test_a_thumbnail_is_made_once(http: TestClient, app: FastAPI, ids: list[str]
         problem(answer, 422, "usage")
 
 
+@pytest.mark.slow
 def test_a_thumbnail_shows_the_item(http: TestClient, world: World) -> None:
     for record in world.land.records():
         answer = http.get(f"{LAND}/items/{record.id}/thumbnail", params={"size": 64})

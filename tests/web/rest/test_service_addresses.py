@@ -101,6 +101,7 @@ def test_unknown_addresses_and_methods(http: TestClient) -> None:
     assert http.put(f"{LAND}/items/x").headers["allow"] == "DELETE, GET"
 
 
+@pytest.mark.slow
 def test_every_problem_has_a_page_and_one_status(http: TestClient) -> None:
     listed = http.get("/problems").json()
     assert [(p["type"], p["status"]) for p in listed] == [

@@ -132,6 +132,7 @@ def test_the_client_tries_again_after_the_requested_pause(
     assert max(pauses) >= 1  # other code may pause, too
 
 
+@pytest.mark.slow
 def test_fifty_clients_at_once_get_the_right_answers(world: World) -> None:
     """A small test of correctness; benchmarks/service.py measures."""
     app = create_app({"land": world.land}, settings(world), page=False)

@@ -72,6 +72,7 @@ def imported(
     return archive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiled", [False, True])
 def test_only_with_allow_remote_does_the_service_read_other_machines(
     tmp_path: Path, remote: tuple[str, list[str]], tiled: bool
@@ -190,6 +191,7 @@ def local_files(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str]]
     return tuple({name: str(folder / name) for name in names} for names in (remote, local))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_local_files_that_name_remote_files_are_not_read(
     tmp_path: Path, remote: tuple[str, list[str]]
 ) -> None:

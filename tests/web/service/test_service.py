@@ -11,6 +11,7 @@ from rsir.web.service.service import open_archives
 from tests.web.served import World, settings
 
 
+@pytest.mark.slow
 def test_thumbnails_stay_within_their_memory(world: World) -> None:
     app = create_app({"land": world.land}, settings(world, thumbnail_bytes=9000), page=False)
     with TestClient(app) as http:
