@@ -433,6 +433,7 @@ def test_values_of_assignments() -> None:
         parse_assignments(["=1"])
 
 
+@pytest.mark.slow
 def test_the_written_help_is_the_shells_own() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "typer", "rsir.cli", "utils", "docs", "--name", "rsir"],

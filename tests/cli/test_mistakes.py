@@ -154,6 +154,7 @@ def test_geojson_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert polygons(file) == square(10, 10, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [90, 900, 5000, 100_000])
 @pytest.mark.parametrize(
     ("before", "after"),

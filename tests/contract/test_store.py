@@ -216,6 +216,7 @@ def test_near_unit_vectors_of_unequal_length_are_ordered_by_direction(make):
     agrees(store, dict(zip(ids, rows, strict=True)), rows[::100], 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ALL)
 def test_a_sample_is_of_different_records(make, metric):
     store = make(metric, dimension(metric, 3))
@@ -352,6 +353,7 @@ def test_no_two_stores_have_the_same_identity(make):
     assert one.identity != other.identity
 
 
+@pytest.mark.slow
 def test_ids_with_quotes_sql_and_unicode_are_just_ids(make):
     store = make("euclidean", 1)
     rows = np.zeros((len(HOSTILE), 1), np.float32)

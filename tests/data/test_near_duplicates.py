@@ -67,6 +67,7 @@ def test_different_scenes_are_no_pairs(tmp_path: Path) -> None:
     assert str(found) == "no near-duplicate pairs among 60 images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "most"),
     [

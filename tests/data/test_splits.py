@@ -467,6 +467,7 @@ def test_uc_merced(data_root: Path) -> None:
     assert pair[0].part == pair[1].part
 
 
+@pytest.mark.slow
 def test_aid(data_root: Path) -> None:
     data = folder.load(data_root / "AID")
     counts = count(splits.make(data, train=0.8, seed=1))

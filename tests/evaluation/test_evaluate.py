@@ -275,6 +275,7 @@ def test_a_non_finite_embedding_has_no_code(hashing: Encoder) -> None:
         broken._code(np.full((1, 12), np.nan, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [None, "hamming", "adaptive-hamming", "cosine"])
 def test_a_hashing_model_can_be_ranked_in_several_ways(
     hashing: Encoder, coloured_classes: Path, metric: str | None

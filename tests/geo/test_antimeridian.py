@@ -124,6 +124,7 @@ ON_MAPS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_MAPS)
 def test_jumping_longitudes(name):
     crs, shape = ON_MAPS[name]

@@ -654,6 +654,7 @@ def resealed(data: bytes) -> bytes:
     return b"".join([*parts, data[where:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(seeds()))
 def test_only_image_errors_come_out_of_damaged_bytes(put, name):
     rng = np.random.default_rng(zlib.crc32(name.encode()))

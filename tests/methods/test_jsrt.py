@@ -42,6 +42,7 @@ def test_joint_agrees_with_the_papers_figure() -> None:
     torch.testing.assert_close(method(images).embedding, projected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transform", "numbers"), [("spatial", 6), ("radiometric", 4), ("joint", 10)]
 )

@@ -62,6 +62,7 @@ def by_loops(maps: list[Tensor], gradients: list[Tensor], size: int) -> NDArray[
     return np.asarray(full / full.max(axis=(1, 2), keepdims=True), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["spoc", "mac", "gem"])
 @pytest.mark.parametrize("own", [True, False])
 def test_the_map_agrees_with_the_papers_formula(pooling: str, own: bool) -> None:
@@ -121,6 +122,7 @@ def test_maps_of_several_sizes_are_summed_at_the_largest_size() -> None:
     assert heat.tolist() == [[[[6.0, 1.0], [0.0, 0.0]]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (0, 2), (2, 0), (2, 2)])
 def test_an_embedding_of_one_quadrant_has_its_heat_there(rows: int, columns: int) -> None:
     encoder, images = make("dual-attention", attention="spatial", size=128), pictures(2, 128)

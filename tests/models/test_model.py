@@ -138,6 +138,7 @@ def damage(folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -282,6 +283,7 @@ def test_a_missing_hub_model_is_an_error(hub: str) -> None:
         resolve("hf:a/b/c/d")
 
 
+@pytest.mark.slow
 def test_saving_is_reproducible(tmp_path: Path) -> None:
     model = make()
     files = [model.save(tmp_path / str(n)) / WEIGHTS for n in range(8)]

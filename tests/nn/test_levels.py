@@ -12,6 +12,7 @@ NETS = ["resnet10t", "mobilenetv2_100", "test_vit", "swin_tiny_patch4_window7_22
 """Stages of a plain net, a head convolution, tokens, channels last."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning:timm")
 @pytest.mark.parametrize("name", NETS)

@@ -216,6 +216,7 @@ def test_connecting(app: FastAPI, world: World) -> None:
         rsir.connect("127.0.0.1:8000")
 
 
+@pytest.mark.slow
 def test_adding_and_deleting(world: World, tmp_path: Path) -> None:
     from rsir.archive import Archive
     from rsir.web.app import create_app

@@ -18,6 +18,7 @@ from tests.web.served import KEY, OWNER, World, png, settings, upload
 IMAGE = png(np.full((20, 20, 3), 90, np.uint8))
 
 
+@pytest.mark.slow
 def test_the_log_is_lines_of_json_with_request_ids(world: World) -> None:
     stream = io.StringIO()
     saved = {

@@ -56,6 +56,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 # Text formats
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(held=many)
 def test_geojson_holds_every_record(tmp_path_factory, held):

@@ -21,6 +21,7 @@ def written(path: Path, shapes, crs) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:3035", "EPSG:4326", "EPSG:4979"])
 def test_geometries_are_transformed_to_wgs84(tmp_path, crs):
     degrees = geopandas.GeoSeries([shape(SQUARE), shape(HOLED)], crs="EPSG:4326")

@@ -47,6 +47,7 @@ def test_folders_and_files_are_added_once(archive, images):
     np.testing.assert_array_equal(archive.vectors([record.id])[0], alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_and_workers_change_nothing(tmp_path, images, batch_size, workers):

@@ -116,6 +116,7 @@ def test_new_metadata_of_a_stac_item_updates_the_records_without_encoding(
     assert (again.unchanged, again.replaced, archive.info()["version"]) == (2, 0, version)
 
 
+@pytest.mark.slow
 def test_a_touched_scene_with_new_metadata_gets_both(archive, tmp_path):
     scene = write_scene(tmp_path / "a.tif", land())
     path = item(tmp_path / "item.json", {"visual": (scene, "visual")})
@@ -146,6 +147,7 @@ def test_metadata_that_json_or_utf8_cannot_hold(archive, tmp_path):
 # Scenes that lose tiles
 
 
+@pytest.mark.slow
 def test_a_changed_scene_without_a_tile_left_loses_its_old_ones(archive, tmp_path):
     path = write_scene(tmp_path / "a.tif", land(), nodata=0)
     other = write_scene(tmp_path / "b.tif", land(seed=1))
@@ -394,6 +396,7 @@ def test_folders_without_read_permission_are_skipped(archive, tmp_path):
 # Misleading names and records
 
 
+@pytest.mark.slow
 def test_a_folder_that_looks_like_an_item_of_a_list(archive, tmp_path):
     """`x.json#1` is a folder; neither it nor its files are items of `x.json`."""
     folder = tmp_path / "x.json#1"

@@ -165,6 +165,7 @@ def test_windows_that_the_model_refuses_are_listed(tmp_path):
     assert len(archive) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stretch", ["auto", "range:0,4000", "percentile:5,95"])
 def test_16_bit_scenes_get_the_requested_stretch(archive, tmp_path, stretch):
     pixels = land(4, dtype=np.uint16, most=4000)
@@ -187,6 +188,7 @@ def test_16_bit_scenes_get_the_requested_stretch(archive, tmp_path, stretch):
         assert record.properties["stretch"].startswith("range:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grey", "float", "png", "jp2", "four bands"])
 def test_scenes_of_all_kinds_are_cut_without_a_tiling(archive, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(chips, "WHOLE_PIXELS", 100 * 100)
@@ -334,6 +336,7 @@ def test_sources_and_thumbnails(archive, scene, tmp_path):
         archive.thumbnail(ids["chip.png"])
 
 
+@pytest.mark.slow
 def test_shards_index_everything_once(tmp_path):
     for n in range(7):
         write_scene(tmp_path / "set" / f"{n}.tif", land(3, 40, 40, seed=n))

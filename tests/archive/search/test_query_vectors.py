@@ -165,6 +165,7 @@ def raster(path, pixels, **more):
 GEOREFERENCE = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600_000, 0, -10, 5_000_000)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "bands", "stretch", "more"),
     [

@@ -22,6 +22,7 @@ from tests.support.colour_encoder import ColourEncoder
 from tests.support.searching import archive_of, everything, found, ranked, tile_at
 
 
+@pytest.mark.slow
 def test_a_search_by_id_leaves_that_tile_out(archive):
     records, vectors = everything(archive)
     for record, vector in list(zip(records, vectors, strict=True))[::7]:

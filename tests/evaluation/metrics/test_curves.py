@@ -73,6 +73,7 @@ def test_curves_are_the_mean_over_all_orders_of_ties(items: list[tuple[int, bool
         assert interpolated[0].tolist() == pytest.approx(loop_interpolated(found.tolist()))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(items=some_items)
 def test_curves_of_best_and_worst_are_those_of_the_extreme_orders(
@@ -165,6 +166,7 @@ def test_with_ten_relevant_items_each_level_is_reached_at_one() -> None:
         assert value.tolist() == pytest.approx(loop_interpolated(found))
 
 
+@pytest.mark.slow
 def test_large_ties_follow_the_expected_curve() -> None:
     relevant, distances = torch.rand(20, 300) < 0.2, (torch.rand(20, 300) * 6).floor()
     relevant[3], relevant[4] = False, True

@@ -44,6 +44,7 @@ def listed(groups: TieGroups, row: int = 0) -> list[Group]:
 items_of = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 17)), min_size=1, max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     items=items_of,

@@ -90,6 +90,7 @@ def test_most_of_the_nearest_are_found_and_their_distances_are_exact(tmp_path, m
     assert store.recall(queries, 7) >= 0.95
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_results_meet_a_filter_of_any_share(tmp_path_factory, data):
@@ -118,6 +119,7 @@ def _shared(factory) -> tuple[LanceStore, np.ndarray]:
     return _known[0], _known[1]
 
 
+@pytest.mark.slow
 def test_a_filter_that_excludes_the_nearest_rows(tmp_path):
     vectors = clustered(4000, seed=4)
     store = filled(tmp_path, vectors, "euclidean")
@@ -236,6 +238,7 @@ def test_large_tables_get_an_index_when_they_are_optimised(tmp_path, monkeypatch
     assert not (tmp_path / "codes.index").exists()
 
 
+@pytest.mark.slow
 def test_incomplete_damaged_and_foreign_indexes_are_ignored(tmp_path, monkeypatch, caplog):
     vectors = clustered(800)
     store = filled(tmp_path, vectors)
@@ -330,6 +333,7 @@ def test_an_old_version_is_searched_by_an_index_of_its_own(tmp_path):
     assert not indexes(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", FLOATS)
 @pytest.mark.parametrize("count", [1, 2, 63, 200])
 def test_small_tables_are_searched_whole(tmp_path, metric, count):
@@ -361,6 +365,7 @@ def test_values_whose_squares_do_not_fit_float32(tmp_path, scale):
     assert store.recall(vectors[:5], 10) >= 0.9
 
 
+@pytest.mark.slow
 def test_building_warns_of_vectors_without_structure(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(ivf_build, "_COUNTS", (20, 40))
     rows = np.random.default_rng(12).standard_normal((3000, 64)).astype(np.float32)
@@ -414,6 +419,7 @@ def test_codes_and_invalid_queries_are_refused(tmp_path):
     assert store.recall(clustered(0), 3) == 1.0
 
 
+@pytest.mark.slow
 def test_many_threads_build_one_index(tmp_path):
     store = filled(tmp_path, clustered(2000))
     queries = clustered(2, seed=14)

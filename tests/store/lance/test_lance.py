@@ -45,6 +45,7 @@ def test_ids_are_ordered_as_python_orders_them(ids):
     assert [ids[n] for n in order_of(part)] == sorted(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("versions", [(4, 4), (4, 2), (2, 4)])
 def test_a_store_that_was_deleted_and_created_again_is_read_anew(tmp_path, versions):
     """Even if LanceDB's version numbers are the same as before, or lower."""
@@ -92,6 +93,7 @@ def test_all_records_are_read_in_parts(tmp_path, monkeypatch):
     assert [r.size for r in store.records(chosen)] == list(range(50, 60))
 
 
+@pytest.mark.slow
 def test_a_sample_is_from_the_store_and_repeatable(tmp_path):
     store = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     assert store.sample(5).shape == (0, 1)

@@ -212,6 +212,7 @@ def test_without_the_key_no_client_changes_anything(
     assert KEY not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
 def test_a_service_without_a_key_only_reads(
     archive: Archive, images: Path, method: str, path: str, body: Any

@@ -125,6 +125,7 @@ def test_too_many_pixels(http: TestClient, size: tuple[int, int]) -> None:
     problem(upload(http, png_declared_as(*size)), 422, "image")
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(http: TestClient) -> None:
     import tracemalloc
 
@@ -311,6 +312,7 @@ TRAVERSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAVERSALS)
 def test_names_are_never_paths_or_sql(http: TestClient, name: str, world: World) -> None:
     from urllib.parse import quote

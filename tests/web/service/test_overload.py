@@ -59,6 +59,7 @@ def post(url: str) -> httpx2.Response:
         return upload(http, IMAGE, k=1)
 
 
+@pytest.mark.slow
 def test_requests_beyond_the_queue_get_503_with_retry_after(
     world: World, slow: tuple[Archive, SlowEncoder]
 ) -> None:
@@ -113,6 +114,7 @@ def test_more_requests_at_once_than_the_limit(
             assert int(answer.headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
 def test_the_client_tries_again_after_the_requested_pause(
     world: World, slow: tuple[Archive, SlowEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
