@@ -18,7 +18,7 @@ serve: $(READY)  ## the same, and then serve the page with the map until Ctrl-C
 	$(BIN)/rsir demo --out $(OUT) $(if $(DATA),--data $(DATA)) --serve
 
 quick: $(READY)  ## the tests that need no browser, server, cluster, training or kill, and are not slow
-	$(PYTEST) -m "not (browser or server or cluster or training or kill or slow)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (browser or server or cluster or training or kill or slow)"
 
 test: $(READY)  ## all tests
 	$(PYTEST)
