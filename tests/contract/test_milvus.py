@@ -252,7 +252,7 @@ def test_records_that_are_too_long_are_refused_and_large_ones_are_read(make):
     store = make("euclidean", 1)
     with pytest.raises(UsageError, match=r"the id of 'ééé.* has 65536 bytes"):
         store.add([record("a"), record("é" * 32768)], np.ones((2, 1), np.float32))
-    with pytest.raises(UsageError, match=r"record as JSON of 'b' has .* keeps at most 65535"):
+    with pytest.raises(UsageError, match=r"record as JSON of 'b' has .* takes at most 65535"):
         store.add([record("b", properties={"x": "é" * 33_000})], np.ones((1, 1), np.float32))
     assert len(store) == 0
     # 12 MB of records: more than one answer of this server.
@@ -392,8 +392,8 @@ def test_the_environment_supplies_what_the_uri_leaves_out(monkeypatch):
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("http://host/tiles", "not of that form"),
-        ("milvus:///tiles", "not of that form"),
+        ("http://host/tiles", "it has another form"),
+        ("milvus:///tiles", "it has another form"),
         ("milvus://host", "a collection's name"),
         ("milvus://host/a-b", "not 'a-b'"),
         ("milvus://host/a/b/c", "its path is"),
