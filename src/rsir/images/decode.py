@@ -186,6 +186,8 @@ def _orientation(image: Image.Image) -> int:
     """The orientation that the metadata gives, as `rsir.images.convert.upright` takes it."""
     try:
         orientation = image.getexif().get(tiff.ORIENTATION)
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata raises nearly anything; the pixels are right all the same
         return 1
     return orientation if isinstance(orientation, int) else 1

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -118,27 +119,31 @@ def extract(archive: str | Path, target: str | Path) -> None:
     archive, target = Path(archive), Path(target)
     if target.exists():
         raise DataError(f"{target} exists; give a new folder")
-    try:
-        target.mkdir(parents=True)
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                for member in packed.infolist():
-                    _check_member(archive, member)
-                packed.extractall(target)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as packed_tar:
-                packed_tar.extractall(target, filter="data")
-        else:
-            raise DataError(f"{archive}: neither a zip nor a tar file; unpack it by hand")
-    except Exception as error:
-        shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)):
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, target, ignore_errors=True)
+        try:
+            _unpack(archive, target)
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise DataError(f"{archive}: cannot be unpacked ({error})") from error
-        if isinstance(error, (RuntimeError, NotImplementedError)):
+        except (RuntimeError, NotImplementedError) as error:
             raise DataError(
                 f"{archive}: encrypted, or packed in an unknown way ({error})"
             ) from error
-        raise
+        undo.pop_all()
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                _check_member(archive, member)
+            packed.extractall(target)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as packed_tar:
+            packed_tar.extractall(target, filter="data")
+    else:
+        raise DataError(f"{archive}: neither a zip nor a tar file; unpack it by hand")
 
 
 def _check_redirect(response: Response, **_: object) -> None:
