@@ -78,7 +78,7 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
             located = crs_and_transform(dataset)
             window = (0, 0, dataset.width, dataset.height)
             time = dataset.tags().get("TIFFTAG_DATETIME")
-    except gdal_errors() as error:
+    except Exception as error:  # damaged tags make GDAL and rasterio raise nearly anything
         _log.debug("no georeference: %s", error)
         return None
     if located is None:

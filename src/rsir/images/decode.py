@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from rsir.errors import ImageError, MissingExtraError
 from rsir.geo import tiff_tags as tiff
-from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.convert import (
     Decoded,
     from_cmyk,
@@ -24,6 +24,7 @@ from rsir.images.convert import (
     samples_of,
     upright,
 )
+from rsir.sources.gate import HEAD_BYTES, format_of, guarded
 
 
 def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -31,25 +32,16 @@ def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, A
 
     `rsir.images.read.read_tile` describes both, and the files that raise an ImageError.
     """
-    format_name = _format(data)
+    format_name = format_of(data[:HEAD_BYTES])
     # Pillow warns of odd metadata, but no pixel depends on such metadata.
     tiff.ignore_warnings(UserWarning, r"PIL\.")
-    try:
+    with guarded():
         if format_name == "TIFF":
             decoded = _decode_tiff(data, max_pixels)
-        else:
+        elif format_name in ("PNG", "JPEG", "WEBP"):
             decoded = _decode_picture(data, format_name, max_pixels)
-    except ImageError:
-        raise
-    except MemoryError:
-        raise ImageError("not enough memory to decode it; lower the number of workers") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
-    except Exception as error:
-        # Hostile or damaged bytes make Pillow's readers raise nearly anything: SyntaxError,
-        # struct.error, OSError, ValueError, KeyError, IndexError, TypeError, OverflowError,
-        # zlib.error. None of these says more than that decoding failed.
-        raise ImageError(f"damaged or cut off ({error}); fetch it again") from error
+        else:
+            raise ImageError(f"this is a {format_name}; convert it to PNG, JPEG, WebP or GeoTIFF")
     rgb, transparent, converted = decoded
     properties: dict[str, Any] = {"width": rgb.shape[1], "height": rgb.shape[0]}
     if converted:
@@ -66,41 +58,6 @@ def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, A
 
 # ------------------------------------------------------------------------------- formats and sizes
 
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    *((magic, "TIFF") for magic in tiff.MAGIC),
-)
-_MAGIC_OF_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
-    (b"\x89HDF", "an HDF5 or NetCDF file"),
-    (b"CDF", "a NetCDF file"),
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-)
-
-
-def _format(data: bytes) -> str:
-    """The format by the first bytes: PNG, JPEG, WEBP or TIFF; ImageError for any other format."""
-    for magic, name in _MAGIC:
-        if data.startswith(magic):
-            return name
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
-        raise ImageError("this is a web page, not an image: the download failed; fetch it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise ImageError("this is a Git LFS pointer, not the image; run 'git lfs pull'")
-    for magic, name in _MAGIC_OF_OTHERS:
-        if data.startswith(magic):
-            raise ImageError(f"this is {name}; convert it to PNG, JPEG, WebP or GeoTIFF")
-    raise ImageError("this is not an image of a known format; give PNG, JPEG, WebP or TIFF")
-
 
 def _opened(data: bytes, format_name: str) -> ImageFile:
     """Pillow's image of the data; no pixel is decoded yet."""
@@ -114,7 +71,10 @@ def _opened(data: bytes, format_name: str) -> ImageFile:
     readers: dict[str, type[ImageFile]] = {
         "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
     }  # fmt: skip
-    return readers[format_name](io.BytesIO(data))
+    try:
+        return readers[format_name](io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -136,12 +96,9 @@ def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
     except ImportError:
         raise ImageError(str(MissingExtraError("reading a picture of this kind", "geo"))) from None
     ignore_not_georeferenced()
-    try:
-        with MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
-            array: NDArray[Any] = dataset.read_masks(1) if mask else dataset.read()
-            flags = dataset.mask_flag_enums[0]
-    except gdal_errors() as error:
-        raise ImageError(f"damaged or cut off ({error}); fetch it again") from error
+    with guarded(), MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
+        array: NDArray[Any] = dataset.read_masks(1) if mask else dataset.read()
+        flags = dataset.mask_flag_enums[0]
     if mask and MaskFlags.per_dataset not in flags:
         raise ImageError("damaged: its transparency mask does not fit it; fetch it again")
     return array if mask else array.transpose(1, 2, 0)
@@ -163,15 +120,16 @@ def _decode_picture(data: bytes, format_name: str, max_pixels: int) -> Decoded:
         # Pillow decodes pixels without checking their checksums; a wrong bit would stay unnoticed.
         _opened(data, format_name).verify()
         raw_mode = str(image.tile[0].args)
-    if image.mode != "I;16" and raw_mode.endswith(";16B"):
+    if format_name == "JPEG":
+        samples = _decode_jpeg(data, image)
+    elif image.mode != "I;16" and raw_mode.endswith(";16B"):
         samples = _by_gdal(data, format_name)  # Pillow drops the low byte
     else:
         image.load()
-        if image.mode == "P":
-            return from_palette(image).upright(_orientation(image))
-        if image.mode == "CMYK":
-            return from_cmyk(image).upright(_orientation(image))
         samples = samples_of(image)
+    if image.mode in ("P", "CMYK"):
+        decoded = from_palette(image) if image.mode == "P" else from_cmyk(image)
+        return decoded.upright(_orientation(image))
     transparent: NDArray[np.bool_] | None = None
     colour = image.info.get("transparency")
     if samples.shape[2] in (2, 4):
@@ -180,6 +138,22 @@ def _decode_picture(data: bytes, format_name: str, max_pixels: int) -> Decoded:
         transparent = (samples == np.multiply(colour, _GREY_SCALE.get(raw_mode, 1))).all(axis=2)
     decoded = from_samples(samples, transparent, one_bit=image.mode == "1")
     return decoded.upright(_orientation(image))
+
+
+def _decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8]:
+    """The samples of a JPEG, (H, W, bands); ValueError for damage.
+
+    Both libraries use libjpeg-turbo and give the same pixels. Pillow takes a JPEG whose middle is
+    missing, because libjpeg only warns of that; simplejpeg refuses it.
+    """
+    import simplejpeg
+
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    if (width, height) != image.size:
+        raise ValueError("its header gives two sizes")
+    colours = {"L": "GRAY"}.get(image.mode, image.mode)
+    samples: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours)
+    return samples
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +13,15 @@ from rsir.geo.georeference import Georeference, georeference
 from rsir.images.decode import decode
 from rsir.sources.file_state import CONTENT_BYTES
 from rsir.sources.folders import source_name
+from rsir.sources.gate import guarded, read_bytes
 from rsir.types import Tile, is_unicode
 
 MAX_PIXELS = 89_478_485
 """Width × height above which a file is a scene, not a chip: Pillow's limit against
 decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of RGB)."""
+
+_MAX_BYTES = 8 * MAX_PIXELS
+"""Bytes of the largest picture without compression: four samples of 16 bits a pixel."""
 
 ID_BYTES = 12
 """Bytes of a tile's id, 24 hex digits. Our choice: among 10^9 tiles, the probability that two have
@@ -33,8 +34,8 @@ def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     `read_tile` lists the conversions, and the files that raise an ImageError.
     """
     source = _source(path)
-    with _named(source):
-        return decode(_bytes(path), max_pixels)[0]
+    with guarded(source):
+        return decode(read_bytes(path, _MAX_BYTES), max_pixels)[0]
 
 
 def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tile:
@@ -64,8 +65,8 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Errors: ImageError, with the path, the reason and what to do.
     """
     source = _source(path)
-    with _named(source):
-        data = _bytes(path)
+    with guarded(source):
+        data = read_bytes(path, _MAX_BYTES)
         pixels, properties = decode(data, max_pixels)
     content = hashlib.blake2b(data, digest_size=CONTENT_BYTES).hexdigest()
     found = _georeference(data)
@@ -94,31 +95,6 @@ def _source(path: str | os.PathLike[str]) -> str:
         shown = source.encode("ascii", "backslashreplace").decode()
         raise ImageError(f"{shown}: its name is not valid UTF-8; rename the file")
     return source
-
-
-@contextmanager
-def _named(source: str) -> Iterator[None]:
-    """Put the file's path before the message of an ImageError."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{source}: {error}") from error.__cause__
-
-
-def _bytes(path: str | os.PathLike[str]) -> bytes:
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError("the file no longer exists; index its folder again to prune it") from None
-    except IsADirectoryError:
-        raise ImageError("this is a folder; give a file in it") from None
-    except PermissionError:
-        raise ImageError("permission denied; make the file readable for this user") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError(f"cannot be read ({error}); check the disk and the path") from error
-    if not data:
-        raise ImageError("the file is empty (0 bytes); fetch it again")
-    return data
 
 
 def _georeference(data: bytes) -> Georeference | None:

@@ -11,6 +11,7 @@ from rsir.scenes.datasets import PICTURE_DRIVERS, open_dataset
 from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
 from rsir.sources.folders import SUFFIXES
+from rsir.sources.gate import guarded
 from rsir.sources.source import Source, is_remote
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
     ):
         return False
     try:
-        with ExitStack() as stack:
-            dataset = open_dataset(source.uri, stack)
+        with guarded(source.uri), ExitStack() as stack:
+            dataset, _ = open_dataset(source.uri, stack)
             width, height = dataset.width, dataset.height
             if tiling is None:
                 small = width * height <= WHOLE_PIXELS

@@ -1,27 +1,44 @@
 """Open the raster files of a scene with GDAL, and resample them to one grid.
 
-Files that GDAL would not read faithfully raise an ImageError.
+Files that GDAL would not read faithfully, or that lead elsewhere, raise an ImageError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rsir.errors import ImageError
 from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
-from rsir.sources.source import Asset, check_file, is_remote
+from rsir.scenes.gdal import ALONE, REMOTE, WITH_SIDECARS, reading
+from rsir.scenes.sidecars import check_texts, sidecars_of
+from rsir.scenes.vrt import named_files
+from rsir.sources.gate import format_of, guarded, read_head, reason
+from rsir.sources.remote import first_bytes
+from rsir.sources.source import Asset, check_file, is_remote, suffix_of
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "VRT")
-"""GDAL's drivers for the formats that rsir reads by windows. A COG is a GTiff."""
+_log = logging.getLogger(__name__)
+
+_DRIVERS = {
+    "TIFF": "GTiff", "JPEG 2000": "JP2OpenJPEG", "PNG": "PNG", "JPEG": "JPEG", "WEBP": "WEBP",
+    "VRT": "VRT",
+}  # fmt: skip
+"""GDAL's drivers of the formats that rsir reads by windows. A COG is a GTiff."""
+
+# The suffix of a remote file decides if it is a usual one: asking for the content is a request.
+_DRIVER_OF_SUFFIX = {
+    ".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG",
+    ".jpeg": "JPEG", ".webp": "WEBP", ".vrt": "VRT",
+}  # fmt: skip
 
 # Bits per sample below 8 of PNG and TIFF. GDAL does not scale such samples, so they look black.
 _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
@@ -29,60 +46,132 @@ _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
 PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
 """GDAL's drivers for formats that hold no georeference of their own."""
 
-_FORMATS = "GeoTIFF, COG, JPEG 2000, PNG, JPEG, WebP and VRT"
-
-# Our choice; by default GDAL's block cache takes a twentieth of the memory. Two rows of tiles of
-# 20,000 × 512 pixels × 3 bands × 1 byte are 60 MB.
-_CACHE_BYTES = 128 << 20
-_OPTIONS = {
-    "GDAL_CACHEMAX": _CACHE_BYTES,
-    # Without it, the missing part of a truncated JPEG is grey.
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_MAX_RETRY": "3",
-}
-# Without it, GDAL requests a dozen sidecar files that do not exist.
-_REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+_MOST_BLOCK_BYTES = 256 << 20
+"""Bytes of the largest decoded block (strip or tile). Our choice: a GeoTIFF of 8,000² RGB pixels in
+one strip has 192 MB."""
+_UNIT = 256
+_FREE_UNITS = 4096
+"""A scene may have 4096 parts of 256² pixels, and two more for each byte of its files. Our choice:
+a sparse GeoTIFF with tiles of 1024² has two for each byte of its index, all others have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneFile:
-    """An open file of a scene. files: its uri, then the sidecar files that GDAL reads with it."""
+    """An open file of a scene.
+
+    files: its uri, then the sidecar files that GDAL reads with it. options: GDAL's for reading it.
+    """
 
     asset: Asset
     dataset: DatasetReader
     files: tuple[str, ...]
+    options: Mapping[str, Any]
 
 
-@contextmanager
-def environment(uri: str) -> Iterator[None]:
-    """Set GDAL's options for reading one file."""
-    import rasterio
+def open_dataset(uri: str, stack: ExitStack) -> tuple[DatasetReader, Mapping[str, Any]]:
+    """The open dataset of one file, which `stack` closes, and GDAL's options for reading it.
 
-    options = _OPTIONS | (_REMOTE_OPTIONS if is_remote(uri) else {})
-    with rasterio.Env(**options):
-        yield
+    The content and not the suffix decides which driver opens it. Only a VRT may name other files:
+    if its own name ends in .vrt, and as `rsir.scenes.vrt.named_files` says.
 
-
-def open_dataset(uri: str, stack: ExitStack) -> DatasetReader:
-    """The open dataset of one file, which `stack` closes.
-
-    Errors: DataError if there is no such file; ImageError if GDAL cannot open it.
+    Errors: DataError if there is no such file; ImageError if it cannot be opened, if it or one of
+    its sidecar files is not of a known format or names another file, and if it is far larger than
+    its bytes can hold.
     """
+    check_file(uri)
+    with guarded(uri):
+        if is_remote(uri):
+            return _open_remote(uri, stack)
+        return _open_local(uri, stack, depth=0)
+
+
+def _open_remote(uri: str, stack: ExitStack) -> tuple[DatasetReader, Mapping[str, Any]]:
+    driver = _DRIVER_OF_SUFFIX.get(suffix_of(uri)) or _DRIVERS[format_of(first_bytes(uri))]
+    if driver == "VRT":
+        raise ImageError("a VRT on another machine is not read; copy it and its files")
+    options = REMOTE
+    dataset = _open(uri, uri, driver, options, stack)
+    _refuse_giant(dataset, None)
+    return dataset, options
+
+
+def _open_local(uri: str, stack: ExitStack, depth: int) -> tuple[DatasetReader, Mapping[str, Any]]:
+    head, size = read_head(uri)
+    kind = format_of(head)
+    options = ALONE
+    if kind == "VRT":
+        size += _check_vrt(Path(uri), depth)
+    elif _has_sidecars(Path(uri), depth):
+        options = WITH_SIDECARS
+    # A Path, because rasterio may take the text of a local name for a uri.
+    dataset = _open(uri, Path(uri), _DRIVERS[kind], options, stack)
+    _refuse_giant(dataset, size)
+    return dataset, options
+
+
+def _open(
+    uri: str, name: str | Path, driver: str, options: Mapping[str, Any], stack: ExitStack
+) -> DatasetReader:
     import rasterio
 
     ignore_not_georeferenced()
-    check_file(uri)
-    try:
-        with environment(uri):
-            # A Path, because rasterio may take the text of a local name for a uri.
-            return stack.enter_context(rasterio.open(uri if is_remote(uri) else Path(uri)))
-    except gdal_errors() as error:
+    with reading(uri, options):
+        try:
+            dataset = stack.enter_context(rasterio.open(name, driver=driver))
+        except rasterio.errors.RasterioIOError as error:
+            raise ImageError(f"cannot be opened ({reason(error)}); fetch the file again") from error
+        other = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if other is not None:
+        raise ImageError(f"its metadata names another file as its overviews ({other}); remove that")
+    return dataset
+
+
+def _has_sidecars(image: Path, depth: int) -> bool:
+    """Whether an image has sidecar files; checks them."""
+    rasters, texts = sidecars_of(image)
+    if rasters or texts:
+        check_texts(image, texts)
+    for raster in rasters:
+        # GDAL takes any raster as overviews or as a mask.
+        with guarded(f"its sidecar file {raster.name}"), ExitStack() as stack:
+            if format_of(read_head(raster)[0]) != "TIFF":
+                raise ImageError("is not a TIFF; remove it")
+            _open_local(str(raster), stack, depth + 1)
+    return bool(rasters or texts)
+
+
+def _check_vrt(vrt: Path, depth: int) -> int:
+    """Check the files that a VRT names; returns their size in bytes."""
+    total = 0
+    for file in named_files(vrt, depth):
+        with guarded(f"names {file}"), ExitStack() as stack:
+            _open_local(str(file), stack, depth + 1)
+            total += file.stat().st_size
+    return total
+
+
+def _refuse_giant(dataset: DatasetReader, size: int | None) -> None:
+    """ImageError for blocks that need too much memory, and for more pixels than bytes can hold.
+
+    size: bytes of the scene's files; None: unknown.
+    """
+    is_interleaved = str(dataset.profile.get("interleave")) == "pixel"
+    bands = dataset.count if is_interleaved else 1
+    for (height, width), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        # GDAL decodes a WebP whole.
+        pixels = dataset.width * dataset.height if dataset.driver == "WEBP" else width * height
+        block = pixels * np.dtype(kind).itemsize * bands
+        if block > _MOST_BLOCK_BYTES:
+            raise ImageError(
+                f"its blocks take {block} bytes each, more than {_MOST_BLOCK_BYTES}; write it in "
+                "tiles: gdal_translate -co TILED=YES"
+            )
+    units = -(-dataset.width // _UNIT) * -(-dataset.height // _UNIT)
+    if size is not None and units > _FREE_UNITS + 2 * size:
         raise ImageError(
-            f"{uri}: cannot be opened ({reason(error)}); readable are {_FORMATS}; fetch the file "
-            "again if it should be one of these"
-        ) from error
+            f"its header says {dataset.width} × {dataset.height} pixels, and its files have "
+            f"{size} bytes: damaged, or made to waste memory"
+        )
 
 
 def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFile:
@@ -97,68 +186,69 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
     from rasterio.vrt import WarpedVRT
 
     uri = asset.uri
-    dataset = open_dataset(uri, stack)
-    _refuse_unreadable(uri, dataset)
-    if not mask:
-        _refuse_unfaithful(uri, dataset)
-    files = (uri,)
-    if not is_remote(uri):
-        # Viewers write overviews and statistics; these change no pixel. But a picture's .aux.xml
-        # may hold its georeference.
-        located_picture = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
-        ignored = (".ovr",) if located_picture else (".aux.xml", ".ovr")
-        sidecars = {file for file in dataset.files if not file.endswith(ignored)}
-        files = (uri, *sorted(sidecars - {uri}))
-    points, crs = dataset.gcps
-    if dataset.crs is None and crs is not None and len(points) >= 3:
-        # Radar scenes are delivered with ground control points only.
-        dataset = stack.enter_context(
-            WarpedVRT(dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True)
-        )
-    return SceneFile(asset, dataset, files)
+    dataset, options = open_dataset(uri, stack)
+    with reading(uri, options):
+        _refuse_unreadable(dataset)
+        if not mask:
+            _refuse_unfaithful(dataset)
+        files = (uri,)
+        if not is_remote(uri):
+            # Viewers write overviews and statistics; these change no pixel. But a picture's
+            # .aux.xml may hold its georeference.
+            located_picture = dataset.driver in PICTURE_DRIVERS and dataset.crs is not None
+            ignored = (".ovr",) if located_picture else (".aux.xml", ".ovr")
+            sidecars = {file for file in dataset.files if not file.endswith(ignored)}
+            files = (uri, *sorted(sidecars - {uri}))
+        points, crs = dataset.gcps
+        if dataset.crs is None and crs is not None and len(points) >= 3:
+            # Radar scenes are delivered with ground control points only.
+            dataset = stack.enter_context(
+                WarpedVRT(
+                    dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True
+                )
+            )
+    return SceneFile(asset, dataset, files, options)
 
 
-def _refuse_unreadable(uri: str, dataset: DatasetReader) -> None:
-    if dataset.driver not in DRIVERS:
-        raise ImageError(
-            f"{uri}: is {dataset.driver}; readable are {_FORMATS}; convert it to one of these"
-        )
+def _refuse_unreadable(dataset: DatasetReader) -> None:
     if dataset.count == 0 or len(dataset.subdatasets) > 1:
-        raise ImageError(f"{uri}: holds {len(dataset.subdatasets)} images; save each on its own")
+        raise ImageError(f"holds {len(dataset.subdatasets)} images; save each on its own")
 
 
-def _refuse_unfaithful(uri: str, dataset: DatasetReader) -> None:
+def _refuse_unfaithful(dataset: DatasetReader) -> None:
     from rasterio.enums import ColorInterp
 
     if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
-        raise ImageError(f"{uri}: has complex samples; save their amplitude (gdal_calc)")
+        raise ImageError("has complex samples; save their amplitude (gdal_calc)")
     # Before the palette: GDAL gives a 1-bit file a palette of black and white.
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     if bits in _FEW_BITS:
         palette = ColorInterp.palette in dataset.colorinterp
         options = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
         raise ImageError(
-            f"{uri}: has {_FEW_BITS[bits]} per pixel, and so cannot be cut into tiles; convert it "
+            f"has {_FEW_BITS[bits]} per pixel, and so cannot be cut into tiles; convert it "
             f"to 8 bits: gdal_translate {options} IN OUT.tif"
         )
     if ColorInterp.palette in dataset.colorinterp:
         raise ImageError(
-            f"{uri}: has a palette, and so cannot be cut into tiles; expand it: gdal_translate "
+            "has a palette, and so cannot be cut into tiles; expand it: gdal_translate "
             "-expand rgb IN OUT.tif"
         )
-    orientation = dataset.tags().get("EXIF_Orientation", "1")
+    orientation = tags_of(dataset).get("EXIF_Orientation", "1")
     if orientation not in ("0", "1"):
         raise ImageError(
-            f"{uri}: is turned by EXIF (orientation {orientation}), and so cannot be cut into "
+            f"is turned by EXIF (orientation {orientation}), and so cannot be cut into "
             "tiles; save it upright: magick IN -auto-orient OUT.tif"
         )
 
 
-def reason(error: BaseException) -> str:
-    """GDAL's own message; rasterio's is only 'read failed, see the exception above'."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())
+def tags_of(dataset: DatasetReader) -> dict[str, str]:
+    """The metadata of a file; none if it is damaged, because no pixel depends on it."""
+    try:
+        return dict(dataset.tags())
+    except Exception as error:  # damaged metadata makes GDAL and rasterio raise nearly anything
+        _log.debug("no metadata of %s: %s", dataset.name, error)
+        return {}
 
 
 def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitStack) -> SceneFile:
@@ -190,4 +280,4 @@ def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitSt
         )  # fmt: skip
     except gdal_errors() as error:
         raise ImageError(f"{file.asset.uri}: does not fit its scene ({reason(error)})") from error
-    return SceneFile(file.asset, warped, file.files)
+    return SceneFile(file.asset, warped, file.files, file.options)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from rsir.errors import ImageError, MissingExtraError
 from rsir.geo.footprint import Window, to_wgs84
-from rsir.geo.georeference import Transform, crs_and_transform, gdal_errors, tiff_datetime
+from rsir.geo.georeference import Transform, crs_and_transform, tiff_datetime
 from rsir.scenes.bands import Band, assets_of, bands_of, choose
-from rsir.scenes.datasets import SceneFile, environment, on_grid, open_file, reason
+from rsir.scenes.datasets import SceneFile, on_grid, open_file, tags_of
+from rsir.scenes.gdal import reading
 from rsir.scenes.stretch import Stretch
 from rsir.sources.file_state import CONTENT_BYTES, digest, stamp
 from rsir.sources.find import source
+from rsir.sources.gate import guarded
 from rsir.sources.source import Asset, Source
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ class Scene:
         except ImportError:
             raise MissingExtraError("reading scenes", "geo") from None
         found = scene if isinstance(scene, Source) else source(scene)
-        with ExitStack() as stack:
+        with guarded(found.uri), ExitStack() as stack:
             assets = assets_of(found, bands)
             files = _on_one_grid([open_file(asset, stack) for asset in assets], stack)
             available = [
@@ -152,7 +154,7 @@ class Scene:
         """Acquisition time, from STAC or from the TIFF tag DateTime (read as UTC)."""
         if self.source.datetime is not None:
             return self.source.datetime
-        return tiff_datetime(self._files[0].dataset.tags().get("TIFFTAG_DATETIME"))
+        return tiff_datetime(tags_of(self._files[0].dataset).get("TIFFTAG_DATETIME"))
 
     @cached_property
     def content(self) -> str:
@@ -259,34 +261,28 @@ class Scene:
         single = len(self._files) == 1  # then GDAL's array is the result, without a copy
         pixels = np.empty((0 if single else len(self._bands), *size), self.dtype)
         valid = np.zeros(size, dtype=bool)
-        try:
-            with environment(self.uri):
-                for number, file in enumerate(self._files):
-                    slots = [i for i, band in enumerate(self._bands) if band.file == number]
-                    indexes = [self._bands[i].index for i in slots]
-                    samples = file.dataset.read(
-                        indexes, window=region, out_shape=(len(slots), *size),
-                        resampling=Resampling[resampling],
-                    )  # fmt: skip
-                    if single:
-                        pixels = samples.astype(self.dtype, copy=False)
-                    else:
-                        pixels[slots] = samples
-                    flags = [file.dataset.mask_flag_enums[index - 1] for index in indexes]
-                    if any(MaskFlags.all_valid in flag for flag in flags):
-                        valid[:] = True
-                        continue
-                    if all(MaskFlags.per_dataset in flag for flag in flags):
-                        indexes = indexes[:1]  # all bands share a mask
-                    masks = file.dataset.read_masks(
-                        indexes, window=region, out_shape=(len(indexes), *size)
-                    )
-                    valid |= (masks != 0).any(axis=0)
-        except gdal_errors() as error:
-            raise ImageError(
-                f"{self.uri}: window {window} cannot be read ({reason(error)}); the file is "
-                "damaged or cut off: fetch it again"
-            ) from error
+        for number, file in enumerate(self._files):
+            slots = [i for i, band in enumerate(self._bands) if band.file == number]
+            indexes = [self._bands[i].index for i in slots]
+            with reading(self.uri, file.options):
+                samples = file.dataset.read(
+                    indexes, window=region, out_shape=(len(slots), *size),
+                    resampling=Resampling[resampling],
+                )  # fmt: skip
+                if single:
+                    pixels = samples.astype(self.dtype, copy=False)
+                else:
+                    pixels[slots] = samples
+                flags = [file.dataset.mask_flag_enums[index - 1] for index in indexes]
+                if any(MaskFlags.all_valid in flag for flag in flags):
+                    valid[:] = True
+                    continue
+                if all(MaskFlags.per_dataset in flag for flag in flags):
+                    indexes = indexes[:1]  # all bands share a mask
+                masks = file.dataset.read_masks(
+                    indexes, window=region, out_shape=(len(indexes), *size)
+                )
+                valid |= (masks != 0).any(axis=0)
         if pixels.dtype.kind == "f":
             valid &= np.isfinite(pixels).any(axis=0)
         return pixels, valid

@@ -39,6 +39,18 @@ def http_get(uri: str, *, first: int | None = None) -> tuple[bytes, Mapping[str,
         raise DataError(f"{uri}: cannot be fetched ({error}); check the address") from error
 
 
+def first_bytes(uri: str, count: int = 1 << 16) -> bytes:
+    """The first bytes of a file on a web server or an object store. Errors: DataError."""
+    if is_web(uri):
+        return http_get(uri, first=count)[0]
+    system, path = file_system(uri)
+    try:
+        with system.open_input_file(path) as stream:
+            return bytes(stream.read(count))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{uri}: cannot be read ({error}); check the access") from error
+
+
 def is_web(uri: str) -> bool:
     """Whether a uri is an http or https address."""
     return urlsplit(uri).scheme in ("http", "https")

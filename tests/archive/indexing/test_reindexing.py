@@ -271,9 +271,9 @@ def test_damaged_windows_of_a_scene_share_a_line(archive, tmp_path):
     assert (report.added, report.left_out, len(archive)) == (2, {"damaged": 16}, 6)
     first, second = report.skipped
     assert (first.path, second.path) == (str(path), str(other))
-    start = "15 windows, [0, 0, 64, 64], [64, 0, 64, 64], [128, 0, 64, 64], …: cannot be read"
+    start = "15 windows, [0, 0, 64, 64], [64, 0, 64, 64], [128, 0, 64, 64], …: damaged or cut off"
     assert first.reason.startswith(start)
-    assert second.reason.startswith("window [64, 0, 64, 64]: cannot be read")
+    assert second.reason.startswith("window [64, 0, 64, 64]: damaged or cut off")
     last = json.loads((tmp_path / "archive" / "last-index.json").read_text())
     assert last["skipped"] == [{"path": s.path, "reason": s.reason} for s in report.skipped]
 

@@ -143,7 +143,7 @@ def test_damaged_windows_are_listed_and_the_rest_is_indexed(archive, tmp_path):
     report = archive.add(path, tiling=TILING)
     (skipped,) = report.skipped
     assert skipped.path == str(path)
-    assert skipped.reason.startswith("window [0, 128, 64, 64]: cannot be read")
+    assert skipped.reason.startswith("window [0, 128, 64, 64]: damaged or cut off")
     assert (report.added, report.left_out, len(archive)) == (1, {"damaged": 1}, 3)
 
 

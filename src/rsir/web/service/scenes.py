@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -163,11 +162,9 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
         from rio_tiler.io import Reader
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
-    from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
+    from rsir.scenes.datasets import open_dataset
     from rsir.sources.find import source
-    from rsir.sources.source import is_remote
 
-    ignore_not_georeferenced()
     _quiet_about_overviews()
     try:
         uris = {asset.key: asset.uri for asset in source(style.source).assets}
@@ -177,9 +174,10 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
     for key, indexes in _files_and_bands(style):
         uri = uris.get(key, style.source)
         try:
-            opened = rasterio.open(uri if is_remote(uri) else Path(uri))
-            reader = stack.enter_context(Reader(None, dataset=stack.enter_context(opened)))
-        except gdal_errors() as error:
+            opened, options = open_dataset(uri, stack)
+            stack.enter_context(rasterio.Env(**options))
+            reader = stack.enter_context(Reader(None, dataset=opened))
+        except DataError as error:
             raise GoneError(f"{uri}: cannot be opened; is it gone or damaged?") from error
         if reader.crs is None:
             raise NotFoundError(f"{uri} has no georeference, so no map can show it")

@@ -209,24 +209,22 @@ class Service:
         return deleted
 
     def check_source(self, source: str) -> None:
-        """Raise ForbiddenError for a source on another machine, unless the settings allow it.
+        """Raise ForbiddenError for a VRT, and for a source on another machine unless allowed.
 
-        The same holds for a local file that names files on other machines; `rsir.sources.reach`
-        reads the file to find out, so this method blocks.
+        This method reads the file to find out, so it blocks.
         """
-        from rsir.sources.reach import references_remote
+        from rsir.sources.reach import is_elsewhere, is_list_of_files
 
-        if self.settings.allow_remote:
-            return
         try:
-            is_remote = references_remote(source)
+            if is_list_of_files(source):
+                raise ForbiddenError("the source is a VRT, which this service does not follow")
+            if not self.settings.allow_remote and is_elsewhere(source):
+                raise ForbiddenError(
+                    "the source is on another machine, or names files there; this service does "
+                    "not read those; --allow-remote allows it"
+                )
         except DataError:  # reading its pixels will report the error
-            is_remote = False
-        if is_remote:
-            raise ForbiddenError(
-                "the source is on another machine, or names files there; this service does not "
-                "read those; --allow-remote allows it"
-            )
+            return
 
     async def warm_up(self) -> None:
         """Load the models and vectors of all archives; archives that fail stay in `unready`."""
