@@ -354,7 +354,10 @@ def test_damaged_files(write, tmp_path):
             scene.read()
     for content in (b"", b"II*\0", b"no image at all", data[:100]):
         path.write_bytes(content)
-        with pytest.raises(ImageError, match=r"scene\.tif: (cannot be opened|the file is empty|this is not an image)"):
+        with pytest.raises(
+            ImageError,
+            match=r"scene\.tif: (cannot be opened|the file is empty|this is not an image)",
+        ):
             Scene.open(path)
     with pytest.raises(DataError, match="no such file"):
         Scene.open(tmp_path / "missing.tif")

@@ -97,7 +97,7 @@ def test_names():
     ]  # fmt: skip
 
 
-def test_a_stac_item(tmp_path):
+def test_a_stac_item(tmp_path, monkeypatch):
     bands = [{"name": "B04", "common_name": "red"}]
     path = save(
         tmp_path / "items" / "one.json",
@@ -115,6 +115,9 @@ def test_a_stac_item(tmp_path):
             },
         ),
     )  # fmt: skip
+    with pytest.raises(DataError, match=r"B04\.tif.*RSIR_FOLDERS"):
+        source(path)  # its files are not below its folder
+    monkeypatch.setenv("RSIR_FOLDERS", str(tmp_path))
     one = source(path)
     assert find_sources([path]).sources == (one,)
     assert one.uri == str(path)

@@ -46,9 +46,14 @@ _FEW_BITS = {"1": "one bit", "2": "2 bits", "4": "4 bits"}
 PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
 """GDAL's drivers for formats that hold no georeference of their own."""
 
+_LISTS = (b"<VRTDataset", b"<GDALTileIndexDataset")
+
 _MOST_BLOCK_BYTES = 256 << 20
 """Bytes of the largest decoded block (strip or tile). Our choice: a GeoTIFF of 8,000² RGB pixels in
 one strip has 192 MB."""
+_SPARE = 64 << 20
+"""Bytes that a PNG, JPEG or WebP may have beyond four samples of 16 bits a pixel. Our choice: for
+metadata."""
 _UNIT = 256
 _FREE_UNITS = 4096
 """A scene may have 4096 parts of 256² pixels, and two more for each byte of its files. Our choice:
@@ -98,6 +103,9 @@ def _open_remote(uri: str, stack: ExitStack) -> tuple[DatasetReader, Mapping[str
 def _open_local(uri: str, stack: ExitStack, depth: int) -> tuple[DatasetReader, Mapping[str, Any]]:
     head, size = read_head(uri)
     kind = format_of(head)
+    if depth and kind != "VRT" and any(word in head for word in _LISTS):
+        # GDAL chooses the driver of a file that another one names, and would follow its names.
+        raise ImageError("is a raster and a list of files at once")
     options = ALONE
     if kind == "VRT":
         size += _check_vrt(Path(uri), depth)
@@ -155,17 +163,20 @@ def _refuse_giant(dataset: DatasetReader, size: int | None) -> None:
 
     size: bytes of the scene's files; None: unknown.
     """
+    pixels = dataset.width * dataset.height
     is_interleaved = str(dataset.profile.get("interleave")) == "pixel"
     bands = dataset.count if is_interleaved else 1
     for (height, width), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True):
         # GDAL decodes a WebP whole.
-        pixels = dataset.width * dataset.height if dataset.driver == "WEBP" else width * height
-        block = pixels * np.dtype(kind).itemsize * bands
+        whole = dataset.driver == "WEBP"
+        block = (pixels if whole else width * height) * np.dtype(kind).itemsize * bands
         if block > _MOST_BLOCK_BYTES:
             raise ImageError(
                 f"its blocks take {block} bytes each, more than {_MOST_BLOCK_BYTES}; write it in "
                 "tiles: gdal_translate -co TILED=YES"
             )
+    if size is not None and dataset.driver in PICTURE_DRIVERS and size > _SPARE + 8 * pixels:
+        raise ImageError(f"{size} bytes, far more than its {pixels} pixels need; remove the rest")
     units = -(-dataset.width // _UNIT) * -(-dataset.height // _UNIT)
     if size is not None and units > _FREE_UNITS + 2 * size:
         raise ImageError(

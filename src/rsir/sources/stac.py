@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
 
-from rsir.errors import DataError, MissingExtraError
+from rsir.errors import DataError, ImageError, MissingExtraError
+from rsir.sources.gate import check_inside, read_bytes
 from rsir.sources.masks import BANDS
 from rsir.sources.remote import file_system, http_get, is_web
 from rsir.sources.source import (
@@ -42,6 +43,7 @@ _RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpe
 # Exceptions that pystac raises for invalid documents, in addition to its own.
 _INVALID = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _NOT_VALID = "not valid STAC"
+_MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes
 
 
 def scenes_of(uri: str) -> Iterator[Source | Unusable]:
@@ -126,7 +128,7 @@ def load_json(uri: str) -> dict[str, Any]:
     check_file(uri)
     try:
         if not is_remote(uri):
-            text = Path(uri).read_bytes()
+            text = read_bytes(uri, _MOST_BYTES)
         elif is_web(uri):
             text = http_get(uri)[0]
         else:
@@ -134,6 +136,8 @@ def load_json(uri: str) -> dict[str, Any]:
             text = system.open_input_stream(path).read()
         # Some documents have NaN for unknown values, which is not JSON.
         document = json.loads(text, parse_constant=lambda name: None)
+    except ImageError as error:
+        raise NoStacError(f"{uri}: {error}") from error
     except OSError as error:
         raise DataError(f"{uri}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -191,6 +195,11 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
             continue
         if _escapes(here, href):
             return Unusable(uri, f"asset '{key}' is on a server and names a file of this machine")
+        if not is_remote(href):
+            try:
+                check_inside(here, href)
+            except ImageError as error:
+                return Unusable(uri, f"asset '{key}': {error}")
         roles = set(asset.roles or ())
         visual = "visual" in roles or key == "visual"
         pixels = not (roles & _NO_PIXELS) or visual

@@ -187,13 +187,15 @@ def local_files(folder: Path, url: str) -> dict[str, dict[str, str]]:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
-    kinds = {
-        "forbidden": ("plain.vrt", "curl.vrt", "hidden.vrt", "nested.vrt", "named.tif", "here.vrt")
-        + ("twice.vrt", "self.vrt", "of-vrt.json"),
+    kinds: dict[str, tuple[str, ...]] = {
+        "forbidden": (
+            "plain.vrt", "curl.vrt", "hidden.vrt", "nested.vrt", "named.tif", "here.vrt",
+            "twice.vrt", "self.vrt", "of-vrt.json",
+        ),
         "refused": ("overviews.tif", "sidecar.tif"),
         "remote": ("remote.json", "preview.json", "list.geojson#one"),
         "read": ("here.tif", "here.json"),
-    }
+    }  # fmt: skip
     return {kind: {name: str(folder / name) for name in names} for kind, names in kinds.items()}
 
 

@@ -27,8 +27,8 @@ MOST_RECORDED = 100
 MOST_WAITING = 16
 """Number of additions that may wait for their turn; our choice."""
 
-_LISTS = (".json", ".geojson", ".vrt")
-"""Suffixes of files that name other files or addresses, which the service would then read."""
+_STAC = (".json", ".geojson")
+"""Suffixes of STAC documents, which name files on other machines."""
 
 AdditionState = Literal["waiting", "running", "done", "failed", "stopped"]
 
@@ -123,7 +123,9 @@ class Additions:
             )
         if not real.exists():
             raise UsageError(f"{path}: no such file or folder on the service's machine")
-        if real.suffix.lower() in _LISTS and not self._settings.allow_remote:
+        if real.suffix.lower() == ".vrt":
+            raise ForbiddenError(f"{path}: a VRT names other files; this service adds none")
+        if real.suffix.lower() in _STAC and not self._settings.allow_remote:
             raise ForbiddenError(
                 f"{path}: a list of files may name files on other machines; see --allow-remote"
             )

@@ -1,0 +1,143 @@
+"""No file of a stranger crashes, hangs, takes much memory, or leads to another file or host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.support.hostile_files import UTM, attacks, damaged, valid_files, vrt
+from tests.web.served import recording_server
+
+ENDS = {"tiles", "damaged", "empty", "refused"}
+MEGABYTES = 700  # a block of 256 MB, twice, and what libraries load late
+SECONDS = 15
+
+
+def outcomes(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """How reading each file ends, by its name; see `tests.support.read_hostile`."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.support.read_hostile"],
+        input="\n".join(map(str, files)), capture_output=True, text=True, check=True, timeout=500,
+        env=os.environ | {"no_proxy": "127.0.0.1"},
+    )  # fmt: skip
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    return {Path(outcome["name"]).name: outcome for outcome in found}
+
+
+def check(outcome: dict[str, Any]) -> None:
+    """No crash, no foreign exception, bounded time and memory."""
+    assert "died" not in outcome, outcome
+    assert {outcome["as_picture"][0], outcome["as_scene"][0]} <= ENDS, outcome
+    assert outcome["megabytes"] < MEGABYTES, outcome
+    assert outcome["seconds"] < SECONDS, outcome
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any, Any]]:
+    folder = tmp_path_factory.mktemp("attacks")
+    outside = tmp_path_factory.mktemp("outside") / "secret.tif"
+    with rasterio.open(
+        outside,
+        "w",
+        driver="GTiff",
+        count=3,
+        height=40,
+        width=40,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=UTM,
+    ) as dataset:
+        dataset.write(np.full((3, 40, 40), 173, np.uint8))
+    with recording_server() as (url, requested):
+        verdicts = attacks(folder, outside, url)
+        found = outcomes([folder / name for name in verdicts])
+        yield verdicts, found, list(requested)
+
+
+def test_attacks_end_as_they_should(attacked: tuple[Any, Any, Any]) -> None:
+    verdicts, found, requested = attacked
+    assert found.keys() == verdicts.keys()
+    for name, verdict in verdicts.items():
+        check(found[name])
+        ways = {way: found[name][way] for way in ("as_picture", "as_scene")}
+        if verdict == "refused":
+            assert ways["as_scene"][0] in ("refused", "damaged"), (name, ways)
+            # A picture is read without its sidecar files.
+            alone = name in ALONE_IT_IS_A_PICTURE
+            assert ways["as_picture"][0] == ("tiles" if alone else "refused"), (name, ways)
+        elif verdict == "read":
+            assert {end for end, _ in ways.values()} == {"tiles"}, (name, ways)
+    assert "list of files at once" in found["both.tif"]["as_scene"][1]
+    assert requested == []
+
+
+ALONE_IT_IS_A_PICTURE = {
+    "overviews.tif", "by-vrt.tif", "masked.tif", "both.tif", "inside.tif", "piped.tif",
+    "endless.tif",
+}  # fmt: skip
+
+
+def test_a_vrt_may_name_files_below_its_folder_and_in_folders_that_the_user_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rsir.errors import ImageError
+    from rsir.scenes.scene import Scene
+
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    data = valid_files()["tiled.tif"]
+    for place in ("here/below", "there"):
+        (tmp_path / place / "a.tif").write_bytes(data)
+    inner, outer = tmp_path / "here" / "inner.vrt", tmp_path / "here" / "outer.vrt"
+    inner.write_text(vrt("below/a.tif"))
+    outer.write_text(vrt(str(tmp_path / "there" / "a.tif"), relative=0))
+    with Scene.open(inner, ["1"]) as scene:
+        assert scene.read()[0].any()
+    with pytest.raises(ImageError, match="RSIR_FOLDERS"):
+        Scene.open(outer)
+    monkeypatch.setenv("RSIR_FOLDERS", str(tmp_path / "there"))
+    with Scene.open(outer, ["1"]) as scene:
+        assert scene.read()[0].any()
+
+
+def test_damaged_files_of_every_format_end_as_pixels_or_as_an_error(tmp_path: Path) -> None:
+    random = np.random.default_rng(20)
+    files, kinds = [], {}
+    for name, data in valid_files().items():
+        for number, (kind, changed) in enumerate(damaged(data, random, 20)):
+            path = tmp_path / f"{number:02}-{kind}-{name}"
+            path.write_bytes(changed)
+            files.append(path)
+            kinds[path.name] = (kind, len(changed) / len(data))
+    assert len(files) > 300
+    found = outcomes(files)
+    assert len(found) == len(files)
+    for name, outcome in found.items():
+        check(outcome)
+        kind, share = kinds[name]
+        # Only the first band is read, and the bands of deep.tif lie one after the other.
+        if kind == "cut" and share < (0.2 if name.endswith("deep.tif") else 0.9):
+            for way in ("as_picture", "as_scene"):
+                assert outcome[way][0] in ("refused", "damaged", "empty"), outcome
+
+
+def test_whole_files_of_every_format_are_read(tmp_path: Path) -> None:
+    """The harness would notice if everything was refused."""
+    files = []
+    for name, data in valid_files().items():
+        files.append(tmp_path / name)
+        files[-1].write_bytes(data)
+    found = outcomes(files)
+    scenes = {name for name, outcome in found.items() if outcome["as_scene"][0] == "tiles"}
+    assert set(valid_files()) - scenes == {"palette.png", "turned.jpg"}
+    pictures = {name for name, outcome in found.items() if outcome["as_picture"][0] == "tiles"}
+    assert set(valid_files()) - pictures == {"deep.tif", "float.tif", "plain.jp2"}
