@@ -292,6 +292,23 @@ def test_a_page_shows_the_query_and_every_hit(
     assert count == 4
 
 
+def test_a_page_of_a_window_looks_its_scene_up_once(
+    shell: Shell, tiles: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(rsir.open(tiles).store)
+    looked_up, records = [], kind.records
+
+    def spy(self: Any, filter: Any = None) -> Any:
+        looked_up.append(filter)
+        return records(self, filter)
+
+    monkeypatch.setattr(kind, "records", spy)
+    window = ("--scene", scenes / "west.tif", "--window", "0,0,32,32")
+    page = tmp_path / "hits.html"
+    done = shell("search", tiles, *window, "--format", "html", "--out", page)
+    assert (done.status, len(looked_up)) == (0, 1), done.err
+
+
 def test_defaults_are_those_of_python() -> None:
     shown, meant = inspect.signature(search).parameters, inspect.signature(Archive.search)
     for name in ("k", "ranking", "diverse", "min_percentile"):

@@ -190,9 +190,11 @@ def search(
     if recall and ranking is None:
         raise UsageError("--recall compares a --ranking with the exact one; give a --ranking")
     searched = opened(archive, version)
-    part = None
+    part: Query | None = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
         part = _window(scene, window, scene_bbox, point, size)
+        if format is OutputFormat.html:  # the page shows the part too: read it once
+            part = _pixels(searched, part)
     query = _query(image, id, vector, part, like or (), unlike or (), _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if query.holds_image:
@@ -222,7 +224,7 @@ def _query(
     image: Path | None,
     id: str | None,
     vector: Path | None,
-    part: ByWindow | None,
+    part: Query | None,
     like: Sequence[str],
     unlike: Sequence[str],
     reading: Reading | None,
@@ -317,6 +319,12 @@ def _window(
         size=size,
         window=None if pixels is None else (column, row, width, height),
     )
+
+
+def _pixels(archive: Archive, query: Query) -> Query:
+    from rsir.archive.search.query import ByPixels
+
+    return ByPixels(archive.pixels(query), str(query))
 
 
 def _shown(archive: Archive, hits: Hits, format: OutputFormat, *, fold: bool) -> str:

@@ -125,13 +125,14 @@ class ByWindow(Query):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByPixels(Query):
-    """Search by an image: pixels (C, H, W) uint8 in the archive's bands."""
+    """Search by an image: pixels (C, H, W) uint8 in the archive's bands. name: for messages."""
 
     kind = "image"
     pixels: NDArray[Any]
+    name: str = "an image"
 
     def __str__(self) -> str:
-        return "an image"
+        return self.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
