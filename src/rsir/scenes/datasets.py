@@ -18,6 +18,7 @@ from rsir.errors import ImageError
 from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
 from rsir.scenes.gdal import ALONE, REMOTE, WITH_SIDECARS, reading
 from rsir.scenes.sidecars import check_texts, sidecars_of
+from rsir.scenes.subdatasets import refuse_variables
 from rsir.scenes.vrt import named_files
 from rsir.sources.gate import format_of, guarded, read_head, reason
 from rsir.sources.remote import first_bytes
@@ -102,6 +103,7 @@ def _open_remote(uri: str, stack: ExitStack) -> tuple[DatasetReader, Mapping[str
 
 def _open_local(uri: str, stack: ExitStack, depth: int) -> tuple[DatasetReader, Mapping[str, Any]]:
     head, size = read_head(uri)
+    refuse_variables(uri, head)
     kind = format_of(head)
     if depth and kind != "VRT" and any(word in head for word in _LISTS):
         # GDAL chooses the driver of a file that another one names, and would follow its names.

@@ -22,6 +22,7 @@ from rsir.scenes.chips import is_picture, usual_tiling
 from rsir.scenes.tiling import Tiling
 from rsir.sources.file_state import stamp
 from rsir.sources.find import Sources
+from rsir.sources.gate import guarded
 from rsir.sources.source import Source, is_remote, normal
 from rsir.store.records.record import Record
 from rsir.types import Tile
@@ -106,7 +107,8 @@ class Reader:
             for source in self._sources:
                 progress = SourceProgress(source.uri, self._known.get(source.uri, {}))
                 try:
-                    is_one_tile = self._is_one_tile(source, progress)
+                    with guarded(source.uri):
+                        is_one_tile = self._is_one_tile(source, progress)
                 except RsirError as error:
                     progress.fail(str(error))
                     yield EndOfSource(progress)
@@ -157,7 +159,8 @@ class Reader:
 
     def _picture(self, progress: SourceProgress, future: Future[Tile]) -> Iterator[Item]:
         try:
-            tile = future.result()
+            with guarded(progress.source):
+                tile = future.result()
             self._check(tile)
         except RsirError as error:
             progress.fail(str(error))
@@ -169,14 +172,14 @@ class Reader:
         yield EndOfSource(progress)
 
     def _scene(self, source: Source, progress: SourceProgress) -> Iterator[Item]:
-        """The tiles of a scene; an error ends the scene, and its earlier tiles stay."""
+        """The tiles of a scene; any error ends the scene only, and its earlier tiles stay."""
         from rsir.scenes.scene import Scene
         from rsir.scenes.tiles import tiles
         from rsir.scenes.tiling import grid
 
         known = progress.known
         try:
-            with Scene.open(source, self._scene_bands) as scene:
+            with guarded(source.uri), Scene.open(source, self._scene_bands) as scene:
                 tiling = self._tiling or usual_tiling(scene)
                 progress.stamp = scene.stamp
                 same = [tile for tile in known.values() if tile.stamp == progress.stamp]
@@ -197,7 +200,7 @@ class Reader:
                         yield UnchangedTile(tile.id, is_current, progress)
                     else:
                         yield LeftOutWindow(tile, progress)
-        except (RsirError, OSError) as error:  # OSError: a folder without read permission
+        except RsirError as error:
             progress.fail(str(error))
         yield EndOfSource(progress)
 
