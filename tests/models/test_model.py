@@ -165,7 +165,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not readable as JSON"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text("[1]")
-    with pytest.raises(ModelError, match="not the card"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         load_model(tmp_path)
 
 

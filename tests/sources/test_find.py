@@ -376,7 +376,7 @@ DEEP = "[" * 100_000
 
 def test_json_that_is_nested_too_deeply(tmp_path, server):
     (tmp_path / "deep.json").write_text(DEEP)
-    with pytest.raises(DataError, match=r"deep\.json: JSON that is nested too deeply"):
+    with pytest.raises(DataError, match=r"deep\.json: .*nested too deeply"):
         find_sources([tmp_path / "deep.json"])
     # Python can parse it, but pystac cannot copy it.
     deep = item("deep", {"data": {"href": "a.tif"}})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsir.cli.printing import say
+from rsir.documents import read_object
 from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -174,13 +175,11 @@ def polygons(file: Path) -> Geometry:
     Raises DataError for an unreadable file, UsageError for a file without polygons.
     """
     try:
-        document = json.loads(file.read_text("utf-8-sig"))  # some programs write a byte order mark
-        found = _geometries(document)
-        json.dumps(found)  # raises RecursionError if it is nested too deeply
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as GeoJSON ({error})") from error
-    except RecursionError:
-        raise UsageError(f"{file}: is nested too deeply; give a GeoJSON file of polygons") from None
+        found = _geometries(read_object(file))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UsageError(f"{file}: cannot be read as GeoJSON ({error})") from error
     if not found or not all(
         isinstance(shape, dict) and shape.get("type") in ("Polygon", "MultiPolygon")
         for shape in found
@@ -189,13 +188,13 @@ def polygons(file: Path) -> Geometry:
     if len(found) == 1:
         single: Geometry = found[0]
         return single
-    from rsir.geo.geometry import import_shapely
+    from rsir.geo.parse import from_geojson, import_shapely
     from rsir.store.filters.filter import Filter
 
     for shape in found:
         Filter(geometry=shape)  # raises UsageError for an invalid geometry
     shapely = import_shapely()
-    merged = shapely.union_all([shapely.from_geojson(json.dumps(shape)) for shape in found])
+    merged = shapely.union_all(from_geojson([json.dumps(shape) for shape in found]))
     joined: Geometry = json.loads(shapely.to_geojson(merged))
     return joined
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
-from rsir.geo.geometry import import_shapely
+from rsir.geo.parse import import_shapely
 
 _STEP = 90.0
 """Degrees between the positions of a ring; the library needs less than 180. Our choice."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
 from rsir.geo import antimeridian
-from rsir.geo.geometry import import_shapely
+from rsir.geo.parse import import_shapely
 from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.errors import MissingExtraError, UsageError
+from rsir.errors import UsageError
+from rsir.geo.parse import from_geojson, import_shapely
 from rsir.types import Bounds, Geometry
 
 
@@ -26,7 +27,7 @@ def bounds_of(geometry: Geometry | None) -> Bounds | None:
     positions: list[Any] = []
     try:
         _collect(geometry, positions)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{_short(geometry)} is not a GeoJSON geometry ({error}); see RFC 7946, section 3.1"
         ) from error
@@ -109,19 +110,10 @@ def checked_bbox(bbox: Sequence[float]) -> Bounds:
     return west, south, east, north
 
 
-def import_shapely() -> Any:
-    """The module shapely; MissingExtraError if it is not installed."""
-    try:
-        import shapely
-    except ImportError:
-        raise MissingExtraError("working with geometries", "geo") from None
-    return shapely
-
-
 def shape_of(geometry: Geometry) -> Any:
     """The shapely geometry of a footprint, made valid."""
     shapely = import_shapely()
-    shape = shapely.from_geojson(json.dumps(geometry))
+    (shape,) = from_geojson([json.dumps(geometry)])
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
 
 
@@ -160,7 +152,7 @@ def polygon_of(text: str) -> Any:
     if bounds is None:
         raise UsageError("the filter's geometry is empty")
     _check_degrees(bounds)
-    region = shapely.from_geojson(text)
+    (region,) = from_geojson([text])
     if not shapely.is_valid(region):
         raise UsageError(f"the filter's geometry is not valid: {shapely.is_valid_reason(region)}")
     shapely.prepare(region)
@@ -184,7 +176,7 @@ def _check_degrees(bounds: Bounds) -> None:
 def intersects(region: Any, footprints: Sequence[str]) -> NDArray[np.bool_]:
     """Which footprints (N GeoJSON texts) `region` intersects, (N,); makes invalid shapes valid."""
     shapely = import_shapely()
-    shapes = shapely.from_geojson(np.array(footprints, dtype=object))
+    shapes = from_geojson(footprints)
     invalid = ~shapely.is_valid(shapes)
     if invalid.any():
         shapes[invalid] = shapely.make_valid(shapes[invalid])

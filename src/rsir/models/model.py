@@ -9,14 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from rsir.atomic import replacing, write_json
 from rsir.data.transforms import InputSpec
+from rsir.documents import read_object
 from rsir.errors import ModelError, UsageError
 from rsir.methods import method_type
 from rsir.methods.base import Method
@@ -27,6 +30,10 @@ from rsir.version import VERSION
 MODEL_FORMAT = "rsir-model/1"
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+_KINDS = {
+    "method": str, "options": dict, "backbone": str, "input": dict, "classes": list,
+    "weights_sha256": str, "training": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ def load_model(folder: str | Path) -> Model:
         raise ModelError(f"{file} is damaged or was replaced: its hash is not the one in {CARD}")
     try:
         spec = InputSpec(**{k: _tuple(v) for k, v in card["input"].items()})
-        model = build_model(
+        build = partial(
+            build_model,
             card["method"],
             backbone=card["backbone"],
             spec=spec,
@@ -154,11 +162,35 @@ def load_model(folder: str | Path) -> Model:
             options=card["options"],
             training=card["training"],
         )
+        with torch.device("meta"):  # without memory for the weights
+            _check_shapes(build().module.state_dict(), file)
+        model = build()
         model.module.load_state_dict(load_file(file))
-    except (KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except MemoryError as error:
+        raise ModelError(f"{folder} does not fit into memory") from error
+    except (
+        KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError,
+    ) as error:  # fmt: skip
         raise ModelError(f"{folder} does not fit this version of rsir: {error}") from error
     model.module.eval()
     return model
+
+
+def _check_shapes(described: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Check that a file has the weights of a described net, before any memory is taken for it.
+
+    Errors: RuntimeError.
+    """
+    with safe_open(file, "pt") as weights:
+        found = {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    wanted = {name: list(tensor.shape) for name, tensor in described.items()}
+    if found != wanted:
+        different = sorted(
+            name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+        )
+        raise RuntimeError(
+            f"{len(different)} of its weights do not fit its description, such as {different[0]}"
+        )
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -170,19 +202,22 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{folder} is no rsir model: it has no {CARD}")
     try:
-        card = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        card = read_object(file)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{file} is not readable as JSON: {error}") from error
-    if not isinstance(card, dict) or not str(card.get("format", "")).startswith("rsir-model/"):
+    if not str(card.get("format", "")).startswith("rsir-model/"):
         raise ModelError(f"{file} is not the card of an rsir model")
     if card["format"] != MODEL_FORMAT:
         raise ModelError(
             f"{file} has format {card['format']}; this version reads {MODEL_FORMAT}: update rsir"
         )
-    needed = ("method", "options", "backbone", "input", "classes", "weights_sha256", "training")
+    needed = tuple(_KINDS)
     missing = [key for key in needed if key not in card]
     if missing:
         raise ModelError(f"{file} lacks {', '.join(missing)}")
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(card[key], kind)]
+    if wrong:
+        raise ModelError(f"{file} is damaged: {', '.join(wrong)} of the wrong type")
     identity = {key: card[key] for key in needed if key != "training"}
     if card.get("fingerprint") != fingerprint(identity):
         raise ModelError(f"{file} was changed by hand: its fingerprint does not match its contents")

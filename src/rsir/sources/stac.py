@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
 
+from rsir.documents import MOST_BYTES, parse_object
 from rsir.errors import DataError, ImageError, MissingExtraError
 from rsir.sources.gate import check_inside, read_bytes
 from rsir.sources.masks import BANDS
@@ -43,7 +44,6 @@ _RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpe
 # Exceptions that pystac raises for invalid documents, in addition to its own.
 _INVALID = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _NOT_VALID = "not valid STAC"
-_MOST_BYTES = 256 << 20  # our choice: a page of STAC items has megabytes
 
 
 def scenes_of(uri: str) -> Iterator[Source | Unusable]:
@@ -128,27 +128,20 @@ def load_json(uri: str) -> dict[str, Any]:
     check_file(uri)
     try:
         if not is_remote(uri):
-            text = read_bytes(uri, _MOST_BYTES)
+            text = read_bytes(uri, MOST_BYTES)
         elif is_web(uri):
             text = http_get(uri)[0]
         else:
             system, path = file_system(uri)
             text = system.open_input_stream(path).read()
         # Some documents have NaN for unknown values, which is not JSON.
-        document = json.loads(text, parse_constant=lambda name: None)
+        return parse_object(text)
     except ImageError as error:
         raise NoStacError(f"{uri}: {error}") from error
     except OSError as error:
         raise DataError(f"{uri}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise NoStacError(f"{uri}: not JSON ({error}); is it a STAC document?") from error
-    except RecursionError:
-        raise NoStacError(
-            f"{uri}: JSON that is nested too deeply; is it a STAC document?"
-        ) from None
-    if not isinstance(document, dict):
-        raise NoStacError(f"{uri}: JSON, but not a STAC document")
-    return document
 
 
 def _resolved(here: str, href: str) -> str:

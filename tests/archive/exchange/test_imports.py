@@ -202,7 +202,7 @@ def test_columns_become_records(tmp_path):
     assert second == replace(
         first,
         id="8",
-        source="theirs.parquet#8",
+        source=f"{tmp_path}/theirs.parquet#8",
         footprint=None,
         datetime=None,
         properties={"tags": [], "kind": "y"},
@@ -228,8 +228,9 @@ def test_columns_have_given_or_usual_names(tmp_path):
     records, _ = imported(tmp_path, rows, Columns(vector="mine", id="nr"))
     assert set(records) == {"1", "2", "3"}
     records, _ = imported(tmp_path, rows, Columns(id=""))
-    assert set(records) == {f"theirs.parquet:{n}" for n in range(3)}
-    assert records["theirs.parquet:1"].source == "theirs.parquet#theirs.parquet:1"
+    assert set(records) == {f"{tmp_path}/theirs.parquet:{n}" for n in range(3)}
+    made = f"{tmp_path}/theirs.parquet:1"
+    assert records[made].source == f"{tmp_path}/theirs.parquet#{made}"
     with pytest.raises(UsageError, match="no column 'no'; it has: Vector, mine"):
         imported(tmp_path, rows, Columns(vector="no"))
     with pytest.raises(UsageError, match="'features' cannot be its vector: it is string"):
@@ -327,7 +328,7 @@ def test_the_first_of_equal_ids_counts(tmp_path, monkeypatch):
         "a": 0,
         "b": 1,
         "c": 4,
-        "theirs.parquet:5": 5,
+        f"{tmp_path}/theirs.parquet:5": 5,
         "": 6,
     }
     assert dict(report.skipped.reasons) == {"its id occurs twice": 2}

@@ -9,6 +9,7 @@ import pytest
 from shapely.geometry import Polygon, box, shape
 
 from rsir.archive.exchange.imports import import_parquet
+from rsir.archive.exchange.reproject import UNREADABLE
 from rsir.errors import UsageError
 from tests.support.archives import HOLED, SQUARE, in_memory, vectors
 from tests.support.parquet import imported, table
@@ -81,7 +82,7 @@ def test_rows_without_a_valid_geometry_have_no_footprint(tmp_path):
     records, report = imported(tmp_path, table(2, geometry=wkb))
     assert records["t0"].footprint == SQUARE
     assert records["t1"].footprint is None
-    assert dict(report.incomplete.reasons) == {"its geometry is neither WKB nor WKT": 1}
+    assert dict(report.incomplete.reasons) == {UNREADABLE: 1}
     records, report = imported(tmp_path, table(2, geometry=[shape(SQUARE).wkt, "POLYGON(("]))
     assert records["t0"].footprint == SQUARE
     assert report.incomplete.count == 1
@@ -104,9 +105,9 @@ def test_the_crs_comes_from_the_file_or_the_argument(tmp_path):
     assert shape(record.footprint).equals_exact(shape(SQUARE), 1e-7)
     with pytest.raises(UsageError, match="PROJ does not know the CRS 'EPSG:0'"):
         imported(tmp_path, plain, crs="EPSG:0")
-    geometry = {"encoding": "polygon", "geometry_types": ["Polygon"]}
+    geometry = {"encoding": "topology", "geometry_types": ["Polygon"]}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    with pytest.raises(UsageError, match="its geometries are polygon; write them as WKB"):
+    with pytest.raises(UsageError, match="its geometries are topology; write them as WKB"):
         imported(tmp_path, plain.replace_schema_metadata({"geo": json.dumps(geo)}))
 
 

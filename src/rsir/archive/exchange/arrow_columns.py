@@ -36,13 +36,28 @@ def _is_date(kind: pa.DataType) -> bool:
     return bool(types.is_timestamp(kind) or types.is_date(kind))
 
 
+def storage_of(column: Any) -> Any:
+    """A column without its extension type, such as that of fixed-shape tensors."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.storage
+
+
+def storage_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's storage."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
 def is_number_list(kind: pa.DataType) -> bool:
-    """Whether the values are lists of integers or floats."""
+    """Whether the values are lists of integers or floats, or tensors of a fixed shape."""
+    kind = storage_type(kind)
     return _is_list(kind) and _is_number(kind.value_type)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether the values are bytes: binary, or lists of uint8."""
+    kind = storage_type(kind)
     return _is_binary(kind) or (_is_list(kind) and bool(types.is_uint8(kind.value_type)))
 
 
@@ -59,10 +74,13 @@ def may_be_time(kind: pa.DataType) -> bool:
 
 
 def may_be_geometry(kind: pa.DataType) -> bool:
-    """Whether the values are binary or text, which may be WKB or WKT."""
-    if isinstance(kind, pa.ExtensionType):
-        kind = kind.storage_type
-    return _is_binary(kind) or (is_text(kind) and not types.is_dictionary(kind))
+    """Whether the values may be WKB, WKT or GeoArrow's nested lists of coordinates."""
+    kind = storage_type(kind)
+    if _is_binary(kind) or (is_text(kind) and not types.is_dictionary(kind)):
+        return True
+    while _is_list(kind):
+        kind = kind.value_type
+    return bool(types.is_struct(kind) or types.is_floating(kind))
 
 
 def fits_json(kind: pa.DataType, nested: bool = False) -> bool:
@@ -127,7 +145,7 @@ def matrix_of(
 
     A row without `width` values is zero; its number and the reason are added to `reasons`.
     """
-    column = column.combine_chunks()
+    column = storage_of(column.combine_chunks())
     matrix = np.zeros((len(column), width), dtype)
     binary = _is_binary(column.type)
     lengths = (pc.binary_length if binary else pc.list_value_length)(column)

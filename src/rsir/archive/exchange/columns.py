@@ -25,7 +25,7 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "vector": ("embedding", "embeddings", "vector", "vectors", "features"),
     "code": ("code", "codes"),
     "id": ("id", "item_id", "unique_id", "tile_id", "chip_id", "chips_id"),
-    "source": ("source", "source_uri", "uri", "href", "path", "filename"),
+    "source": ("source", "source_uri", "source_url", "uri", "url", "href", "path", "filename"),
     "datetime": ("datetime", "timestamp", "date", "time", "acquired"),
     "geometry": ("geometry", "geom"),
 }
@@ -36,9 +36,10 @@ class Columns:
     """The names of columns; None: look for the usual names; "": do not use such a column.
 
     vector: lists of D numbers; in an archive of hash codes, binary or lists of bytes ("code" is
-    then the usual name). id: unique; without one, the id of a row is "FILE:ROW". source: path or
-    URI of the image; without one, "FILE#ID". datetime: a timestamp, a date, or ISO 8601 text; UTC
-    if it has no zone. geometry: WKB, or WKT text; None: the column that the file's metadata names.
+    then the usual name). id: unique; without one, the id of a row is "FILE:ROW" with the
+    file's absolute path. source: path or URI of the image; without one, "FILE#ID". datetime: a
+    timestamp, a date, or ISO 8601 text; UTC if it has no zone. geometry: WKB, WKT text, or the
+    nested lists of GeoArrow; None: the column that the file's metadata names.
     """
 
     vector: str | None = None

@@ -30,7 +30,7 @@ from rsir.archive.folder.failures import translate_store_errors
 from rsir.atomic import replacing
 from rsir.errors import DataError, UsageError
 from rsir.geo.antimeridian import bbox
-from rsir.geo.geometry import import_shapely
+from rsir.geo.parse import import_shapely
 from rsir.store.records.record import Record
 
 if TYPE_CHECKING:

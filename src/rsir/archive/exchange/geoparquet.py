@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from rsir.archive.exchange.shapes import geometry_of, shapes_of
 from rsir.archive.exchange.skipped import NO_GEOMETRY, SkipCounter
+from rsir.documents import parse_object
 from rsir.errors import UsageError
-from rsir.geo.geometry import import_shapely
+from rsir.geo.parse import from_wkb, import_shapely
 from rsir.ranking import metric_named, unpacked
 from rsir.store.records.record import Record
 
@@ -113,7 +114,7 @@ def read_export_metadata(
     if text is None:
         return None
     try:
-        export: dict[str, Any] = json.loads(text)
+        export = parse_object(text)
         format = export["format"]
         metric_named(export["metric"]).width(export["dimension"])
         str(export["fingerprint"])
@@ -140,14 +141,14 @@ def records_of(rows: pa.Table, skipped: SkipCounter) -> Iterator[Record | None]:
 
     None for a damaged row, which is counted as `skipped`.
     """
-    shapes = import_shapely().from_wkb(rows["geometry"].to_numpy(), on_invalid="ignore")
+    shapes = from_wkb(rows["geometry"].to_pylist())
     names = ("id", "source", "content", "size", "mtime_ns", "datetime", "properties")
     has_geometry = rows["geometry"].is_valid().to_numpy()
     for row, shape, has_wkb in zip(
         rows.select(names).to_pylist(), shapes, has_geometry, strict=True
     ):
         try:
-            properties = json.loads(row["properties"])
+            properties = parse_object(row["properties"])
         except (ValueError, TypeError):
             properties = None
         footprint = geometry_of(shape)

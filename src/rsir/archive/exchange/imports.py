@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsir.archive.exchange import geoparquet
+from rsir.archive.exchange import geoarrow, geoparquet
 from rsir.archive.exchange.arrow_columns import (
     fits_json,
     json_values,
     matrix_of,
+    storage_of,
     utc_times,
 )
 from rsir.archive.exchange.batches import batch_size
@@ -31,8 +31,10 @@ from rsir.archive.exchange.reproject import FootprintReader
 from rsir.archive.exchange.skipped import SkipCounter, SkipSummary
 from rsir.archive.folder.external import is_external
 from rsir.archive.folder.failures import translate_store_errors
+from rsir.documents import parse_object
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named, packed
+from rsir.sources.folders import source_name
 from rsir.store.records.record import Record
 from rsir.types import Geometry
 
@@ -133,7 +135,7 @@ def dimension_of(path: str | Path, columns: Columns | None = None) -> int:
             return int(export["dimension"])
         name = vector_column(path, parquet.schema_arrow, columns or Columns())
         for batch in parquet.iter_batches(columns=[name]):
-            for length in pc.list_value_length(batch.column(0)).to_pylist():
+            for length in pc.list_value_length(storage_of(batch.column(0))).to_pylist():
                 if length:
                     return int(length)
     raise UsageError(f"{path} has no embeddings")
@@ -164,6 +166,7 @@ class _ParquetFile:
         crs: str | None,
     ) -> None:
         self._path = path
+        self._name = source_name(path)
         self._metric = metric_named(archive.metric)
         self._dimension = archive.dimension
         self._batch_size = batch_size(archive.metric, archive.dimension)
@@ -190,7 +193,8 @@ class _ParquetFile:
             return
         geometry = geo.get("columns", {}).get(self._columns.geometry, {})
         if self._columns.geometry is not None:
-            self._footprints = FootprintReader(geometry, crs, str(path))
+            own = geoarrow.column_metadata(schema.field(self._columns.geometry))
+            self._footprints = FootprintReader(own | geometry, crs, str(path))
         # The column of bounding boxes repeats information of the geometries.
         used = {*astuple(self._columns), _covering(geometry)}
         if self._metric.classes:
@@ -213,8 +217,8 @@ class _ParquetFile:
                     yield records, vectors
 
     def _ids(self, table: pa.Table, start: int) -> list[str]:
-        """The id of each row; for a row without an id, its file and number."""
-        defaults = [f"{self._path.name}:{start + row}" for row in range(table.num_rows)]
+        """The id of each row; for a row without an id, its file's absolute path and number."""
+        defaults = [f"{self._name}:{start + row}" for row in range(table.num_rows)]
         return _texts(table, self._columns.id, defaults)
 
     def _records(
@@ -262,7 +266,7 @@ class _ParquetFile:
         self, ids: Sequence[str], table: pa.Table, incomplete: SkipCounter
     ) -> list[Record]:
         """The records of rows that another program wrote."""
-        sources = _texts(table, self._columns.source, [f"{self._path.name}#{id}" for id in ids])
+        sources = _texts(table, self._columns.source, [f"{self._name}#{id}" for id in ids])
         properties: list[dict[str, Any]] = [{} for _ in ids]
         for name in self._properties:
             for row, value in enumerate(json_values(table[name])):
@@ -350,11 +354,12 @@ def _check_model(
 def _geo_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """The GeoParquet metadata; {} if it is missing or damaged."""
     try:
-        geo: dict[str, Any] = json.loads((metadata or {})[b"geo"])
-        geo["columns"].items()
-    except (KeyError, ValueError, TypeError, AttributeError):
+        geo = parse_object((metadata or {})[b"geo"])
+        columns = geo["columns"]
+    except (KeyError, ValueError):
         return {}
-    return geo
+    is_object = isinstance(columns, dict) and all(isinstance(c, dict) for c in columns.values())
+    return geo if is_object else {}
 
 
 def _covering(geometry: Mapping[str, Any]) -> str | None:

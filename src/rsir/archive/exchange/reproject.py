@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from rsir.archive.exchange import geoarrow
+from rsir.archive.exchange.arrow_columns import is_text, storage_of
 from rsir.archive.exchange.shapes import geometry_of
 from rsir.errors import MissingExtraError, UsageError
 from rsir.geo.antimeridian import split
-from rsir.geo.geometry import import_shapely
+from rsir.geo.parse import from_wkb, from_wkt, import_shapely
 from rsir.types import Geometry
 
 _WGS84 = "OGC:CRS84"
 
-UNREADABLE = "its geometry is neither WKB nor WKT"
+UNREADABLE = "its geometry is neither WKB nor WKT, or too large or nested too deeply"
 NOT_IN_WGS84 = "its geometry cannot be expressed in WGS 84"
 
 
@@ -28,7 +29,7 @@ class FootprintReader:
     the metadata; any name that PROJ knows. file: its name, for messages.
 
     Raises UsageError for a CRS that PROJ does not know, for a CRS that neither the file nor the
-    caller gives, and for an encoding other than WKB; MissingExtraError without shapely or pyproj.
+    caller gives, and for an unknown encoding; MissingExtraError without shapely or pyproj.
     """
 
     def __init__(self, metadata: Mapping[str, Any], crs: str | None, file: str) -> None:
@@ -38,9 +39,9 @@ class FootprintReader:
             from pyproj.exceptions import CRSError
         except ImportError:
             raise MissingExtraError("a geometry in another CRS", "geo") from None
-        encoding = metadata.get("encoding", "WKB")
-        if encoding != "WKB":
-            raise UsageError(f"{file}: its geometries are {encoding}; write them as WKB")
+        self._encoding = str(metadata.get("encoding", "WKB")).lower()
+        if self._encoding not in ("wkb", "wkt", *geoarrow.LEVELS):
+            raise UsageError(f"{file}: its geometries are {self._encoding}; write them as WKB")
         # GeoParquet: without "crs" a column is in WGS 84; if "crs" is null, the CRS is unknown.
         name = metadata.get("crs", _WGS84) if crs is None else crs
         if name is None:
@@ -61,17 +62,17 @@ class FootprintReader:
         self._jumps = bool(method) and not method.startswith(cylindrical)
 
     def footprints(self, column: Any) -> tuple[list[Geometry | None], dict[int, str]]:
-        """The footprints of a column of WKB or WKT.
+        """The footprints of a column of WKB, WKT or GeoArrow.
 
         Also returns, for each row whose geometry gives no footprint, the reason. Exterior rings
         keep their vertices, except that a geometry across the antimeridian is cut there.
         """
-        column = column.combine_chunks()
-        if isinstance(column.type, pa.ExtensionType):
-            column = column.storage
-        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        read = import_shapely().from_wkt if is_text else import_shapely().from_wkb
-        original = shapes = read(np.array(column.to_pylist(), dtype=object), on_invalid="ignore")
+        column = storage_of(column.combine_chunks())
+        if self._encoding in geoarrow.LEVELS:
+            original = shapes = geoarrow.shapes_of(column, self._encoding)
+        else:
+            read = from_wkt if is_text(column.type) else from_wkb
+            original = shapes = read(column.to_pylist())
         present = column.is_valid().to_numpy(zero_copy_only=False)
         unreadable = np.flatnonzero(present & import_shapely().is_missing(shapes))
         reasons = dict.fromkeys(unreadable.tolist(), UNREADABLE)

@@ -6,19 +6,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import bounds_of, import_shapely
+from rsir.geo.geometry import bounds_of
+from rsir.geo.parse import from_geojson, import_shapely
 from rsir.types import Geometry
 
 
 def shapes_of(footprints: Sequence[Geometry | None]) -> NDArray[Any]:
     """Shapely geometries (N,) of GeoJSON geometries; None for None and for invalid GeoJSON."""
-    texts = np.array([None if f is None else json.dumps(f) for f in footprints], dtype=object)
-    shapes: NDArray[Any] = import_shapely().from_geojson(texts, on_invalid="ignore")
-    return shapes
+    return from_geojson([None if f is None else json.dumps(f) for f in footprints])
 
 
 def geometry_of(shape: Any) -> Geometry | None:

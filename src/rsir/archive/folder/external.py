@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsir.atomic import write_json
+from rsir.documents import read_object
 from rsir.errors import ModelError, UsageError
 from rsir.ranking import metric_named
 from rsir.types import Encoding, is_unicode
@@ -74,10 +73,10 @@ class ExternalEncoder:
         Raises ModelError for a damaged card.
         """
         try:
-            card: Any = json.loads((folder / _CARD).read_text("utf-8"))
+            card = read_object(folder / _CARD)
         except (OSError, ValueError):
             return None
-        if not isinstance(card, dict) or card.get("format") != _FORMAT:
+        if card.get("format") != _FORMAT:
             return None
         try:
             return cls(str(card["backbone"]), str(card["ranking"]), int(card["dimension"]))

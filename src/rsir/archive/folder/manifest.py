@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rsir.archive.folder.encoder import ImageEncoder
-from rsir.errors import ArchiveError
+from rsir.documents import read_object
+from rsir.errors import ArchiveError, UsageError
+from rsir.ranking import metric_named
 from rsir.version import VERSION
 
 MANIFEST = "archive.json"
@@ -50,8 +51,9 @@ def new_manifest(encoder: ImageEncoder, store: str | None, identity: str) -> dic
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the archive at `path`; ArchiveError if there is none or it is damaged."""
     file = path / MANIFEST
+    damaged = f"{file} is damaged; restore it from a copy, or index into a new archive"
     try:
-        text = file.read_text("utf-8")
+        manifest = read_object(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         if (path / NEW_MANIFEST).exists():
             raise ArchiveError(
@@ -62,16 +64,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} is not an archive (it has no {MANIFEST}); check the path, or index into it "
             "first"
         ) from error
-    except (OSError, ValueError) as error:  # an impossible file name, or bytes that are not UTF-8
-        reason = getattr(error, "strerror", None) or error
-        raise ArchiveError(f"{file} cannot be read ({reason})") from error
-    damaged = f"{file} is damaged; restore it from a copy, or index into a new archive"
-    try:
-        manifest = json.loads(text)
+    except OSError as error:
+        raise ArchiveError(f"{file} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ArchiveError(f"{damaged} ({error})") from error
-    if not isinstance(manifest, dict):
-        raise ArchiveError(damaged)
     if manifest.get("format") != _FORMAT:
         raise ArchiveError(
             f"{file} has the format {manifest.get('format')!r}, this rsir reads {_FORMAT!r}; "
@@ -80,6 +76,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
             raise ArchiveError(f"{damaged} ('{name}' is missing or of the wrong type)")
+    if not all(isinstance(band, str) for band in manifest["bands"]):
+        raise ArchiveError(f"{damaged} ('bands' are not names)")
+    try:
+        metric_named(manifest["metric"]).width(manifest["dimension"])
+    except UsageError as error:
+        raise ArchiveError(f"{damaged} ({error})") from error
     for name in ("store", "identity"):
         if not isinstance(manifest.get(name, ""), str):
             raise ArchiveError(f"{damaged} ('{name}' is of the wrong type)")
@@ -89,9 +91,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def model_names(folder: Path) -> dict[str, str]:
     """The method and the backbone in the model card of `folder`, if they are there."""
     try:
-        card = json.loads((folder / "model.json").read_text("utf-8"))
+        card = read_object(folder / "model.json")
     except (OSError, ValueError):
-        return {}
-    if not isinstance(card, dict):
         return {}
     return {name: card[name] for name in ("method", "backbone") if isinstance(card.get(name), str)}

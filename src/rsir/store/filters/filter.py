@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import box_of, checked_bbox, import_shapely, intersects, polygon_of
+from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
+from rsir.geo.parse import import_shapely
 from rsir.store.filters.fields import Field, FieldColumns, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
 from rsir.store.records.record import in_utc

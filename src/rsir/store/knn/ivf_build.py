@@ -29,6 +29,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -40,9 +41,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from rsir.documents import read_object
 from rsir.store.knn.ivf_search import JUDGED_K, Index, IvfParameters, RowSubset, comparable
 
 _log = logging.getLogger(__name__)
+_READING = threading.Lock()  # FAISS has one limit for the whole process
 
 FORMAT = "rsir-approximate/2"
 
@@ -87,7 +90,7 @@ def find_index(folder: Path, table: str) -> Index | None:
     known = []
     for path in folder.glob("[!.]*/manifest.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            manifest = json.loads(path.read_text("utf-8"))
+            manifest = read_object(path)
             if (manifest["format"], manifest["table"]) == (FORMAT, table):
                 known.append((manifest["version"], manifest["time"], path.parent))
     for _, _, index in sorted(known, reverse=True):
@@ -160,11 +163,23 @@ def _delete_others(folder: Path, newest: Path) -> None:
                 shutil.rmtree(other, ignore_errors=True)
 
 
+def _read_lists(file: Path) -> Any:
+    """FAISS's index in a file; no vector in it may be larger than the file, whatever it says."""
+    with _READING:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(file.stat().st_size)
+        try:
+            return faiss.read_index(str(file))
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
+
+
 def _load(folder: Path) -> Index:
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    row_ids = np.load(folder / "row_ids.npy")
+    manifest = read_object(folder / "manifest.json")
+    # Mapped: then the sizes in the headers cannot lie.
+    row_ids = np.array(np.load(folder / "row_ids.npy", mmap_mode="r"))
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    lists = faiss.read_index(str(folder / "lists.faiss"))
+    lists = _read_lists(folder / "lists.faiss")
     count, dimension = manifest["count"], manifest["dimension"]
     shapes = (row_ids.shape, vectors.shape, lists.ntotal, lists.d)
     if shapes != ((count,), (count, dimension), count, dimension):

@@ -9,8 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from rsir.documents import parse_object
 from rsir.errors import ArchiveError, UsageError
-from rsir.ranking import metric_named
 from rsir.store.base import check_identity
 from rsir.store.lance.location import Location
 from rsir.store.lance.rows import schema_of
@@ -181,15 +181,27 @@ def _opened(location: Location) -> Any:
 def _about(location: Location, table: Any) -> dict[str, Any]:
     """The description in the metadata of a table: metric, dimension, and id."""
     try:
-        about = json.loads((table.schema.metadata or {})[_KEY])
+        about = parse_object((table.schema.metadata or {})[_KEY])
         if about["format"] != FORMAT:
             raise ArchiveError(
                 f"{location} has format {about['format']!r}, this rsir reads {FORMAT!r}; "
                 "use the rsir that made it, or index into a new archive"
             )
-        metric_named(about["metric"]).width(about["dimension"])
+        expected = schema_of(str(about["metric"]), int(about["dimension"]), {})
+        for field in expected:
+            found = table.schema.field(field.name).type
+            if found != field.type:
+                raise TypeError(f"its column {field.name} is {found}, not {field.type}")
         return {"id": "", **about}
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, UsageError) as error:
+    except (
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OSError,
+        UsageError,
+    ) as error:
         raise _damaged(location, error) from error
 
 
