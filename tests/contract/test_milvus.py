@@ -1,14 +1,19 @@
 """Promises of a store on a server only: it survives restarts, reads in pages, keeps secrets."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from rsir.archive import Archive
 from rsir.errors import ArchiveError, MissingExtraError, UsageError
 from rsir.ranking import packed, pairwise
 from rsir.store.filters.filter import Filter
@@ -18,6 +23,7 @@ from rsir.store.milvus.distances import AdaptedDistance
 from rsir.store.milvus.rows import SLOTS, key_of
 from rsir.store.milvus.store import MilvusStore
 from rsir.store.records.record import Record
+from tests.support.colour_encoder import ColourEncoder
 from tests.support.filters import meets
 from tests.support.milvus_server import Server, UnavailableError
 
@@ -387,6 +393,51 @@ def test_the_environment_supplies_what_the_uri_leaves_out(monkeypatch):
     assert found == ("u", "p", "t", "d")
     assert Address.parse("milvus://x:y@host/e/tiles").user == "x"
     assert Address.parse("milvus://x:y@host/e/tiles").database == "e"
+
+
+def test_credentials_go_only_to_a_host_that_the_user_named(monkeypatch):
+    monkeypatch.setenv("MILVUS_TOKEN", "t")
+    uri = "milvus://host:8/tiles"
+    assert Address.parse(uri).token == "t"
+    assert Address.parse(uri, by_user=False).token == ""
+    for hosts, named in (("host", True), ("a, host:8", True), ("host:9", False), ("", False)):
+        monkeypatch.setenv("RSIR_MILVUS_HOSTS", hosts)
+        address = Address.parse(uri, by_user=False)
+        assert (address.is_named, address.token) == (named, "t" if named else "")
+
+
+def test_a_strangers_archive_gets_no_credentials_and_no_endless_wait(tmp_path, monkeypatch, caplog):
+    """A server that records what it is sent and never answers."""
+    received = []
+
+    class Silent(grpc.GenericRpcHandler):
+        def service(self, details):
+            received.append(dict(details.invocation_metadata))
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: over.wait(60))
+
+    over = threading.Event()
+    server = grpc.server(ThreadPoolExecutor(8), handlers=[Silent()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("MILVUS_TOKEN", "root:secret")
+    monkeypatch.setitem(MilvusStore.open.__func__.__kwdefaults__, "patience", 3)
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+    file = archive.path / "archive.json"
+    uri = f"milvus://127.0.0.1:{port}/tiles"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"store": uri}))
+    try:
+        for named in (False, True):
+            received.clear()
+            monkeypatch.setenv("RSIR_MILVUS_HOSTS", f"127.0.0.1:{port}" if named else "")
+            caplog.clear()
+            with pytest.raises(ArchiveError, match="did not answer for 3 s"):
+                Archive.open(archive.path)
+            assert received
+            assert any("authorization" in sent for sent in received) == named
+            assert (f"asking {uri}" in caplog.text) != named
+    finally:
+        over.set()
+        server.stop(None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Read hostile files, each in a process of its own: python -m tests.support.read_hostile < NAMES.
+"""Read hostile files, each in a process of its own: python -m tests.support.read_hostile < LINES;
+a line is "image", a tab and a path.
 
 Prints a line of JSON for each file: how each of the two ways ends (a picture by
 `rsir.images.read.read_tile`, a scene by `rsir.scenes.tiles.tiles`), seconds, and the growth of the
@@ -15,6 +16,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,8 @@ from rsir.scenes.tiling import Tiling
 from rsir.sources.find import source
 from rsir.types import Tile
 from tests.support.hostile_files import valid_files
+
+Way = Callable[[str], str]
 
 SECONDS = 20
 MEMORY = 2 << 30
@@ -50,7 +55,7 @@ def as_scene(name: str) -> str:
     return "damaged" if damaged else "tiles" if count else "empty"
 
 
-def outcome(way: Any, name: str) -> tuple[str, str]:
+def outcome(way: Way, name: str) -> tuple[str, str]:
     try:
         return way(name), ""
     except RsirError as error:
@@ -60,8 +65,8 @@ def outcome(way: Any, name: str) -> tuple[str, str]:
         return type(error).__name__, str(error)
 
 
-def read(name: str) -> dict[str, Any]:
-    """How both ways end, in a child process."""
+def read(ways: Mapping[str, Way], name: str) -> dict[str, Any]:
+    """How each way to read a file ends, in a child process."""
     back, here = os.pipe()
     started = time.monotonic()
     child = os.fork()
@@ -69,9 +74,9 @@ def read(name: str) -> dict[str, Any]:
         os.close(back)
         signal.alarm(SECONDS)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: PTH123, SIM115
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        ends = {way.__name__: outcome(way, name) for way in (as_picture, as_scene)}
+        ends = {kind: outcome(way, name) for kind, way in ways.items()}
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         with os.fdopen(here, "w") as stream:
             json.dump(ends | {"megabytes": grown / 1024}, stream)
@@ -95,7 +100,13 @@ def warm_up() -> None:
             outcome(as_scene, path)
 
 
+def main(ways: Mapping[str, Mapping[str, Way]], lines: Iterable[str]) -> None:
+    """Read the file of each line: the name of an entry of `ways`, a tab and a path."""
+    for line in lines:
+        kind, _, name = line.rstrip("\n").partition("\t")
+        print(json.dumps(read(ways[kind], name)), flush=True)
+
+
 if __name__ == "__main__":
     warm_up()
-    for line in sys.stdin:
-        print(json.dumps(read(line.rstrip("\n"))), flush=True)
+    main({"image": {"as_picture": as_picture, "as_scene": as_scene}}, sys.stdin)

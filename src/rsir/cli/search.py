@@ -283,7 +283,8 @@ def _vector(file: Path) -> NDArray[Any]:
     import numpy as np
 
     try:
-        found = np.load(file, allow_pickle=False)
+        # Mapped: then its header cannot ask for more memory than the file has bytes.
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from rsir.errors import UsageError
 
 if TYPE_CHECKING:
     from rsir.store.base import Store
+
+_log = logging.getLogger(__name__)
 
 MILVUS = "milvus://"
 OBJECTS = ("s3://", "gs://", "az://")
@@ -34,19 +37,23 @@ def create_store(
     return LanceStore.create(where, metric, dimension, identity)
 
 
-def open_store(where: str | Path, identity: str = "") -> Store:
+def open_store(where: str | Path, identity: str = "", *, by_user: bool = True) -> Store:
     """The store at a path or uri, as in `create_store`; raises the errors of the store's `open`.
 
-    Raises ArchiveError for a store of another identity; "" accepts any.
+    by_user: whether the user gave `where`; if it stands in an archive, a Milvus server gets the
+    credentials in the environment only if RSIR_MILVUS_HOSTS names it. Raises ArchiveError for a
+    store of another identity; "" accepts any.
     """
     name = str(where)
     _check(name)
     if name.startswith(MILVUS):
         from rsir.store.milvus.store import MilvusStore
 
-        return MilvusStore.open(name, identity)
+        return MilvusStore.open(name, identity, by_user=by_user)
     from rsir.store.lance.store import LanceStore
 
+    if name.startswith(OBJECTS) and not by_user:
+        _log.warning("the records are on another machine: asking %s", name)
     return LanceStore.open(where, identity)
 
 

@@ -19,7 +19,8 @@ def open_folder(path: Path, store: str | None) -> tuple[dict[str, Any], Store]:
         raise ArchiveError(
             f"{path} keeps its records in {written or ITEMS}, not in {without_secrets(store)}"
         )
-    opened = open_store(store or written or path / ITEMS, manifest.get("identity", ""))
+    identity = manifest.get("identity", "")
+    opened = open_store(store or written or path / ITEMS, identity, by_user=store is not None)
     if (opened.metric, opened.dimension) != (manifest["metric"], manifest["dimension"]):
         raise ArchiveError(
             f"{path / MANIFEST} says {manifest['metric']}, {manifest['dimension']}, but "

@@ -56,7 +56,11 @@ class Address:
 
     milvus://[user:password@]host[:port]/[database/]collection[?secure=true][&token=...]
     [&consistency=strong|session]; the environment variables MILVUS_USER, MILVUS_PASSWORD,
-    MILVUS_TOKEN and MILVUS_DB supply what the uri leaves out.
+    MILVUS_TOKEN and MILVUS_DB supply what the uri leaves out, if `is_named`.
+
+    is_named: whether the user named the host: in the uri, or as HOST or HOST:PORT in
+    RSIR_MILVUS_HOSTS (separated by commas). An archive of a stranger may name any host, which must
+    not get the credentials.
     """
 
     host: str
@@ -68,10 +72,14 @@ class Address:
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    is_named: bool = True
 
     @classmethod
-    def parse(cls, uri: str) -> Address:
-        """The address in `uri`; UsageError, which shows no secret, for an invalid uri."""
+    def parse(cls, uri: str, *, by_user: bool = True) -> Address:
+        """The address in `uri`; UsageError, which shows no secret, for an invalid uri.
+
+        by_user: whether the user gave the uri; False: it stands in an archive.
+        """
         try:
             parts = urlsplit(uri)
             host, port = parts.hostname, PORT if parts.port is None else parts.port
@@ -94,16 +102,20 @@ class Address:
         consistency = given.get("consistency", STRONG)
         if consistency not in (STRONG, SESSION):
             raise _refused(f"consistency is '{STRONG}' or '{SESSION}', not {consistency!r}")
+        hosts = [name.strip() for name in os.environ.get("RSIR_MILVUS_HOSTS", "").split(",")]
+        is_named = by_user or host in hosts or f"{host}:{port}" in hosts
+        supplied = os.environ if is_named else {}
         return cls(
             host=f"[{host}]" if ":" in host else host,
             port=port,
-            database=names[0] if len(names) == 2 else os.environ.get("MILVUS_DB", ""),
+            database=names[0] if len(names) == 2 else supplied.get("MILVUS_DB", ""),
             collection=names[-1],
             secure=given.get("secure", "false").lower() == "true",
             consistency=consistency,
-            user=unquote(parts.username or "") or os.environ.get("MILVUS_USER", ""),
-            password=unquote(parts.password or "") or os.environ.get("MILVUS_PASSWORD", ""),
-            token=given.get("token", "") or os.environ.get("MILVUS_TOKEN", ""),
+            user=unquote(parts.username or "") or supplied.get("MILVUS_USER", ""),
+            password=unquote(parts.password or "") or supplied.get("MILVUS_PASSWORD", ""),
+            token=given.get("token", "") or supplied.get("MILVUS_TOKEN", ""),
+            is_named=is_named,
         )
 
     def __str__(self) -> str:
@@ -206,9 +218,15 @@ class Connection:
         address = self.address
         code, text = getattr(error, "code", None), address.hidden(_first_line(error))
         if code == _FORBIDDEN or _AUTHENTICATION.search(f"{error} {error.__cause__}"):
+            advice = (
+                ""
+                if address.is_named
+                else ". They go only to a server that you name: if you trust it, set "
+                f"RSIR_MILVUS_HOSTS={address.host}:{address.port}"
+            )
             raise ArchiveError(
                 f"{address}: the server refuses the user or the token; give them as MILVUS_USER "
-                "and MILVUS_PASSWORD, or as MILVUS_TOKEN"
+                f"and MILVUS_PASSWORD, or as MILVUS_TOKEN{advice}"
             ) from error
         if code == _NO_DATABASE or _NO_SUCH_DATABASE.search(str(error)):
             raise ArchiveError(

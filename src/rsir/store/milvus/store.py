@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import uuid
 from collections.abc import Collection as Names
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rsir.documents import parse_object
 from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.store.base import (
     APPROXIMATE,
@@ -44,6 +46,8 @@ from rsir.store.milvus.rows import (
 from rsir.store.milvus.search import CollectionSearch
 from rsir.store.records.record import Record, State, checked_records
 from rsir.types import is_unicode
+
+_log = logging.getLogger(__name__)
 
 FORMAT = "rsir-milvus/1"
 
@@ -105,17 +109,22 @@ class MilvusStore:
         return cls(connection, metric, dimension, identity)._ready()
 
     @classmethod
-    def open(cls, uri: str, identity: str = "", *, patience: float = PATIENCE) -> MilvusStore:
+    def open(
+        cls, uri: str, identity: str = "", *, by_user: bool = True, patience: float = PATIENCE
+    ) -> MilvusStore:
         """The store at `uri`; errors as `create`, and ArchiveError if there is no store of rsir.
 
-        identity: ArchiveError for a store of another identity; "" accepts any.
+        identity: ArchiveError for a store of another identity; "" accepts any. by_user: as in
+        `rsir.store.milvus.connection.Address.parse`.
         """
-        connection = Connection(Address.parse(uri), patience)
+        connection = Connection(Address.parse(uri, by_user=by_user), patience)
+        if not connection.address.is_named:
+            _log.warning("the records are on another machine: asking %s", connection.address)
         address = str(connection.address)
         if not connection.call("has_collection"):
             raise ArchiveError(f"{address} does not exist; check the uri, or create an archive")
         try:
-            about = json.loads(connection.call("describe_collection")["description"])
+            about = parse_object(connection.call("describe_collection")["description"])
             if about["format"] != FORMAT:
                 raise ArchiveError(
                     f"{address} has format {about['format']!r}, this rsir reads {FORMAT!r}; use "
