@@ -35,6 +35,7 @@ from rsir.documents import parse_object
 from rsir.errors import DataError, UsageError
 from rsir.ranking import metric_named, packed
 from rsir.sources.folders import source_name
+from rsir.sources.gate import reason
 from rsir.store.records.record import Record
 from rsir.types import Geometry
 
@@ -320,7 +321,7 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error})") from error
+        raise DataError(f"{path} cannot be read as Parquet ({reason(error)})") from error
 
 
 def _check_model(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rsir.errors import ArchiveError
+from rsir.errors import ArchiveError, RsirError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -23,17 +23,28 @@ _CODE = re.compile(r",? *\S+\.rs:\d+(:\d+)?")
 def translate_store_errors(path: Path) -> Iterator[None]:
     """Translate the exceptions of the store of the archive at `path` into ArchiveError.
 
-    Put only calls of the store and of the file system into the block: it translates every OSError
-    and RuntimeError.
+    Put only calls of the store and of the file system into the block: it translates every
+    exception except those of rsir. The table of a stranger may hold anything.
     """
     try:
         yield
+    except RsirError:
+        raise
     except (OSError, RuntimeError) as error:
         raise ArchiveError(f"{path}: {_meaning(path, error)}") from error
+    except Exception as error:
+        raise ArchiveError(
+            f"{path}: its table is damaged ({type(error).__name__}: {_one_line(error)}); restore "
+            "it from a copy, or index into a new archive"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(_CODE.sub("", str(error)).split())[:500]
 
 
 def _meaning(path: Path, error: OSError | RuntimeError) -> str:
-    text = _CODE.sub("", str(error)).strip()
+    text = _one_line(error)
     found = _NUMBER.search(text)
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     if number in _FULL:
