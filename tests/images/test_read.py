@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from rsir.errors import ImageError
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.read import read_pixels, read_tile, tile_id
 from rsir.sources.folders import find_images
 
@@ -390,14 +391,16 @@ def test_several_pages_or_frames_are_refused(put):
             read_tile(put(encoded(pages[0], form, **several)))
 
 
-def masked_tiff(path: Path) -> Path:
-    """A GeoTIFF of BIG with a mask, its first 16 rows nodata, and with overviews of both."""
+def masked_tiff(path: Path, *, place: bool = True) -> Path:
+    """A TIFF of BIG with a mask, its first 16 rows nodata, and with overviews of both."""
     import rasterio
     from affine import Affine
 
     mask = np.full((64, 48), 255, np.uint8)
     mask[:16] = 0
-    options = {"transform": Affine(1, 0, 5e5, 0, -1, 5e6), "crs": "EPSG:32632", "dtype": "uint8"}
+    options = {"transform": Affine(1, 0, 5e5, 0, -1, 5e6), "crs": "EPSG:32632"} if place else {}
+    options |= {"dtype": "uint8", "photometric": "rgb"}
+    ignore_not_georeferenced()
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(path, "w", width=48, height=64, count=3, **options) as dataset,
@@ -416,7 +419,7 @@ def test_overviews_and_masks_are_not_pages(tmp_path):
 
 
 def test_a_mask_is_turned_with_its_image(tmp_path):
-    path = masked_tiff(tmp_path / "a.tif")
+    path = masked_tiff(tmp_path / "a.tif", place=False)
     upright = read_pixels(path)
     # In place of the planar configuration, which has the default value: orientation 6.
     planar, turned = struct.pack("<HHLHH", 284, 3, 1, 1, 0), struct.pack("<HHLHH", 274, 3, 1, 6, 0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rsir.errors import MissingExtraError
 from rsir.geo.footprint import bounds, footprint, is_flat
 from rsir.geo.tiff_tags import (
+    DATE_TIME,
     GEO_KEYS,
     MODEL_TRANSFORMATION,
     TIE_POINTS,
@@ -88,6 +89,15 @@ def georeference(source: str | os.PathLike[str] | bytes) -> Georeference | None:
     if not all(map(math.isfinite, box)):
         return None
     return Georeference(box, crs, footprint(transform, crs, window), tiff_datetime(time))
+
+
+def acquired(data: bytes) -> datetime | None:
+    """The time in the tag DateTime of a TIFF's bytes; None for any other file."""
+    try:
+        value = next(directories(data)).get(DATE_TIME)
+    except ValueError:
+        return None
+    return tiff_datetime(value if isinstance(value, str) else None)
 
 
 def crs_and_transform(dataset: DatasetReader) -> tuple[str, Transform] | None:

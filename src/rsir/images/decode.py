@@ -6,14 +6,16 @@ Pillow decodes most files; GDAL (the extra 'geo') decodes files that Pillow read
 from __future__ import annotations
 
 import io
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from rsir.errors import ImageError, MissingExtraError
+from rsir.errors import ImageError, MissingExtraError, RsirError
 from rsir.geo import tiff_tags as tiff
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.convert import (
@@ -24,7 +26,8 @@ from rsir.images.convert import (
     samples_of,
     upright,
 )
-from rsir.sources.gate import HEAD_BYTES, format_of, guarded
+from rsir.images.gdal import ALONE, reading
+from rsir.sources.gate import HEAD_BYTES, format_of, guarded, read_bytes
 
 
 def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -59,8 +62,8 @@ def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, A
 # ------------------------------------------------------------------------------- formats and sizes
 
 
-def _opened(data: bytes, format_name: str) -> ImageFile:
-    """Pillow's image of the data; no pixel is decoded yet."""
+def _opened(data: bytes | BinaryIO, format_name: str) -> ImageFile:
+    """Pillow's image of the data or of a stream; no pixel is decoded yet."""
     # Image.open does not fit: it warns of large sizes, it hides why a reader fails, and it takes a
     # JPEG that is followed by a preview (MPO, which cameras and drones write) for an animation.
     from PIL.JpegImagePlugin import JpegImageFile
@@ -72,7 +75,7 @@ def _opened(data: bytes, format_name: str) -> ImageFile:
         "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
     }  # fmt: skip
     try:
-        return readers[format_name](io.BytesIO(data))
+        return readers[format_name](io.BytesIO(data) if isinstance(data, bytes) else data)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
 
@@ -96,7 +99,7 @@ def _by_gdal(data: bytes, driver: str, *, mask: bool = False) -> NDArray[Any]:
     except ImportError:
         raise ImageError(str(MissingExtraError("reading a picture of this kind", "geo"))) from None
     ignore_not_georeferenced()
-    with guarded(), MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
+    with reading("", ALONE), MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
         array: NDArray[Any] = dataset.read_masks(1) if mask else dataset.read()
         flags = dataset.mask_flag_enums[0]
     if mask and MaskFlags.per_dataset not in flags:
@@ -156,6 +159,19 @@ def _decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8]:
     return samples
 
 
+def orientation_of(path: str | os.PathLike[str]) -> int:
+    """The orientation in the metadata of a local image file, 1 (upright) to 8; 1 if unknown."""
+    try:
+        with Path(path).open("rb") as stream:
+            format_name = format_of(stream.read(HEAD_BYTES))
+            stream.seek(0)
+            return _orientation(_opened(stream, format_name))
+    except (RsirError, KeyError, OSError):
+        return 1
+    except Exception:  # Pillow's readers raise nearly anything for damaged metadata
+        return 1
+
+
 def _orientation(image: Image.Image) -> int:
     """The orientation that the metadata gives, as `rsir.images.convert.upright` takes it."""
     try:
@@ -164,18 +180,21 @@ def _orientation(image: Image.Image) -> int:
         raise
     except Exception:  # damaged metadata raises nearly anything; the pixels are right all the same
         return 1
-    return orientation if isinstance(orientation, int) else 1
+    is_valid = isinstance(orientation, int) and 1 <= orientation <= 8
+    return int(orientation) if is_valid and orientation is not None else 1
 
 
 # -------------------------------------------------------------------------------------------- TIFF
 
 _COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric: number of colour bands
-# Compressions that the libtiff in Pillow's wheels reads: none, CCITT, LZW, JPEG, Deflate, PackBits,
-# LZMA, Zstd.
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
+# Compressions that the libtiff in Pillow's wheels reads: none, CCITT, LZW, Deflate, PackBits, LZMA,
+# Zstd. It reads JPEG too, but fills what is missing with grey and does not tell.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 _RARE_COMPRESSIONS = {
-    6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
+    6: "old JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
 }  # fmt: skip
+
+_MOST_PLAIN_BYTES = 64 << 20  # our choice: 1024 × 1024 pixels without compression have 3 MB
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: an overview, a transparency mask
 
@@ -187,8 +206,10 @@ _MOST_PART_TRANSPARENT = 0.5
 def _decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     tags, has_mask = _main_directory(data, max_pixels)
     has_alpha = _check_samples(tags)
-    orientation = tiff.integer(tags, tiff.ORIENTATION, 1)
-    if tiff.integer(tags, tiff.COMPRESSION, 1) in _COMPRESSIONS:
+    # The transform of a GeoTIFF is that of the stored image.
+    stored = tiff.integer(tags, tiff.ORIENTATION, 1)
+    orientation = 1 if tiff.GEO_KEYS in tags else stored
+    if _is_plain(tags) and orientation == stored:
         image = _opened(data, "TIFF")
         image.load()  # this turns a TIFF upright; Pillow turns no other format by itself
         if image.mode == "P":
@@ -200,7 +221,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Decoded:
             transparent = _transparent(samples) if has_alpha else None
             decoded = from_samples(samples, transparent, one_bit=image.mode == "1")
     else:
-        samples = _samples_of_rare_compression(data, tags)
+        samples = _samples_by_gdal(data, tags)
         transparent = _transparent(samples) if has_alpha else None
         decoded = from_samples(samples, transparent).upright(orientation)
     if has_mask:
@@ -264,19 +285,45 @@ def _check_samples(tags: tiff.Directory) -> bool:
     return has_alpha
 
 
-def _samples_of_rare_compression(data: bytes, tags: tiff.Directory) -> NDArray[np.uint8]:
-    """The samples (H, W, bands) of a TIFF whose compression Pillow does not read."""
+def is_plain_tiff(path: str | os.PathLike[str]) -> bool:
+    """Whether a small local TIFF is read whole with the same pixels by Pillow as by GDAL."""
+    try:
+        tags = next(tiff.directories(read_bytes(path, _MOST_PLAIN_BYTES)))
+        _check_samples(tags)
+        return _is_plain(tags)
+    except (ImageError, ValueError):
+        return False
+
+
+def _is_plain(tags: tiff.Directory) -> bool:
+    """Whether Pillow reads the compression, and no strip or tile is left out (a sparse file)."""
+    offsets = (
+        number
+        for tag in (tiff.STRIP_OFFSETS, tiff.STRIP_BYTES, tiff.TILE_OFFSETS, tiff.TILE_BYTES)
+        for number in tiff.integers(tags, tag)
+    )
+    return tiff.integer(tags, tiff.COMPRESSION, 1) in _COMPRESSIONS and all(offsets)
+
+
+def _samples_by_gdal(data: bytes, tags: tiff.Directory) -> NDArray[np.uint8]:
+    """The samples (H, W, bands), grey or RGB, of a TIFF that Pillow does not read faithfully."""
     compression = tiff.integer(tags, tiff.COMPRESSION, 1)
     problem = f"TIFF compression {_RARE_COMPRESSIONS.get(compression, compression)} is not read"
     advice = "write it with DEFLATE (gdal_translate -co COMPRESS=DEFLATE)"
-    is_plain = tiff.integer(tags, tiff.PHOTOMETRIC, 1) in (1, 2)
-    # GDAL gives the stored samples; with any other photometric value these are not grey or RGB.
-    if not is_plain or tiff.integer(tags, tiff.BITS_PER_SAMPLE, 1) != 8:
+    if compression in _COMPRESSIONS:
+        problem = "a TIFF that is sparse, or is georeferenced and turned, is not read"
+    photometric = tiff.integer(tags, tiff.PHOTOMETRIC, 1)
+    # GDAL gives the stored samples, and JPEG's YCbCr as RGB; any others are not grey or RGB.
+    if (
+        photometric not in (0, 1, 2, 6 if compression == 7 else 1)
+        or tiff.integer(tags, tiff.BITS_PER_SAMPLE, 1) != 8
+    ):
         raise ImageError(f"{problem} with these samples: {advice}")
     try:
-        return _by_gdal(data, "GTiff")
+        samples: NDArray[np.uint8] = _by_gdal(data, "GTiff")
     except ImageError as error:
         raise ImageError(f"{problem} here ({error}): {advice}") from error
+    return np.uint8(255) - samples if photometric == 0 else samples
 
 
 def _transparent(samples: NDArray[np.uint8]) -> NDArray[np.bool_]:

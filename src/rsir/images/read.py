@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import ImageError, MissingExtraError
-from rsir.geo.georeference import Georeference, georeference
+from rsir.geo.georeference import Georeference, acquired, georeference
 from rsir.images.decode import decode
 from rsir.sources.file_state import CONTENT_BYTES
 from rsir.sources.folders import source_name
@@ -78,7 +78,7 @@ def read_tile(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         bounds=None if found is None else found.bounds,
         crs=None if found is None else found.crs,
         footprint=None if found is None else found.footprint,
-        datetime=None if found is None else found.datetime,
+        datetime=acquired(data),
         properties=properties,
     )
 

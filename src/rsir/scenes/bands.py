@@ -21,13 +21,19 @@ class Band:
 
     file: index of the file in the scene. index: of the band in the file, from 1. names: all names
     of the band in lower case, each with its priority; 0 is the highest. common: the first name that
-    STAC gives it.
+    STAC gives it. component: of a palette's colours, 0 to 2; the samples are in the first band.
     """
 
     file: int
     index: int
     names: tuple[tuple[str, int], ...]
     common: str | None
+    component: int | None = None
+
+    @property
+    def stored(self) -> int:
+        """The number of the band with its samples in the file, from 1."""
+        return self.index if self.component is None else 1
 
     def priority(self, name: str) -> int | None:
         """The priority of a name; None if the band does not have it."""
@@ -81,6 +87,11 @@ def _split(band: str) -> tuple[str | None, str]:
 def bands_of(file: int, dataset: DatasetReader, asset: Asset) -> list[Band]:
     """The bands of a file except alpha, with all their names; `file` is its index in the scene."""
     colours = [colour.name.lower() for colour in dataset.colorinterp]
+    if colours == ["palette"]:
+        return [
+            Band(file, part + 1, ((name, 3), (str(part + 1), 4)), None, part)
+            for part, name in enumerate(RGB)
+        ]
     indexes = [i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != "alpha"]
     stac = asset.bands if len(asset.bands) == len(indexes) else ((),) * len(indexes)
     found = []

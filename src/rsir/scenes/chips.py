@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from rsir.errors import DataError, MissingExtraError
+from rsir.images.decode import is_plain_tiff
 from rsir.scenes.datasets import PICTURE_DRIVERS, open_dataset
 from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
@@ -54,7 +55,9 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
                 small = width * height <= WHOLE_PIXELS
             else:
                 small = max(width, height) <= tiling.size and not dataset.crs
-            return small and (dataset.driver in PICTURE_DRIVERS or _is_plain_tiff(dataset))
+            if not small or len(dataset.files) > 1:  # a sidecar file may hold its place or its mask
+                return False
+            return dataset.driver in PICTURE_DRIVERS or _is_plain_tiff(source.uri, dataset)
     except (DataError, ImportError) as error:
         if tiling is None:
             return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
@@ -63,20 +66,25 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
         raise
 
 
-def _is_plain_tiff(dataset: DatasetReader) -> bool:
+def _is_plain_tiff(uri: str, dataset: DatasetReader) -> bool:
     from rasterio.enums import ColorInterp, MaskFlags
 
     colours = dataset.colorinterp
     bands = sum(colour is not ColorInterp.alpha for colour in colours)
     if dataset.driver != "GTiff" or dataset.dtypes[0] != "uint8" or bands not in (1, 3):
         return False
-    # A scene cannot have a palette, so a file with a palette is a picture, even if it has nodata.
+    # The nodata of a palette is the index of a colour.
     opaque = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
-    return ColorInterp.palette in colours or (opaque and not dataset.gcps[0])
+    if ColorInterp.palette not in colours and (not opaque or dataset.gcps[0]):
+        return False
+    return is_plain_tiff(uri)
 
 
 def usual_tiling(scene: Scene) -> Tiling:
-    """The default tiling of a scene: one tile if the scene has up to WHOLE_PIXELS pixels."""
+    """The default tiling of a scene: one tile, if it has up to WHOLE_PIXELS pixels.
+
+    Such a tile is left out only if it is wholly nodata.
+    """
     if scene.width * scene.height <= WHOLE_PIXELS:
-        return Tiling(size=max(scene.width, scene.height))
+        return Tiling(size=max(scene.width, scene.height), min_valid=0)
     return Tiling()

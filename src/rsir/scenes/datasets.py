@@ -16,7 +16,8 @@ import numpy as np
 
 from rsir.errors import ImageError
 from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
-from rsir.scenes.gdal import ALONE, REMOTE, WITH_SIDECARS, reading
+from rsir.images.gdal import ALONE, REMOTE, WITH_SIDECARS, reading
+from rsir.scenes.looks import Look
 from rsir.scenes.sidecars import check_texts, sidecars_of
 from rsir.scenes.subdatasets import refuse_variables
 from rsir.scenes.vrt import named_files
@@ -66,12 +67,24 @@ class SceneFile:
     """An open file of a scene.
 
     files: its uri, then the sidecar files that GDAL reads with it. options: GDAL's for reading it.
+    look: how its samples are shown.
     """
 
     asset: Asset
     dataset: DatasetReader
     files: tuple[str, ...]
     options: Mapping[str, Any]
+    look: Look
+
+    @property
+    def width(self) -> int:
+        """Columns of the upright image."""
+        return self.look.shape(self.dataset.width, self.dataset.height)[0]
+
+    @property
+    def height(self) -> int:
+        """Rows of the upright image."""
+        return self.look.shape(self.dataset.width, self.dataset.height)[1]
 
 
 def open_dataset(uri: str, stack: ExitStack) -> tuple[DatasetReader, Mapping[str, Any]]:
@@ -191,7 +204,7 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
     """One file of a scene, which `stack` closes.
 
     A file that is located by ground control points alone is warped to a grid in their CRS.
-    mask: the file is a mask; only its values count, so palettes and few bits are allowed.
+    mask: the file is a mask, whose stored values count.
 
     Errors: DataError if there is no such file; ImageError if it cannot be read faithfully.
     """
@@ -202,8 +215,10 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
     dataset, options = open_dataset(uri, stack)
     with reading(uri, options):
         _refuse_unreadable(dataset)
+        look = Look()
         if not mask:
             _refuse_unfaithful(dataset)
+            look = Look.of(dataset, None if is_remote(uri) else uri)
         files = (uri,)
         if not is_remote(uri):
             # Viewers write overviews and statistics; these change no pixel. But a picture's
@@ -220,7 +235,7 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
                     dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True
                 )
             )
-    return SceneFile(asset, dataset, files, options)
+    return SceneFile(asset, dataset, files, options, look)
 
 
 def _refuse_unreadable(dataset: DatasetReader) -> None:
@@ -233,25 +248,12 @@ def _refuse_unfaithful(dataset: DatasetReader) -> None:
 
     if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
         raise ImageError("has complex samples; save their amplitude (gdal_calc)")
-    # Before the palette: GDAL gives a 1-bit file a palette of black and white.
-    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    if bits in _FEW_BITS:
-        palette = ColorInterp.palette in dataset.colorinterp
-        options = "-expand rgb" if palette else f"-scale 0 {2 ** int(bits) - 1} 0 255"
+    # GDAL scales no samples of few bits beside others, and has no colours for several indexes.
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+    if dataset.count > 1 and (bits in _FEW_BITS or ColorInterp.palette in dataset.colorinterp):
         raise ImageError(
-            f"has {_FEW_BITS[bits]} per pixel, and so cannot be cut into tiles; convert it "
-            f"to 8 bits: gdal_translate {options} IN OUT.tif"
-        )
-    if ColorInterp.palette in dataset.colorinterp:
-        raise ImageError(
-            "has a palette, and so cannot be cut into tiles; expand it: gdal_translate "
-            "-expand rgb IN OUT.tif"
-        )
-    orientation = tags_of(dataset).get("EXIF_Orientation", "1")
-    if orientation not in ("0", "1"):
-        raise ImageError(
-            f"is turned by EXIF (orientation {orientation}), and so cannot be cut into "
-            "tiles; save it upright: magick IN -auto-orient OUT.tif"
+            f"has {dataset.count} bands with a palette or of {_FEW_BITS.get(bits, '8 bits')}; "
+            "expand it: gdal_translate -expand rgb IN OUT.tif"
         )
 
 
@@ -293,4 +295,4 @@ def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitSt
         )  # fmt: skip
     except gdal_errors() as error:
         raise ImageError(f"{file.asset.uri}: does not fit its scene ({reason(error)})") from error
-    return SceneFile(file.asset, warped, file.files, file.options)
+    return SceneFile(file.asset, warped, file.files, file.options, file.look)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rsir.errors import ImageError, MissingExtraError
 from rsir.geo.footprint import Window, to_wgs84
 from rsir.geo.georeference import Transform, crs_and_transform, tiff_datetime
+from rsir.images.gdal import reading
 from rsir.scenes.bands import Band, assets_of, bands_of, choose
 from rsir.scenes.datasets import SceneFile, on_grid, open_file, tags_of
-from rsir.scenes.gdal import reading
 from rsir.scenes.stretch import Stretch
 from rsir.sources.file_state import CONTENT_BYTES, digest, stamp
 from rsir.sources.find import source
@@ -58,11 +58,11 @@ class Scene:
         first = files[0].dataset
         self.source = source
         self.uri = source.uri
-        self.width: int = first.width
-        self.height: int = first.height
+        self.width: int = files[0].width
+        self.height: int = files[0].height
         self.bands = tuple(names)
         self.dtype: np.dtype[Any] = np.result_type(
-            *(files[band.file].dataset.dtypes[band.index - 1] for band in bands)
+            *(files[band.file].dataset.dtypes[band.stored - 1] for band in bands)
         )
         self.refs = tuple(
             f"{name}={files[band.file].asset.key}:{band.index}"
@@ -257,32 +257,42 @@ class Scene:
         from rasterio.enums import MaskFlags, Resampling
         from rasterio.windows import Window as RasterWindow
 
-        region = RasterWindow(*window)
         single = len(self._files) == 1  # then GDAL's array is the result, without a copy
         pixels = np.empty((0 if single else len(self._bands), *size), self.dtype)
         valid = np.zeros(size, dtype=bool)
         for number, file in enumerate(self._files):
             slots = [i for i, band in enumerate(self._bands) if band.file == number]
-            indexes = [self._bands[i].index for i in slots]
+            indexes = [self._bands[i].stored for i in slots]
+            look = file.look
+            stored = look.stored(window, file.dataset.width, file.dataset.height)
+            region, shape = RasterWindow(*stored), look.stored_size(size)
+            # The mean of two indexes of a palette is the index of another colour.
+            method = resampling if look.palette is None else "nearest"
             with reading(self.uri, file.options):
                 samples = file.dataset.read(
-                    indexes, window=region, out_shape=(len(slots), *size),
-                    resampling=Resampling[resampling],
+                    indexes, window=region, out_shape=(len(slots), *shape),
+                    resampling=Resampling[method],
                 )  # fmt: skip
+                transparent = look.transparent(samples[0])
+                samples = look.shown(samples, [self._bands[i].component for i in slots])
+                samples = look.upright(samples)
                 if single:
                     pixels = samples.astype(self.dtype, copy=False)
                 else:
                     pixels[slots] = samples
                 flags = [file.dataset.mask_flag_enums[index - 1] for index in indexes]
+                if transparent is not None:
+                    valid |= ~look.upright(transparent)
+                    continue
                 if any(MaskFlags.all_valid in flag for flag in flags):
                     valid[:] = True
                     continue
                 if all(MaskFlags.per_dataset in flag for flag in flags):
                     indexes = indexes[:1]  # all bands share a mask
                 masks = file.dataset.read_masks(
-                    indexes, window=region, out_shape=(len(indexes), *size)
+                    indexes, window=region, out_shape=(len(indexes), *shape)
                 )
-                valid |= (masks != 0).any(axis=0)
+                valid |= look.upright((masks != 0).any(axis=0))
         if pixels.dtype.kind == "f":
             valid &= np.isfinite(pixels).any(axis=0)
         return pixels, valid
@@ -292,6 +302,10 @@ class Scene:
 
         Errors: DataError if neither has a georeference and their sizes differ.
         """
+        if self._files[0].look.orientation != 1:
+            raise ImageError(
+                f"{self.uri}: is turned by EXIF, so that no mask fits it; save it upright"
+            )
         other = open_file(Asset(uri), stack, mask=True)
         return on_grid(other, self._files[0].dataset, "nearest", stack).dataset
 

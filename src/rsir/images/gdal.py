@@ -52,7 +52,8 @@ def reading(uri: str, options: Mapping[str, Any]) -> Iterator[None]:
     with guarded(uri), rasterio.Env(**options), _DAMAGE.watched() as messages:
         yield
     if messages:
-        raise ImageError(f"{uri}: damaged or cut off ({messages[0]}); fetch it again")
+        name = f"{uri}: " if uri else ""
+        raise ImageError(f"{name}damaged or cut off ({messages[0]}); fetch it again")
 
 
 class _DamageLog(logging.Handler):
