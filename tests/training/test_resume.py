@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from rsir.atomic import replacing
 from rsir.data.splits import Split
-from rsir.errors import UsageError
+from rsir.errors import ModelError, UsageError
 from rsir.methods import method_type
+from rsir.training import checkpoints
 from rsir.training.settings import TrainingSettings
 from rsir.training.train import train
 from tests.support.runs import SETTINGS, assert_same_weights, rows, run
@@ -209,3 +213,55 @@ def test_every_method_resumes_to_the_weights_of_a_whole_run(
     assert lines == ["epoch 2", "epoch 3"]
     assert whole.keys() == resumed.keys()
     assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_continues(
+    no_val: Split, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SETTINGS, "validation": 0.0}
+    whole = run(tmp_path / "whole", no_val, images, **settings)
+    out, real, written = tmp_path / "run", checkpoints.write_bytes, []
+
+    def fill(path: Path, data: bytes) -> None:
+        written.append(path)
+        if len(written) == 3:
+            # As much as fits, as a full disk does.
+            with suppress(RuntimeError), replacing(path) as draft:
+                draft.write_bytes(data[: len(data) // 2])
+                raise RuntimeError
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(checkpoints, "write_bytes", fill)
+    with pytest.raises(ModelError, match=r"run: the run cannot be written \(No space left") as full:
+        run(out, no_val, images, **settings)
+    assert str(out) in str(full.value)
+    assert {path.parent for path in written} == {out / "checkpoints"}  # beside its target
+    assert [file.name for file in (out / "checkpoints").iterdir()] == ["last.ckpt"]
+    run(out, no_val, images, **settings)
+    assert_same_weights(whole, out)
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(
+    no_val: Split, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SETTINGS, "validation": 0.0}
+    real = checkpoints.write_bytes
+
+    def fail_second(path: Path, data: bytes) -> None:
+        if path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(checkpoints, "write_bytes", fail_second)
+    with pytest.raises(ModelError, match="No space left"):
+        run(tmp_path / "run", no_val, images, **settings)
+    monkeypatch.undo()
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    data = file.read_bytes()
+    for damaged in (b"", data[: len(data) // 2], b"PK\x03\x04" + bytes(500)):
+        file.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"last\.ckpt is damaged; delete it"):
+            run(tmp_path / "run", no_val, images, **settings)
+    file.unlink()
+    run(tmp_path / "run", no_val, images, **settings)

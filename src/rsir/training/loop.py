@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from rsir.atomic import write_bytes
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import Images
 from rsir.data.samplers import EpochSampler, PairSampler, PKSampler, ShuffleSampler
@@ -27,6 +28,7 @@ from rsir.errors import DataError, ModelError, UsageError
 from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
 from rsir.methods.base import Method
 from rsir.models.model import Model
+from rsir.training.checkpoints import CheckpointFiles, naming_full_disks
 from rsir.training.settings import PRECISIONS, TrainingSettings
 
 LAST = "last.ckpt"
@@ -90,6 +92,7 @@ def fit(
             max_epochs=settings.epochs,
             devices=1,
             precision=PRECISIONS[_precision(settings.precision)],
+            plugins=[CheckpointFiles()],
             callbacks=[epochs, best, every] if validate else [epochs, every],
             logger=False,
             enable_progress_bar=progress,
@@ -98,13 +101,14 @@ def fit(
             default_root_dir=folder,
         )
         try:
-            trainer.fit(
-                training,
-                loader,
-                val_loader if validate else None,
-                ckpt_path=folder / LAST if (folder / LAST).exists() else None,
-                weights_only=True,
-            )
+            with naming_full_disks(folder.parent):
+                trainer.fit(
+                    training,
+                    loader,
+                    val_loader if validate else None,
+                    ckpt_path=folder / LAST if (folder / LAST).exists() else None,
+                    weights_only=True,
+                )
         except SystemExit:
             # Lightning turns Ctrl-C into SystemExit; the caller must see a KeyboardInterrupt.
             raise KeyboardInterrupt from None
@@ -112,7 +116,7 @@ def fit(
     done = {"epochs_run": trainer.current_epoch, "seconds": epochs.total_seconds()}
     if not validate:
         return {"chosen": "the last epoch", **done}
-    model.module.load_state_dict(load_file(best.file))
+    model.module.load_state_dict(safetensors.torch.load_file(best.file))
     return {
         "chosen": "the epoch with the best val_map",
         "chosen_epoch": best.epoch,
@@ -292,7 +296,8 @@ class BestEpoch(Callback):
             self.score, self.epoch = score, epoch
             self.folder.mkdir(exist_ok=True)
             state = pl_module.module.state_dict()
-            save_file({k: v.cpu().contiguous() for k, v in state.items()}, self.file)
+            weights = {k: v.cpu().contiguous() for k, v in state.items()}
+            write_bytes(self.file, safetensors.torch.save(weights))
         trainer.should_stop = trainer.should_stop or self._is_over(epoch)
 
     def _is_over(self, epoch: int) -> bool:

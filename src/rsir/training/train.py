@@ -19,6 +19,7 @@ from rsir.methods import method_type
 from rsir.models.adapt import adapt
 from rsir.models.encoder import Encoder
 from rsir.models.model import CARD, WEIGHTS, build_model, file_sha256
+from rsir.training.checkpoints import naming_full_disks
 from rsir.training.loop import LAST, fit
 from rsir.training.settings import TrainingSettings
 
@@ -113,8 +114,9 @@ def train(
             "torch": torch.__version__,
         },
     )
-    trained.save(out)
-    _write_run(out, split, config, complete=True)
+    with naming_full_disks(out):
+        trained.save(out)
+        _write_run(out, split, config, complete=True)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out
 
