@@ -252,3 +252,14 @@ def test_tiles_are_of_the_gsd_that_the_model_learnt_from(
     assert {tuple(record.properties["gsd"]) for record in records} == {(20.0, 20.0)}
     assert shell("index", archive, scenes / "west.tif", "--tile-size", 16, "--gsd", 20).status == 0
     assert list(rsir.open(archive).records()) == records
+
+
+def test_a_folder_without_images_is_named_as_such(
+    shell: Shell, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    archive = shutil.copytree(images, tmp_path / "archive")
+    done = shell("index", archive, tmp_path / "empty")
+    assert done.status == 0
+    assert "nothing to index there: no image or scene; other files: 1 .txt" in done.err

@@ -6,6 +6,7 @@ import csv
 import inspect
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,51 @@ def test_a_page_shows_the_query_and_every_hit(
     assert count == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--class", "foo"), r"no image has the class foo; there are field, lake, roof, sand"),
+        (("--bbox", "0,0,1,1"), "no image of the archive has a place"),
+        (("--datetime", "2024-W18"), "no image of the archive has a date"),
+        (("--source", "nothing"), "no image meets the condition of --where or comes from that"),
+    ],
+)
+def test_a_filter_that_selects_nothing_says_what_there_is(
+    shell: Shell, images: Path, query: Path, tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    for command in (("search", images, query), ("export", images, tmp_path / "a.geojson")):
+        done = shell(*command, *options)
+        assert re.search(says, done.err), (command, done)
+
+
+def test_a_filter_beside_the_scenes_says_where_and_when_they_are(
+    shell: Shell, tiles: Path, query: Path
+) -> None:
+    away = shell("search", tiles, query, "--bbox=-60,-60,-59,-59").err
+    bounds = [source.bounds for source in rsir.open(tiles).sources()]
+    west = min(box[0] for box in bounds if box is not None)
+    assert f"no image lies in that area; the archive covers {west:.5g}," in away
+    times = sorted(record.datetime for record in rsir.open(tiles).records() if record.datetime)
+    early = shell("search", tiles, query, "--datetime", "../1990").err
+    assert f"the images are from {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}" in early
+    year = f"{times[0]:%Y}"
+    where = ("--where", "width > 0", "--datetime", year)
+    assert "no image" not in shell("search", tiles, query, *where).err
+
+
+def test_the_name_of_the_output_decides_its_format(
+    shell: Shell, images: Path, query: Path, tmp_path: Path
+) -> None:
+    starts = {"a.html": "<!doctype html>", "a.json": "[", "a.geojson": '{"type"', "a.csv": "rank,"}
+    for name, start in (starts | {"a.txt": "  rank"}).items():
+        done = shell("search", images, query, "--out", tmp_path / name)
+        assert done.status == 0, done.err
+        assert (tmp_path / name).read_text().lstrip("\n").startswith(start), name
+    shell("search", images, query, "--out", tmp_path / "b.html", "--format", "json")
+    assert json.loads((tmp_path / "b.html").read_text())
+    assert re.search(r"images searched in \d+ ms, query encoded in \d+ ms", done.err)
+
+
 def test_a_page_of_a_window_looks_its_scene_up_once(
     shell: Shell, tiles: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +386,7 @@ def test_defaults_are_those_of_python() -> None:
         (("A", "Q", "--bbox", "1,2,3,100"), 2, "within -90 and 90"),
         (("A", "Q", "--datetime", "May"), 2, "--datetime"),
         (("A", "Q", "--within", "nowhere.geojson"), 1, "nowhere.geojson"),
-        (("A", "Q", "--within", "T"), 1, "GeoJSON"),
+        (("A", "Q", "--within", "T"), 2, "GeoJSON"),
         (("A", "Q", "--where", "DROP TABLE items"), 2, "not a condition"),
         (("A", "Q", "--where", "id = (SELECT 1)"), 2, "allowed"),
         (("A", "Q", "--ranking", "magic"), 2, "magic"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs
 import pytest
+from PIL import Image
 
 from rsir.errors import DataError, UsageError
 from rsir.scenes.scene import Scene
@@ -323,6 +324,20 @@ def test_masks_and_sidecars_of_scenes_are_separated(tmp_path):
         assert result.ignored == ignored
     assert found(f"{at}/*_mask.tif") == [f"{at}/a_mask.tif", f"{at}/lone_mask.tif"]
     assert found(f"{at}/a.tif.ovr") == [f"{at}/a.tif.ovr"]
+
+
+def test_pictures_of_several_bands_are_no_masks_whatever_their_names(tmp_path):
+    grey, colour = Image.new("L", (4, 4)), Image.new("RGB", (4, 4))
+    for name, image in (
+        ("desert.jpg", colour), ("desert_cloud.jpg", colour), ("desert_mask.png", grey),
+        ("face.tif", colour), ("face_mask.tif", colour), ("face_qa.tif", grey),
+    ):  # fmt: skip
+        image.save(tmp_path / name)
+    result = find_sources([tmp_path])
+    assert [Path(one.uri).name for one in result.sources] == [
+        "desert.jpg", "desert_cloud.jpg", "face.tif", "face_mask.tif",
+    ]  # fmt: skip
+    assert [Path(one.uri).name for one in result.masks] == ["desert_mask.png", "face_qa.tif"]
 
 
 def test_masks_according_to_stac(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +16,15 @@ from rsir.documents import read_object
 from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rsir.archive.archive import Archive
     from rsir.store.filters.filter import Filter
     from rsir.types import Geometry
 
 _PANEL = "Which images"
+_LISTED = 100_000
+"""Records that are read to list classes and dates; our choice: about a second."""
 
 Bbox = Annotated[
     str | None,
@@ -142,9 +145,60 @@ def unknown_names(archive: Archive, filter: Filter | None) -> list[str]:
 
 
 def say_unknown(archive: Archive, filter: Filter | None) -> None:
-    """Print the properties in a condition that no image has, on stderr."""
+    """Print, on stderr, why a filter selects nothing: what the archive has instead.
+
+    Also prints the properties in a condition that no image has.
+    """
     for name in unknown_names(archive, filter):
         say(f"--where: no image has the property {name}; it is NULL for all of them")
+    if not len(archive):
+        say(f"{archive.path} is empty; add images with `rsir index`")
+    elif filter is not None and not archive.count(filter):
+        for line in _what_there_is(archive, filter):
+            say(line)
+
+
+def _what_there_is(archive: Archive, filter: Filter) -> Iterator[str]:
+    """For each part of a filter that selects nothing by itself, what the archive has."""
+    from rsir.store.filters.filter import Filter
+
+    def selects_nothing(**part: Any) -> bool:
+        return not archive.count(Filter(**part))
+
+    records = list(islice(archive.records(), _LISTED))
+    among = "" if len(records) == len(archive) else f" (of the first {_LISTED} images)"
+    found = False
+    if filter.classes is not None and selects_nothing(classes=filter.classes):
+        known = sorted({str(r.properties["class"]) for r in records if "class" in r.properties})
+        shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+        names = ", ".join(filter.classes)
+        yield f"no image has the class {names}; there are {shown or 'no classes'}{among}"
+        found = True
+    area = {"bbox": filter.bbox} if filter.bbox is not None else {"geometry": filter.geometry}
+    if next(iter(area.values())) is not None and selects_nothing(**area):
+        bounds = [source.bounds for source in archive.sources() if source.bounds is not None]
+        if bounds:
+            wests, souths, easts, norths = zip(*bounds, strict=True)
+            box = (min(wests), min(souths), max(easts), max(norths))
+            covered = "the archive covers " + ",".join(f"{side:.5g}" for side in box)
+        else:
+            covered = "no image of the archive has a place"
+        yield f"no image lies in that area; {covered}"
+        found = True
+    if (filter.start or filter.end) and selects_nothing(start=filter.start, end=filter.end):
+        times = sorted(record.datetime for record in records if record.datetime is not None)
+        span = (
+            f"the images are from {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}"
+            if times
+            else ("no image of the archive has a date")
+        )
+        yield f"no image was taken then; {span}{among}"
+        found = True
+    if filter.where is not None and selects_nothing(where=filter.where):
+        yield "no image meets the condition of --where or comes from that --source"
+        found = True
+    if not found:
+        yield "each condition selects images, but no image meets all of them"
 
 
 def numbers(text: str, count: int | None, option: str, form: str) -> list[float]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 140
 """Width in characters of a table that does not go to a terminal; our choice: room for a path."""
+_MOST_MASKS = 20
+"""Masks that `rsir index` names; our choice: last-index.json names all."""
 _WIDEST = 1 << 16
 """Width of a table of hits that does not go to a terminal: no path is folded."""
 
@@ -211,6 +213,16 @@ def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
     print(f"{count} in {archive}")
     for skipped in report.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
+    for mask in report.masks[:_MOST_MASKS]:
+        say(f"left out {mask.path}: {mask.reason}")
+    if len(report.masks) > _MOST_MASKS:
+        say(f"… and {len(report.masks) - _MOST_MASKS} more masks")
+    seen = report.added + report.replaced + report.unchanged + len(report.skipped) + left_out
+    if not seen:
+        kinds = ", ".join(
+            f"{number} {kind or 'without a suffix'}" for kind, number in report.ignored.items()
+        )
+        say(f"nothing to index there: no image or scene; other files: {kinds or 'none'}")
 
 
 def hits_table(hits: Hits, *, fold: bool) -> str:

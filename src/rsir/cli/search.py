@@ -61,8 +61,12 @@ def search(
     image: Annotated[Path | None, typer.Argument(help="The query image.")] = None,
     k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
     format: Annotated[
-        OutputFormat, typer.Option(help="Format of the output.")
-    ] = OutputFormat.table,
+        OutputFormat | None,
+        typer.Option(
+            help="Format of the output. Default: by the suffix of --out (.json, .geojson, .csv, "
+            ".html), else table."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     id: Annotated[
         str | None,
@@ -189,6 +193,9 @@ def search(
     """Find the images of an archive that are most similar to a query."""
     if recall and ranking is None:
         raise UsageError("--recall compares a --ranking with the exact one; give a --ranking")
+    by_name = {f".{each}": each for each in OutputFormat if each is not OutputFormat.table}
+    if format is None:
+        format = by_name.get("" if out is None else out.suffix.lower(), OutputFormat.table)
     searched = opened(archive, version)
     part: Query | None = None
     if (scene, window, scene_bbox, point, size) != (None,) * 5:
@@ -212,7 +219,12 @@ def search(
         with out.open("w", encoding="utf-8", newline="") as file:
             file.write(text if text.endswith("\n") else text + "\n")
         say(f"wrote {out}")
-    say(f"{hits.searched} images searched in {hits.seconds * 1000:.0f} ms")
+    searching = hits.seconds - hits.encoding_seconds
+    encoding = f", query encoded in {hits.encoding_seconds * 1000:.0f} ms"
+    say(
+        f"{hits.searched} images searched in {searching * 1000:.0f} ms"
+        + (encoding if query.holds_image else "")
+    )
     if not hits and hits.searched and min_percentile is not None:
         say(f"no image reaches the percentile {min_percentile}: nothing here looks like the query")
     if recall:

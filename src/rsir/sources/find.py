@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rsir.errors import DataError, UsageError
 from rsir.sources.folders import BROKEN_LINK, NO_FILE, files_below, source_name
-from rsir.sources.masks import beside, masks_by_name, sidecars
+from rsir.sources.masks import beside, has_one_band, masks_by_name, sidecars
 from rsir.sources.remote import is_glob, is_web, objects
 from rsir.sources.source import (
     REMOTE,
@@ -137,7 +137,11 @@ def find_sources(
         ignored[suffix] += 1
     sources = tuple(found[uri] for uri in sorted(found))
     files = {scene.uri for scene in sources if scene.assets == _file_source(scene.uri).assets}
-    masks = {uri: _MASK % owner for uri, owner in masks_by_name(files).items()}
+    masks = {
+        uri: _MASK % owner
+        for uri, owner in masks_by_name(files).items()
+        if is_remote(uri) or has_one_band(uri)
+    }
     for scene in sources:
         masks |= {
             asset.uri: _STAC_MASK % scene.uri

@@ -10,6 +10,10 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
+from PIL import Image
+
+from rsir.sources.gate import format_of, read_head
+
 SIDECARS = (".ovr", ".msk", ".aux.xml")
 """Suffixes that GDAL appends to the name of a file for its overviews, its mask and its metadata
 (GDAL, 'GTiff -- GeoTIFF File Format' and 'Raster Data Model')."""
@@ -24,6 +28,7 @@ BANDS = (
 """`PRODUCT_BAND`, or `BAND` alone, is a mask of the other bands of `PRODUCT`: Sentinel-2 Level-2A
 (ESA); Landsat Collections 1 and 2 (USGS); Sentinel-2 in Earth Engine; HLS (NASA); PlanetScope."""
 
+_READABLE = ("PNG", "JPEG", "TIFF", "WEBP")
 _BETWEEN = "._-"
 _SUFFIX, _HERE, _BELOW = re.compile(r"[^/.]*"), re.compile("[^/]*"), re.compile(".*")
 _ENDS = {word: tuple(mark + word for mark in _BETWEEN) for word in (*_WORDS, *BANDS)}
@@ -58,6 +63,17 @@ def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
         if owner is not None:
             masks[uri] = owner
     return masks
+
+
+def has_one_band(uri: str) -> bool:
+    """Whether a local raster may be a mask: it has one band, or its bands are unknown."""
+    try:
+        if format_of(read_head(uri)[0]) not in _READABLE:
+            return True
+        with Image.open(uri, formats=_READABLE) as image:
+            return len(image.getbands()) == 1
+    except Exception:  # Pillow reads no raster of several bands or 16 bits; damage raises anything
+        return True
 
 
 def beside(uri: str, template: str) -> str:

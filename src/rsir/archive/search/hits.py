@@ -18,8 +18,9 @@ class Hits(Sequence[Hit]):
 
     Access to a hit, or to a slice of hits, reads their records from the store.
 
-    query: as the caller gave it. seconds: the time for reading, encoding and searching. searched:
-    the number of records that were compared. distances: (N,) float64, smaller is nearer.
+    query: as the caller gave it. seconds: the time for reading, encoding and searching.
+    encoding_seconds: the part of it for the query's vector; a model's first batch takes longer.
+    searched: the number of records that were compared. distances: (N,) float64, smaller is nearer.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Hits(Sequence[Hit]):
         query: QueryLike,
         seconds: float,
         searched: int,
+        encoding_seconds: float = 0.0,
     ) -> None:
         self._neighbours = tuple(neighbours)
         self._hit = hit
         self._hits: dict[int, Hit] = {}
         self.query = query
         self.seconds = seconds
+        self.encoding_seconds = encoding_seconds
         self.searched = searched
 
     @property

@@ -60,12 +60,13 @@ class GallerySearch:
         object.__setattr__(self, "_calibration", calibration)
 
     def run(self, given: Sequence[QueryLike]) -> list[Hits]:
-        """The hits of each query, encoded and searched together; `seconds` is the mean."""
+        """The hits of each query, encoded and searched together; times are means."""
         if not given:
             return []
         start = time.monotonic()
         queries = list(map(as_query, given))
         vectors = vectors_of(self.gallery, queries)
+        encoding = (time.monotonic() - start) / len(queries)
         found: list[list[Neighbour]] = []
         with translate_store_errors(self.gallery.path):
             nearest = self._nearest(queries, vectors, self.k)
@@ -75,7 +76,14 @@ class GallerySearch:
             searched = self.gallery.store.count(self.filter)
         seconds = (time.monotonic() - start) / len(queries)
         return [
-            Hits(near, self._hit, query=query, seconds=seconds, searched=searched)
+            Hits(
+                near,
+                self._hit,
+                query=query,
+                seconds=seconds,
+                searched=searched,
+                encoding_seconds=encoding,
+            )
             for query, near in zip(given, found, strict=True)
         ]
 
