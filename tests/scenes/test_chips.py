@@ -96,11 +96,16 @@ def test_files_that_gdal_cannot_open(tmp_path):
         is_picture(gone, Tiling())
 
 
-def test_without_rasterio(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
+def test_without_rasterio(write, tmp_path, monkeypatch):
+    """Only a small picture without a place needs no GDAL; any other file says so."""
+    path, placed, large = tmp_path / "a.png", write(noise(3, 30, 40), "b.tif"), tmp_path / "c.png"
     Image.fromarray(noise(30, 40, 3)).save(path)
+    Image.new("RGB", (1025, 1024)).save(large)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rasterio"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert is_picture(source(path))
     with pytest.raises(MissingExtraError, match="geo"):
         is_picture(source(path), Tiling())
+    for file in (placed, large):
+        with pytest.raises(MissingExtraError, match=rf"{file.name}: .*rsir\[geo\]"):
+            is_picture(source(file))

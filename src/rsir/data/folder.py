@@ -133,7 +133,7 @@ def load(root: str | Path, *, labels: str | Path | None = None) -> LabelledSet:
     if labels is not None:
         return _load_table(root, listing, Path(labels))
 
-    base = _class_level(root, listing)
+    base = class_level(root, listing.images)
     if base is None:
         raise DataError(
             f"{root}: {listed(_direct(listing.images, ''))} in no class folder; put each image "
@@ -160,7 +160,7 @@ def class_root(root: str | Path) -> Path:
     several of its subfolders hold class folders.
     """
     root = Path(root)
-    base = _class_level(root, scan(root))
+    base = class_level(root, scan(root).images)
     return root if base is None else root / base
 
 
@@ -233,11 +233,15 @@ def listed(names: Sequence[str], noun: str = "image", plural: str = "s") -> str:
     return f"{len(names)} {noun}{plural if len(names) != 1 else ''} ({shown})"
 
 
-def _class_level(root: Path, listing: Listing) -> str | None:
-    """The folder, relative to `root`, whose subfolders directly hold images; None if none does."""
-    base = ""
+def class_level(root: str | Path, paths: Iterable[str]) -> str | None:
+    """The folder, relative to `root`, whose subfolders directly hold images; None if none does.
+
+    paths: of the images, posix, relative to `root`. Raises DataError if several folders hold class
+    folders.
+    """
+    base, found = "", tuple(paths)
     while True:
-        images = _below(listing.images, base)
+        images = _below(found, base)
         if any("/" not in path for path in images) and not any(p.count("/") == 1 for p in images):
             return None
         if any(path.count("/") == 1 for path in images):
@@ -247,7 +251,8 @@ def _class_level(root: Path, listing: Listing) -> str | None:
             return None
         if len(holders) > 1:
             raise DataError(
-                f"{root / base}: {listed(holders, 'folder')} hold class folders; name one of them"
+                f"{Path(root, base)}: {listed(holders, 'folder')} hold class folders; name one "
+                "of them"
             )
         base = f"{base}/{holders[0]}" if base else holders[0]
 
@@ -272,7 +277,7 @@ def _check_class_folders(base: Path, images: Sequence[str], folders: Sequence[st
 
 
 def _load_table(root: Path, listing: Listing, table: Path) -> LabelledSet:
-    base = _class_level(root, listing) or ""
+    base = class_level(root, listing.images) or ""
     images = _below(listing.images, base)
     names, rows = _read_table(table)
 

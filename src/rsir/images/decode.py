@@ -172,6 +172,19 @@ def orientation_of(path: str | os.PathLike[str]) -> int:
         return 1
 
 
+def size_and_place(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """(width, height, whether it is a GeoTIFF) of a local image file; (0, 0, False) if unknown."""
+    try:
+        with Path(path).open("rb") as stream:
+            format_name = format_of(stream.read(HEAD_BYTES))
+            stream.seek(0)
+            image = _opened(stream, format_name)
+            tags = getattr(image, "tag_v2", {})
+            return (*image.size, tiff.GEO_KEYS in tags)
+    except Exception:  # what is wrong with it is said where its pixels are read
+        return 0, 0, False
+
+
 def _orientation(image: Image.Image) -> int:
     """The orientation that the metadata gives, as `rsir.images.convert.upright` takes it."""
     try:

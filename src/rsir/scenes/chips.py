@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from rsir.errors import DataError, MissingExtraError
-from rsir.images.decode import is_plain_tiff
+from rsir.images.decode import is_plain_tiff, size_and_place
 from rsir.scenes.datasets import PICTURE_DRIVERS, open_dataset
 from rsir.scenes.scene import Scene
 from rsir.scenes.tiling import Tiling
@@ -32,11 +32,10 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
     tiling: the user's tiling of scenes. Then a picture is not larger than a tile and has no CRS,
     and the tiling needs nothing that only a scene has (bands, a stretch, metres, a cloud mask).
     None: the user gives no tiling. Then a picture has up to WHOLE_PIXELS pixels. If GDAL cannot
-    open a file, or rasterio is not installed, the suffix decides; `read_tile` then says what is
-    wrong with a damaged picture.
+    open a file, the suffix decides; `read_tile` then says what is wrong with a damaged picture.
 
-    Errors, only with a tiling: DataError if there is no such file, ImageError if GDAL cannot open
-    it, MissingExtraError without rasterio.
+    Errors: MissingExtraError without rasterio for a larger image, a GeoTIFF, and any tiling; only
+    with a tiling, DataError if there is no such file, and ImageError if GDAL cannot open it.
     """
     if is_remote(source.uri) or [asset.uri for asset in source.assets] != [source.uri]:
         return False
@@ -58,11 +57,18 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
             if not small or len(dataset.files) > 1:  # a sidecar file may hold its place or its mask
                 return False
             return dataset.driver in PICTURE_DRIVERS or _is_plain_tiff(source.uri, dataset)
-    except (DataError, ImportError) as error:
+    except ImportError:
+        if tiling is not None:
+            raise MissingExtraError("cutting scenes into tiles", "geo") from None
+        width, height, is_located = size_and_place(source.uri)
+        if width * height > WHOLE_PIXELS:
+            raise MissingExtraError(f"{source.uri}: cutting a scene into tiles", "geo") from None
+        if is_located:
+            raise MissingExtraError(f"{source.uri}: reading a GeoTIFF", "geo") from None
+        return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
+    except DataError:
         if tiling is None:
             return PurePosixPath(source.uri).suffix.lower() in SUFFIXES
-        if isinstance(error, ImportError):
-            raise MissingExtraError("cutting scenes into tiles", "geo") from None
         raise
 
 

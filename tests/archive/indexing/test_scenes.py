@@ -304,8 +304,9 @@ def test_plain_images_need_no_gdal(archive, tmp_path, monkeypatch, scene):
     write_scene(tmp_path / "scenes" / "deep.tif", land(dtype=np.uint16))
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
     report = archive.add(tmp_path / "scenes")
-    assert {Path(r.source).name for r in archive.records()} == {"chip.png", "a.tif"}
-    assert [Path(s.path).name for s in report.skipped] == ["deep.tif"]
+    assert {Path(r.source).name for r in archive.records()} == {"chip.png"}
+    assert [Path(s.path).name for s in report.skipped] == ["a.tif", "deep.tif"]
+    assert all("rsir[geo]" in skipped.reason for skipped in report.skipped)
 
 
 def test_sources_and_thumbnails(archive, scene, tmp_path):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from rsir.archive.indexing.progress import UNKNOWN_STAMP, KnownTile, Metadata, SourceProgress
 from rsir.archive.indexing.read_ahead import read_ahead
-from rsir.errors import RsirError
+from rsir.data.folder import class_level
+from rsir.errors import DataError, RsirError
 from rsir.images.read import read_tile
 from rsir.scenes.chips import is_picture, usual_tiling
 from rsir.scenes.tiling import Tiling
@@ -90,7 +91,7 @@ class Reader:
     ) -> None:
         self._sources = sources.sources
         self._folders = [
-            PurePosixPath(root)
+            _class_folder(PurePosixPath(root), sources)
             for root in map(normal, roots)
             if not is_remote(root) and Path(root).is_dir()
         ]
@@ -248,3 +249,18 @@ class Reader:
             datetime=tile.datetime,
             properties=properties,
         )
+
+
+def _class_folder(root: PurePosixPath, sources: Sources) -> PurePosixPath:
+    """The folder below `root` whose subfolders are the classes, as `rsir.data.folder.load` has it.
+
+    `root` itself if there is none, or if several folders hold class folders.
+    """
+    paths = [PurePosixPath(source.uri) for source in sources.sources]
+    try:
+        level = class_level(
+            str(root), [str(path.relative_to(root)) for path in paths if path.is_relative_to(root)]
+        )
+    except DataError:
+        return root
+    return root / (level or "")
