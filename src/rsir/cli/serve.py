@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rsir.cli.printing import say
-from rsir.errors import MissingExtraError, UsageError
+from rsir.errors import DataError, MissingExtraError, UsageError
 
 app = typer.Typer()
 
@@ -45,6 +48,20 @@ def serve(
             help="Host name that requests may use; repeatable. Default on loopback: only its names."
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other site, e.g. https://maps.example.org, whose pages may use the service "
+            "(CORS); repeatable; * for any."
+        ),
+    ] = None,
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of a proxy whose X-Forwarded-Host, -Proto and -Prefix count; repeatable; "
+            "* for any."
+        ),
+    ] = None,
     searches: Annotated[int, typer.Option(min=1, help="Number of searches at the same time.")] = 2,
     page: Annotated[bool, typer.Option(help="Serve the page beside the REST interface.")] = True,
 ) -> None:
@@ -71,11 +88,27 @@ def serve(
         allow_add=tuple(allow_add or ()),
         allow_remote=allow_remote,
         hosts=(*LOOPBACK, *hosts) if loopback or hosts else (),
+        origins=tuple(allow_origin or ()),
+        proxies=tuple(trust_proxy or ()),
         searches=searches,
     )
-    app = create_app(open_archives(archives), settings, page=page)
-    logs.configure_logs()
-    server = uvicorn.Server(
+    opened = open_archives(archives)
+    listener = _listener(host, port)
+    app = create_app(opened, settings, page=page)
+    on_terminal = sys.stderr.isatty()
+    logs.configure_logs(plain=on_terminal)
+    name = "localhost" if host in ("0.0.0.0", "::") else host
+    address = f"http://{name}:{listener.getsockname()[1]}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started and on_terminal:
+                say(f"open {address} – Ctrl-C stops")
+            elif self.started:
+                logging.getLogger("rsir.web").info("running on %s", address)
+
+    server = Server(
         uvicorn.Config(
             app,
             host=host,
@@ -83,6 +116,7 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # `rsir.web.middleware.Forwarded` has its own rule
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             backlog=512,
         )
@@ -93,7 +127,23 @@ def serve(
         signal.signal(stop, lambda *_: None)
     if not loopback:
         say(f"other machines can reach {host}; searching needs no key")
-    server.run()
+    server.run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there; UsageError if the port is in use or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise DataError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port, or stop "
+            "what uses it"
+        ) from error
+    return listener
 
 
 def _key(file: Path | None) -> str | None:

@@ -12,13 +12,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from rsir.errors import RsirError, UsageError
 from rsir.version import VERSION
 from rsir.web.logs import request_id
-from rsir.web.middleware import DOCUMENT_POLICY, Guard, problem_response
+from rsir.web.middleware import DOCUMENT_POLICY, Forwarded, Guard, problem_response
 from rsir.web.problems import PROBLEM_JSON
 from rsir.web.rest import api, probes
 from rsir.web.rest.documentation import page_of_operations
@@ -78,6 +79,16 @@ def create_app(
         from rsir.web.page import mount
 
         mount(app, service)
+    if service.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["Location", "Retry-After", "X-Request-Id"],
+        )
+    if service.settings.proxies:
+        app.add_middleware(Forwarded, service=service)
     app.add_middleware(Guard, service=service)
     return app
 

@@ -36,13 +36,14 @@ class JsonLines(logging.Formatter):
         return json.dumps({n: v for n, v in entry.items() if v is not None}, default=str)
 
 
-def configure_logs(stream: TextIO = sys.stderr) -> None:
+def configure_logs(stream: TextIO = sys.stderr, *, plain: bool = False) -> None:
     """Write the logs of the service and its server to `stream`; of other loggers only warnings.
 
-    The server's own line for each request is left out, because ours has more fields.
+    The server's own line for each request is left out, because ours has more fields. plain: for
+    people at a terminal: only warnings, as text.
     """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s") if plain else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -54,4 +55,4 @@ def configure_logs(stream: TextIO = sys.stderr) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-        logger.setLevel(level)
+        logger.setLevel(max(level, logging.WARNING) if plain else level)

@@ -35,6 +35,10 @@ PROBES = ("/health", "/ready", "/metrics")
 
 _FILES = ("multipart/", "image/", "application/octet-stream")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SANE_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:]{2,39}\](:\d{1,5})?")
+_SANE_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
+_SOCKETS = "/_nicegui_ws/"
+"""Path of the page's connection, over which a page of another site could act as the user."""
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -68,6 +72,40 @@ def problem_response(error: Exception, **more: object) -> JSONResponse:
     return JSONResponse(body, kind.status, headers, PROBLEM_JSON)
 
 
+class Forwarded:
+    """Takes the host, the scheme and the prefix that a trusted proxy forwards for its client.
+
+    The addresses in answers (TileJSON, Location, OpenAPI) then are those that the client sees. The
+    proxy takes the prefix off the path.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._proxies = service.settings.proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or one websocket."""
+        client = (scope.get("client") or ("",))[0]
+        if scope["type"] in ("http", "websocket") and (
+            "*" in self._proxies or client in self._proxies
+        ):
+            headers = Headers(scope=scope)
+            changed = dict(scope)
+            host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
+            if _SANE_HOST.fullmatch(host):
+                others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+                changed["headers"] = [(b"host", host.encode()), *others]
+            scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip()
+            if scheme in ("http", "https") and scope["type"] == "http":
+                changed["scheme"] = scheme
+            prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+            if _SANE_PREFIX.fullmatch(prefix):
+                changed["root_path"] = prefix
+                changed["path"] = prefix + scope["path"]
+            scope = changed
+        await self._app(scope, receive, send)
+
+
 class Guard:
     """The outermost middleware; it answers every exception below with a problem."""
 
@@ -81,7 +119,9 @@ class Guard:
         """Handle one request, or one websocket of the page."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
-        elif scope["type"] == "websocket" and not self._has_known_host(scope):
+        elif scope["type"] == "websocket" and not (
+            self._has_known_host(scope) and self._has_known_origin(scope)
+        ):
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
@@ -93,6 +133,17 @@ class Guard:
             return True
         name = Headers(scope=scope).get("host", "").lower()
         return re.sub(r":\d+$", "", name) in hosts
+
+    def _has_known_origin(self, scope: Scope) -> bool:
+        """Whether a request of a browser comes from a page of this service or an allowed site."""
+        headers, settings = Headers(scope=scope), self._service.settings
+        origin = headers.get("origin")
+        if origin is None or origin in settings.origins or "*" in settings.origins:
+            return True
+        hosts = {headers.get("host", "").lower()}
+        if settings.proxies:
+            hosts.add(headers.get("x-forwarded-host", "").lower())
+        return origin.lower().partition("://")[2] in hosts
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -110,7 +161,8 @@ class Guard:
                 response = MutableHeaders(scope=message)
                 response["x-request-id"] = id
                 for name, value in HEADERS.items():
-                    response.setdefault(name, value)
+                    if name != "cross-origin-resource-policy" or not self._service.settings.origins:
+                        response.setdefault(name, value)
                 html = response.get("content-type", "").startswith("text/html")
                 response.setdefault("content-security-policy", PAGE_POLICY if html else API_POLICY)
             await send(message)
@@ -122,6 +174,8 @@ class Guard:
         try:
             if not self._has_known_host(scope):
                 raise ForbiddenError("this is not a name of the service; see --allow-host")
+            if scope["path"].startswith(_SOCKETS) and not self._has_known_origin(scope):
+                raise ForbiddenError("the page of another site may not use this connection")
             if self._running > self._service.settings.requests and scope["path"] not in PROBES:
                 raise OverloadedError("too many requests at once; try again later")
             # Refuse before the body arrives, because it goes to the disk.

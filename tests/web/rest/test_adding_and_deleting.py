@@ -116,8 +116,8 @@ def test_tiling_at_the_gsd_of_the_model(http: TestClient, archive: Archive, imag
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 def test_masks_are_reported(http: TestClient, images: Path) -> None:
-    for name in ("land.tif", "land_mask.tif"):
-        scene(images / name, (64, 64))
+    scene(images / "land.tif", (64, 64))
+    Image.new("L", (64, 64)).save(images / "land_mask.tif")
     addition = added(http, images)
     (mask,) = addition["report"]["masks"]
     assert mask["path"].endswith("land_mask.tif")

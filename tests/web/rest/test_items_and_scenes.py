@@ -156,7 +156,7 @@ def test_map_tiles_show_the_scene_where_it_lies(
     scene = scene_id(str(world.scene))
     about = http.get(f"{LAND}/scenes/{scene}").json()
     assert about["tilejson"] == "3.0.0"
-    assert about["tiles"] == [f"{LAND}/scenes/{scene}/tiles/{{z}}/{{x}}/{{y}}.png"]
+    assert about["tiles"] == [f"http://testserver{LAND}/scenes/{scene}/tiles/{{z}}/{{x}}/{{y}}.png"]
     z = about["maxzoom"]
     record = next(r for r in world.land.records() if r.source == str(world.scene))
     low_high = np.array(record.properties["stretch"].split(":")[1].split(","), float).reshape(3, 2)

@@ -263,10 +263,10 @@ async def scene(service: ServiceDep, request: Request, name: Name, scene: SceneN
     """The address and the extent of a scene's map tiles (TileJSON)."""
     style = await service.scene_style(name, scene)
     bounds, low, high = await service.pictures.run(scenes.extent_and_zooms, style)
-    path = request.url_for("scene", name=name, scene=scene).path
+    address = request.url_for("scene", name=name, scene=scene)
     return TileJson(
         name=PurePosixPath(style.source).name,
-        tiles=[f"{path}/tiles/{{z}}/{{x}}/{{y}}.png"],
+        tiles=[f"{address}/tiles/{{z}}/{{x}}/{{y}}.png"],
         bounds=list(bounds), minzoom=low, maxzoom=high,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class ServiceSettings:
     allow_remote: whether the service reads sources on other machines (for thumbnails, windows,
         tiles of scenes, additions).
     hosts: names by which clients may address the service, against DNS rebinding; empty: any.
+    origins: other sites, "https://maps.example.org", whose pages may use the service (CORS).
+    proxies: addresses of proxies whose X-Forwarded-Host, -Proto and -Prefix count; "*": any.
     searches: searches that run at the same time.
     waiting: requests of one kind (searches, images to encode, pictures) that may wait for a
         thread; further requests get status 503.
@@ -40,6 +43,8 @@ class ServiceSettings:
     allow_add: tuple[Path, ...] = ()
     allow_remote: bool = False
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     searches: int = 2
     waiting: int = 64
     patience: float = 20.0
@@ -65,6 +70,11 @@ class ServiceSettings:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise UsageError(
+                    f"{origin!r} is no origin; write https://HOST, without a path, or *"
+                )
         for folder in self.allow_add:
             if not folder.is_dir():
                 raise UsageError(
