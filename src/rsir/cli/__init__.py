@@ -20,8 +20,8 @@ from rsir.errors import RsirError
 app = typer.Typer(
     help="Content-based remote sensing image retrieval: learn, measure, search.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for part in (learn, measure, archives, serve):
     app.add_typer(part.app)

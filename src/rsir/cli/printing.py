@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,23 +93,27 @@ def print_report(report: Report, *, per_class: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
+    title: str | None = (
+        f"{report.queries} queries, {report.gallery} in the gallery, {report.protocol}, "
         f"{report.ranking}"
     )
-    table.add_column("class" if per_class else "")
-    if per_class:
-        table.add_column("queries", justify="right")
-    for key in COLUMNS:
-        table.add_column(measure_name(key), justify="right")
-    if per_class:
-        for name, values in report.per_class.items():
-            cells = [f"{values[key]:.3f}" for key in COLUMNS]
-            table.add_row(Text(name), str(int(values["queries"])), *cells)
-        table.add_section()
-    cells = [f"{report.metrics[key]:.4f}" for key in COLUMNS]
-    table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
-    _print(table)
+    names = max([len(name) for name in report.per_class] if per_class else [3])
+    for columns in _columns_that_fit(names + (10 if per_class else 0)):
+        table = Table(title=title)
+        table.add_column("class" if per_class else "")
+        if per_class:
+            table.add_column("queries", justify="right")
+        for key in columns:
+            table.add_column(measure_name(key), justify="right", no_wrap=True)
+        if per_class:
+            for name, values in report.per_class.items():
+                cells = [f"{values[key]:.3f}" for key in columns]
+                table.add_row(Text(name), str(int(values["queries"])), *cells)
+            table.add_section()
+        cells = [f"{report.metrics[key]:.4f}" for key in columns]
+        table.add_row("all", *([str(report.queries)] if per_class else []), *cells)
+        _print(table)
+        title = None
     low, high = report.intervals["map"]
     print(f"mAP, 95 % interval for other queries like these: {low:.4f} … {high:.4f}")
     if report.best:
@@ -163,10 +168,31 @@ def print_comparison(found: Mapping[str, Difference]) -> None:
     say(f"{max(queries)} queries; p: sign-flip permutation test of the mean difference")
 
 
+def _width() -> int:
+    """The width of the terminal in characters, or that of a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+
+
+def _columns_that_fit(first: int) -> Iterator[tuple[str, ...]]:
+    """The measures in groups whose columns fit beside a first column of `first` characters."""
+    group: list[str] = []
+    used = first + 4
+    for key in COLUMNS:
+        wide = max(len(measure_name(key)), 6) + 3
+        if group and used + wide > _width():
+            yield tuple(group)
+            group, used = [], first + 4
+        group.append(key)
+        used += wide
+    yield tuple(group)
+
+
 def _print(table: Table) -> None:
+    """Print a table at its own width if the terminal is narrower: numbers are never cut."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    needed = Console(width=_WIDEST).measure(table).maximum
+    Console(width=max(_width(), needed)).print(table)
 
 
 def print_timing(timed: Measured) -> None:

@@ -170,3 +170,25 @@ def test_request_ids(http: TestClient) -> None:
         given = http.get("/health", headers={"x-request-id": invalid}).headers["x-request-id"]
         assert given != invalid
         assert len(given) == 32
+
+
+def test_an_archive_that_is_gone_is_not_ready_and_hides_no_other(
+    world: World, tmp_path: Any
+) -> None:
+    import shutil
+
+    from rsir.archive import Archive
+
+    gone = Archive.open(shutil.copytree(world.codes.path, tmp_path / "gone"))
+    with TestClient(create_app({"gone": gone, "land": world.land}, page=False)) as http:
+        before = http.get("/api/archives").json()
+        assert [entry["name"] for entry in before["archives"]] == ["gone", "land"]
+        assert before["unavailable"] == {}
+        shutil.rmtree(tmp_path / "gone")
+        after = http.get("/api/archives")
+        assert after.status_code == 200
+        assert [entry["name"] for entry in after.json()["archives"]] == ["land"]
+        assert "gone" in after.json()["unavailable"]["gone"]
+        ready = http.get("/ready")
+        assert ready.status_code == 503
+        assert "gone" in ready.json()["waiting_for"]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Respon
 from pydantic import ValidationError
 
 from rsir.archive.search.query import QueryLike
-from rsir.errors import UnknownIdError, UsageError
+from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.store.filters.interval import interval
 from rsir.web.rest.parameters import (
     FormatParameter,
@@ -67,8 +67,13 @@ api = APIRouter(prefix="/api", tags=["archives"], responses=problem_responses(*C
 @api.get("/archives")
 async def archives(service: ServiceDep) -> ArchivesOut:
     """The archives of the service."""
-    archives = [await service.run(_archive_out, service, name) for name in sorted(service.archives)]
-    return ArchivesOut(archives=archives)
+    found, unavailable = [], {}
+    for name in sorted(service.archives):
+        try:
+            found.append(await service.run(_archive_out, service, name))
+        except ArchiveError as error:
+            unavailable[name] = str(error)
+    return ArchivesOut(archives=found, unavailable=unavailable)
 
 
 @api.get("/archives/{name}")

@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
+from rsir.errors import ArchiveError
 from rsir.version import VERSION
-from rsir.web.problems import KINDS, NotFoundError, ProblemKind
+from rsir.web.problems import KINDS, NotFoundError, OverloadedError, ProblemKind
 from rsir.web.prometheus import CONTENT_TYPE
 from rsir.web.rest.parameters import ServiceDep
 from rsir.web.rest.response_types import HealthOut, ReadyOut
@@ -25,8 +26,15 @@ async def health() -> HealthOut:
 
 @probes.get("/ready", responses={503: {"model": ReadyOut, "description": "Not yet."}})
 async def ready(service: ServiceDep, response: Response) -> ReadyOut:
-    """Whether the models and vectors of all archives are loaded: 200, or 503 until then."""
+    """Whether the models and vectors of all archives are loaded and can be read: 200, else 503."""
     waiting = dict(service.unready)
+    for name in service.archives.keys() - waiting.keys():
+        try:
+            await service.run(service.archive(name).count)
+        except OverloadedError:  # busy with searches, so it is ready
+            break
+        except ArchiveError as error:
+            waiting[name] = str(error)
     response.status_code = 503 if waiting else 200
     return ReadyOut(ready=not waiting, waiting_for=waiting)
 

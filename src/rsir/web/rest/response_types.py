@@ -127,9 +127,10 @@ class ArchiveOut(BaseModel):
 
 
 class ArchivesOut(BaseModel):
-    """The archives of the service."""
+    """The archives of the service. unavailable: those that cannot be read now, with the reason."""
 
     archives: list[ArchiveOut]
+    unavailable: dict[str, str] = {}
 
 
 class SceneOut(_Response):
