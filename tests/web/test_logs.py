@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -36,12 +37,15 @@ def test_the_log_is_lines_of_json_with_request_ids(world: World) -> None:
             )
             upload(http, IMAGE, k=2)
             http.get("/api/archives/nothing")
+        warnings.showwarning("a library\nwarns", UserWarning, "lib.py", 3)
     finally:
+        logging.captureWarnings(False)
         for name, (handlers, level) in saved.items():
             logging.getLogger(name).handlers[:] = handlers
             logging.getLogger(name).setLevel(level)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert "warns" in next(line for line in lines if line["logger"] == "py.warnings")["message"]
     first, second = (line for line in lines if line["message"] == "search")
     assert first["request"] == "mine"
     assert (first["archive"], first["query"], first["k"], first["hits"]) == ("land", "vector", 3, 3)

@@ -44,6 +44,7 @@ def configure_logs(stream: TextIO = sys.stderr, *, plain: bool = False) -> None:
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s") if plain else JsonLines())
+    logging.captureWarnings(True)  # or Python prints them between the lines
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
