@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from rsir.cli import printing
+from rsir.methods import METHODS, method_type
+from rsir.training.settings import TrainingSettings
 from tests.cli.running import Shell
 
 
@@ -53,3 +56,17 @@ def test_a_short_option_gives_help(shell: Shell, command: tuple[str, ...]) -> No
     short, long = shell(*command, "-h"), shell(*command, "--help")
     assert short.status == long.status == 0
     assert short.out == long.out != ""
+
+
+def test_a_method_explains_each_of_its_options(shell: Shell) -> None:
+    kinds = {name: method_type(name).options_type for name in METHODS}
+    for name, options in (kinds | {"trainer": TrainingSettings}).items():
+        done = shell("methods", name)
+        assert done.status == 0, done.err
+        prose, _, listed = done.out.partition(f"{name:16s}")
+        for option in dataclasses.fields(options):
+            assert re.search(rf"\b{option.name}\b", prose), option.name
+            assert f"-s {option.name}=" in listed
+    wrong = shell("methods", "nothing")
+    assert wrong.status == 2
+    assert "dah" in wrong.err

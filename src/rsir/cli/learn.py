@@ -26,9 +26,16 @@ app = typer.Typer()
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
-    """List the methods with their options and default values."""
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Explain this method and its options; or trainer, for all settings."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods with their options and default values, or explain one."""
     import dataclasses
+    import inspect
 
     from rsir.methods import METHODS, method_type
 
@@ -43,11 +50,23 @@ def methods(as_json: Json = False) -> None:
     ]
     from rsir.training.settings import TrainingSettings
 
+    if name is not None:
+        explained: list[type] = [TrainingSettings]
+        if name != "trainer":
+            kind = method_type(name)  # raises UsageError, with the names, for an unknown one
+            rows = [row for row in rows if row["name"] == name]
+            explained = [kind, kind.options_type]
+        if not as_json:
+            typer.echo("\n\n".join(inspect.getdoc(each) or each.__name__ for each in explained))
+            typer.echo()
+
     trainer = dataclasses.asdict(TrainingSettings())
     if as_json:
         print_json({"methods": rows, "trainer": trainer})
         return
-    rows.append({"name": "trainer", "title": "settings of every method", "defaults": trainer})
+    if name in (None, "trainer"):
+        settings = {"name": "trainer", "title": "settings of every method", "defaults": trainer}
+        rows = [*(rows if name is None else ()), settings]
     for row in rows:
         typer.echo(f"{row['name']:16s}{row['title']}")
         for key, value in row["defaults"].items():

@@ -31,7 +31,8 @@ class TrainingSettings:
     epochs: 0 keeps the starting weights (the untrained baseline).
     batch_size, per_class: batches of P·K images, K = per_class of each class ("pk" sampler).
     sampler: "pk", "pairs" (half of the pairs similar) or "shuffle".
-    optimizer: "adamw", "adam" or "sgd" (with `momentum`).
+    optimizer: "adamw", "adam" or "sgd" (with `momentum`). weight_decay: of all weights except biases
+    and norms.
     lr, head_lr: learning rate of the backbone, and of the method's own layers, which start from
     random weights and therefore learn faster. warmup_epochs: both rise linearly from 0.
     schedule: "cosine" to 0, "step" (×0.1 at one half and at three quarters), or "constant".
@@ -39,6 +40,7 @@ class TrainingSettings:
     image_size: H = W in pixels. precision: "32", "bf16", "16", or "auto" (bf16 on a GPU that
     supports it, else 32). validation: share of the training part that chooses the best epoch; 0
     keeps the last epoch. patience: stop after so many epochs without improvement; 0: never.
+    seed: of the initial weights, the order of the images and their random views.
     workers: processes that read images.
     gsd: ground sampling distance of the images in metres per pixel, for tiling scenes
     (`rsir index --gsd model`); it does not affect the training. 0: unknown.
