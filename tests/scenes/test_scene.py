@@ -467,3 +467,17 @@ def test_samples_of_a_damaged_scene(write):
     path.write_bytes(path.read_bytes()[:2000])
     with Scene.open(path) as scene, pytest.raises(ImageError, match="all over"):
         scene.samples()
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
+def test_alpha_marks_nodata_beside_any_number_of_bands(write, bands):
+    pixels = noise(bands + 1, 40, 50)
+    pixels[-1] = 255
+    pixels[:, :, :20] = 0  # black and transparent
+
+    path = write(pixels, photometric="minisblack", alpha="yes")
+    names = [str(number) for number in range(1, bands + 1)]
+    with Scene.open(path, names) as scene:
+        found, valid = scene.read()
+    assert (found == pixels[:-1]).all()
+    assert (valid == (pixels[-1] != 0)).all()

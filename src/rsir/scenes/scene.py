@@ -285,7 +285,13 @@ class Scene:
                     valid |= ~look.upright(transparent)
                     continue
                 if any(MaskFlags.all_valid in flag for flag in flags):
-                    valid[:] = True
+                    alpha = _alpha_of(file.dataset)
+                    if alpha is None:
+                        valid[:] = True
+                        continue
+                    # GDAL takes alpha for a mask only beside one band or three.
+                    masks = file.dataset.read([alpha], window=region, out_shape=(1, *shape))
+                    valid |= look.upright(masks[0] != 0)
                     continue
                 if all(MaskFlags.per_dataset in flag for flag in flags):
                     indexes = indexes[:1]  # all bands share a mask
@@ -308,6 +314,14 @@ class Scene:
             )
         other = open_file(Asset(uri), stack, mask=True)
         return on_grid(other, self._files[0].dataset, "nearest", stack).dataset
+
+
+def _alpha_of(dataset: DatasetReader) -> int | None:
+    """The number of the band that is marked as alpha, from 1; None if none is."""
+    from rasterio.enums import ColorInterp
+
+    colours = list(dataset.colorinterp)
+    return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
 
 
 def ground_pixel(

@@ -31,8 +31,8 @@ class TrainingSettings:
     epochs: 0 keeps the starting weights (the untrained baseline).
     batch_size, per_class: batches of P·K images, K = per_class of each class ("pk" sampler).
     sampler: "pk", "pairs" (half of the pairs similar) or "shuffle".
-    optimizer: "adamw", "adam" or "sgd" (with `momentum`). weight_decay: of all weights except biases
-    and norms.
+    optimizer: "adamw", "adam" or "sgd" (with `momentum`). weight_decay: of all weights except
+    biases and norms.
     lr, head_lr: learning rate of the backbone, and of the method's own layers, which start from
     random weights and therefore learn faster. warmup_epochs: both rise linearly from 0.
     schedule: "cosine" to 0, "step" (×0.1 at one half and at three quarters), or "constant".
