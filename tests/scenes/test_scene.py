@@ -19,6 +19,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp, Resampling
 
 from rsir.errors import DataError, ImageError, MissingExtraError, UsageError
+from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.read import read_tile
 from rsir.scenes.scene import Scene
 from rsir.sources.source import Asset, Source
@@ -470,12 +471,19 @@ def test_samples_of_a_damaged_scene(write):
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
-def test_alpha_marks_nodata_beside_any_number_of_bands(write, bands):
+def test_alpha_marks_nodata_beside_any_number_of_bands(tmp_path, bands):
     pixels = noise(bands + 1, 40, 50)
     pixels[-1] = 255
     pixels[:, :, :20] = 0  # black and transparent
 
-    path = write(pixels, photometric="minisblack", alpha="yes")
+    path = tmp_path / "scene.tif"
+    ignore_not_georeferenced()
+    with rasterio.open(
+        path, "w", driver="GTiff", count=bands + 1, height=40, width=50, dtype="uint8",
+        photometric="minisblack",
+    ) as dataset:  # fmt: skip
+        dataset.colorinterp = [ColorInterp.undefined] * bands + [ColorInterp.alpha]
+        dataset.write(pixels)
     names = [str(number) for number in range(1, bands + 1)]
     with Scene.open(path, names) as scene:
         found, valid = scene.read()
