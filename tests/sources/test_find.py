@@ -518,3 +518,30 @@ def test_references_with_percent_signs(tmp_path):
     assert uris == [f"{tmp_path}/{name}" for name in names.values()]
     save(tmp_path / "catalog.json", catalogue(("item", "an%20item.json")))
     assert found(tmp_path / "catalog.json") == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("href", "type", "is_imagery"),
+    [
+        ("a.tif", "image/tiff; application=geotiff; profile=cloud-optimized", True),
+        ("a", "image/vnd.stac.geotiff; cloud-optimized=true", True),
+        ("a", "application/geotiff", True),
+        ("a", "image/tif", True),
+        ("a", "image/geotiff", True),
+        ("a", "IMAGE/JP2", True),
+        ("a.tif", "application/octet-stream", True),
+        ("a.TIFF", "binary/octet-stream", True),
+        ("a.tif", None, True),
+        ("a.zip", "application/octet-stream", False),
+        ("a.tif", "application/json", False),
+        ("a.tif", "text/xml", False),
+        ("a.h5", "application/x-hdf5", False),
+        ("a", "application/pdf", False),
+    ],
+)
+def test_assets_are_imagery_by_type_or_suffix(tmp_path, href, type, is_imagery):
+    asset = {"href": f"./{href}"} | ({} if type is None else {"type": type})
+    path = save(tmp_path / "one.json", item("one", {"data": asset}))
+    result = find_sources([path])
+    assert bool(result.sources) == is_imagery
+    assert bool(result.unusable) != is_imagery

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC
 from pathlib import Path
@@ -40,7 +41,12 @@ STAC_PROPERTIES = ("stac_id", "collection", "platform", "constellation", "eo:clo
 _NO_PIXELS = {"thumbnail", "overview", "metadata", "cloud", "cloud-mask", "cloud-shadow", "date"}
 _NO_PIXELS |= {"data-mask", "land-water", "saturation", "snow-ice", "water-mask"}
 _NO_PIXELS_KEYS = {"thumbnail", "preview", "overview", *BANDS}
-_RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpx", "image/png", "image/jpeg", "image/webp")
+# Types that are registered, and those that catalogues use.
+_RASTER_TYPE = re.compile(
+    r"(image|application)/(x-|vnd\.stac\.)?(geo)?tiff?(-fx)?|image/(jp2|jpx|jpeg2000|x-jp2)"
+    r"|image/(png|jpeg|jpg|webp)"
+)
+_UNKNOWN_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 # Exceptions that pystac raises for invalid documents, in addition to its own.
 _INVALID = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _NOT_VALID = "not valid STAC"
@@ -212,9 +218,11 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
 
 
 def _is_raster(href: str, media_type: str | None) -> bool:
-    if media_type:
-        return media_type.lower().startswith(_RASTER_TYPES)
-    return suffix_of(href) in SCENE_SUFFIXES
+    kind = (media_type or "").partition(";")[0].strip().lower()
+    if _RASTER_TYPE.fullmatch(kind):
+        return True
+    # Servers that do not know the type of a file give it this one.
+    return kind in _UNKNOWN_TYPES and suffix_of(href) in SCENE_SUFFIXES
 
 
 def _band_names(asset: pystac.Asset) -> tuple[tuple[str, ...], ...]:
