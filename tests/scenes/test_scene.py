@@ -443,9 +443,11 @@ def test_a_scene_located_by_ground_control_points(write):
                 x, y = a * column + b * row + c, d * column + e * row + f
                 points.append(rasterio.control.GroundControlPoint(row, column, x, y))
         dataset.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+        dataset.update_tags(TIFFTAG_DATETIME="2024:05:06 07:08:09")
 
     with Scene.open(write(pixels, transform=None, edit=edit), ("1",)) as scene:
         assert scene.crs == "EPSG:4326"
+        assert scene.datetime == datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
         a, _, c, _, e, f = scene.transform
         found, valid = scene.read()
     assert 0.6 < valid.mean() < 0.95  # it lies askew

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class SceneFile:
     """An open file of a scene.
 
     files: its uri, then the sidecar files that GDAL reads with it. options: GDAL's for reading it.
-    look: how its samples are shown.
+    look: how its samples are shown. tags: the file's metadata, which a resampled dataset lacks.
     """
 
     asset: Asset
@@ -75,6 +75,7 @@ class SceneFile:
     files: tuple[str, ...]
     options: Mapping[str, Any]
     look: Look
+    tags: Mapping[str, str]
 
     @property
     def width(self) -> int:
@@ -227,6 +228,7 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
             ignored = (".ovr",) if located_picture else (".aux.xml", ".ovr")
             sidecars = {file for file in dataset.files if not file.endswith(ignored)}
             files = (uri, *sorted(sidecars - {uri}))
+        tags = tags_of(dataset)
         points, crs = dataset.gcps
         if dataset.crs is None and crs is not None and len(points) >= 3:
             # Radar scenes are delivered with ground control points only.
@@ -235,7 +237,7 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
                     dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True
                 )
             )
-    return SceneFile(asset, dataset, files, options, look)
+    return SceneFile(asset, dataset, files, options, look, tags)
 
 
 def _refuse_unreadable(dataset: DatasetReader) -> None:
@@ -295,4 +297,4 @@ def on_grid(file: SceneFile, grid: DatasetReader, resampling: str, stack: ExitSt
         )  # fmt: skip
     except gdal_errors() as error:
         raise ImageError(f"{file.asset.uri}: does not fit its scene ({reason(error)})") from error
-    return SceneFile(file.asset, warped, file.files, file.options, file.look)
+    return replace(file, dataset=warped)

@@ -19,7 +19,7 @@ from rsir.geo.footprint import Window, to_wgs84
 from rsir.geo.georeference import Transform, crs_and_transform, tiff_datetime
 from rsir.images.gdal import reading
 from rsir.scenes.bands import Band, assets_of, bands_of, choose
-from rsir.scenes.datasets import SceneFile, on_grid, open_file, tags_of
+from rsir.scenes.datasets import SceneFile, on_grid, open_file
 from rsir.scenes.stretch import Stretch
 from rsir.sources.file_state import CONTENT_BYTES, digest, stamp
 from rsir.sources.find import source
@@ -154,7 +154,7 @@ class Scene:
         """Acquisition time, from STAC or from the TIFF tag DateTime (read as UTC)."""
         if self.source.datetime is not None:
             return self.source.datetime
-        return tiff_datetime(tags_of(self._files[0].dataset).get("TIFFTAG_DATETIME"))
+        return tiff_datetime(self._files[0].tags.get("TIFFTAG_DATETIME"))
 
     @cached_property
     def content(self) -> str:
