@@ -13,7 +13,7 @@ from rsir.errors import ArchiveError
 from tests.support.archives import METRICS, chip, contents, in_memory, many, on_disk, vectors
 
 
-class CutError(Exception):
+class CutError(BaseException):  # as Ctrl-C
     pass
 
 
