@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from fastapi import FastAPI
 from PIL import Image
 from rasterio.warp import transform
 from starlette.testclient import TestClient
 
+from rsir.scenes.stretch import Stretch
 from rsir.store.filters.filter import Filter
 from rsir.web.app import create_app
+from rsir.web.service import scenes
 from rsir.web.service.scenes import scene_id
 from tests.web.served import World, png, problem
 
@@ -207,3 +211,31 @@ def test_a_picture_without_georeference_has_no_tiles(world: World, tmp_path: Any
     with TestClient(create_app({"plain": archive}, page=False)) as http:
         answer = http.get(f"/api/archives/plain/scenes/{scene_id(str(file))}")
         assert "georeference" in problem(answer, 404, "not-found")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["palette", "miniswhite"])
+def test_map_tiles_have_the_colours_that_a_viewer_shows(tmp_path: Path, kind: str) -> None:
+    """Compare a map tile of one colour with that colour, of a palette and of white as 0."""
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, width=600, height=600, dtype="uint8", tiled=True,
+        photometric=kind, crs="EPSG:3857", transform=Affine(10, 0, 0, 0, -10, 6000),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.full((1, 600, 600), 3, np.uint8))
+        if kind == "palette":
+            dataset.write_colormap(1, {3: (200, 30, 90, 255), 200: (1, 2, 3, 255)})
+    wanted = (200, 30, 90) if kind == "palette" else (252, 252, 252)
+    style = scenes.SceneStyle(str(path), None, Stretch("none"))
+    (west, south, east, north), _, zoom = scenes.extent_and_zooms(style)
+    middle = tile_of((west + east) / 2, (south + north) / 2, zoom)
+    picture = np.asarray(Image.open(io.BytesIO(scenes.tile(style, zoom, *middle, "png"))))
+    shown = picture[picture[..., 3] == 255][:, :3]
+    assert len(shown)
+    assert (shown == wanted).all()
+
+
+def tile_of(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
+    """The XYZ tile of a place in Web Mercator."""
+    side = 2**zoom
+    y = math.asinh(math.tan(math.radians(latitude)))
+    return int((longitude / 360 + 0.5) * side), int((0.5 - y / (2 * math.pi)) * side)

@@ -127,6 +127,7 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
     from rio_tiler.errors import TileOutsideBounds
 
     from rsir.geo.georeference import gdal_errors
+    from rsir.scenes.looks import Look
 
     if not (0 <= x < 2**z and 0 <= y < 2**z):
         raise NotFoundError(f"there is no map tile {z}/{x}/{y}")
@@ -134,15 +135,24 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
         parts = []
         valid = np.zeros((SIDE, SIDE), bool)
         for reader, indexes in _readers(style, stack):
+            look = Look.of(reader.dataset, None)
+            has_palette = look.palette is not None
+            stored = (1,) if has_palette else indexes
+            # The mean of two indexes of a palette is the index of another colour.
+            method = "nearest" if has_palette else "bilinear"
             try:
-                read = reader.tile(x, y, z, SIDE, indexes, resampling_method="bilinear")
+                read = reader.tile(x, y, z, SIDE, stored, resampling_method=method)
             except TileOutsideBounds:
                 raise NotFoundError(f"the map tile {z}/{x}/{y} is outside the scene") from None
             except gdal_errors() as error:
                 raise GoneError(
                     f"{style.source}: that part is damaged, or the file is gone"
                 ) from error
-            parts.append(np.ma.getdata(read.array))
+            samples = np.ma.getdata(read.array)
+            if has_palette:
+                parts.append(look.shown(np.repeat(samples, 3, axis=0), [0, 1, 2]))
+            else:
+                parts.append(look.shown(samples, [None] * len(samples)))
             valid |= ~np.ma.getmaskarray(read.array).all(axis=0)
     pixels = style.stretch(np.concatenate(parts))
     if len(pixels) != 3:
