@@ -97,7 +97,7 @@ def test_all_operations_give_the_archive_of_the_folder(bucket, tmp_path):
 
 
 def test_the_approximate_ranking_of_large_archives(bucket, tmp_path):
-    """Its recall, and its distances against those of the exact search."""
+    """Check the recall of approximate search, and its distances against those of exact search."""
     uri = f"{bucket}/large/items.lance"
     made = Archive.create(tmp_path / "a", ExternalEncoder("made up", "cosine", 32), store=uri)
     random = np.random.default_rng(0)

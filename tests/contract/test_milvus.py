@@ -462,7 +462,7 @@ def test_uris_that_are_refused(uri, why):
 
 
 def test_a_server_that_does_not_exist(monkeypatch, caplog):
-    """The store waits for it, and a warning says so."""
+    """The store waits for the server, and logs a warning."""
     pytest.importorskip("pymilvus")
     monkeypatch.setattr("rsir.store.milvus.connection._CONNECTING", 1)
     with pytest.raises(ArchiveError, match=r"did not answer for 1\.8 s") as caught:

@@ -781,7 +781,7 @@ def test_optimising_removes_old_versions(tmp_path):
 
 
 def test_a_commit_of_another_handle_is_seen_even_long_after_the_last(tmp_path, monkeypatch):
-    """Even if the time of change alone shows no change."""
+    """Even if the time of change stays the same."""
     monkeypatch.setattr("rsir.store.lance.handle._SETTLED_NS", 0)
     one = LanceStore.create(tmp_path / "items.lance", "euclidean", 1)
     two = LanceStore.open(tmp_path / "items.lance")

@@ -204,7 +204,7 @@ def test_an_invalid_item_of_a_list_is_reported_and_the_others_are_found(tmp_path
 
 
 def test_a_hash_in_a_name(tmp_path):
-    """It may be part of a file's or folder's name, or precede the id of an item."""
+    """A '#' may be part of a file's or a folder's name, or precede the id of an item."""
     pixels = {"data": {"href": "a.tif"}}
     features = [item(name, pixels) for name in ("p", "q#2", "deep/r")]
     feature_list = {"type": "FeatureCollection", "features": features}
@@ -501,7 +501,7 @@ def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch):
 
 
 def test_references_with_percent_signs(tmp_path):
-    """The name as written if that file exists, else the decoded name."""
+    """A reference names the file as written if that file exists, else the decoded name."""
     touch(tmp_path, "my scene.tif", "100%25.tif", "100%.tif", "both%20.tif", "both .tif")
     names = {
         "my%20scene.tif": "my scene.tif",

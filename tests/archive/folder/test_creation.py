@@ -166,7 +166,7 @@ def cut_after(function):
 
 
 def cut_when(wanted, function):
-    """`function`, which raises Cut instead for the arguments that `wanted` accepts."""
+    """Wrap `function`: it raises Cut for the arguments that `wanted` accepts."""
     return lambda *a, **more: cut() if wanted(*a) else function(*a, **more)
 
 

@@ -358,7 +358,7 @@ def test_a_folder_that_cannot_be_listed_is_skipped(archive, tmp_path, monkeypatc
 
 
 def test_an_asset_in_a_folder_without_read_permission_is_skipped(archive, tmp_path, monkeypatch):
-    """Python's PermissionError stands in for such a folder."""
+    """Python's PermissionError stands for a folder without read permission."""
     scene = write_scene(tmp_path / "a.tif", land())
     path = item(tmp_path / "item.json", {"v": (tmp_path / "closed" / "b.tif", "visual")})
     stat = Path.stat

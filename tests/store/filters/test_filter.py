@@ -173,7 +173,7 @@ def test_a_footprint_can_be_there_or_not():
 
 @pytest.mark.parametrize("name", ["footprint", "geometry", "score", "distance"])
 def test_names_of_hits_are_refused(name):
-    """As a property that no record has, `name IS NULL` would select everything, also to delete."""
+    """As a property that no record has, `name IS NULL` would select all records for deletion."""
     wheres = [f"{name} < 1", f"{name} IN (1, 2)", f"{name} LIKE 'a%'"]
     for where in wheres + [f"{name} IS NULL"] * (name != "footprint"):
         with pytest.raises(UsageError, match=f"properties.{name}"):

@@ -1,4 +1,4 @@
-"""What the embedded store promises beyond the contract: order, places, object stores, kills."""
+"""What the embedded store promises beyond the contract: order, locations, object stores, kills."""
 
 import os
 import shutil
