@@ -70,3 +70,19 @@ def test_a_method_explains_each_of_its_options(shell: Shell) -> None:
     wrong = shell("methods", "nothing")
     assert wrong.status == 2
     assert "dah" in wrong.err
+
+
+def test_a_comparison_names_the_runs_and_says_which_way_is_better(
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / run / "queries.csv" for run in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        evaluate = ("evaluate", model, "--data", coloured_classes, "--part", "all")
+        assert shell(*evaluate, "--per-query", file).status == 0
+    done = shell("compare", *files)
+    assert done.status == 0, done.err
+    assert "one/queries" in done.out
+    assert "two/queries − one/queries" in done.out
+    assert re.search(r"mAP ↑", done.out)
+    assert re.search(r"ANMRR ↓", done.out)

@@ -118,7 +118,8 @@ def test_without_nearest_images_there_are_no_strips(single, tmp_path) -> None:
         single, nearest=single.nearest[:, :0], distances=single.distances[:, :0]
     )
     names = {file.name for file in write(report_of(bare, curves={}), bare, tmp_path)}
-    assert names == {"classes.png", "classes.svg", "embeddings.png", "report.html"}
+    pictures = {"classes.png", "classes.svg", "embeddings.png", "embeddings.svg"}
+    assert names == pictures | {"report.html"}
 
 
 def test_a_file_as_output_folder_is_refused(single, tmp_path) -> None:

@@ -206,7 +206,18 @@ def compare(
         rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
         print_json(rows)
         return
-    print_comparison(found)
+    print_comparison(found, *_names(first, second))
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """Names that tell two files apart: their stems, or else with the folder, or the whole paths."""
+    for names in (
+        (first.stem, second.stem),
+        (f"{first.parent.name}/{first.stem}", f"{second.parent.name}/{second.stem}"),
+    ):
+        if names[0] != names[1]:
+            return names
+    return str(first), str(second)
 
 
 @app.command()

@@ -145,12 +145,17 @@ def print_report(report: Report, *, per_class: bool) -> None:
         say(f"skipped {path}: {reason}")
 
 
-def print_comparison(found: Mapping[str, Difference]) -> None:
-    """Print two models side by side on stdout, with a row for each measure."""
+def print_comparison(found: Mapping[str, Difference], first: str, second: str) -> None:
+    """Print two models side by side on stdout, with a row for each measure.
+
+    first, second: their names. An arrow beside a measure points to where it is better.
+    """
     from rich.table import Table
 
-    table = Table()
-    heads = ("first", "second", "difference", "95 %", "p", "p (Holm)", "better", "equal", "worse")
+    from rsir.evaluation.statistics import SMALLER_IS_BETTER
+
+    table = Table(caption=f"difference: {second} − {first}; better, equal, worse: {second}")
+    heads = (first, second, "difference", "95 %", "p", "p (Holm)", "better", "equal", "worse")
     table.add_column("")
     for head in heads:
         table.add_column(head, justify="right")
@@ -158,7 +163,7 @@ def print_comparison(found: Mapping[str, Difference]) -> None:
         shares = (f"{100 * share:.1f} %" for share in (d.better, d.ties, d.worse))
         low, high = d.interval
         table.add_row(
-            measure_name(name),
+            measure_name(name) + (" ↓" if name in SMALLER_IS_BETTER else " ↑"),
             *(f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}"),
             *(f"{low:+.4f} … {high:+.4f}", f"{d.p_value:.4f}", f"{d.p_adjusted:.4f}"),
             *shares,

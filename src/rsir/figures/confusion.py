@@ -119,6 +119,7 @@ def confusion_matrix(details: EvaluationDetails) -> Picture:
         f"Row: class of the query; column: class among its first {_depth(details)} results."
         f"{omitted}{labels}{strong}",
         figure,
+        vector=True,
     )
 
 

@@ -18,6 +18,7 @@ from rsir.figures.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 CurveValues = Mapping[str, Mapping[str, Sequence[float]]]
@@ -49,7 +50,7 @@ def precision_recall(curves: Mapping[str, CurveValues]) -> Picture:
     share_axes(axes, "recall", "precision")
     axes.set_xlim(-0.02, 1.02)
     if len(curves) == 1:
-        axes.legend(loc="lower left")
+        figure.legend(loc="outside lower left", ncols=2)
     else:
         figure.legend(handles=_with_markers(axes), loc="outside lower left")
     middles = {
@@ -91,7 +92,7 @@ def retrieved(curves: CurveValues) -> Picture:
     given = curves["retrieved"]
     figure = blank(6.4, 4.2)
     axes = figure.subplots()
-    _lines(axes, given, "k", ("precision", "recall"))
+    _lines(figure, axes, given, "k", ("precision", "recall"))
     share_axes(axes, "images retrieved, k", "share")
     if max(given["k"]) >= 50:
         axes.set_xscale("log")
@@ -116,7 +117,7 @@ def hamming_radius(curves: CurveValues) -> Picture:
     given = curves["radius"]
     figure = blank(6.4, 4.2)
     axes = figure.subplots()
-    _lines(axes, given, "radius", ("precision", "recall", "map"))
+    _lines(figure, axes, given, "radius", ("precision", "recall", "map"))
     share_axes(axes, "Hamming radius in bits", "share")
     two = min(given["radius"], key=lambda r: (abs(r - 2), r))
     return Picture(
@@ -132,14 +133,17 @@ def hamming_radius(curves: CurveValues) -> Picture:
     )
 
 
-def _lines(axes: Axes, given: Mapping[str, Sequence[float]], x: str, ys: Sequence[str]) -> None:
+def _lines(
+    figure: Figure, axes: Axes, given: Mapping[str, Sequence[float]], x: str, ys: Sequence[str]
+) -> None:
     every = max(1, len(given[x]) // 12)  # a marker on each of a hundred points hides the line
     for i, y in enumerate(ys):
         axes.plot(
             given[x], given[y], color=COLOURS[i], linestyle=DASHES[i], marker=MARKERS[i],
             markevery=every, markerfacecolor="white", label="mAP" if y == "map" else y,
         )  # fmt: skip
-    axes.legend()
+    # Below the axes: over them it would cover a curve.
+    figure.legend(loc="outside lower left", ncols=len(ys))
 
 
 def _at(given: Mapping[str, Sequence[float]], x: str, y: str, value: float) -> float:

@@ -73,6 +73,7 @@ def embedding_map(details: EvaluationDetails, ranking: str, *, seed: int = 0) ->
         "large distances have no meaning. A name is at its class's median or has a line to it."
         f"{rarest}",
         figure,
+        vector=True,
     )
 
 
