@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -107,3 +108,28 @@ def test_a_different_split_gives_a_warning(
     # The split that the caller passes may be the model's own.
     own = splits.read(run / "split.csv")
     assert find_leakage(moved, images, split=own) == find_leakage(encoder, images)
+
+
+def test_an_untrained_baseline_has_no_leakage_unless_it_was_adapted(
+    coloured_classes: Path, tmp_path: Path
+) -> None:
+    images = folder.load(coloured_classes)
+    split = splits.make(images, train=0.5, seed=3)
+    out = tmp_path / "run"
+    settings = TrainingSettings(epochs=0, image_size=32, workers=0)
+    train(
+        "pooled", split, images.root, out, backbone="resnet10t", weights="none",
+        options={}, settings=settings,
+    )  # fmt: skip
+    untrained = Encoder.load(out, device="cpu")
+    found = find_leakage(untrained, images)
+    assert (found.trained_on, found.lines) == ((), [])
+    record = untrained.model.training
+    for learnt in (
+        {"adapted_to": {"images": 9}},
+        {"weights": "other-run (sha256 0123…)"},
+        {"settings": {"epochs": 1}},
+    ):
+        changed = dataclasses.replace(untrained.model, training={**record, **learnt})
+        untrained.model = changed
+        assert find_leakage(untrained, images).trained_on

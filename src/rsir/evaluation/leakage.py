@@ -7,6 +7,7 @@ that look alike.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,14 @@ class Leakage:
         return found
 
 
+def _has_learnt(training: Mapping[str, Any]) -> bool:
+    """Whether a model learnt from the images of its split; False for the untrained baseline."""
+    settings = training.get("settings")
+    epochs = settings.get("epochs") if isinstance(settings, Mapping) else None
+    from_elsewhere = training.get("weights") in ("none", "pretrained")
+    return not (epochs == 0 and from_elsewhere and "adapted_to" not in training)
+
+
 def find_leakage(
     encoder: Encoder,
     queries: LabelledSet,
@@ -76,7 +85,8 @@ def find_leakage(
     split: a candidate for the model's own split, if the model's folder has no copy of it.
     Reads and hashes every file once.
     """
-    split_hash = encoder.model.training.get("split_hash")
+    training = encoder.model.training
+    split_hash = training.get("split_hash") if _has_learnt(training) else None
     own = _trained_split(encoder, split_hash, split)
     learnt = {row.sha256 for row in own.rows if row.part in TRAINED} if own else set()
     digests = splits.hash_files(list(queries.files))
