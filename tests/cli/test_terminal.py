@@ -18,6 +18,7 @@ from rsir.training.settings import TrainingSettings
 from tests.cli.running import Shell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 @pytest.mark.parametrize("per_class", [False, True])
 def test_no_number_of_an_evaluation_is_cut(
@@ -72,6 +73,7 @@ def test_a_method_explains_each_of_its_options(shell: Shell) -> None:
     assert "dah" in wrong.err
 
 
+@pytest.mark.slow
 def test_a_comparison_names_the_runs_and_says_which_way_is_better(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_different_split_gives_a_warning(
     assert find_leakage(moved, images, split=own) == find_leakage(encoder, images)
 
 
+@pytest.mark.training
 def test_an_untrained_baseline_has_no_leakage_unless_it_was_adapted(
     coloured_classes: Path, tmp_path: Path
 ) -> None:

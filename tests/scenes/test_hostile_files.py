@@ -14,6 +14,8 @@ from tests.support.hostile_files import UTM, attacks, damaged, valid_files, vrt
 from tests.support.run_hostile import check_bounds, run_hostile
 from tests.web.served import recording_server
 
+pytestmark = pytest.mark.slow
+
 
 def outcomes(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return run_hostile("tests.support.read_hostile", "image", files)
@@ -93,7 +95,6 @@ def test_a_vrt_may_name_files_below_its_folder_and_in_folders_that_the_user_allo
         assert scene.read()[0].any()
 
 
-@pytest.mark.slow
 def test_damaged_files_of_every_format_end_as_pixels_or_as_an_error(tmp_path: Path) -> None:
     random = np.random.default_rng(20)
     files, kinds = [], {}

@@ -15,6 +15,8 @@ from rsir.scenes.scene import Scene
 from tests.support.colour_encoder import ColourEncoder
 from tests.support.images import land, paint, write_scene
 
+pytestmark = pytest.mark.slow
+
 
 def variables(path: Path) -> Path:
     """A NetCDF file of two variables, without bands of its own."""

@@ -14,7 +14,10 @@ from rsir.web.service.scenes import scene_id
 from rsir.web.service.settings import ServiceSettings
 from tests.web.served import World
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
+]
 
 SITE = "https://maps.example.org"
 FORWARDED = {
