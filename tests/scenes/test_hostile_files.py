@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from tests.support.hostile_files import UTM, attacks, damaged, valid_files, vrt
+from tests.support.hostile_files import UTM, attacks, by_gdal, damaged, pixels, valid_files, vrt
 from tests.support.run_hostile import check_bounds, run_hostile
 from tests.web.served import recording_server
 
@@ -67,8 +67,8 @@ def test_attacks_end_as_they_should(attacked: tuple[Any, Any, Any]) -> None:
 
 
 ALONE_IT_IS_A_PICTURE = {
-    "overviews.tif", "by-vrt.tif", "masked.tif", "both.tif", "inside.tif", "piped.tif",
-    "endless.tif",
+    "capital.tif", "capital-mask.tif", "overviews.tif", "by-vrt.tif", "masked.tif", "both.tif",
+    "inside.tif", "piped.tif", "endless.tif",
 }  # fmt: skip
 
 
@@ -93,6 +93,36 @@ def test_a_vrt_may_name_files_below_its_folder_and_in_folders_that_the_user_allo
     monkeypatch.setenv("RSIR_FOLDERS", str(tmp_path / "there"))
     with Scene.open(outer, ["1"]) as scene:
         assert scene.read()[0].any()
+
+
+def test_an_honest_vrt_is_read_with_its_prose_and_the_masks_of_its_files(tmp_path: Path) -> None:
+    from rsir.scenes.scene import Scene
+
+    (tmp_path / "a.tif").write_bytes(by_gdal("GTiff", bands=1))
+    mask = np.zeros((150, 200), np.uint8)
+    mask[:60] = 255
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open(tmp_path / "a.tif", "r+") as dataset,
+    ):
+        dataset.write_mask(mask)
+    assert (tmp_path / "a.tif.msk").exists()
+    band = (
+        '<VRTRasterBand dataType="Byte"{more}><Description>NIR: near infrared</Description>'
+        '<ComplexSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename>'
+        "<SourceBand>{band}</SourceBand>{lut}</ComplexSource></VRTRasterBand>"
+    )
+    (tmp_path / "all.vrt").write_text(
+        '<VRTDataset rasterXSize="200" rasterYSize="150"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>600000, 10, 0, 5000000, 0, -10</GeoTransform>"
+        '<Metadata><MDI key="SITE">see: https://example.org</MDI></Metadata>'
+        + band.format(more=' band="1"', band=1, lut="<LUT>10:20,130:250</LUT>")
+        + "<MaskBand>" + band.format(more="", band="mask,1", lut="") + "</MaskBand></VRTDataset>"
+    )  # fmt: skip
+    with Scene.open(tmp_path / "all.vrt", ["1"]) as scene:
+        found, valid = scene.read()
+    assert (valid == (mask > 0)).all()
+    assert found[0, :60].mean() > pixels(bands=1)[0, :60].mean()
 
 
 def test_damaged_files_of_every_format_end_as_pixels_or_as_an_error(tmp_path: Path) -> None:

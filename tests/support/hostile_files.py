@@ -159,6 +159,17 @@ def attacks(folder: Path, outside: Path, url: str) -> dict[str, str]:
         "prefix.vrt": vrt(f"GTIFF_DIR:1:{secret}", relative=0),
         "entity.vrt": f'<!DOCTYPE a [<!ENTITY b SYSTEM "{secret}">]>' + vrt("&b;"),
         "raw.vrt": vrt(secret).replace("Band ", 'Band subClass="VRTRawRasterBand" '),
+        "raw-lower.vrt": vrt(secret).replace("Band ", 'Band subclass="VRTRawRasterBand" '),
+        # GDAL compares names of elements without case, and takes a text behind a child.
+        "lower.vrt": vrt(f"GTIFF_DIR:1:{secret}", relative=0).replace("SourceFile", "sourcefile"),
+        "behind.vrt": vrt(f"<b/>{secret}", relative=0),
+        "json.vrt": vrt('{"type": "gdal_streamed_alg"}'),
+        "capital.tif": tif,
+        "capital.tfw": world,
+        "capital.tif.OVR": vrt(secret, relative=0),
+        "capital-mask.tif": tif,
+        "capital-mask.tfw": world,
+        "capital-mask.tif.MSK": vrt(secret, relative=0),
         "deep.vrt": "<VRTDataset>" + "<a>" * 5000,
         "self.vrt": vrt("self.vrt"),
         "huge.vrt": '<VRTDataset rasterXSize="2000000000" rasterYSize="2000000000">'
@@ -202,6 +213,7 @@ def attacks(folder: Path, outside: Path, url: str) -> dict[str, str]:
         "text.png": png[:33]
         + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50 << 20)))
         + png[33:],
+        "srs.vrt": vrt("world.png").replace("<VRTR", f"<SRS>{url}/srs</SRS><VRTR", 1),
         "world.png": png,
         "world.pgw": world,
         "polyglot.tif": tiff(plain_tags(20, 15), vrt(secret, relative=0).encode()),

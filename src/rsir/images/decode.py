@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from rsir.errors import ImageError, MissingExtraError, RsirError
+from rsir.errors import ImageError, MissingExtraError
 from rsir.geo import tiff_tags as tiff
 from rsir.geo.georeference import ignore_not_georeferenced
 from rsir.images.convert import (
@@ -27,7 +26,7 @@ from rsir.images.convert import (
     upright,
 )
 from rsir.images.gdal import ALONE, reading
-from rsir.sources.gate import HEAD_BYTES, format_of, guarded, read_bytes
+from rsir.sources.gate import HEAD_BYTES, format_of, from_header, guarded, pillow_image
 
 
 def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -60,24 +59,6 @@ def decode(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], dict[str, A
 
 
 # ------------------------------------------------------------------------------- formats and sizes
-
-
-def _opened(data: bytes | BinaryIO, format_name: str) -> ImageFile:
-    """Pillow's image of the data or of a stream; no pixel is decoded yet."""
-    # Image.open does not fit: it warns of large sizes, it hides why a reader fails, and it takes a
-    # JPEG that is followed by a preview (MPO, which cameras and drones write) for an animation.
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-    from PIL.TiffImagePlugin import TiffImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
-
-    readers: dict[str, type[ImageFile]] = {
-        "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
-    }  # fmt: skip
-    try:
-        return readers[format_name](io.BytesIO(data) if isinstance(data, bytes) else data)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -114,14 +95,14 @@ _GREY_SCALE = {"L;2": 85, "L;4": 17}
 
 
 def _decode_picture(data: bytes, format_name: str, max_pixels: int) -> Decoded:
-    image = _opened(data, format_name)
+    image = pillow_image(io.BytesIO(data), format_name)
     _check_size(*image.size, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError("an animation; save the frame that you mean as an image of its own")
     raw_mode = ""
     if format_name == "PNG":
         # Pillow decodes pixels without checking their checksums; a wrong bit would stay unnoticed.
-        _opened(data, format_name).verify()
+        pillow_image(io.BytesIO(data), format_name).verify()
         raw_mode = str(image.tile[0].args)
     if format_name == "JPEG":
         samples = _decode_jpeg(data, image)
@@ -161,28 +142,17 @@ def _decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8]:
 
 def orientation_of(path: str | os.PathLike[str]) -> int:
     """The orientation in the metadata of a local image file, 1 (upright) to 8; 1 if unknown."""
-    try:
-        with Path(path).open("rb") as stream:
-            format_name = format_of(stream.read(HEAD_BYTES))
-            stream.seek(0)
-            return _orientation(_opened(stream, format_name))
-    except (RsirError, KeyError, OSError):
-        return 1
-    except Exception:  # Pillow's readers raise nearly anything for damaged metadata
-        return 1
+    return from_header(path, _orientation, 1)
 
 
 def size_and_place(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """(width, height, whether it is a GeoTIFF) of a local image file; (0, 0, False) if unknown."""
-    try:
-        with Path(path).open("rb") as stream:
-            format_name = format_of(stream.read(HEAD_BYTES))
-            stream.seek(0)
-            image = _opened(stream, format_name)
-            tags = getattr(image, "tag_v2", {})
-            return (*image.size, tiff.GEO_KEYS in tags)
-    except Exception:  # what is wrong with it is said where its pixels are read
-        return 0, 0, False
+
+    def read(image: ImageFile) -> tuple[int, int, bool]:
+        width, height = image.size
+        return width, height, tiff.GEO_KEYS in getattr(image, "tag_v2", {})
+
+    return from_header(path, read, (0, 0, False))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -193,8 +163,7 @@ def _orientation(image: Image.Image) -> int:
         raise
     except Exception:  # damaged metadata raises nearly anything; the pixels are right all the same
         return 1
-    is_valid = isinstance(orientation, int) and 1 <= orientation <= 8
-    return int(orientation) if is_valid and orientation is not None else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 # -------------------------------------------------------------------------------------------- TIFF
@@ -206,8 +175,6 @@ _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 _RARE_COMPRESSIONS = {
     6: "old JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
 }  # fmt: skip
-
-_MOST_PLAIN_BYTES = 64 << 20  # our choice: 1024 × 1024 pixels without compression have 3 MB
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: an overview, a transparency mask
 
@@ -223,7 +190,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     stored = tiff.integer(tags, tiff.ORIENTATION, 1)
     orientation = 1 if tiff.GEO_KEYS in tags else stored
     if _is_plain(tags) and orientation == stored:
-        image = _opened(data, "TIFF")
+        image = pillow_image(io.BytesIO(data), "TIFF")
         image.load()  # this turns a TIFF upright; Pillow turns no other format by itself
         if image.mode == "P":
             decoded = from_palette(image)
@@ -299,13 +266,14 @@ def _check_samples(tags: tiff.Directory) -> bool:
 
 
 def is_plain_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether a small local TIFF is read whole with the same pixels by Pillow as by GDAL."""
-    try:
-        tags = next(tiff.directories(read_bytes(path, _MOST_PLAIN_BYTES)))
+    """Whether Pillow reads a local TIFF with the same pixels as GDAL; reads only its tags."""
+
+    def read(image: ImageFile) -> bool:
+        tags: tiff.Directory = image.tag_v2  # type: ignore[attr-defined]  # a TIFF has them
         _check_samples(tags)
         return _is_plain(tags)
-    except (ImageError, ValueError):
-        return False
+
+    return from_header(path, read, False)
 
 
 def _is_plain(tags: tiff.Directory) -> bool:

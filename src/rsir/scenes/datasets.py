@@ -122,11 +122,11 @@ def _open_local(uri: str, stack: ExitStack, depth: int) -> tuple[DatasetReader, 
     if depth and kind != "VRT" and any(word in head for word in _LISTS):
         # GDAL chooses the driver of a file that another one names, and would follow its names.
         raise ImageError("is a raster and a list of files at once")
-    options = ALONE
+    with_sidecars = _has_sidecars(Path(uri), depth)
     if kind == "VRT":
-        size += _check_vrt(Path(uri), depth)
-    elif _has_sidecars(Path(uri), depth):
-        options = WITH_SIDECARS
+        more, theirs = _check_vrt(Path(uri), depth)
+        size, with_sidecars = size + more, with_sidecars or theirs
+    options = WITH_SIDECARS if with_sidecars else ALONE
     # A Path, because rasterio may take the text of a local name for a uri.
     dataset = _open(uri, Path(uri), _DRIVERS[kind], options, stack)
     _refuse_giant(dataset, size)
@@ -153,7 +153,7 @@ def _open(
 def _has_sidecars(image: Path, depth: int) -> bool:
     """Whether an image has sidecar files; checks them."""
     rasters, texts = sidecars_of(image)
-    if rasters or texts:
+    if rasters or texts or depth:  # GDAL looks beside all files of a VRT if one has sidecar files
         check_texts(image, texts)
     for raster in rasters:
         # GDAL takes any raster as overviews or as a mask.
@@ -164,14 +164,15 @@ def _has_sidecars(image: Path, depth: int) -> bool:
     return bool(rasters or texts)
 
 
-def _check_vrt(vrt: Path, depth: int) -> int:
-    """Check the files that a VRT names; returns their size in bytes."""
-    total = 0
+def _check_vrt(vrt: Path, depth: int) -> tuple[int, bool]:
+    """Check the files that a VRT names: their size in bytes, and whether any has sidecar files."""
+    total, with_sidecars = 0, False
     for file in named_files(vrt, depth):
         with guarded(f"names {file}"), ExitStack() as stack:
-            _open_local(str(file), stack, depth + 1)
+            _, options = _open_local(str(file), stack, depth + 1)
+            with_sidecars = with_sidecars or options is WITH_SIDECARS
             total += file.stat().st_size
-    return total
+    return total, with_sidecars
 
 
 def _refuse_giant(dataset: DatasetReader, size: int | None) -> None:

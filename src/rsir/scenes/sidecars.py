@@ -13,13 +13,15 @@ _MOST_TEXT_BYTES = 16 << 20
 """Bytes of the largest text file beside an image. Our choice: an .aux.xml with a table of
 attributes has megabytes, all others have kilobytes."""
 
-RASTERS = (".ovr", ".msk")
-"""Overviews and mask: rasters, whose suffix follows the whole name of the file."""
+RASTERS = (".ovr", ".OVR", ".msk", ".MSK")
+"""Overviews and mask: rasters, whose suffix follows the whole name of the file. GDAL tries both
+spellings of this and of the suffixes below."""
 
 # GDAL, 'Raster Data Model' and 'World files'; RPC and IMD: 'RPC_TXT', 'Imagery metadata'. The
 # suffix follows the whole name ("{name}") or the stem.
 _TEXTS = (
-    "{name}.aux.xml", "{stem}.aux.xml", "{stem}.tab", "{stem}.wld", "{name}w",
+    "{name}.aux.xml", "{stem}.aux.xml", "{stem}.tab", "{stem}.TAB", "{stem}.wld", "{stem}.WLD",
+    "{name}w",
     "{stem}_RPC.TXT", "{stem}_rpc.txt", "{stem}.RPB", "{stem}.rpb",
 )  # fmt: skip
 _WORLD = {
@@ -30,7 +32,7 @@ _WORLD = {
 _METADATA = (
     "METADATA.DIM", "metadata.dim", "{stem}.IMD", "{stem}.imd", "{stem}.PVL", "{stem}.pvl",
     "{stem}_MTL.txt", "{stem}_MTL.TXT", "{stem}_metadata.txt", "{stem}.XML", "{stem}.xml",
-    "{stem}_pass.txt", "{stem}.aux", "{name}.aux",
+    "{stem}_pass.txt", "{stem}.aux", "{name}.aux", "{stem}.AUX", "{name}.AUX",
 )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def check_texts(image: Path, texts: list[Path]) -> None:
                 raise ImageError("is not a regular file; remove it")
             if state.st_size > _MOST_TEXT_BYTES:
                 raise ImageError(f"has more than {_MOST_TEXT_BYTES} bytes; remove it")
-            if file.suffix == ".aux":
+            if file.suffix.lower() == ".aux":
                 raise ImageError("is of ERDAS, and may name other files; remove it")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from rsir.errors import ImageError
+from rsir.sources.source import SCENE_SUFFIXES, suffix_of
 
 _SECONDS = 20
 _MOST = 20
@@ -20,9 +21,11 @@ with rasterio.open(sys.argv[1], driver=sys.argv[2]) as dataset:
 def refuse_variables(uri: str, head: bytes) -> None:
     """Refuse a NetCDF or HDF5 file with an ImageError that names its variables.
 
-    uri: the path of a local file. head: its first bytes; nothing happens for other formats.
+    uri: the path of a local file. head: its first bytes; nothing happens for other formats, and
+    for a file with the suffix of a scene: a folder may hold thousands of those, and listing the
+    variables of one takes seconds.
     """
-    if not head.startswith((b"\x89HDF", b"CDF")):
+    if not head.startswith((b"\x89HDF", b"CDF")) or suffix_of(uri) in SCENE_SUFFIXES:
         return
     names: list[str] = []
     for driver in ("netCDF", "HDF5"):

@@ -15,17 +15,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from rsir.errors import ImageError
-from rsir.sources.gate import check_inside, read_bytes
+from rsir.sources.gate import absolute, check_inside, read_bytes
 
 _MOST_BYTES = 64 << 20  # our choice: a VRT of 10^5 files has some 50 MB
 _MOST_DEPTH = 64  # our choice: GDAL's own VRTs have a dozen levels
 _MOST_VRTS = 4  # our choice: VRTs that name VRTs
-_ADDRESS = re.compile(r"://|/vsi|^\s*<", re.IGNORECASE)
-_PREFIX = re.compile(r"\w{2,}:")  # "HDF5:…", "GTIFF_DIR:…"
-# GDAL opens what stands in these; elsewhere a text is a name only if there is such a file.
-_SOURCES = frozenset({"SourceFilename", "SourceDataset"})
-# Elements whose text may contain an address that GDAL does not open.
-_PROSE = re.compile(r"(?i)file|dataset|dem|path|url")
+_ADDRESS = re.compile(r"://|/vsi|^\s*[<{]", re.IGNORECASE)
+_PREFIX = re.compile(r"(?!EPSG:)[A-Z]\w+:", re.IGNORECASE)  # "HDF5:…", "GTIFF_DIR:…"
+_RAW = "vrtrawrasterband"
+# GDAL compares names of elements and attributes without case. Texts of these are prose to it; an
+# entry of metadata (MDI) is prose unless its key says otherwise.
+_PROSE = frozenset({"description", "srs", "category", "unittype", "projection"})
+_NAMING = re.compile(r"file|dataset|dem|path|url", re.IGNORECASE)
 
 
 def named_files(vrt: Path, depth: int = 0) -> list[Path]:
@@ -45,11 +46,11 @@ def named_files(vrt: Path, depth: int = 0) -> list[Path]:
         raise ImageError("a VRT with a document type or CDATA is not read")
     found: dict[Path, None] = {}
     try:
-        for name, is_source in _names(text):
-            if _ADDRESS.search(name) or (is_source and _PREFIX.match(name)):
+        for name in _names(text):
+            if _ADDRESS.search(name) or _PREFIX.match(name):
                 raise ImageError(f"it names {name[:200]!r}; a VRT may only name files beside it")
             # GDAL resolves names relative to the VRT or to the current folder.
-            for file in {Path(os.path.abspath(vrt.parent / name)), Path(os.path.abspath(name))}:  # noqa: PTH100
+            for file in {absolute(vrt.parent / name), absolute(name)}:
                 if os.path.lexists(file) and not file.is_dir():
                     check_inside(vrt, str(file))
                     found[file] = None
@@ -58,21 +59,29 @@ def named_files(vrt: Path, depth: int = 0) -> list[Path]:
     return list(found)
 
 
-def _names(text: bytes) -> Iterator[tuple[str, bool]]:
-    """The texts that may be names of files, and whether GDAL certainly opens them."""
+def _names(text: bytes) -> Iterator[str]:
+    """The texts and the values of attributes that GDAL may take for names of files."""
     depth = 0
     for event, element in ElementTree.iterparse(io.BytesIO(text), ("start", "end")):
         depth += 1 if event == "start" else -1
         if depth > _MOST_DEPTH:
             raise ImageError("a VRT that is nested too deeply")
+        values = list(element.attrib.values())
+        if _RAW in map(str.lower, values):
+            raise ImageError("a VRT that reads raw bytes; convert it: gdal_translate")
         if event == "start":
-            if element.get("subClass") == "VRTRawRasterBand":
-                raise ImageError("a VRT that reads raw bytes; convert it: gdal_translate")
             continue
-        key = element.get("key") or element.get("name") or ""
-        if element.tag == "MDI" and not _PROSE.search(key):
+        tag = element.tag.lower()
+        keys = [value for name, value in element.items() if name.lower() in ("key", "name")]
+        if tag in _PROSE or (tag == "mdi" and not any(map(_NAMING.search, keys))):
             continue
-        for value in (element.text, *element.attrib.values()):
-            value = (value or "").strip()
-            if value and len(value) < 4096 and "\0" not in value:
-                yield value, element.tag in _SOURCES
+        # Texts may also follow a child. A value such as "Byte" or "1" is no name of a file.
+        texts = [element.text, *(child.tail for child in element)]
+        yield from (value for value in map(_stripped, texts) if value)
+        yield from (value for value in map(_stripped, values) if re.search(r"[./\\:]", value))
+
+
+def _stripped(text: str | None) -> str:
+    """A text that may be a name: without white space around it, "" for one that is too long."""
+    text = (text or "").strip()
+    return text if len(text) < 4096 and "\0" not in text else ""

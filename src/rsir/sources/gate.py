@@ -9,11 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from rsir.errors import ImageError, RsirError
+
+Answer = TypeVar("Answer")
 
 HEAD_BYTES = 1 << 16
 """Bytes from the beginning of a file that decide its format. Our choice."""
@@ -71,14 +77,12 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
 
     most: the maximum size in bytes. Errors: ImageError, also for a larger file.
     """
-    with _opened(path) as (descriptor, size):
+    with opened(path) as (stream, size):
         if size > most:
             raise ImageError(
                 f"{size} bytes, more than {most}: a scene, not a chip; cut it into tiles"
             )
-        with os.fdopen(os.dup(descriptor), "rb") as stream:
-            # One byte more, because the file may grow.
-            data = stream.read(most + 1)
+        data = stream.read(most + 1)  # one byte more, because the file may grow
     if len(data) > most:
         raise ImageError(f"grew above {most} bytes while it was read; try again")
     return data
@@ -89,8 +93,50 @@ def read_head(path: str | os.PathLike[str]) -> tuple[bytes, int]:
 
     Errors: ImageError.
     """
-    with _opened(path) as (descriptor, size):
-        return os.pread(descriptor, HEAD_BYTES, 0), size
+    with opened(path) as (stream, size):
+        return stream.read(HEAD_BYTES), size
+
+
+def pillow_image(stream: BinaryIO, format_name: str) -> ImageFile:
+    """Pillow's image of a stream; only its header is read.
+
+    format_name: PNG, JPEG, WEBP or TIFF, from `format_of`. Errors: ImageError for an image above
+    Pillow's own limit; anything else that Pillow's readers raise for damaged bytes.
+    """
+    # Image.open does not fit: it warns of large sizes, it hides why a reader fails, and it takes a
+    # JPEG that is followed by a preview (MPO, which cameras and drones write) for an animation.
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    readers: dict[str, type[ImageFile]] = {
+        "JPEG": JpegImageFile, "PNG": PngImageFile, "TIFF": TiffImageFile, "WEBP": WebPImageFile,
+    }  # fmt: skip
+    try:
+        return readers[format_name](stream)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error}: a scene, not a chip; cut it into tiles") from error
+
+
+def from_header(
+    path: str | os.PathLike[str], read: Callable[[ImageFile], Answer], unknown: Answer
+) -> Answer:
+    """What `read` finds in the header of a local image file; `unknown` if that is damaged.
+
+    For questions beside the pixels: what is wrong with a file is said where its pixels are read.
+    Errors: MemoryError.
+    """
+    try:
+        with opened(path) as (stream, _):
+            format_name = format_of(stream.read(HEAD_BYTES))
+            stream.seek(0)
+            return read(pillow_image(stream, format_name))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise nearly anything, KeyError for another format
+        _log.debug("the header of %s cannot be read", path, exc_info=True)
+        return unknown
 
 
 @contextmanager
@@ -125,14 +171,21 @@ def check_inside(document: str | os.PathLike[str], file: str) -> None:
 
     Errors: ImageError.
     """
-    folders = [os.path.dirname(os.path.abspath(document))]  # noqa: PTH100, PTH120
-    folders += filter(None, os.environ.get("RSIR_FOLDERS", "").split(os.pathsep))
-    path = Path(os.path.abspath(file))  # noqa: PTH100
-    if not any(path.is_relative_to(os.path.abspath(folder)) for folder in folders):  # noqa: PTH100
+    folders = [absolute(document).parent]
+    names = os.environ.get("RSIR_FOLDERS", "").split(os.pathsep)
+    folders += [absolute(name) for name in names if name]
+    path = absolute(file)
+    if not any(path.is_relative_to(folder) for folder in folders):
         raise ImageError(
             f"it names {file}, which is not below its own folder; if you trust it, allow that "
             f"folder: RSIR_FOLDERS={path.parent}"
         )
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The absolute path without "..", with its links as they are."""
+    # Path.absolute keeps "..", and Path.resolve follows links.
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def reason(error: BaseException) -> str:
@@ -143,11 +196,15 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
-    """A file descriptor of a regular file, and the file's size in bytes."""
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
+    """A stream of the bytes of a regular file, and the file's size in bytes, more than 0.
+
+    Errors: ImageError for anything that is not a regular file with content.
+    """
+    # Without O_NONBLOCK, opening a named pipe waits for somebody to write to it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise ImageError("the file no longer exists; index its folder again to prune it") from None
     except IsADirectoryError:
@@ -165,7 +222,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
         # The kernel's own files have no size, and reading some of them blocks for ever.
         if state.st_size == 0 or state.st_dev in _kernel_devices():
             raise ImageError("the file is empty (0 bytes); fetch it again")
-        yield descriptor, state.st_size
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream, state.st_size
     except OSError as error:
         raise ImageError(f"cannot be read ({error}); check the disk and the path") from error
     finally:

@@ -10,9 +10,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from PIL import Image
-
-from rsir.sources.gate import format_of, read_head
+from rsir.sources.gate import from_header
 
 SIDECARS = (".ovr", ".msk", ".aux.xml")
 """Suffixes that GDAL appends to the name of a file for its overviews, its mask and its metadata
@@ -28,7 +26,6 @@ BANDS = (
 """`PRODUCT_BAND`, or `BAND` alone, is a mask of the other bands of `PRODUCT`: Sentinel-2 Level-2A
 (ESA); Landsat Collections 1 and 2 (USGS); Sentinel-2 in Earth Engine; HLS (NASA); PlanetScope."""
 
-_READABLE = ("PNG", "JPEG", "TIFF", "WEBP")
 _BETWEEN = "._-"
 _SUFFIX, _HERE, _BELOW = re.compile(r"[^/.]*"), re.compile("[^/]*"), re.compile(".*")
 _ENDS = {word: tuple(mark + word for mark in _BETWEEN) for word in (*_WORDS, *BANDS)}
@@ -66,14 +63,8 @@ def masks_by_name(uris: Iterable[str]) -> dict[str, str]:
 
 
 def has_one_band(uri: str) -> bool:
-    """Whether a local raster may be a mask: it has one band, or its bands are unknown."""
-    try:
-        if format_of(read_head(uri)[0]) not in _READABLE:
-            return True
-        with Image.open(uri, formats=_READABLE) as image:
-            return len(image.getbands()) == 1
-    except Exception:  # Pillow reads no raster of several bands or 16 bits; damage raises anything
-        return True
+    """Whether a local raster may be a mask: it has one band, or Pillow does not know its bands."""
+    return from_header(uri, lambda image: len(image.getbands()) == 1, True)
 
 
 def beside(uri: str, template: str) -> str:
