@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")  # some programs write a byte order mark
-        document = json.loads(text, parse_constant=lambda name: None)
+        document = json.loads(text, parse_float=_finite, parse_constant=lambda name: None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -37,6 +38,11 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if levels(document) > MOST_LEVELS:
         raise ValueError("it is nested too deeply")
     return document
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)  # "1e999" is infinite
+    return value if math.isfinite(value) else None
 
 
 def read_object(file: Path) -> dict[str, Any]:

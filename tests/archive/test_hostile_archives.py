@@ -17,6 +17,7 @@ import pytest
 from rsir.archive import Archive
 from rsir.archive.folder.external import ExternalEncoder
 from rsir.data.transforms import InputSpec
+from rsir.errors import ArchiveError
 from rsir.models.model import build_model, fingerprint
 from rsir.store.lance.rows import schema_of
 from rsir.store.records.record import Record
@@ -194,6 +195,21 @@ def test_foreign_tables(good: Path, tmp_path: Path) -> None:
         paths.append(path)
     assert len(paths) > 35
     check(run_hostile("tests.support.read_archive", "archive", paths), fine={"good"})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dimension": str(D)}, {"dimension": D + 0.5}, {"metric": ["x"]}]
+)
+def test_a_description_of_wrong_types_is_refused(good: Path, tmp_path: Path, wrong: Any) -> None:
+    path = Path(shutil.copytree(good, tmp_path / "copy"))
+    table = lancedb.connect(path).open_table("items").to_arrow()
+    about = json.loads(table.schema.metadata[b"rsir"]) | wrong
+    shutil.rmtree(path / "items.lance")
+    lancedb.connect(path).create_table(
+        "items", table.replace_schema_metadata({b"rsir": json.dumps(about).encode()})
+    )
+    with pytest.raises(ArchiveError, match=r"restore (it|one of them) from a copy"):
+        Archive.open(path).store.count()
 
 
 @pytest.mark.slow

@@ -96,11 +96,16 @@ def test_two_models_are_compared_on_the_same_queries(
     assert shell(*evaluate, "--per-query", second, "--ranking", "euclidean").status == 0
     done = shell("compare", first, second, "--json")
     assert done.status == 0, done.err
-    found = json.loads(done.out)
+    document = json.loads(done.out)
+    assert (document["a"], document["b"]) == (str(first), str(second))
+    found = document["measures"]
     assert list(found) == ["map", "anmrr", "r_at_1"]
+    assert [found[name]["smaller_is_better"] for name in found] == [False, True, False]
     assert found["map"]["queries"] == 48
     assert 0 < found["map"]["p_value"] <= 1
-    same = json.loads(shell("compare", first, first, "--measure", "p_at_5", "--json").out)
+    same = json.loads(shell("compare", first, first, "--measure", "p_at_5", "--json").out)[
+        "measures"
+    ]
     assert (same["p_at_5"]["difference"], same["p_at_5"]["p_value"]) == (0, 1)
     assert "P@5" in shell("compare", first, first, "--measure", "p_at_5").out
     done = shell("compare", first, second, "--measure", "speed")

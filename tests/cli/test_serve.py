@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -137,3 +138,18 @@ def test_mistakes_are_reported_before_it_starts(archive: Path, tmp_path: Path) -
     (tmp_path / "empty").write_text("\n")
     assert "is empty" in str(refused(archive, "--key-file", tmp_path / "empty"))
     assert "no such folder" in str(refused(archive, "--allow-add", tmp_path / "none"))
+    for host in ("127.0.0.1", "::1"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as other:
+            try:
+                other.bind((host, 0))
+            except OSError:
+                assert ":" in host  # a machine without IPv6
+                continue
+            other.listen()
+            port = other.getsockname()[1]
+            said = str(refused(archive, "--host", host, "--port", port))
+        shown = "[::1]" if ":" in host else host
+        assert said.startswith(f"cannot listen on {shown}:{port} (Address already in use)")
+        assert "choose another --port" in said
+        assert "\n" not in said

@@ -75,8 +75,9 @@ def test_a_method_explains_each_of_its_options(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_comparison_names_the_runs_and_says_which_way_is_better(
-    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
-) -> None:
+    shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     files = [tmp_path / run / "queries.csv" for run in ("one", "two")]
     for file in files:
         file.parent.mkdir()
@@ -85,6 +86,11 @@ def test_a_comparison_names_the_runs_and_says_which_way_is_better(
     done = shell("compare", *files)
     assert done.status == 0, done.err
     assert "one/queries" in done.out
-    assert "two/queries − one/queries" in done.out
+    assert "two/queries − one/queries" in done.err
     assert re.search(r"mAP ↑", done.out)
     assert re.search(r"ANMRR ↓", done.out)
+    numbers = re.findall(r"\d\.\d+", done.out)
+    monkeypatch.setattr(printing, "_width", lambda: 80)
+    done = shell("compare", *files)
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert sorted(re.findall(r"\d\.\d+", done.out)) == sorted(numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from rsir.methods import method_type
 from rsir.training import checkpoints
 from rsir.training.settings import TrainingSettings
 from rsir.training.train import train
+from tests.support.modes import UMASKS, check_modes, under_umask
 from tests.support.runs import SETTINGS, assert_same_weights, rows, run
 
 
@@ -242,6 +244,18 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_continues(
     assert_same_weights(whole, out)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_only_what_keeps_a_run_from_being_written_is_called_so(tmp_path: Path, code: int) -> None:
+    with (
+        pytest.raises(ModelError, match="the run cannot be written"),
+        checkpoints.naming_full_disks(tmp_path),
+    ):
+        raise OSError(code, os.strerror(code))
+    for other in (FileNotFoundError(errno.ENOENT, "No such image"), ConnectionError("broken")):
+        with pytest.raises(type(other)), checkpoints.naming_full_disks(tmp_path):
+            raise other
+
+
 def test_a_damaged_checkpoint_is_a_clear_error(
     no_val: Split, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,3 +279,11 @@ def test_a_damaged_checkpoint_is_a_clear_error(
             run(tmp_path / "run", no_val, images, **settings)
     file.unlink()
     run(tmp_path / "run", no_val, images, **settings)
+
+
+@pytest.mark.parametrize("umask", UMASKS, ids=oct)
+def test_colleagues_may_read_a_run(umask: int, no_val: Split, images: Path, tmp_path: Path) -> None:
+    with under_umask(umask):
+        out = run(tmp_path / "made" / "run", no_val, images, epochs=1, validation=0.0)
+    assert (out / "model.safetensors").exists()
+    check_modes(tmp_path / "made", umask)

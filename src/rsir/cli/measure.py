@@ -188,6 +188,7 @@ def compare(
     import dataclasses
 
     from rsir.evaluation.per_query import paired, read_per_query
+    from rsir.evaluation.statistics import SMALLER_IS_BETTER
     from rsir.evaluation.statistics import compare as test
 
     a, b = paired(read_per_query(first), read_per_query(second))
@@ -203,8 +204,11 @@ def compare(
     if empty:
         raise UsageError(f"no query has a value of {', '.join(empty)} for both models")
     if as_json:
-        rows = {name: dataclasses.asdict(difference) for name, difference in found.items()}
-        print_json(rows)
+        measures = {
+            name: dataclasses.asdict(d) | {"smaller_is_better": name in SMALLER_IS_BETTER}
+            for name, d in found.items()
+        }
+        print_json({"a": str(first), "b": str(second), "measures": measures})
         return
     print_comparison(found, *_names(first, second))
 

@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,27 +150,34 @@ def print_comparison(found: Mapping[str, Difference], first: str, second: str) -
 
     first, second: their names. An arrow beside a measure points to where it is better.
     """
-    from rich.table import Table
-
     from rsir.evaluation.statistics import SMALLER_IS_BETTER
 
-    table = Table(caption=f"difference: {second} − {first}; better, equal, worse: {second}")
     heads = (first, second, "difference", "95 %", "p", "p (Holm)", "better", "equal", "worse")
-    table.add_column("")
-    for head in heads:
-        table.add_column(head, justify="right")
+    rows = {}
     for name, d in found.items():
         shares = (f"{100 * share:.1f} %" for share in (d.better, d.ties, d.worse))
         low, high = d.interval
-        table.add_row(
-            measure_name(name) + (" ↓" if name in SMALLER_IS_BETTER else " ↑"),
+        rows[measure_name(name) + (" ↓" if name in SMALLER_IS_BETTER else " ↑")] = (
             *(f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}"),
             *(f"{low:+.4f} … {high:+.4f}", f"{d.p_value:.4f}", f"{d.p_adjusted:.4f}"),
             *shares,
         )
-    _print(table)
+    whole, *parts = (_part(heads, rows, columns) for columns in (range(9), range(4), range(4, 9)))
+    for table in [whole] if _needed(whole) <= _width() else parts:
+        _print(table)
+    say(f"difference: {second} − {first}; better, equal, worse: {second}")
     queries = {d.queries for d in found.values()}
     say(f"{max(queries)} queries; p: sign-flip permutation test of the mean difference")
+
+
+def _part(heads: Sequence[str], rows: Mapping[str, Sequence[str]], columns: range) -> Table:
+    """A table of some columns of `rows`, whose keys are the first column."""
+    from rich.table import Column, Table
+
+    table = Table("", *(Column(heads[column], justify="right") for column in columns))
+    for name, cells in rows.items():
+        table.add_row(name, *(cells[column] for column in columns))
+    return table
 
 
 def _width() -> int:
@@ -196,8 +203,14 @@ def _print(table: Table) -> None:
     """Print a table at its own width if the terminal is narrower: numbers are never cut."""
     from rich.console import Console
 
-    needed = Console(width=_WIDEST).measure(table).maximum
-    Console(width=max(_width(), needed)).print(table)
+    Console(width=max(_width(), _needed(table))).print(table)
+
+
+def _needed(table: Table) -> int:
+    """The width in characters at which nothing in a table is cut."""
+    from rich.console import Console
+
+    return Console(width=_WIDEST).measure(table).maximum
 
 
 def print_timing(timed: Measured) -> None:

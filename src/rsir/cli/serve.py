@@ -98,7 +98,7 @@ def serve(
     on_terminal = sys.stderr.isatty()
     logs.configure_logs(plain=on_terminal)
     name = "localhost" if host in ("0.0.0.0", "::") else host
-    address = f"http://{name}:{listener.getsockname()[1]}"
+    address = f"http://{_in_address(name)}:{listener.getsockname()[1]}"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -140,10 +140,15 @@ def _listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise DataError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port, or stop "
-            "what uses it"
+            f"cannot listen on {_in_address(host)}:{port} ({error.strerror}); choose another "
+            "--port, or stop what uses it"
         ) from error
     return listener
+
+
+def _in_address(host: str) -> str:
+    """A host as it stands in an address: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _key(file: Path | None) -> str | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
 from rsir.geo import antimeridian
-from rsir.geo.parse import import_shapely
+from rsir.geo.parse import import_shapely, names_file
 from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ def _new_projection(crs: str) -> _Projection | None:
         from pyproj.exceptions import ProjError
     except ImportError:
         raise MissingExtraError("footprints in WGS 84", "geo") from None
+    if names_file(crs):
+        return None
     try:
         return _Projection(CRS.from_user_input(crs))
     except ProjError as error:

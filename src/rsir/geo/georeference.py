@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rsir.errors import MissingExtraError
 from rsir.geo.footprint import bounds, footprint, is_flat
+from rsir.geo.parse import names_file
 from rsir.geo.tiff_tags import (
     DATE_TIME,
     GEO_KEYS,
@@ -140,10 +141,12 @@ def gdal_errors() -> tuple[type[Exception], ...]:
 def crs_name(wkt: str) -> str | None:
     """The name of a CRS given as WKT: "EPSG:32632", or WKT 2 if it has no EPSG code.
 
-    None if PROJ does not understand it.
+    None if PROJ does not understand it, or if it names a file.
     """
     from rasterio.crs import CRS
 
+    if names_file(wkt):
+        return None
     try:
         crs = CRS.from_wkt(wkt)
         code = crs.to_epsg()

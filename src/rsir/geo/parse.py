@@ -1,7 +1,7 @@
-"""Parse WKB, WKT and GeoJSON, after a check of size and depth.
+"""Check geometries and CRSs that somebody else wrote, and parse WKB, WKT and GeoJSON.
 
 GEOS reads collections of geometries by recursion, so a few kilobytes that nest thousands of them
-would end the process.
+would end the process. PROJ opens the files that a CRS names.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _COLLECTION = re.compile(
     re.DOTALL,
 )
 
+_FILES_OF_CRS = re.compile(r"grids\s*=|\binit\s*=|\bfile\b|parameterfile", re.IGNORECASE)
+
 
 def import_shapely() -> Any:
     """The module shapely; MissingExtraError if it is not installed."""
@@ -54,6 +56,11 @@ def from_wkt(values: Sequence[str | None]) -> NDArray[np.object_]:
 def from_geojson(values: Sequence[str | None]) -> NDArray[np.object_]:
     """The shapes of GeoJSON texts, (N,); None as for `from_wkb`."""
     return _parsed(import_shapely().from_geojson, [_checked(v, _json_parts) for v in values])
+
+
+def names_file(crs: str) -> bool:
+    """Whether a CRS (PROJ string, WKT, PROJJSON) names a file: a grid of shifts or heights."""
+    return _FILES_OF_CRS.search(crs) is not None
 
 
 def _parsed(read: Any, values: list[Any]) -> NDArray[np.object_]:

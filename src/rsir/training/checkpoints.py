@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from rsir.atomic import write_bytes
 from rsir.errors import ModelError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
+"""Reasons of the file system why a run cannot be written."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -46,10 +50,12 @@ class CheckpointFiles(TorchCheckpointIO):
 
 @contextmanager
 def naming_full_disks(folder: Path) -> Iterator[None]:
-    """Turn an OSError while a run is written into a ModelError that names the run."""
+    """Turn the OSError of a run that cannot be written into a ModelError that names the run."""
     try:
         yield
     except OSError as error:
+        if error.errno not in _FULL:
+            raise
         raise ModelError(
             f"{folder}: the run cannot be written ({error.strerror or error}); its last checkpoint "
             "is kept: make space, and run the same command again"

@@ -87,8 +87,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
-    if service.settings.proxies:
-        app.add_middleware(Forwarded, service=service)
+    app.add_middleware(Forwarded, service=service)
     app.add_middleware(Guard, service=service)
     return app
 

@@ -37,6 +37,7 @@ _FILES = ("multipart/", "image/", "application/octet-stream")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SANE_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:]{2,39}\](:\d{1,5})?")
 _SANE_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
+_TAKEN = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix")
 _SOCKETS = "/_nicegui_ws/"
 """Path of the page's connection, over which a page of another site could act as the user."""
 
@@ -72,6 +73,20 @@ def problem_response(error: Exception, **more: object) -> JSONResponse:
     return JSONResponse(body, kind.status, headers, PROBLEM_JSON)
 
 
+def forwarded_host(scope: Scope, proxies: tuple[str, ...]) -> str:
+    """The host that a trusted proxy forwards for its client; else the one of the request."""
+    headers = Headers(scope=scope)
+    host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
+    if not (is_from_proxy(scope, proxies) and _SANE_HOST.fullmatch(host)):
+        host = headers.get("host", "")
+    return host.lower()
+
+
+def is_from_proxy(scope: Scope, proxies: tuple[str, ...]) -> bool:
+    """Whether a request comes from one of the addresses in `proxies`; "*" is any."""
+    return "*" in proxies or (scope.get("client") or ("",))[0] in proxies
+
+
 class Forwarded:
     """Takes the host, the scheme and the prefix that a trusted proxy forwards for its client.
 
@@ -85,25 +100,27 @@ class Forwarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or one websocket."""
-        client = (scope.get("client") or ("",))[0]
-        if scope["type"] in ("http", "websocket") and (
-            "*" in self._proxies or client in self._proxies
-        ):
-            headers = Headers(scope=scope)
-            changed = dict(scope)
-            host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
-            if _SANE_HOST.fullmatch(host):
-                others = [(name, value) for name, value in scope["headers"] if name != b"host"]
-                changed["headers"] = [(b"host", host.encode()), *others]
-            scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip()
-            if scheme in ("http", "https") and scope["type"] == "http":
-                changed["scheme"] = scheme
-            prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
-            if _SANE_PREFIX.fullmatch(prefix):
-                changed["root_path"] = prefix
-                changed["path"] = prefix + scope["path"]
-            scope = changed
+        if scope["type"] in ("http", "websocket"):
+            scope = self._seen_by_client(scope)
         await self._app(scope, receive, send)
+
+    def _seen_by_client(self, scope: Scope) -> Scope:
+        headers = Headers(scope=scope)
+        # The page's library reads the prefix too, from whoever sends it.
+        taken = [(name, value) for name, value in scope["headers"] if name not in _TAKEN]
+        if not is_from_proxy(scope, self._proxies):
+            return {**scope, "headers": taken}
+        host = forwarded_host(scope, self._proxies)
+        taken = [(name, value) for name, value in taken if name != b"host"]
+        changed = {**scope, "headers": [(b"host", host.encode()), *taken]}
+        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip()
+        if scheme in ("http", "https") and scope["type"] == "http":
+            changed["scheme"] = scheme
+        prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+        if _SANE_PREFIX.fullmatch(prefix):
+            changed["root_path"] = prefix
+            changed["path"] = prefix + scope["path"]
+        return changed
 
 
 class Guard:
@@ -131,7 +148,7 @@ class Guard:
         hosts = self._service.settings.hosts
         if not hosts:
             return True
-        name = Headers(scope=scope).get("host", "").lower()
+        name = forwarded_host(scope, self._service.settings.proxies)
         return re.sub(r":\d+$", "", name) in hosts
 
     def _has_known_origin(self, scope: Scope) -> bool:
@@ -140,10 +157,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or origin in settings.origins or "*" in settings.origins:
             return True
-        hosts = {headers.get("host", "").lower()}
-        if settings.proxies:
-            hosts.add(headers.get("x-forwarded-host", "").lower())
-        return origin.lower().partition("://")[2] in hosts
+        host = forwarded_host(scope, settings.proxies)
+        return bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

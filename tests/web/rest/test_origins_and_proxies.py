@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -108,3 +109,41 @@ def test_the_pages_connection_takes_no_other_origin(serve: Callable[..., TestCli
         assert http.get(poll, headers={"Origin": "https://evil.example"}).status_code == 403
     with serve(page=True, origins=(SITE,)) as http:
         assert http.get(poll, headers={"Origin": SITE}).status_code != 403
+
+
+def test_a_page_of_nowhere_or_of_a_forged_host_is_no_page_of_ours(
+    serve: Callable[..., TestClient],
+) -> None:
+    poll = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+    forged = {"X-Forwarded-Host": "evil.example"}
+    for settings in ({}, {"proxies": ("10.0.0.9",)}, {"proxies": ("10.0.0.7",)}):
+        trusted = settings.get("proxies") == ("10.0.0.7",)
+        with serve(page=True, **settings) as http:
+            for origin in ("null", "", "http://", "file://"):
+                assert http.get(poll, headers={"Origin": origin}).status_code == 403
+            asked = {"Origin": "https://evil.example", **forged}
+            assert (http.get(poll, headers=asked).status_code == 403) is not trusted
+
+
+def test_the_names_of_the_service_are_those_that_the_client_sees(
+    serve: Callable[..., TestClient],
+) -> None:
+    named: dict[str, Any] = {"hosts": ("search.example.org",)}
+    with serve(**named) as http:
+        assert http.get("/api/archives", headers=FORWARDED).status_code == 403
+    with serve(**named, proxies=("10.0.0.7",)) as http:
+        assert http.get("/api/archives", headers=FORWARDED).status_code == 200
+        other = FORWARDED | {"X-Forwarded-Host": "evil.example"}
+        assert http.get("/api/archives", headers=other).status_code == 403
+
+
+def test_the_page_lies_under_the_prefix_of_a_proxy(serve: Callable[..., TestClient]) -> None:
+    with serve(page=True, proxies=("10.0.0.7",)) as http:
+        answer = http.get("/", headers=FORWARDED)
+        assert answer.status_code == 200
+        addresses = re.findall(r"""(?:src|href)=["'](/[^"']*)""", answer.text)
+        assert addresses
+        assert all(address.startswith("/rsir/") for address in addresses), addresses
+        for address in addresses:
+            asked = address.removeprefix("/rsir")  # as the proxy does
+            assert http.get(asked, headers=FORWARDED).status_code == 200, address

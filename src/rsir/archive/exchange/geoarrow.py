@@ -5,7 +5,6 @@ Source: GeoArrow 0.2, 'Memory layout', which GeoParquet 1.1 takes over for nativ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rsir.documents import parse_object
 from rsir.geo.parse import import_shapely
 
 LEVELS: Mapping[str, int] = {
@@ -25,7 +25,7 @@ LEVELS: Mapping[str, int] = {
 
 def column_metadata(field: Any) -> dict[str, Any]:
     """What the extension type of a column says, with GeoParquet's names: "encoding" and "crs"."""
-    about = {key.decode(): value for key, value in (field.metadata or {}).items()}
+    about = {key.decode("utf-8", "replace"): value for key, value in (field.metadata or {}).items()}
     name = about.get("ARROW:extension:name", b"").decode("utf-8", "replace")
     text = about.get("ARROW:extension:metadata", b"")
     if isinstance(field.type, pa.BaseExtensionType):
@@ -34,8 +34,8 @@ def column_metadata(field: Any) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"encoding": name.removeprefix("geoarrow.")}
     try:
-        crs = json.loads(text).get("crs")
-    except (ValueError, AttributeError, RecursionError):
+        crs = parse_object(text).get("crs")
+    except ValueError:
         crs = None
     return found if crs is None else found | {"crs": crs}
 
@@ -47,18 +47,29 @@ def shapes_of(column: Any, encoding: str) -> NDArray[np.object_]:
     """
     shapely = import_shapely()
     shapes = np.full(len(column), None, dtype=object)
-    present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-    try:
-        values = column.take(pa.array(present))
-        offsets: list[NDArray[np.int64]] = []
-        for _ in range(LEVELS[encoding]):
-            lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
-            offsets.insert(0, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-            values = pc.list_flatten(values)
-        kind = getattr(shapely.GeometryType, encoding.upper())
-        shapes[present] = shapely.from_ragged_array(kind, _coordinates(values), tuple(offsets))
-    except (pa.ArrowException, ValueError, TypeError, LookupError, shapely.GEOSException):
-        pass  # not such lists, or rings that are not closed: no row can be read
+    halves = [np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))]
+    while halves:
+        rows = halves.pop()
+        try:
+            shapes[rows] = _shapes(column.take(pa.array(rows)), encoding)
+        except (pa.ArrowException, ValueError, TypeError, LookupError, shapely.GEOSException):
+            # One of them is damaged, such as a ring that is not closed: halve until it is alone.
+            if len(rows) > 1:
+                halves += np.array_split(rows, 2)
+    return shapes
+
+
+def _shapes(values: Any, encoding: str) -> NDArray[np.object_]:
+    shapely = import_shapely()
+    offsets: list[NDArray[np.int64]] = []
+    for _ in range(LEVELS[encoding]):
+        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets.insert(0, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        values = pc.list_flatten(values)
+    kind = getattr(shapely.GeometryType, encoding.upper())
+    shapes: NDArray[np.object_] = shapely.from_ragged_array(
+        kind, _coordinates(values), tuple(offsets)
+    )
     return shapes
 
 

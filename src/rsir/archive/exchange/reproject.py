@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from rsir.archive.exchange.arrow_columns import is_text, storage_of
 from rsir.archive.exchange.shapes import geometry_of
 from rsir.errors import MissingExtraError, UsageError
 from rsir.geo.antimeridian import split
-from rsir.geo.parse import from_wkb, from_wkt, import_shapely
+from rsir.geo.parse import from_wkb, from_wkt, import_shapely, names_file
 from rsir.types import Geometry
 
 _WGS84 = "OGC:CRS84"
@@ -46,6 +47,8 @@ class FootprintReader:
         name = metadata.get("crs", _WGS84) if crs is None else crs
         if name is None:
             raise UsageError(f"{file} does not say in which CRS its geometries are: give crs")
+        if names_file(name if isinstance(name, str) else json.dumps(name)):
+            raise UsageError(f"{file}: its CRS names a file, which rsir does not open: give crs")
         try:
             system = CRS.from_user_input(name)
         except CRSError as error:

@@ -129,7 +129,9 @@ def build_index(
     if folder is not None:
         try:
             folder.mkdir(exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+            # Unlike a folder of tempfile's, whoever may read the archive may read this one.
+            unfinished = folder / f".{uuid.uuid4().hex}"
+            unfinished.mkdir()
         except FileNotFoundError:
             raise
         except OSError as error:
