@@ -154,12 +154,16 @@ def test_the_box_of_parts():
     def of(*parts):
         return bbox(np.array(parts, np.float64))
 
-    assert of((10, 0, 20, 5)) == [10, 0, 20, 5]
-    assert of((10, 0, 20, 5), (-30, 2, 0, 9)) == [-30, 0, 20, 9]
-    assert of((-180, 0, -170, 5), (175, 1, 180, 6)) == [175, 0, -170, 6]
+    assert of((10, 0, 20, 5)) == (10, 0, 20, 5)
+    assert of((10, 0, 20, 5), (-30, 2, 0, 9)) == (-30, 0, 20, 9)
+    assert of((-180, 0, -170, 5), (175, 1, 180, 6)) == (175, 0, -170, 6)
     # An island between them; the library's box of three parts leaves out one of them.
     three = [(-180, 0, -170, 5), (175, 1, 180, 6), (100, 0, 110, 5)]
-    assert of(*three) == [100, 0, -170, 6]
+    assert of(*three) == (100, 0, -170, 6)
     assert antimeridian.bbox(MultiPolygon([box(*part) for part in three]))[0] == 175
-    assert of((-180, -90, 180, 90)) == [-180, -90, 180, 90]
-    assert of((-180, -90, 0, 90), (0, -90, 180, 90)) == [-180, -90, 180, 90]
+    assert of((-180, -90, 180, 90)) == (-180, -90, 180, 90)
+    assert of((-180, -90, 0, 90), (0, -90, 180, 90)) == (-180, -90, 180, 90)
+    # Boxes that cross it themselves.
+    assert of((170, 0, -175, 5), (-175, 1, -170, 6)) == (170, 0, -170, 6)
+    assert of((170, 0, -175, 5), (160, 1, 165, 6), (-20, 0, 0, 1)) == (160, 0, 0, 6)
+    assert of((10, 0, -10, 5), (-20, 1, 20, 6)) == (-180, 0, 180, 6)

@@ -176,11 +176,13 @@ def _what_there_is(archive: Archive, filter: Filter) -> Iterator[str]:
         found = True
     area = {"bbox": filter.bbox} if filter.bbox is not None else {"geometry": filter.geometry}
     if next(iter(area.values())) is not None and selects_nothing(**area):
-        bounds = [source.bounds for source in archive.sources() if source.bounds is not None]
-        if bounds:
-            wests, souths, easts, norths = zip(*bounds, strict=True)
-            box = (min(wests), min(souths), max(easts), max(norths))
-            covered = "the archive covers " + ",".join(f"{side:.5g}" for side in box)
+        import numpy as np
+
+        from rsir.geo.antimeridian import bbox
+
+        bounds = np.array([s.bounds for s in archive.sources() if s.bounds is not None])
+        if len(bounds):
+            covered = "the archive covers " + ",".join(f"{side:.5g}" for side in bbox(bounds))
         else:
             covered = "no image of the archive has a place"
         yield f"no image lies in that area; {covered}"

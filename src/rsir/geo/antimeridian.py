@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import MissingExtraError
 from rsir.geo.parse import import_shapely
+from rsir.types import Bounds
 
 _STEP = 90.0
 """Degrees between the positions of a ring; the library needs less than 180. Our choice."""
@@ -99,12 +100,17 @@ def _wrapped(xy: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon), lat])
 
 
-def bbox(boxes: NDArray[np.float64]) -> list[float]:
-    """[west, south, east, north] of parts (N, 4); west > east if they cross the antimeridian.
+def bbox(boxes: NDArray[np.float64]) -> Bounds:
+    """(west, south, east, north) around boxes (N, 4); west > east across the antimeridian.
 
-    After RFC 7946, section 5.2: parts that meet at ±180° count as one part, and the box leaves out
-    the widest gap between the parts. `antimeridian.bbox` does this only for two parts.
+    After RFC 7946, section 5.2: boxes that meet at ±180° count as one, and the result leaves out
+    the widest gap between the boxes. `antimeridian.bbox` does this only for two boxes.
     """
+    over = boxes[:, 0] > boxes[:, 2]
+    if over.any():
+        halves = np.repeat(boxes[over], 2, axis=0)
+        halves[::2, 2], halves[1::2, 0] = 180, -180
+        boxes = np.concatenate([boxes[~over], halves])
     boxes = boxes[np.argsort(boxes[:, 0])]
     west, south = boxes[:, :2].min(axis=0).tolist()
     east, north = boxes[:, 2:].max(axis=0).tolist()
@@ -114,4 +120,4 @@ def bbox(boxes: NDArray[np.float64]) -> list[float]:
         widest = int(gaps.argmax())
         if gaps[widest] > 0:
             west, east = float(boxes[widest + 1, 0]), float(reached[widest])
-    return [west, south, east, north]
+    return west, south, east, north

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.errors import UsageError
+from rsir.geo import antimeridian
 from rsir.geo.parse import from_geojson, import_shapely
 from rsir.types import Bounds, Geometry
 
@@ -19,20 +20,53 @@ from rsir.types import Bounds, Geometry
 def bounds_of(geometry: Geometry | None) -> Bounds | None:
     """(west, south, east, north) of a GeoJSON geometry; None if it is None or empty.
 
+    A geometry across the antimeridian, which is cut there, has -180 and 180; see `bbox_of`.
+
     Raises UsageError for an invalid geometry: an unknown type, coordinates of the wrong depth,
     values that are not finite, a ring that is not closed.
     """
+    positions = positions_of(geometry)
+    return _around(positions) if positions else None
+
+
+def bbox_of(geometry: Geometry | None) -> Bounds | None:
+    """Like `bounds_of`, but across the antimeridian west > east (RFC 7946, section 5.2)."""
+    boxes = part_boxes(geometry)
+    return antimeridian.bbox(np.array(boxes)) if boxes else None
+
+
+def middle_of(box: Bounds) -> tuple[float, float]:
+    """(longitude, latitude) of the middle of a box, whose west > east across the antimeridian."""
+    west, south, east, north = box
+    middle = (west + east) / 2 if west <= east else (west + east + 360) / 2
+    return middle - 360 if middle > 180 else middle, (south + north) / 2
+
+
+def positions_of(geometry: Geometry | None) -> list[Any]:
+    """All positions of a geometry, each a list of numbers. Errors: as `bounds_of`."""
+    return [position for part in _parts(geometry) for position in part]
+
+
+def part_boxes(geometry: Geometry | None) -> list[Bounds]:
+    """(west, south, east, north) of each part of a geometry. Errors: as `bounds_of`."""
+    return [_around(part) for part in _parts(geometry)]
+
+
+def _parts(geometry: Geometry | None) -> list[list[Any]]:
+    """The positions of each part; no part is empty."""
     if geometry is None:
-        return None
-    positions: list[Any] = []
+        return []
+    parts: list[list[Any]] = []
     try:
-        _collect(geometry, positions)
+        _collect(geometry, parts)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{_short(geometry)} is not a GeoJSON geometry ({error}); see RFC 7946, section 3.1"
         ) from error
-    if not positions:
-        return None
+    return [part for part in parts if part]
+
+
+def _around(positions: Sequence[Any]) -> Bounds:
     longitudes = [float(position[0]) for position in positions]
     latitudes = [float(position[1]) for position in positions]
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
@@ -52,11 +86,11 @@ _DEPTHS = {
 """How deeply the coordinates of a geometry are nested."""
 
 
-def _collect(geometry: Mapping[str, Any], positions: list[Any]) -> None:
+def _collect(geometry: Mapping[str, Any], parts: list[list[Any]]) -> None:
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:
-            _collect(part, positions)
+            _collect(part, parts)
         return
     if kind not in _DEPTHS:
         raise ValueError(f"its type is {kind!r}")
@@ -64,7 +98,16 @@ def _collect(geometry: Mapping[str, Any], positions: list[Any]) -> None:
         return  # RFC 7946 section 3.1: empty
     closed = "Polygon" in kind
     fewest = 4 if closed else 2 if "Line" in kind else 0
-    _walk(geometry["coordinates"], _DEPTHS[kind], closed, fewest, positions)
+    depth = _DEPTHS[kind]
+    if not kind.startswith("Multi"):
+        parts.append([])
+        _walk(geometry["coordinates"], depth, closed, fewest, parts[-1])
+        return
+    if not isinstance(geometry["coordinates"], list | tuple):
+        raise TypeError("its coordinates are not an array")
+    for coordinates in geometry["coordinates"]:
+        parts.append([])
+        _walk(coordinates, depth - 1, closed, fewest, parts[-1])
 
 
 def _walk(values: Any, depth: int, closed: bool, fewest: int, positions: list[Any]) -> None:

@@ -27,6 +27,7 @@ from rsir.types import Bounds, Geometry
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+    from rasterio.rpc import RPC
 
 Transform = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f), as `rsir.geo.footprint.Affine`."""
@@ -117,6 +118,15 @@ def crs_and_transform(dataset: DatasetReader) -> tuple[str, Transform] | None:
         return None
     crs = crs_name(dataset.crs.to_wkt())
     return None if crs is None else (crs, transform)
+
+
+def rpcs_of(dataset: DatasetReader) -> RPC | None:
+    """The rational polynomials that place an open dataset; None without them, or if damaged."""
+    try:
+        return dataset.rpcs
+    except Exception as error:  # damaged metadata makes rasterio raise nearly anything
+        _log.debug("no RPCs: %s", error)
+        return None
 
 
 def ignore_not_georeferenced() -> None:

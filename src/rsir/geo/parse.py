@@ -31,7 +31,10 @@ _COLLECTION = re.compile(
     re.DOTALL,
 )
 
-_FILES_OF_CRS = re.compile(r"grids\s*=|\binit\s*=|\bfile\b|parameterfile", re.IGNORECASE)
+# "+nadgrids=@null" stands in GDAL's WKT of Web Mercator.
+_FILES_OF_CRS = re.compile(
+    r"grids\s*=(?!\s*@null\b)|\binit\s*=|\bfile\b|parameterfile", re.IGNORECASE
+)
 
 
 def import_shapely() -> Any:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from rsir.errors import DataError, MissingExtraError
+from rsir.geo.georeference import rpcs_of
 from rsir.images.decode import is_plain_tiff, size_and_place
 from rsir.scenes.datasets import PICTURE_DRIVERS, open_dataset
 from rsir.scenes.scene import Scene
@@ -27,8 +28,8 @@ def is_picture(source: Source, tiling: Tiling | None = None) -> bool:
     """Whether a source is a picture, which `rsir.images.read.read_tile` reads, and not a scene.
 
     A picture is a local PNG, JPEG, WebP or TIFF in which `read_tile` sees all that a scene would
-    show: a TIFF is 8-bit, has one band or three, no nodata, and no ground control points in place
-    of a transform.
+    show: a TIFF is 8-bit, has one band or three, no nodata, and no ground control points or
+    RPCs in place of a transform.
     tiling: the user's tiling of scenes. Then a picture is not larger than a tile and has no CRS,
     and the tiling needs nothing that only a scene has (bands, a stretch, metres, a cloud mask).
     None: the user gives no tiling. Then a picture has up to WHOLE_PIXELS pixels. If GDAL cannot
@@ -81,7 +82,7 @@ def _is_plain_tiff(uri: str, dataset: DatasetReader) -> bool:
         return False
     # The nodata of a palette is the index of a colour.
     opaque = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
-    if ColorInterp.palette not in colours and (not opaque or dataset.gcps[0]):
+    if ColorInterp.palette not in colours and (not opaque or dataset.gcps[0] or rpcs_of(dataset)):
         return False
     return is_plain_tiff(uri)
 

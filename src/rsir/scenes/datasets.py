@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsir.errors import ImageError
-from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced
+from rsir.geo.georeference import gdal_errors, ignore_not_georeferenced, rpcs_of
 from rsir.images.gdal import ALONE, REMOTE, WITH_SIDECARS, reading
 from rsir.scenes.looks import Look
 from rsir.scenes.sidecars import check_texts, sidecars_of
@@ -49,6 +49,10 @@ PICTURE_DRIVERS = ("PNG", "JPEG", "WEBP")
 """GDAL's drivers for formats that hold no georeference of their own."""
 
 _LISTS = (b"<VRTDataset", b"<GDALTileIndexDataset")
+
+_MOST_GROWTH = 16
+"""Pixels of the grid on the ground for each pixel of an image that is placed by points or RPCs. Our
+choice: a square turned by 45° has 2."""
 
 _MOST_BLOCK_BYTES = 256 << 20
 """Bytes of the largest decoded block (strip or tile). Our choice: a GeoTIFF of 8,000² RGB pixels in
@@ -205,14 +209,10 @@ def _refuse_giant(dataset: DatasetReader, size: int | None) -> None:
 def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFile:
     """One file of a scene, which `stack` closes.
 
-    A file that is located by ground control points alone is warped to a grid in their CRS.
     mask: the file is a mask, whose stored values count.
 
     Errors: DataError if there is no such file; ImageError if it cannot be read faithfully.
     """
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
     uri = asset.uri
     dataset, options = open_dataset(uri, stack)
     with reading(uri, options):
@@ -230,15 +230,46 @@ def open_file(asset: Asset, stack: ExitStack, *, mask: bool = False) -> SceneFil
             sidecars = {file for file in dataset.files if not file.endswith(ignored)}
             files = (uri, *sorted(sidecars - {uri}))
         tags = tags_of(dataset)
-        points, crs = dataset.gcps
-        if dataset.crs is None and crs is not None and len(points) >= 3:
-            # Radar scenes are delivered with ground control points only.
-            dataset = stack.enter_context(
-                WarpedVRT(
-                    dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True
-                )
-            )
+        dataset = placed(dataset, stack)
     return SceneFile(asset, dataset, files, options, look, tags)
+
+
+def placed(dataset: DatasetReader, stack: ExitStack) -> DatasetReader:
+    """The dataset on a grid of the ground, if only control points or RPCs say where it lies.
+
+    Radar scenes have ground control points, and unprojected optical ones RPCs, which place them at
+    their mean height. Pixels of the grid outside the image are nodata. `stack` closes the result.
+
+    Errors: ImageError for points or RPCs that no grid of about as many pixels fits.
+    """
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    (points, crs), rpcs = dataset.gcps, rpcs_of(dataset)
+    height = {}
+    if dataset.crs is not None:
+        return dataset
+    if rpcs is not None and not points and dataset.transform.is_identity:
+        crs, height = "EPSG:4326", {"RPC_HEIGHT": rpcs.height_off}
+    elif crs is None or len(points) < 3:
+        return dataset
+    advice = "remove its ground control points or RPCs, or warp it: gdalwarp"
+    try:
+        warped = stack.enter_context(
+            WarpedVRT(
+                dataset, src_crs=crs, crs=crs, resampling=Resampling.bilinear, add_alpha=True,
+                **height,
+            )
+        )  # fmt: skip
+    except gdal_errors() as error:
+        raise ImageError(f"cannot be placed on the ground ({reason(error)}); {advice}") from error
+    growth = warped.width * warped.height / (dataset.width * dataset.height)
+    if not 1 / _MOST_GROWTH <= growth <= _MOST_GROWTH:
+        raise ImageError(
+            f"has {warped.width} × {warped.height} pixels on the ground, and itself "
+            f"{dataset.width} × {dataset.height}; {advice}"
+        )
+    return warped
 
 
 def _refuse_unreadable(dataset: DatasetReader) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsir.geo.footprint import Window
+from rsir.geo.georeference import rpcs_of
 from rsir.images.decode import orientation_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Look:
         bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
         has_few = palette is None and bits in ("1", "2", "4") and dataset.dtypes[0] == "uint8"
         inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-        is_located = dataset.crs is not None or bool(dataset.gcps[0])
+        is_located = dataset.crs is not None or bool(dataset.gcps[0] or rpcs_of(dataset))
         orientation = 1 if is_located or path is None else orientation_of(path)
         return cls(palette, 255 // (2 ** int(bits) - 1) if has_few else 1, inverted, orientation)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Our choice: lengths in the unit of the CRS count as lengths on the ground if right to 1 %.
 _TRUE_TO = 0.01
+# Our choice: a line of pixels is measured in this many parts, 1.8° each for half of a parallel.
+_STEPS = 100
 # Our choice: samples for percentiles come from a reduced image with this many pixels a side or, if
 # the scene has no overviews, from a grid of small windows.
 _SAMPLE_SIDE = 1024
@@ -141,7 +143,7 @@ class Scene:
         unit = crs.linear_units_factor[1] if crs.is_projected else math.nan
         nominal = (math.hypot(a, d) * unit, math.hypot(b, e) * unit)
         # Over many pixels, so that the rounding of degrees does not matter.
-        reach = min(self.width / 2, 50), min(self.height / 2, 50)
+        reach = min(self.width / 4, 50), min(self.height / 4, 50)
         true = ground_pixel(self.transform, self.crs, (self.width / 2, self.height / 2), reach)
         if true is None:
             return nominal if crs.is_projected else None
@@ -329,21 +331,23 @@ def ground_pixel(
 ) -> tuple[float, float] | None:
     """Metres of ground in a pixel around (column, row), (across, down), on the ellipsoid WGS 84.
 
-    Measured `reach` pixels to each side, (across, down). None outside the CRS's domain.
+    Measured along the row and the column, `reach` pixels to each side, (across, down). None outside
+    the CRS's domain.
     """
     from pyproj import Geod
 
     (x, y), (across, down) = pixel, reach
-    ends = np.array([(x - across, y), (x + across, y), (x, y - down), (x, y + down)])
-    degrees = to_wgs84(transform, crs, ends)
+    # In steps, because the shortest way between the ends of a row of a global grid leaves the row.
+    steps = np.linspace(-1, 1, _STEPS + 1)
+    row = np.column_stack([x + across * steps, np.full_like(steps, y)])
+    column = np.column_stack([np.full_like(steps, x), y + down * steps])
+    degrees = to_wgs84(transform, crs, np.concatenate([row, column]))
     if degrees is None:
         return None
-    west, east, north, south = degrees
     geod = Geod(ellps="WGS84")
-    return (
-        float(geod.inv(*west, *east)[2]) / (2 * across),
-        float(geod.inv(*north, *south)[2]) / (2 * down),
-    )
+    wide, high = (geod.line_length(*part.T) for part in np.split(degrees, 2))
+    found = (float(wide) / (2 * across), float(high) / (2 * down))
+    return found if all(map(math.isfinite, found)) else None
 
 
 def same_pixel_size(nominal: tuple[float, float], true: tuple[float, float]) -> bool:

@@ -101,26 +101,27 @@ class Forwarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or one websocket."""
         if scope["type"] in ("http", "websocket"):
-            scope = self._seen_by_client(scope)
+            self._show_client(scope)
         await self._app(scope, receive, send)
 
-    def _seen_by_client(self, scope: Scope) -> Scope:
+    def _show_client(self, scope: Scope) -> None:
+        # In place, because the router leaves its route there for the metrics.
         headers = Headers(scope=scope)
         # The page's library reads the prefix too, from whoever sends it.
-        taken = [(name, value) for name, value in scope["headers"] if name not in _TAKEN]
-        if not is_from_proxy(scope, self._proxies):
-            return {**scope, "headers": taken}
+        others = [(name, value) for name, value in scope["headers"] if name not in _TAKEN]
         host = forwarded_host(scope, self._proxies)
-        taken = [(name, value) for name, value in taken if name != b"host"]
-        changed = {**scope, "headers": [(b"host", host.encode()), *taken]}
+        scope["headers"] = others
+        if not is_from_proxy(scope, self._proxies):
+            return
+        others = [(name, value) for name, value in others if name != b"host"]
+        scope["headers"] = [(b"host", host.encode()), *others]
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip()
         if scheme in ("http", "https") and scope["type"] == "http":
-            changed["scheme"] = scheme
+            scope["scheme"] = scheme
         prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
         if _SANE_PREFIX.fullmatch(prefix):
-            changed["root_path"] = prefix
-            changed["path"] = prefix + scope["path"]
-        return changed
+            scope["root_path"] = prefix
+            scope["path"] = prefix + scope["path"]
 
 
 class Guard:

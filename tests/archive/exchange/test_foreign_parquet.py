@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -12,11 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio.crs
 import shapely
+from pyproj import CRS
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box, shape
 
 from rsir.archive.exchange.imports import dimension_of, import_parquet
-from rsir.geo.parse import MOST_PARTS, from_geojson, from_wkb, from_wkt
+from rsir.errors import UsageError
+from rsir.geo.parse import MOST_PARTS, from_geojson, from_wkb, from_wkt, names_file
 from tests.support.archives import DIMENSION, in_memory, vectors
 from tests.support.parquet import imported, table
 
@@ -48,6 +52,54 @@ def test_geoarrow_geometries_are_read(tmp_path: Path, kind: str) -> None:
     assert found["b"] is None
     for id, wanted in zip("ac", SHAPES[kind], strict=True):
         assert shape(found[id]).normalize() == wanted.normalize()
+
+
+def test_one_damaged_geometry_leaves_the_others_readable(tmp_path: Path) -> None:
+    rings = [[[(7.0, 50.0), (8.0, 50.0), (8.0, 51.0), (7.0, 50.0)]] for _ in range(9)]
+    rings[5], rings[7] = [[(7.0, 50.0)]], [[(7.0, 50.0), (7.0, 50.0)]]  # no rings
+    points = [[[{"x": x, "y": y} for x, y in ring] for ring in rows] for rows in rings]
+    coordinates = pa.struct([("x", pa.float64()), ("y", pa.float64())])
+    geometry = pa.array(points, pa.list_(pa.list_(coordinates)))
+    columns = {"geometry": {"encoding": "polygon", "geometry_types": []}}
+    metadata = {b"geo": json.dumps({"primary_column": "geometry", "columns": columns}).encode()}
+    ids = [str(number) for number in range(9)]
+    rows = pa.table({"id": ids, "embedding": list(vectors("cosine", 9)), "geometry": geometry})
+    path = tmp_path / "a.parquet"
+    pq.write_table(rows.replace_schema_metadata(metadata), path)
+    archive = in_memory("cosine", [])
+    report = import_parquet(archive, path)
+    assert (report.added, report.incomplete.count) == (9, 2)
+    placed = {record.id for record in archive.records() if record.footprint is not None}
+    assert placed == set(ids) - {"5", "7"}
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "+proj=longlat +nadgrids=/dev/zero +type=crs",
+        "+proj=longlat +datum=WGS84 +geoidgrids=/etc/hostname",
+        "+init=/etc/hostname:1",
+        {"type": "BoundCRS", "transformation": {"parameters": [{"name": "A file", "value": "x"}]}},
+    ],
+)  # fmt: skip
+def test_a_crs_that_names_a_file_is_refused(tmp_path: Path, crs: Any) -> None:
+    data = {"id": ["a"], "embedding": list(vectors("cosine", 1))}
+    frame = geopandas.GeoDataFrame(pd.DataFrame(data), geometry=[box(0, 0, 1, 1)], crs="EPSG:4326")
+    path = tmp_path / "a.parquet"
+    frame.to_parquet(path)
+    rows = pq.read_table(path)
+    about = json.loads(rows.schema.metadata[b"geo"])
+    about["columns"]["geometry"]["crs"] = crs
+    pq.write_table(rows.replace_schema_metadata({b"geo": json.dumps(about).encode()}), path)
+    with pytest.raises(UsageError, match="its CRS names a file"):
+        import_parquet(in_memory("cosine", []), path)
+
+
+@pytest.mark.parametrize("code", [4326, 32632, 3857, 27700, 2193, 3031, 5070, 7415])
+def test_a_usual_crs_names_no_file(code: int) -> None:
+    system, gdals = CRS.from_epsg(code), rasterio.crs.CRS.from_epsg(code)
+    # GDAL's WKT of EPSG:3857 has "+nadgrids=@null".
+    assert not any(map(names_file, (system.to_wkt(), system.to_json(), gdals.to_wkt())))
 
 
 def test_geoarrow_without_metadata_of_geoparquet_is_known_by_its_extension(tmp_path: Path) -> None:

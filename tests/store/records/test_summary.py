@@ -8,9 +8,13 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely.geometry import MultiPolygon, box
 
+from rsir.geo.antimeridian import bbox
+from rsir.geo.geometry import bbox_of, bounds_of
 from rsir.store.lance.store import LanceStore
 from rsir.store.memory import ExactStore
 from rsir.store.records import summary
@@ -43,7 +47,7 @@ def test_by_hand(tmp_path) -> None:
     wanted = [
         SourceSummary("a.png", 1, None, False),
         SourceSummary("b.tif", 3, (-3.0, 20.0, 11.0, 23.0), True),
-        SourceSummary("é.tif", 1, (-180.0, 5.0, 180.0, 6.0), False),
+        SourceSummary("é.tif", 1, (179.0, 5.0, -179.0, 6.0), False),
         SourceSummary("\uffee", 1, None, True),
         SourceSummary("\U0001f30d", 1, None, False),
     ]
@@ -63,13 +67,23 @@ def test_by_hand(tmp_path) -> None:
     assert store.at(before).sources() == wanted
 
 
+def cut(west: float, south: float) -> dict[str, object]:
+    """A square of 3 degrees, cut at the antimeridian."""
+    if west + 3 <= 180:
+        return square(west, south, 3)
+    parts = [box(west, south, 180, south + 3), box(-180, south, west - 357, south + 3)]
+    shapes = MultiPolygon([part for part in parts if part.area])
+    found: dict[str, object] = json.loads(shapely.to_geojson(shapes))
+    return found
+
+
 names = st.sampled_from(["window", "a", 'x"window', ', "window": ', "{", "\\", "é"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | names,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=2),
     max_leaves=4,
 )
-places = st.none() | st.tuples(st.integers(-170, 170), st.integers(-80, 80))
+places = st.none() | st.tuples(st.integers(-180, 180), st.integers(-80, 80))
 
 
 @pytest.mark.slow
@@ -79,22 +93,29 @@ places = st.none() | st.tuples(st.integers(-170, 170), st.integers(-80, 80))
 )
 def test_summaries_of_columns_are_those_of_records(rows, indent) -> None:
     records = [
-        Record(str(n), source, "", footprint=None if at is None else square(*at), properties=said)
+        Record(str(n), source, "", footprint=None if at is None else cut(*at), properties=said)
         for n, (source, at, said) in enumerate(rows)
     ]
-    boxes = [(None,) * 4 if at is None else (*at, at[0] + 1, at[1] + 1) for _, at, _ in rows]
+    boxes = [bounds_of(record.footprint) or (None,) * 4 for record in records]
     texts = [json.dumps(said, ensure_ascii=False, indent=indent) for *_, said in rows]
     batch = pa.table(
         [
             pa.array([source for source, *_ in rows], pa.string()),
             *(pa.array([box[side] for box in boxes], pa.float64()) for side in range(4)),
             pa.array(texts, pa.string()),
+            pa.array([r.footprint and json.dumps(r.footprint) for r in records], pa.string()),
         ],
         names=summary.SUMMARY_COLUMNS,
     )
     for rows_at_once in (2, 100):
         found = summaries_of_columns(batch.to_batches(rows_at_once))
         assert found == summaries(records)
+    # The general rule, from the boxes of the footprints, may find a wider gap elsewhere.
+    for one in found:
+        around = [bbox_of(record.footprint) for record in records if record.source == one.source]
+        placed = [box for box in around if box is not None]
+        if len(placed) < 3:
+            assert one.bounds == (bbox(np.array(placed, float)) if placed else None)
 
 
 @pytest.mark.parametrize("count", [0, 1])

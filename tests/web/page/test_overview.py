@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+import shapely
 
 pytest.importorskip("nicegui", reason="the page needs the extra 'web'")
 
 from rsir.archive import Archive
 from rsir.store.records.record import Record
+from rsir.types import Bounds
 from rsir.web.page import overview
+from rsir.web.page.outlines import SceneOutline
 from rsir.web.page.overview import Overview, Overviews
 from rsir.web.problems import NotFoundError
 from rsir.web.service.service import Service
@@ -39,7 +42,10 @@ def test_an_overview_counts_records_classes_days_and_scenes(tmp_path):
     assert found.classes == {name: classes.count(name) for name in sorted(set(classes))}
     days = [record.datetime.date() for record in records]
     assert found.days == (min(days), max(days))
-    assert sorted(found.scenes.values()) == [(i, 0, i + 1, 1) for i in range(1, 7)]
+    outlines = list(found.scenes.values())
+    assert sorted(outline.bounds for outline in outlines) == [(i, 0, i + 1, 1) for i in range(1, 7)]
+    for outline in outlines:
+        assert shapely.Polygon(outline.ring).equals(shapely.box(*outline.bounds))
     assert len(found.examples) == overview.EXAMPLES
     assert len({name for _, name in found.examples}) == overview.EXAMPLES
     by_id = {record.id: record for record in records}
@@ -72,8 +78,14 @@ def test_an_overview_is_made_again_when_the_archive_has_changed(tmp_path):
 
 
 def test_a_rectangle_belongs_to_the_scene_that_it_overlaps_most():
-    scenes = {"large": (0, 0, 10, 10), "small": (2, 2, 4, 4), "far": (50, 50, 51, 51)}
-    found = Overview(3, scenes=scenes)
+    boxes: dict[str, Bounds] = {
+        "large": (0, 0, 10, 10), "small": (2, 2, 4, 4), "far": (50, 50, 51, 51),
+        "over": (170, 30, -175, 40),
+    }  # fmt: skip
+    found = Overview(4, scenes={name: SceneOutline.of(box, ()) for name, box in boxes.items()})
+    for window in ((-178, 33, -176, 35), (171, 33, 172, 35), (175, 33, -176, 35)):
+        assert found.scene_of(window) == "over"
+    assert found.scene_of((-174, 30, 169, 40)) is None
     assert found.scene_of((2.5, 2.5, 3, 3)) == "small"
     assert found.scene_of((1, 1, 3, 3)) == "large"
     assert found.scene_of((50.5, 50.5, 60, 60)) == "far"

@@ -14,14 +14,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
+from shapely.geometry import shape
 
 from rsir.archive import Archive
 from rsir.archive.search.query import ById, ByWindow, Examples
@@ -660,12 +664,83 @@ def test_links_that_make_no_sense_show_a_problem(visit):
         ("?archive=placed&count=-3", "count"),
         ("?archive=placed&window=1,2", "without a rectangle"),
         ("?archive=nowhere", "nowhere"),
-        ("?archive=placed&tile=unknown", "unknown"),
+        ("?archive=placed&tile=unknown", "was deleted since"),
+        ("?archive=placed&like=unknown&tile=unknown2", "was deleted since"),
+        ("?archive=placed&scene=0123456789abcdef&window=1,2,3,4", "has no scene"),
+        (f"?archive=placed&image={32 * '0'}", "deletes uploads after"),
         ("?archive=placed&from=2024-13-01&tile=a", "2024-13-01"),
         ("?archive=placed&image=../../etc/passwd", "not the token of an uploaded image"),
     ):
         visit.page.goto(f"http://{visit.server.host}/{link}")
         visit.page.get_by_role("alert").get_by_text(words).wait_for()
+        visit.page.get_by_role("alert").get_by_text("This link does not work: ").wait_for()
+        # The visitor can go on from here.
+        visit.page.get_by_role("heading", name="Find places that look alike").wait_for()
+
+
+SLOW_LINK = 0.25
+"""Seconds that each picture takes in the tests of a slow link."""
+
+
+def slow_down(visit: Visit) -> list[tuple[str, str]]:
+    """Delay all pictures; returns the list of ("asked" or "there", address), which grows."""
+    log: list[tuple[str, str]] = []
+
+    def answer(route: Any) -> None:
+        log.append(("asked", route.request.url))
+        response = route.fetch()
+        time.sleep(SLOW_LINK)
+        route.fulfill(response=response)
+        log.append(("there", route.request.url))
+
+    visit.page.route(re.compile(r"/thumbnail|/tiles/"), answer)
+    return log
+
+
+def test_on_a_slow_link_the_pictures_in_view_come_first(visit, archive):
+    tile = next(record.id for record in archive.records() if record.properties.get("class"))
+    log = slow_down(visit)
+    visit.open(f"?archive=placed&tile={tile}")
+    visit.until(
+        "() => document.querySelectorAll('.leaflet-tile-loaded').length > 0", timeout=60_000
+    )
+    shown = visit.page.evaluate(
+        "() => { const view = document.querySelector('.middle').getBoundingClientRect();"
+        "return [...document.querySelectorAll('.results img')].filter((img) =>"
+        "img.getBoundingClientRect().top < view.bottom).map((img) => img.src) }"
+    )
+    assert len(shown) > 6
+    first_tile = next(n for n, (_, url) in enumerate(log) if "/tiles/" in url)
+    there = {url for what, url in log[:first_tile] if what == "there"}
+    assert set(shown) <= there
+    # Pictures of the first view are not fetched: it never shows.
+    query = f"/items/{tile}/thumbnail"
+    results = set(visit.ids)
+    thumbnails = [url for what, url in log if what == "asked" and "/thumbnail" in url]
+    assert all(
+        query in url or url.split("/items/")[1].split("/")[0] in results for url in thumbnails
+    )
+
+
+def test_a_hidden_map_fetches_no_tiles(phone):
+    phone.open()
+    phone.example("forest")
+    phone.page.wait_for_timeout(500)
+    assert not [url for url in phone.requests if "/tiles/" in url]
+    phone.page.get_by_role("button", name="Map", exact=True).tap()
+    phone.until("() => document.querySelectorAll('.leaflet-tile-loaded').length > 0")
+    assert [url for url in phone.requests if "/tiles/" in url]
+
+
+def test_scenes_are_outlined_by_their_footprints(visit, mosaic):
+    visit.open()
+    rings = visit.component(".map", "c.sceneLayers.map(({ ring }) => ring)")
+    source, bounds = mosaic
+    footprints = [r.footprint for r in visit.server.archive().records() if r.source == source]
+    whole = shapely.union_all([shape(footprint) for footprint in footprints]).convex_hull
+    outline = max((shapely.Polygon(ring) for ring in rings), key=lambda ring: ring.area)
+    assert outline.symmetric_difference(whole).area < 1e-3 * whole.area  # to 6 decimals
+    assert whole.area < 0.999 * shapely.box(*bounds).area  # it is turned against the meridians
 
 
 def test_on_a_phone_one_panel_shows_at_a_time(phone):

@@ -191,9 +191,19 @@ def test_map_tiles_show_the_scene_where_it_lies(
     assert {0, 255} == set(np.unique([picture[..., 3] for picture in pictures.values()]))
 
 
+def test_map_tiles_outside_the_scene_are_transparent(http: TestClient, world: World) -> None:
+    for z, x, y in ((13, 0, 0), (0, 0, 0), (3, 7, 7)):
+        answer = http.get(address(scene_id(str(world.scene)), z, x, y))
+        assert answer.status_code == 200
+        with Image.open(io.BytesIO(answer.content)) as picture:
+            alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        assert alpha.shape == (256, 256)
+        assert alpha.mean() < 1
+        assert (z, x, y) == (0, 0, 0) or not alpha.any()
+
+
 def test_map_tiles_that_do_not_exist(http: TestClient, world: World) -> None:
     scene = scene_id(str(world.scene))
-    problem(http.get(address(scene, 13, 0, 0)), 404, "not-found")
     problem(http.get(address(scene, 3, 99, 0)), 404, "not-found")
     problem(http.get(address("0" * 16, 3, 0, 0)), 404, "not-found")
     problem(http.get(address(scene, 3, 0, 0, "gif")), 422, "usage")

@@ -257,7 +257,7 @@ def _stac_items(records: Iterable[Record], counts: _ExportCounts) -> Iterator[di
                     "stac_version": STAC_VERSION,
                     "id": record.id,
                     "geometry": record.footprint if has_shape else None,
-                    **({"bbox": bbox(import_shapely().bounds(parts))} if has_shape else {}),
+                    **({"bbox": list(bbox(import_shapely().bounds(parts)))} if has_shape else {}),
                     "properties": properties,
                     "links": [],
                     "assets": _stac_assets(record),

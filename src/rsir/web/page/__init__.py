@@ -112,18 +112,17 @@ class _Pages:
         """Build the page of one visitor, then show the search of its link (a query string)."""
         style, script = ((STATIC / name).read_text("utf-8") for name in ("style.css", "page.js"))
         ui.add_head_html(f"<style>{style}</style><script>{script}</script>")
-        name, problem = min(self._service.archives), ""
+        name, dead = min(self._service.archives), None
         try:
             name = SearchState.from_link(link).archive or name
             overview = await self._overviews.of(name)
         except RsirError as error:
-            name, problem = min(self._service.archives), str(error)
+            name, dead = min(self._service.archives), error
             overview = await self._overviews.of(name)
-        view = View(self._service, self._uploads, name, overview)
+        view = View(self._service, self._uploads, name, overview, "" if dead else link)
         await ui.context.client.connected()
-        if problem:
-            await view.open_link("")
-            view.show_problem(problem)
+        if dead:
+            await view.show_dead_link(dead)
         else:
             await view.open_link(link)
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from rsir.geo.geometry import bounds_of
+from rsir.geo.geometry import bbox_of, middle_of
 from rsir.types import Bounds, Geometry, Hit
 
 SIDE = 256
@@ -81,16 +81,13 @@ def name(source: str) -> str:
 
 def location(footprint: Geometry | None) -> str:
     """The middle of a footprint's box, e.g. "48.5000° N, 9.5000° E"; "" without a footprint."""
-    bounds = bounds_of(footprint)
-    if bounds is None:
-        return ""
-    west, south, east, north = bounds
-    return _point((west + east) / 2, (south + north) / 2)
+    bounds = bbox_of(footprint)
+    return "" if bounds is None else _point(*middle_of(bounds))
 
 
 def extent(footprint: Geometry | None) -> str:
     """West, south, east, north in degrees; "" without a footprint."""
-    bounds = bounds_of(footprint)
+    bounds = bbox_of(footprint)
     return "" if bounds is None else ", ".join(f"{value:.6f}" for value in bounds)
 
 

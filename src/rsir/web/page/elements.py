@@ -30,9 +30,10 @@ class Drop(Element, component="static/rsir_drop.js"):
 class Results(Element, component="static/rsir_results.js"):
     """The results; events: details, more (id), rate ({id, rating}), selected (ids)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, expected: bool) -> None:
+        """expected: whether a search already runs, whose pictures go before the map's."""
         super().__init__()
-        with_attributes(self, label="Results, best first")
+        with_attributes(self, label="Results, best first", expected=expected)
 
 
 class Map(Element, component="static/rsir_map.js"):

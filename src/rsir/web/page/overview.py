@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from rsir.types import Bounds
+from rsir.types import Bounds, Geometry
+from rsir.web.page.outlines import SceneOutline
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
@@ -35,7 +36,7 @@ class Overview:
     """A summary of an archive.
 
     count: number of records. classes: number of records by class name. days: the first and the
-    last. examples: ids, each with its class or "". scenes: bounds by id, of the sources that have
+    last. examples: ids, each with its class or "". scenes: by id, of the sources that have
     a georeference.
     """
 
@@ -43,21 +44,24 @@ class Overview:
     classes: Mapping[str, int] = field(default_factory=dict)
     days: tuple[date, date] | None = None
     examples: tuple[tuple[str, str], ...] = ()
-    scenes: Mapping[str, Bounds] = field(default_factory=dict)
+    scenes: Mapping[str, SceneOutline] = field(default_factory=dict)
 
     def scene_of(self, window: Bounds) -> str | None:
-        """The id of the scene that a rectangle overlaps most, the smallest of equals.
+        """The id of the scene whose box a rectangle overlaps most, the smallest of equals.
 
-        None if the rectangle overlaps no scene. A rectangle over the antimeridian overlaps none,
-        because the bounds of scenes end there.
+        None if the rectangle overlaps no scene. west > east across the antimeridian.
         """
         best: tuple[float, float, str] | None = None
-        for id, (west, south, east, north) in self.scenes.items():
-            width = min(east, window[2]) - max(west, window[0])
-            height = min(north, window[3]) - max(south, window[1])
+        left, bottom, right, top = window
+        right += 360 if right < left else 0
+        for id, scene in self.scenes.items():
+            west, south, east, north = scene.bounds
+            east += 360 if east < west else 0
+            width = max(min(east, right + turn) - max(west, left + turn) for turn in (-360, 0, 360))
+            height = min(north, top) - max(south, bottom)
             if width <= 0 or height <= 0:
                 continue
-            candidate = (-width * height, (east - west) * (north - south), id)
+            candidate = (-width * height, scene.size, id)
             best = candidate if best is None else min(best, candidate)
         return None if best is None else best[2]
 
@@ -92,6 +96,7 @@ def overview(archive: Archive, scenes: Scenes) -> Overview:
     classes: Counter[str] = Counter()
     first_of_class: dict[str, str] = {}
     tiles: list[tuple[str, str]] = []
+    footprints: defaultdict[str, list[Geometry | None]] = defaultdict(list)
     days: list[date] = []
     for record in islice(archive.records(), MOST_RECORDS):
         name = _class(record)
@@ -102,6 +107,7 @@ def overview(archive: Archive, scenes: Scenes) -> Overview:
             day = record.datetime.date()
             days = [min([*days[:1], day]), max([*days[1:], day])]
         tiles.append((record.id, name))
+        footprints[record.source].append(record.footprint)
     # One tile of each class; else tiles from all over the archive.
     if len(first_of_class) > 1:
         tiles = [(id, name) for name, id in sorted(first_of_class.items())]
@@ -111,7 +117,14 @@ def overview(archive: Archive, scenes: Scenes) -> Overview:
         classes=dict(sorted(classes.items())),
         days=(days[0], days[1]) if days else None,
         examples=tuple(tiles[::step][:EXAMPLES]),
-        scenes={id: s.bounds for id, s in scenes.all().items() if s.bounds is not None},
+        scenes={
+            # Of all its tiles or of none: some of them have another outline.
+            id: SceneOutline.of(
+                s.bounds, footprints[s.source] if len(footprints[s.source]) == s.tiles else ()
+            )
+            for id, s in scenes.all().items()
+            if s.bounds is not None
+        },
     )
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import html, ui
 
-from rsir.types import Bounds
 from rsir.web.page import cards
 from rsir.web.page.details import DetailsDialog
 from rsir.web.page.elements import (
@@ -46,11 +45,13 @@ MOST_SCENES = 5000
 class Panels:
     """The elements of one page; they call `actions` when the visitor uses them.
 
-    map: None for an archive without georeference.
+    map: None for an archive without georeference. searching: whether the page begins with a search,
+    and not with the first view.
     """
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: Actions, *, searching: bool) -> None:
         self._actions = actions
+        self._begins_searching = searching
         self.map: Map | None = None
         page = with_attributes(html.div().classes("page"), data_panel="results")
         with page:
@@ -100,12 +101,14 @@ class Panels:
         actions = self._actions
         self._problem = with_attributes(html.div().classes("problem"), role="alert")
         self._welcome = html.div().classes("welcome")
+        # Before the first message to the browser, so that no example is fetched.
+        self._welcome.visible = not self._begins_searching
         with self._welcome:
             self._build_welcome()
         self._head = html.div().classes("head")
         with self._head:
             self._build_head()
-        self.results = Results()
+        self.results = Results(expected=self._begins_searching)
         self.results.on("details", lambda event: actions.show_details(event.args))
         self.results.on(
             "more", lambda event: actions.search(actions.state.with_query(tile=event.args))
@@ -185,8 +188,9 @@ class Panels:
         actions = self._actions
         archive = cards.quoted(actions.archive)
         tiles = f"api/archives/{archive}/scenes/{{scene}}/tiles/{{z}}/{{x}}/{{y}}.png"
-        scenes = sorted(actions.overview.scenes.items(), key=lambda scene: -_size(scene[1]))
-        self.map.run_method("showScenes", tiles, scenes[:MOST_SCENES])
+        scenes = sorted(actions.overview.scenes.items(), key=lambda scene: -scene[1].size)
+        shown = [(id, scene.bounds, scene.ring) for id, scene in scenes[:MOST_SCENES]]
+        self.map.run_method("showScenes", tiles, shown)
         self._show_rectangles(actions.state)
 
     def _build_tabs(self) -> None:
@@ -296,8 +300,3 @@ class Panels:
     def _show_rectangles(self, state: SearchState) -> None:
         if self.map is not None:
             self.map.run_method("showRectangles", state.window, state.area)
-
-
-def _size(bounds: Bounds) -> float:
-    west, south, east, north = bounds
-    return (east - west) * (north - south)

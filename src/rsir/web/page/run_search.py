@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rsir.errors import UsageError
-from rsir.geo.geometry import bounds_of
+from rsir.geo.geometry import bbox_of, middle_of
 from rsir.store.filters.filter import Filter
 from rsir.web.service.service import as_jpeg
 
@@ -92,8 +92,9 @@ def tile_at(archive: Archive, longitude: float, latitude: float) -> str | None:
     over_point = Filter(bbox=(longitude, latitude, longitude, latitude))
     nearest: tuple[float, str] | None = None
     for record in islice(archive.records(over_point), _MOST_TILES):
-        west, south, east, north = bounds_of(record.footprint) or (0, 0, 0, 0)
-        distance = (longitude - (west + east) / 2) ** 2 + (latitude - (south + north) / 2) ** 2
+        x, y = middle_of(bbox_of(record.footprint) or (0, 0, 0, 0))
+        # Across the antimeridian the shorter way counts.
+        distance = ((longitude - x + 180) % 360 - 180) ** 2 + (latitude - y) ** 2
         if nearest is None or (distance, record.id) < nearest:
             nearest = (distance, record.id)
     return None if nearest is None else nearest[1]

@@ -91,8 +91,9 @@ class Sidebar:
             "Leave out near-duplicates",
             False,
             lambda v: actions.change(diverse=v),
-            note=f"≤ {min(settings.max_diverse, settings.max_hits):,}",
         )
+        most = min(settings.max_diverse, settings.max_hits)
+        html.p(f"Then a search shows at most {most:,} results.").classes("note")
         most = min(settings.max_hits, COUNTS[-1])
         counts = {str(n): f"{n:,}" for n in (*(c for c in COUNTS if c < most), most)}
         self._count = dropdown(

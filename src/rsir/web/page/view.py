@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nicegui import ui
 
 from rsir.archive.exchange import features
-from rsir.errors import RsirError
+from rsir.errors import ArchiveError, DataError, RsirError, UnknownIdError, UsageError
 from rsir.types import Hit
 from rsir.web.page import cards
 from rsir.web.page.elements import notify
@@ -43,11 +44,12 @@ in between."""
 class View:
     """The page of one visitor for one archive; provides `rsir.web.page.actions.Actions`.
 
-    archive: its name. hits: the hits of the last search; None before the first.
+    archive: its name. hits: the hits of the last search; None before the first. link: of the
+    search that the page begins with (a query string); the caller then opens it.
     """
 
     def __init__(
-        self, service: Service, uploads: Uploads, archive: str, overview: Overview
+        self, service: Service, uploads: Uploads, archive: str, overview: Overview, link: str = ""
     ) -> None:
         self.service = service
         self.uploads = uploads
@@ -57,7 +59,10 @@ class View:
         self.hits: Hits | None = None
         self._selected: list[str] = []
         self._searches = 0
-        self.panels = Panels(self)
+        searching = False
+        with suppress(RsirError):
+            searching = bool(SearchState.from_link(link))
+        self.panels = Panels(self, searching=searching)
 
     # ------------------------------------------------------------------------------------ searches
 
@@ -75,15 +80,24 @@ class View:
         try:
             state = SearchState.from_link(link)
         except RsirError as error:
-            await self._show(SearchState(self.archive))
-            self.show_problem(str(error))
+            await self.show_dead_link(error)
             return
         if state.archive not in ("", self.archive):
             ui.navigate.to(self._address(state))
             return
-        await self._show(replace(state, archive=self.archive))
+        await self._show(replace(state, archive=self.archive), is_link=True)
 
-    async def _show(self, state: SearchState, keep_panel: bool = False) -> None:
+    async def show_dead_link(self, error: RsirError) -> None:
+        """Say why a link shows nothing, above the first view."""
+        await self._show(SearchState(self.archive))
+        since = ""
+        if isinstance(error, UnknownIdError):
+            since = " The image was deleted since, or its file was indexed in another way."
+        self.show_problem(f"This link does not work: {error}.{since} Start with another image.")
+
+    async def _show(
+        self, state: SearchState, keep_panel: bool = False, is_link: bool = False
+    ) -> None:
         self._searches += 1
         number = self._searches
         self.state = self.draft = state
@@ -93,9 +107,24 @@ class View:
             self.panels.show_welcome()
             return
         self.panels.show_searching(keep_panel)
-        result = await self._attempt(run_search(self.service, self.uploads, state))
+        dead: RsirError | None = None
+
+        async def search() -> SearchResult | None:
+            nonlocal dead
+            try:
+                return await run_search(self.service, self.uploads, state)
+            except (UsageError, DataError, ArchiveError) as error:
+                if not is_link:
+                    raise
+                dead = error
+                return None
+
+        result = await self._attempt(search())
         if number != self._searches:
             return  # the visitor has started another search meanwhile
+        if dead is not None:
+            await self.show_dead_link(dead)
+            return
         if result is None:
             self.panels.show_no_result()
             return

@@ -139,7 +139,10 @@ class SceneOut(_Response):
     source: str
     tiles: int
     tiled: bool
-    bounds: Corners | None = Field(description="West, south, east, north in degrees, WGS 84.")
+    bounds: Corners | None = Field(
+        description="West, south, east, north in degrees, WGS 84; west > east across the "
+        "antimeridian (RFC 7946, section 5.2)."
+    )
 
     @computed_field
     def scene(self) -> str:
@@ -156,7 +159,10 @@ class ScenesOut(BaseModel):
 
 
 class TileJson(BaseModel):
-    """The address and the extent of a scene's map tiles (TileJSON 3.0)."""
+    """The address and the extent of a scene's map tiles (TileJSON 3.0).
+
+    bounds: -180 and 180 for a scene across the antimeridian, as TileJSON requires.
+    """
 
     tilejson: Literal["3.0.0"] = "3.0.0"
     name: str

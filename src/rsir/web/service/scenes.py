@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import threading
 import time
 import warnings
@@ -17,13 +18,20 @@ import numpy as np
 from cachetools import LRUCache, TTLCache, cachedmethod
 
 from rsir.errors import DataError, MissingExtraError, UsageError
+from rsir.geo.footprint import footprint
+from rsir.geo.geometry import bbox_of
+from rsir.geo.georeference import crs_and_transform, gdal_errors
+from rsir.scenes.scene import ground_pixel
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import sql_text
+from rsir.types import Bounds
 from rsir.web.problems import GoneError, NotFoundError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rsir.archive.archive import Archive
     from rsir.store.records.record import Record
     from rsir.store.records.summary import SourceSummary
@@ -32,6 +40,10 @@ TileFormat = Literal["png", "webp"]
 
 SIDE = 256
 """Side of a map tile in pixels: every map library expects this."""
+
+_EARTH_RADIUS = 6_378_137.0
+"""Metres; of Web Mercator, EPSG:3857."""
+_MOST_ZOOM = 24
 
 _ID_BYTES = 8  # 16 hex digits: an archive has some ten thousand scenes
 _VERSION_SECONDS = 1.0
@@ -106,27 +118,50 @@ class SceneStyle:
         return cls(record.source, cut.bands, cut.stretch)
 
 
-def extent_and_zooms(style: SceneStyle) -> tuple[tuple[float, float, float, float], int, int]:
+def extent_and_zooms(style: SceneStyle) -> tuple[Bounds, int, int]:
     """A scene's bounds (west, south, east, north) in degrees, and its least and greatest zoom.
 
+    The bounds are those of all pixels, also of those that no item has. TileJSON forbids that west
+    exceeds east, so across the antimeridian they are -180 and 180. At the greatest zoom a pixel of
+    a map tile is no larger than one of the scene; at the least, the scene is about as large as a
+    map tile.
     Errors: GoneError and NotFoundError as `tile`.
     """
     with ExitStack() as stack:
-        reader = _readers(style, stack)[0][0]
-        west, south, east, north = reader.get_geographic_bounds("EPSG:4326")
-        return (west, south, east, north), reader.minzoom, reader.maxzoom
+        scene = _readers(style, stack)[0][0].dataset
+        located = crs_and_transform(scene)
+        window = (0, 0, scene.width, scene.height)
+        around = None if located is None else bbox_of(footprint(located[1], located[0], window))
+        if located is None or around is None:
+            raise NotFoundError(f"{style.source}: its place is unknown, so no map can show it")
+        crs, transform = located
+    west, south, east, north = around
+    middle = (scene.width / 2, scene.height / 2)
+    reach = (scene.width / 4, scene.height / 4)
+    metres = min(ground_pixel(transform, crs, middle, reach) or (math.inf,))
+    # A pixel of Web Mercator at zoom 0, at the scene's middle; the map ends at 85.06°.
+    latitude = math.radians(min(abs(south + north) / 2, 85.06))
+    pixel = 2 * math.pi * _EARTH_RADIUS * math.cos(latitude) / SIDE
+    greatest = 0 if metres <= 0 else math.ceil(math.log2(max(pixel / metres, 1)) - 1e-6)
+    greatest = min(greatest, _MOST_ZOOM)
+    smaller = math.log2(max(max(scene.width, scene.height) / SIDE, 1))
+    least = max(0, min(greatest, math.floor(greatest - smaller)))
+    return (
+        ((west, south, east, north) if west <= east else (-180, south, 180, north)),
+        least,
+        greatest,
+    )
 
 
 def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes:
     """A map tile (XYZ, Web Mercator) of a scene, 256 × 256, transparent where it has no data.
 
-    Errors: NotFoundError for a tile outside the scene, and for a picture without a georeference;
-    GoneError if the scene's files are gone or unreadable; MissingExtraError without rio-tiler.
+    Errors: NotFoundError for a tile that Web Mercator does not have, and for a picture without a
+    georeference; GoneError if the scene's files are gone or unreadable; MissingExtraError without
+    rio-tiler.
     """
     from PIL import Image
-    from rio_tiler.errors import TileOutsideBounds
 
-    from rsir.geo.georeference import gdal_errors
     from rsir.scenes.looks import Look
 
     if not (0 <= x < 2**z and 0 <= y < 2**z):
@@ -141,19 +176,16 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
             # The mean of two indexes of a palette is the index of another colour.
             method = "nearest" if has_palette else "bilinear"
             try:
-                read = reader.tile(x, y, z, SIDE, stored, resampling_method=method)
-            except TileOutsideBounds:
-                raise NotFoundError(f"the map tile {z}/{x}/{y} is outside the scene") from None
+                samples, seen = _samples(reader, z, x, y, stored, method)
             except gdal_errors() as error:
                 raise GoneError(
                     f"{style.source}: that part is damaged, or the file is gone"
                 ) from error
-            samples = np.ma.getdata(read.array)
             if has_palette:
                 parts.append(look.shown(np.repeat(samples, 3, axis=0), [0, 1, 2]))
             else:
                 parts.append(look.shown(samples, [None] * len(samples)))
-            valid |= ~np.ma.getmaskarray(read.array).all(axis=0)
+            valid |= seen
     pixels = style.stretch(np.concatenate(parts))
     if len(pixels) != 3:
         pixels = np.repeat(pixels[:1], 3, axis=0)
@@ -164,6 +196,33 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
     return buffer.getvalue()
 
 
+def _samples(
+    reader: Any, z: int, x: int, y: int, indexes: tuple[int, ...], method: str
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The samples of a map tile, (C, 256, 256), and which of them lie in the scene, (256, 256)."""
+    from rasterio.crs import CRS
+
+    turn = 2 * math.pi * _EARTH_RADIUS
+    left, bottom, right, top = reader.tms.xy_bounds(x, y, z)
+    # A scene whose columns go beyond ±180° appears on the other side of the globe too.
+    west, _, east, _ = reader.dataset.bounds
+    map_crs, limit = reader.tms.rasterio_crs, math.inf
+    if reader.crs.is_geographic:
+        map_crs, limit = CRS.from_user_input("+proj=webmerc +datum=WGS84 +over"), 180
+    elif reader.crs == map_crs:
+        limit = turn / 2
+    turns = [0, *([-1] if west < -limit else []), *([1] if east > limit else [])]
+    parts = []
+    for number in turns:
+        box = (left + number * turn, bottom, right + number * turn, top)
+        read = reader.part(
+            box, dst_crs=map_crs, bounds_crs=map_crs, width=SIDE, height=SIDE, indexes=indexes,
+            resampling_method=method, reproject_method=method,
+        )  # fmt: skip
+        parts.append((np.ma.getdata(read.array), ~np.ma.getmaskarray(read.array)[0]))
+    return np.where(parts[0][1], parts[0][0], parts[-1][0]), np.any([part[1] for part in parts], 0)
+
+
 def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, ...]]]:
     """rio-tiler's readers of the files with the bands, and the bands to read of each, in order."""
     import rasterio
@@ -172,7 +231,7 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
         from rio_tiler.io import Reader
     except ImportError:
         raise MissingExtraError("tiles of scenes", "web") from None
-    from rsir.scenes.datasets import open_dataset
+    from rsir.scenes.datasets import open_dataset, placed
     from rsir.sources.find import source
 
     _quiet_about_overviews()
@@ -186,7 +245,7 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
         try:
             opened, options = open_dataset(uri, stack)
             stack.enter_context(rasterio.Env(**options))
-            reader = stack.enter_context(Reader(None, dataset=opened))
+            reader = stack.enter_context(Reader(None, dataset=placed(opened, stack)))
         except DataError as error:
             raise GoneError(f"{uri}: cannot be opened; is it gone or damaged?") from error
         if reader.crs is None:

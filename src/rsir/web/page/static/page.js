@@ -25,6 +25,7 @@ function rsirPanel(name) {
   for (const tab of page.querySelectorAll("[data-tab]")) {
     tab.setAttribute("aria-current", tab.dataset.tab === name ? "true" : "false");
   }
+  dispatchEvent(new Event("rsir:panel"));
 }
 
 async function rsirCopy(text) {

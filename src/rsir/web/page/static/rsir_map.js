@@ -1,5 +1,6 @@
 // The map: indexed scenes as tiles of this service, footprints of the results, a graticule, and
-// rectangles to draw. Leaflet comes with NiceGUI; no request goes to another host.
+// rectangles to draw. Leaflet comes with NiceGUI; no request goes to another host. Tiles wait until the
+// pictures of the visible results are there, and until the map is visible: the link may be slow.
 
 import { leaflet as L } from "nicegui-leaflet";
 import { loadResource } from "../../static/utils/resources.js";
@@ -69,6 +70,7 @@ export default {
     this.observer.disconnect();
     window.removeEventListener("rsir:items", this.onItems);
     window.removeEventListener("rsir:highlight", this.onHighlight);
+    for (const event of ["rsir:panel", "rsir:pictures"]) window.removeEventListener(event, this.drawScenes);
     window.removeEventListener("keydown", this.onKey);
     this.map.remove();
   },
@@ -101,29 +103,34 @@ export default {
       this.onKey = (event) => { if (event.key === "Escape" && this.mode) this.draw(null); };
       window.addEventListener("rsir:items", this.onItems);
       window.addEventListener("rsir:highlight", this.onHighlight);
+      for (const event of ["rsir:panel", "rsir:pictures"]) window.addEventListener(event, this.drawScenes);
       window.addEventListener("keydown", this.onKey);
       this.observer = new ResizeObserver(() => {
         map.invalidateSize({ pan: false });
         if (this.unfitted && this.$refs.map.clientWidth) this.fit();
+        this.drawScenes();
       });
       this.observer.observe(this.$refs.map);
     },
 
-    // Called by the server. url: of the scenes' tiles, with {scene}; scenes: [[id, bounds]].
+    // Called by the server. url: of the scenes' tiles, with {scene}; scenes: [[id, bounds, ring]].
     showScenes(url, scenes) {
       this.url = url;
-      this.sceneLayers = scenes.map(([id, bounds]) => ({ id, bounds: box(bounds), layer: null }));
+      this.sceneLayers = scenes.map(([id, bounds, ring]) => ({ id, bounds: box(bounds), ring, layer: null }));
       this.outlines.clearLayers();
       this.sceneBounds = L.latLngBounds([]);
-      for (const { bounds } of this.sceneLayers) {
+      for (const { bounds, ring } of this.sceneLayers) {
         this.sceneBounds.extend(bounds);
-        L.rectangle(bounds, { ...SCENE, renderer: this.renderer }).addTo(this.outlines);
+        const corners = L.GeoJSON.coordsToLatLngs(ring, 0);
+        L.polygon(corners, { ...SCENE, renderer: this.renderer }).addTo(this.outlines);
       }
       this.fit();
       this.drawScenes();
     },
     // Show the scenes in view as tiles.
     drawScenes() {
+      const { map } = this.$refs;
+      if (window.rsirPictures || !map.clientWidth || getComputedStyle(map).visibility !== "visible") return;
       const view = this.map.getBounds();
       let visible = (this.sceneLayers || []).filter(({ bounds }) => view.intersects(bounds));
       // With many scenes in view, show none of the small ones: only some would be misleading.

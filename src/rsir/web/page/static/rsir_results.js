@@ -4,6 +4,7 @@
 const CARD = 140; // least width of a card in pixels
 const TEXT = 68; // height of a card's text in pixels
 const GAP = 12;
+const MAP_WAITS = 10000; // milliseconds that the map waits for pictures at most
 const ROWS_AROUND = 3; // rows in the document above and below the visible ones
 
 export default {
@@ -21,7 +22,8 @@ export default {
                  @pointerenter="hover($event, cell.item.id)" @pointerleave="hover($event, null)">
           <div class="picture" @click="$emit('details', cell.item.id)">
             <img v-if="!broken.has(cell.item.id)" :src="cell.item.picture" :alt="cell.item.alt"
-                 loading="lazy" decoding="async" draggable="false" @error="broken.add(cell.item.id)">
+                 loading="lazy" decoding="async" draggable="false"
+                 :fetchpriority="cell.shown ? 'high' : 'low'" @error="broken.add(cell.item.id)">
             <div v-else class="no-picture">No picture: its file is gone or cannot be read</div>
             <span class="rank" aria-hidden="true">{{ cell.index + 1 }}</span>
           </div>
@@ -48,7 +50,7 @@ export default {
       </div>
     </div>
   `,
-  props: { label: String },
+  props: { label: String, expected: Boolean }, // expected: whether a search already runs
   data() {
     return {
       items: [], total: 0, search: 0, ratings: {}, selected: new Set(), broken: new Set(),
@@ -56,6 +58,7 @@ export default {
     };
   },
   created() {
+    window.rsirPictures = this.expected;
     this.actions = [
       { icon: "travel_explore", title: "More like this", run: (id) => this.$emit("more", id) },
       { icon: "thumb_up", title: "Like this", rating: 1, run: (id) => this.rate(id, 1) },
@@ -89,16 +92,17 @@ export default {
     height() { return Math.ceil(this.items.length / this.columns) * this.pitch; },
     visible() {
       if (!this.width) return [];
-      const first = Math.max(0, Math.floor(this.top / this.pitch) - ROWS_AROUND);
-      const last = Math.ceil((this.top + this.viewHeight) / this.pitch) + ROWS_AROUND;
+      const seen = [Math.floor(this.top / this.pitch), Math.ceil((this.top + this.viewHeight) / this.pitch)];
+      const first = Math.max(0, seen[0] - ROWS_AROUND);
       const indexes = [];
-      const end = Math.min(this.items.length, last * this.columns);
+      const end = Math.min(this.items.length, (seen[1] + ROWS_AROUND) * this.columns);
       for (let index = first * this.columns; index < end; index++) indexes.push(index);
       // The card that has the focus stays in the document; else the focus would be lost.
       if (this.items[this.current] && !indexes.includes(this.current)) indexes.push(this.current);
       return indexes.map((index) => ({
         index,
         item: this.items[index],
+        shown: index >= seen[0] * this.columns && index < seen[1] * this.columns,
         style: {
           width: this.side + "px",
           height: this.side + TEXT + "px",
@@ -122,6 +126,8 @@ export default {
       this.highlighted = null;
       this.scroller.scrollTop = 0;
       this.top = 0;
+      window.rsirPictures = total > 0;
+      if (!total) this.releaseMap(search);
       this.sendToMap(true, !total, []);
     },
     push(search, items) {
@@ -130,7 +136,30 @@ export default {
       const last = this.items.length + items.length === this.total;
       this.items.push(...items.map(Object.freeze));
       if (first && this.refocus) this.go(0);
+      if (first) this.waitForPictures(search);
       this.sendToMap(first, last, items);
+    },
+    // Let the map load its tiles once the pictures in view are there.
+    async waitForPictures(search) {
+      await this.$nextTick();
+      const view = this.scroller.getBoundingClientRect();
+      const inView = (img) => {
+        const { top, bottom } = img.getBoundingClientRect();
+        return bottom > view.top && top < view.bottom && img.checkVisibility({ visibilityProperty: true });
+      };
+      const pictures = [...this.$el.querySelectorAll("img")].filter((img) => inView(img) && !img.complete);
+      const all = Promise.all(pictures.map((img) => new Promise((done) => {
+        img.addEventListener("load", done);
+        img.addEventListener("error", done);
+      })));
+      // A picture that is scrolled away while it loads tells nothing.
+      await Promise.race([all, new Promise((done) => setTimeout(done, MAP_WAITS))]);
+      this.releaseMap(search);
+    },
+    releaseMap(search) {
+      if (search !== this.search) return;
+      window.rsirPictures = false;
+      window.dispatchEvent(new Event("rsir:pictures"));
     },
     // Send results to the map; first, last: whether the list begins or ends with them.
     sendToMap(first, last, items) {
