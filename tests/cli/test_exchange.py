@@ -14,8 +14,10 @@ import pytest
 
 import rsir
 from rsir.archive import Archive
+from rsir.archive.exchange import imports
 from rsir.archive.exchange.export import FORMATS, export
 from rsir.cli.exchange import ExportFormat
+from rsir.errors import DataError
 from rsir.store.filters.filter import Filter
 from tests.cli.running import Shell
 from tests.cli.test_index import same
@@ -155,20 +157,21 @@ def test_a_failed_import_leaves_no_archive(
     assert not new.exists()
 
 
-def test_an_archive_that_another_process_created_stays(
+def test_an_archive_that_another_process_has_opened_stays(
     shell: Shell, external_embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = tmp_path / "new"
-    create = Archive.create
+    others: list[Archive] = []
 
-    def later(*arguments: Any, **more: Any) -> Archive:
-        create(*arguments, **more)  # as another process would
-        return create(*arguments, **more)
+    def fail(archive: Archive, *_: Any, **__: Any) -> None:
+        others.append(rsir.open(new))  # as another process would, which then adds to it
+        raise DataError("the disk is damaged")
 
-    monkeypatch.setattr(Archive, "create", later)
-    done = shell("import", new, external_embeddings, "--name", "clay", *COLUMNS, "--crs", "EPSG:0")
-    assert (done.status, "EPSG:0" in done.err) == (2, True)
-    assert len(rsir.open(new)) == 0
+    monkeypatch.setattr(imports, "import_parquet", fail)
+    done = shell("import", new, external_embeddings, "--name", "clay", *COLUMNS)
+    assert (done.status, "the disk is damaged" in done.err) == (1, True)
+    assert len(others[0]) == len(rsir.open(new)) == 0
+    monkeypatch.undo()
     assert shell("import", new, external_embeddings, "--name", "clay", *COLUMNS).status == 0
 
 

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,29 @@ def test_colleagues_may_read_a_run(umask: int, no_val: Split, images: Path, tmp_
         out = run(tmp_path / "made" / "run", no_val, images, epochs=1, validation=0.0)
     assert (out / "model.safetensors").exists()
     check_modes(tmp_path / "made", umask)
+
+
+def test_the_progress_counts_the_batches_of_all_epochs_and_the_images_of_a_fit(
+    no_val: Split, images: Path, tmp_path: Path
+) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def progress(work: str) -> Iterator[Callable[[int, int], None]]:
+        told[work] = []
+        yield lambda done, total: told[work].append((done, total))
+
+    def train_on(out: Path, epochs: int) -> None:
+        settings = TrainingSettings(**SETTINGS | {"validation": 0.0, "epochs": epochs})
+        train(
+            "jsrt", no_val, images, out, backbone="resnet10t", weights="none", settings=settings,
+            options={"pca_length": 2}, progress=progress,
+        )  # fmt: skip
+
+    train_on(tmp_path / "run", 3)
+    batches = told["training (batches)"]
+    total = batches[0][1]
+    assert batches == [(done, total) for done in range(1, total + 1)]
+    assert total % 3 == 0
+    count = len(no_val.part("train"))
+    assert told["fitting (images)"][-1] == (count, count)

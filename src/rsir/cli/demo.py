@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rsir.archive import Archive
 from rsir.archive.pictures.cards import Section, page
+from rsir.cli.printing import progress
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import readable
@@ -80,6 +81,7 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> DemoResult:
         weights="none",
         settings=replace(SETTINGS, epochs=epochs),
         on_epoch=lambda line: say(f"  {line}"),
+        progress=progress,
     )
     encoder = Encoder.load(model)
     test = split.labelled(labelled.root, "test")
@@ -90,7 +92,8 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> DemoResult:
     )
 
     archive = Archive.open_or_create(out / f"archive-{mark}", encoder)
-    indexed = archive.add(images)
+    with progress("indexing") as tick:
+        indexed = archive.add(images, on_progress=tick)
     for skipped in indexed.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
     if data is None and (scene := _scene(out)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,7 @@ import typer
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, say_unknown
 from rsir.cli.options import Folder, Json, opened, print_json
 from rsir.cli.printing import progress, say
-from rsir.errors import RsirError, UsageError
+from rsir.errors import UsageError
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
@@ -148,19 +146,20 @@ def import_(
 ) -> None:
     """Import embeddings from Parquet files that `rsir export` or other programs wrote."""
     from rsir.archive.exchange.columns import Columns
-    from rsir.archive.exchange.imports import import_parquet
+    from rsir.archive.exchange.imports import check_parquet, dimension_of, import_parquet
+    from rsir.archive.folder.external import ExternalEncoder
 
     columns = Columns(vector_column, id_column, source_column, datetime_column, geometry_column)
-    target, is_new = _target(archive, files, columns, name, ranking, dimension, store)
-    try:
-        with progress("importing") as tick:
-            report = import_parquet(
-                target, list(files), columns, fingerprint=fingerprint, crs=crs, on_progress=tick
-            )
-    except RsirError:
-        if is_new and store is None and not len(target):
-            shutil.rmtree(archive)  # it was made for this import only
-        raise
+    if name is not None and not archive.exists():
+        # Before the archive is created, so that a mistake leaves none behind.
+        first = dimension_of(files[0], columns) if dimension is None else dimension
+        encoder = ExternalEncoder(name, ranking, first)
+        check_parquet(archive, encoder, list(files), columns, fingerprint=fingerprint, crs=crs)
+    target = _target(archive, files, columns, name, ranking, dimension, store)
+    with progress("importing") as tick:
+        report = import_parquet(
+            target, list(files), columns, fingerprint=fingerprint, crs=crs, on_progress=tick
+        )
     if as_json:
         print_json(report.to_dict())
         return
@@ -204,11 +203,10 @@ def _target(
     ranking: str,
     dimension: int | None,
     store: str | None,
-) -> tuple[Archive, bool]:
-    """The archive at a path, created if it is new, and whether this call created it."""
+) -> Archive:
+    """The archive at a path, created if it is new."""
     from rsir.archive.archive import Archive
     from rsir.archive.exchange.imports import dimension_of
-    from rsir.archive.folder.creation import ArchiveExistsError
     from rsir.archive.folder.external import ExternalEncoder
 
     if name is None:
@@ -217,14 +215,10 @@ def _target(
                 f"{archive} is a new archive: give the --name of the model that made the "
                 "embeddings; for a model of rsir, create it with `rsir index ARCHIVE --model`"
             )
-        return Archive.open(archive), False
+        return Archive.open(archive)
     if dimension is None:
         dimension = dimension_of(files[0], columns)
-    encoder = ExternalEncoder(name, ranking, dimension)
-    if not archive.exists():
-        with suppress(ArchiveExistsError):  # another process has created it meanwhile
-            return Archive.create(archive, encoder, store=store), True
-    return Archive.open_or_create(archive, encoder, store=store), False
+    return Archive.open_or_create(archive, ExternalEncoder(name, ranking, dimension), store=store)
 
 
 def _say_skipped(summary: SkipSummary, consequence: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,7 +140,7 @@ def train(
         options=options,
         settings=settings,
         on_epoch=say,
-        progress=sys.stderr.isatty(),
+        progress=progress,
     )
     say(f"the model is in {out}")
 

@@ -68,14 +68,17 @@ class _Lines:
     def __init__(self, activity: str) -> None:
         self.activity = activity
         self.started = self.last = time.monotonic()
+        self.first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if self.first is None:
+            self.first = done - 1  # what an interrupted run had done took no time now
         if now - self.last < 10:
             return
         self.last = now
-        rate = done / (now - self.started)
-        say(f"{self.activity}: {done} of {total}, {rate:.0f} a second")
+        rate = (done - self.first) / (now - self.started)
+        say(f"{self.activity}: {done} of {total}, {rate:.3g} a second")
 
 
 COLUMNS = (

@@ -45,12 +45,13 @@ def fit(
     *,
     start: Callable[[], None],
     say: Callable[[str], None],
-    progress: bool,
+    on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Train `model` in place; returns the chosen epoch, whose weights the model then has.
 
     folder: folder of the checkpoints; training resumes from the last one, if any. start: called
     before the first epoch, once all settings are valid. say: gets a line of text per epoch.
+    on_progress: called with the numbers of batches done and of all epochs.
     """
     sampler, batch_size = _sampler(train_set, settings)
     augmentation = Augmentation(
@@ -93,9 +94,14 @@ def fit(
             devices=1,
             precision=PRECISIONS[_precision(settings.precision)],
             plugins=[CheckpointFiles()],
-            callbacks=[epochs, best, every] if validate else [epochs, every],
+            callbacks=[
+                epochs,
+                *([best] if validate else []),
+                every,
+                *([] if on_progress is None else [BatchProgress(on_progress)]),
+            ],
             logger=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             default_root_dir=folder,
@@ -163,7 +169,7 @@ class TrainingModule(lightning.LightningModule):
         """The method's loss."""
         images, targets = batch
         loss = self.module.loss(self(images), targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
         self.losses += loss.detach()
         return loss
 
@@ -196,7 +202,7 @@ class TrainingModule(lightning.LightningModule):
             ).per_query
         except DataError as error:
             raise ModelError(f"{error} (epoch {epoch}); lower lr and head_lr") from error
-        self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()), prog_bar=True)
+        self.log("val_map", float(scores["map"][scores["relevant"] > 0].mean()))
 
     def configure_optimizers(self) -> Any:
         """The optimiser with its schedule per step."""
@@ -351,6 +357,18 @@ class EpochLog(Callback):
     def _rows(self) -> list[list[str]]:
         with self.file.open(newline="") as opened:
             return list(csv.reader(opened))[1:]
+
+
+class BatchProgress(Callback):
+    """Tells the numbers of batches done and of all epochs, after each batch."""
+
+    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
+        self._on_progress = on_progress
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Tell the numbers."""
+        epochs = trainer.max_epochs or 0
+        self._on_progress(trainer.global_step, int(trainer.num_training_batches) * epochs)
 
 
 def _check_loss(loss: float, epoch: int) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ log = logging.getLogger("rsir")
 
 CHECKPOINTS = "checkpoints"
 
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Shows the progress of a named work; its context's value gets the parts done and in total."""
+
 
 def train(
     method: str,
@@ -39,7 +43,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     on_epoch: Callable[[str], None] | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Train `method` on the split's training part and save the best epoch; returns `out`.
 
@@ -49,7 +53,8 @@ def train(
     run.json, and, until the run is complete, checkpoints/. An interrupted run of the same
     configuration resumes after its last whole epoch; a complete run stays unchanged; for a run of
     another configuration, UsageError names the differences.
-    on_epoch: called with a line of text after each epoch. progress: whether to show a bar.
+    on_epoch: called with a line of text after each epoch. progress: shows how far the work has
+    come, in batches, then in images.
 
     On a CPU the same arguments give the same weights, with any number of `workers` and, up to
     floating-point rounding, after an interruption.
@@ -60,7 +65,7 @@ def train(
     """
     settings = settings or TrainingSettings()
     out = Path(out)
-    on_epoch = on_epoch or log.info
+    on_epoch, progress = on_epoch or log.info, progress or _unseen
     split.verify(root, "train", "val")
     train_set, val_set = split.labelled(root, "train"), split.labelled(root, "val")
     if len(train_set) == 0:
@@ -91,19 +96,22 @@ def train(
     )
     chosen: dict[str, Any] = {"chosen": "the starting weights", "seconds": 0.0}
     if settings.epochs:
-        chosen = fit(
-            model,
-            train_set,
-            val_set,
-            settings,
-            out / CHECKPOINTS,
-            out / "log.csv",
-            start=lambda: _write_run(out, split, config, complete=False),
-            say=on_epoch,
-            progress=progress,
-        )
+        with progress("training (batches)") as on_progress:
+            chosen = fit(
+                model,
+                train_set,
+                val_set,
+                settings,
+                out / CHECKPOINTS,
+                out / "log.csv",
+                start=lambda: _write_run(out, split, config, complete=False),
+                say=on_epoch,
+                on_progress=on_progress,
+            )
     if model.module.learner() is not None:
-        chosen |= {"adapted_to": adapt(Encoder(model), train_set.files).to_dict()}
+        with progress("fitting (images)") as on_progress:
+            adapted = adapt(Encoder(model), train_set.files, on_progress=on_progress)
+        chosen |= {"adapted_to": adapted.to_dict()}
     trained = dataclasses.replace(
         model,
         training={
@@ -119,6 +127,12 @@ def train(
         _write_run(out, split, config, complete=True)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out
+
+
+@contextmanager
+def _unseen(_: str) -> Iterator[None]:
+    """Shows no progress."""
+    yield None
 
 
 def _write_run(out: Path, split: Split, config: Mapping[str, Any], *, complete: bool) -> None:

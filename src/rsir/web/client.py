@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from rsir.archive.indexing.report import IndexReport, Skipped
+from rsir.archive.indexing.report import IndexReport
 from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import (
     ByFile,
@@ -37,6 +37,7 @@ from rsir.archive.search.query import (
 from rsir.archive.search.query_vectors import file_pixels
 from rsir.errors import ArchiveError, ImageError, MissingExtraError, UsageError
 from rsir.ranking import metric_named
+from rsir.scenes.bands import RGB
 from rsir.store.base import Neighbour
 from rsir.store.filters.filter import Filter
 from rsir.store.records.record import Record
@@ -128,7 +129,8 @@ class RemoteArchive:
     ) -> Hits:
         """The k nearest images to `query`; arguments and errors as for `Archive.search`.
 
-        Image files and pixels, (3, H, W) uint8, are sent to the service.
+        Image files and pixels, (3, H, W) uint8, are sent to the service. In an archive of other
+        bands than three, all `ByFile` of a query must have the same bands and stretch.
         """
         examples = query if isinstance(query, Examples) else Examples(query=query)
         body: dict[str, Any] = {
@@ -153,7 +155,7 @@ class RemoteArchive:
         body["like"] = [value for part in examples.like if (value := add(part, "like"))]
         body["unlike"] = [value for part in examples.unlike if (value := add(part, "unlike"))]
         if files:
-            form = {"options": json.dumps(body)}
+            form = {"options": json.dumps(body | self._reading(examples))}
             response = self._send("POST", "/search/images", files=files, data=form)
         else:
             response = self._send("POST", "/search", json=body)
@@ -257,11 +259,7 @@ class RemoteArchive:
         if addition["report"] is None:
             reason = addition["problem"] or "the service was stopped; add the same paths again"
             raise ArchiveError(f"{self.name}: {reason}")
-        report = addition["report"]
-        lists = {
-            name: tuple(Skipped(**entry) for entry in report[name]) for name in ("skipped", "masks")
-        }
-        return IndexReport(**{**report, **lists})
+        return IndexReport.from_dict(addition["report"])
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete `ids`, but not their files; returns how many existed. Needs the API key."""
@@ -269,6 +267,19 @@ class RemoteArchive:
             int(self._send("POST", "/items/delete", json={"ids": page}).json()["deleted"])
             for page in _pages(ids)
         )
+
+    def _reading(self, examples: Examples) -> dict[str, Any]:
+        """How the service must read the files of a query."""
+        files = [part for part in examples.parts if isinstance(part, ByFile)]
+        if not files or len(self.bands) == len(RGB):
+            return {}
+        first, *others = (
+            {"bands": None if file.bands is None else list(file.bands), "stretch": file.stretch}
+            for file in files
+        )
+        if any(other != first for other in others):
+            raise UsageError("a query to a service reads all files by the same bands and stretch")
+        return first
 
     def _json_or_file(self, part: QueryLike) -> dict[str, Any] | bytes:
         """A part of a query as JSON, or as the bytes of an image file."""
@@ -281,12 +292,11 @@ class RemoteArchive:
                 rectangle = {"bbox": window.bbox, "point": window.point, "size": window.size}
                 return {"scene": scene_id(window.source), **rectangle, "window": window.window}
             case ByPath(path):
-                try:
-                    return Path(path).read_bytes()
-                except (OSError, ValueError) as error:
-                    raise ImageError(f"{path}: cannot be read ({error})") from error
-            case ByFile() as file:  # read here, because the service takes plain pictures only
-                return _png(file_pixels(file, self.bands))
+                return _bytes_of(path)
+            case ByFile() as file:
+                if len(self.bands) != len(RGB):
+                    return _bytes_of(file.path)  # no picture holds such pixels
+                return _png(file_pixels(file, self.bands))  # smaller than most files
             case ByPixels(pixels):
                 return _png(pixels)
         raise UsageError(f"{part} cannot be sent to a service")
@@ -429,6 +439,13 @@ def _values(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:
 def _record(item: Mapping[str, Any]) -> Record:
     """The record of an item or a hit; that of a hit lacks content digest, size and mtime."""
     return Record(**{"content": ""} | _values(Record, item))
+
+
+def _bytes_of(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read ({error})") from error
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

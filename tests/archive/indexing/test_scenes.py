@@ -349,6 +349,36 @@ def test_shards_index_everything_once(tmp_path):
     assert [r.added for r in reports] == [3, 2, 2]
     assert [r.ignored for r in reports] == [{".txt": 1}, {}, {}]
     assert contents_by_id(parts) == contents_by_id(whole)
+    last = json.loads((parts.path / "last-index.json").read_text())
+    assert (last["added"], last["ignored"], last["complete"]) == (7, {".txt": 1}, True)
     for wrong in [(3, 3), (-1, 3), (0, 0)]:
         with pytest.raises(UsageError, match="no shard"):
             parts.add(tmp_path / "set", shard=wrong)
+
+
+def test_the_last_report_is_that_of_all_shards(tmp_path):
+    for n in range(4):
+        write_scene(tmp_path / "set" / f"{n}.tif", land(3, 40, 40, seed=n))
+    (tmp_path / "set" / "1.tif").write_bytes(b"damaged")
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+
+    def last() -> dict[str, object]:
+        return json.loads((archive.path / "last-index.json").read_text())
+
+    archive.add(tmp_path / "set", shard=(1, 2))
+    assert (last()["added"], last()["complete"]) == (1, False)  # the other has not run
+    archive.add(tmp_path / "set", shard=(0, 2))
+    assert (last()["added"], last()["complete"]) == (3, True)
+    assert [Path(entry["path"]).name for entry in last()["skipped"]] == ["1.tif"]
+    # A shard that runs again replaces its own report only; a damaged report counts as none.
+    archive.add(tmp_path / "set", shard=(1, 2))
+    assert (last()["added"], last()["unchanged"], last()["complete"]) == (2, 1, True)
+    (archive.path / "last-index" / "0-of-2.json").write_text("[")
+    archive.add(tmp_path / "set", shard=(1, 2))
+    assert (last()["added"], last()["complete"]) == (0, False)
+    # Another division, and a run without shards, do not count these.
+    archive.add(tmp_path / "set", shard=(0, 1))
+    assert (last()["unchanged"], last()["complete"]) == (3, True)
+    archive.add(tmp_path / "set")
+    assert last()["unchanged"] == 3
+    assert not (archive.path / "last-index").exists()

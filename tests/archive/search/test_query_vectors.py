@@ -44,10 +44,39 @@ def test_a_window_of_a_picture(archive, folder):
     window = ByWindow(chip, window=(5, 10, 20, 25))
     vector = ColourEncoder().encode([read_tile(chip).pixels[:, 10:35, 5:25]]).embedding[0]
     assert found(archive.search(window, 4)) == ranked(archive, vector)[:4]
-    with pytest.raises(UsageError, match="one image"):
+    with pytest.raises(UsageError, match="no georeference: give the window in its pixels"):
         archive.search(ByWindow(chip, bbox=(0, 0, 1, 1)))
     with pytest.raises(UsageError, match="not in"):
         archive.search(ByWindow(chip, window=(40, 0, 5, 5)))
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_window_in_degrees_of_an_image_that_was_indexed_whole(tmp_path, bands):
+    """Against the slice of its pixels, and with the window in pixels."""
+    pixels = np.random.default_rng(1).integers(0, 255, (bands, 90, 120), np.uint8)
+    path, step = tmp_path / "a.tif", 1e-4
+    with rasterio.open(
+        path, "w", driver="GTiff", count=bands, width=120, height=90, dtype="uint8",
+        crs="EPSG:4326", transform=Affine(step, 0, 11, 0, -step, 48),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    archive = Archive.create(tmp_path / "archive", ColourEncoder())
+    archive.add(path)
+    assert "window" not in next(archive.records()).properties
+    wanted = np.broadcast_to(pixels[:, 20:60, 30:80], (3, 40, 50))
+    box = (11 + 30 * step, 48 - 60 * step, 11 + 80 * step, 48 - 20 * step)
+    for query in (
+        ByWindow(str(path), window=(30, 20, 50, 40)),
+        ByWindow(str(path), bbox=box),
+    ):
+        np.testing.assert_array_equal(archive.pixels(query), wanted)
+    middle = (11 + 55 * step, 48 - 40 * step)
+    around = archive.pixels(ByWindow(str(path), point=middle, size=222.0))
+    # 222 m: 20 pixels of 11.1 m to the north, and 30 of 7.4 m to the east.
+    assert around.shape == (3, 20, 30)
+    np.testing.assert_array_equal(around, np.broadcast_to(pixels[:, 30:50, 40:70], (3, 20, 30)))
+    with pytest.raises(UsageError, match="not in"):
+        archive.pixels(ByWindow(str(path), bbox=(12, 47, 12.1, 47.1)))
 
 
 def test_a_scene_may_be_named_by_a_path_and_is_looked_up_once(archive, folder, monkeypatch):

@@ -41,6 +41,7 @@ from rsir.types import Geometry
 
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
+    from rsir.archive.folder.encoder import ImageEncoder
 
 _SUFFIXES = (".parquet", ".geoparquet")
 
@@ -66,6 +67,35 @@ class ImportReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the rows of an import must fit: the archive's path, metric, dimension and model."""
+
+    path: str | Path
+    metric: str
+    dimension: int
+    fingerprint: str
+
+
+def check_parquet(
+    path: str | Path,
+    encoder: ImageEncoder,
+    paths: str | Path | Sequence[str | Path],
+    columns: Columns | None = None,
+    *,
+    fingerprint: str | None = None,
+    crs: str | None = None,
+) -> None:
+    """Check files before the archive for them is created, at `path` for the model of `encoder`.
+
+    Reads what describes the files, and no row. The other arguments and the errors are those of
+    `import_parquet`.
+    """
+    target = Target(path, encoder.ranking, encoder.dimension, encoder.fingerprint)
+    for file in _parquet_paths(paths):
+        _ParquetFile(file, columns or Columns(), target, fingerprint, crs)
 
 
 def import_parquet(
@@ -95,8 +125,9 @@ def import_parquet(
     Earlier commits stay.
     """
     start = time.monotonic()
+    target = Target(archive.path, archive.metric, archive.dimension, archive.fingerprint)
     files = [
-        _ParquetFile(path, columns or Columns(), archive, fingerprint, crs)
+        _ParquetFile(path, columns or Columns(), target, fingerprint, crs)
         for path in _parquet_paths(paths)
     ]
     total = sum(file.count for file in files)
@@ -153,7 +184,7 @@ class _ImportCounts:
 
 
 class _ParquetFile:
-    """One Parquet file whose rows become records and vectors of `archive`.
+    """One Parquet file whose rows become records and vectors that fit `target`.
 
     count: rows. ignored: columns that JSON cannot hold.
     """
@@ -162,15 +193,15 @@ class _ParquetFile:
         self,
         path: Path,
         columns: Columns,
-        archive: Archive,
+        target: Target,
         fingerprint: str | None,
         crs: str | None,
     ) -> None:
         self._path = path
         self._name = source_name(path)
-        self._metric = metric_named(archive.metric)
-        self._dimension = archive.dimension
-        self._batch_size = batch_size(archive.metric, archive.dimension)
+        self._metric = metric_named(target.metric)
+        self._dimension = target.dimension
+        self._batch_size = batch_size(target.metric, target.dimension)
         with _translate_read_errors(path):
             self._parquet = pq.ParquetFile(path)
         schema = self._parquet.schema_arrow
@@ -178,10 +209,10 @@ class _ParquetFile:
         metadata = self._parquet.metadata.metadata
         self.count: int = self._parquet.metadata.num_rows
         export = geoparquet.read_export_metadata(metadata, str(path))
-        _check_model(path, archive, export, fingerprint)
+        _check_model(path, target, export, fingerprint)
         self._is_export = export is not None
         if self._is_export:
-            geoparquet.check_columns(schema, archive.metric, archive.dimension, str(path))
+            geoparquet.check_columns(schema, target.metric, target.dimension, str(path))
             columns = Columns()
         geo = _geo_metadata(metadata)
         self._columns = resolve_columns(
@@ -325,30 +356,30 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def _check_model(
-    path: Path, archive: Archive, export: Mapping[str, Any] | None, fingerprint: str | None
+    path: Path, target: Target, export: Mapping[str, Any] | None, fingerprint: str | None
 ) -> None:
-    """UsageError unless the embeddings are of the model of `archive`.
+    """UsageError unless the embeddings are of the model of `target`.
 
     export: the file's metadata of rsir. fingerprint: of the model, as the caller gives it.
     """
     fingerprints = [export["fingerprint"]] if export else []
     fingerprints += [] if fingerprint is None else [fingerprint]
     for model in fingerprints:
-        if model != archive.fingerprint:
+        if model != target.fingerprint:
             raise UsageError(
-                f"{path} holds embeddings of the model {model}, {archive.path} embeddings of "
-                f"{archive.fingerprint}: import them into an archive of their own model"
+                f"{path} holds embeddings of the model {model}, {target.path} embeddings of "
+                f"{target.fingerprint}: import them into an archive of their own model"
             )
-    if not fingerprints and not is_external(archive.fingerprint):
+    if not fingerprints and not is_external(target.fingerprint):
         raise UsageError(
             f"{path} does not say which model made its embeddings. If it was the model of "
-            f"{archive.path}, give its fingerprint, {archive.fingerprint}; else import them into "
+            f"{target.path}, give its fingerprint, {target.fingerprint}; else import them into "
             "an archive for external embeddings"
         )
-    if export and (export["metric"], export["dimension"]) != (archive.metric, archive.dimension):
+    if export and (export["metric"], export["dimension"]) != (target.metric, target.dimension):
         raise UsageError(
-            f"{path} is for {export['metric']}, {export['dimension']}, and {archive.path} for "
-            f"{archive.metric}, {archive.dimension}"
+            f"{path} is for {export['metric']}, {export['dimension']}, and {target.path} for "
+            f"{target.metric}, {target.dimension}"
         )
 
 

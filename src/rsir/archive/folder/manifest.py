@@ -18,6 +18,7 @@ NEW_MANIFEST = MANIFEST + ".new"
 MODEL = "model"
 ITEMS = "items.lance"
 LAST_INDEX = "last-index.json"
+SHARD_REPORTS = "last-index"
 
 _FORMAT = "rsir-archive/1"
 _REQUIRED = {

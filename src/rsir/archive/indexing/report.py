@@ -59,6 +59,14 @@ class IndexReport:
         """The report as plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> IndexReport:
+        """The report of `to_dict`; TypeError for other values."""
+        lists = {
+            name: tuple(Skipped(**entry) for entry in values[name]) for name in ("skipped", "masks")
+        }
+        return cls(**{**values, **lists})
+
 
 def sum_reports(reports: Sequence[IndexReport], seconds: float, complete: bool) -> IndexReport:
     """The sum of the reports of several runs, with the given `seconds` and `complete`."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from rsir.archive.folder.failures import translate_store_errors
-from rsir.archive.folder.manifest import LAST_INDEX
+from rsir.archive.folder.manifest import LAST_INDEX, SHARD_REPORTS
 from rsir.archive.indexing.indexer import Indexer
-from rsir.archive.indexing.report import IndexReport
+from rsir.archive.indexing.report import IndexReport, sum_reports
 from rsir.archive.search.gallery import Gallery
 from rsir.atomic import write_json
+from rsir.documents import read_object
 from rsir.errors import ArchiveError, UsageError
 from rsir.scenes.tiling import Tiling
 from rsir.sources.find import Sources, find_sources
@@ -74,7 +77,7 @@ def run_intake(
     if shard is not None:
         sources = sources.shard(*shard)
     # If the run is killed, this report stays; and a read-only archive fails before any work.
-    _write_report(gallery.path, IndexReport(complete=False))
+    _write_report(gallery.path, IndexReport(complete=False), shard)
     runner = make_runner(sources, roots, tiling)
     complete = False
     try:
@@ -82,7 +85,7 @@ def run_intake(
         complete = True
     finally:
         report = runner.report(time.monotonic() - start, complete)
-        _write_report(gallery.path, report)
+        _write_report(gallery.path, report, shard)
     return report
 
 
@@ -99,6 +102,30 @@ def _check_addable(gallery: Gallery) -> None:
         )
 
 
-def _write_report(path: Path, report: IndexReport) -> None:
+def _write_report(path: Path, report: IndexReport, shard: tuple[int, int] | None) -> None:
+    """Write the report of a run; of a shard, also the sum of all shards' last reports."""
+    folder = path / SHARD_REPORTS
     with translate_store_errors(path):
-        write_json(path / LAST_INDEX, report.to_dict())
+        if shard is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(path / LAST_INDEX, report.to_dict())
+            return
+        folder.mkdir(exist_ok=True)
+        number, count = shard
+        write_json(folder / f"{number}-of-{count}.json", report.to_dict())
+        # Another shard may have ended since the sum was made, and written its own before ours.
+        written = None
+        while (total := _sum_of_shards(folder, count)) != written:
+            write_json(path / LAST_INDEX, total.to_dict())
+            written = total
+
+
+def _sum_of_shards(folder: Path, count: int) -> IndexReport:
+    """The sum of the reports of `count` shards; complete if all shards have ended."""
+    reports = []
+    for number in range(count):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            values = read_object(folder / f"{number}-of-{count}.json")
+            reports.append(IndexReport.from_dict(values))
+    complete = len(reports) == count and all(report.complete for report in reports)
+    return sum_reports(reports, max((r.seconds for r in reports), default=0.0), complete)

@@ -24,6 +24,7 @@ from rsir.archive.search.query import (
     Query,
 )
 from rsir.errors import ImageError, RsirError, UsageError
+from rsir.geo.footprint import Window
 from rsir.images.read import read_tile
 from rsir.scenes.bands import RGB
 from rsir.scenes.stretch import Stretch
@@ -149,10 +150,12 @@ def window_pixels(gallery: Gallery, query: ByWindow) -> NDArray[np.uint8]:
     if record is None:
         raise UsageError(f"the archive has no tiles of {query.source}; see its list of sources")
     cut = TileCut.of(record.properties)
-    if cut is None:
-        return _crop(query, record)
+    if cut is None and query.window is not None:
+        return _crop(record, query.window)
     from rsir.scenes.windows import read_window
 
+    # An image that was indexed whole is shown as it is.
+    cut = cut or TileCut(stretch=Stretch("none"))
     return read_window(
         record.source, cut, bbox=query.bbox, point=query.point, size=query.size,
         window=query.window,
@@ -166,19 +169,14 @@ def from_sources(sources: Iterable[str]) -> str:
     return one_of("source", names)
 
 
-def _crop(query: ByWindow, record: Record) -> NDArray[np.uint8]:
+def _crop(record: Record, window: Window) -> NDArray[np.uint8]:
     """A window of a picture that was indexed whole."""
-    if query.window is None:
-        raise UsageError(
-            f"{query.source} is one image, not a scene cut into tiles: search by its id, or give "
-            "the window in pixels"
-        )
     pixels = read_tile(record.source).pixels
-    column, row, width, height = query.window
+    column, row, width, height = window
     left, top = max(column, 0), max(row, 0)
     crop = pixels[:, top : max(row + height, 0), left : max(column + width, 0)]
     if not crop.size:
-        raise UsageError(f"the window {query.window} is not in {query.source}")
+        raise UsageError(f"the window {window} is not in {record.source}")
     return crop
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from nicegui import core, ui
 
-from rsir.errors import RsirError
+from rsir.errors import RsirError, UsageError
 from rsir.web.page.overview import Overviews
 from rsir.web.page.search_state import SearchState
 from rsir.web.page.uploads import Uploads, default_folder
@@ -61,7 +61,8 @@ def mount(app: FastAPI, service: Service, uploads: Path | None = None) -> None:
         if request.headers.get("content-type") != "application/octet-stream":
             raise WrongTypeError("send application/octet-stream")
         data = await request.body()
-        await service.read(data)
+        with suppress(UsageError):  # a raster of other bands, which an archive may have
+            await service.read(data)
         return JSONResponse({"token": await service.run(stored.store, data)})
 
     # NiceGUI is one application per process; remove what an earlier application of ours set up.

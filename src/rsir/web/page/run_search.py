@@ -54,7 +54,9 @@ async def run_search(service: Service, uploads: Uploads, state: SearchState) -> 
     if state.tile is not None:
         single = ById(state.tile)
     elif state.image is not None:
-        single = pixels = await service.read(await service.run(uploads.read, state.image))
+        bands = service.archive(state.archive).bands
+        data = await service.run(uploads.read, state.image)
+        single = pixels = await service.read(data, bands)
     elif state.scene is not None:
         scene = await service.run(service.scenes[state.archive].of, state.scene)
         single = ByWindow(scene.source, bbox=state.window)

@@ -28,7 +28,14 @@ from rsir.web.rest.parameters import (
     parsed_geometry,
     valid_filter,
 )
-from rsir.web.rest.request_types import AdditionIn, GetIn, IdsIn, ResultFormat, SearchIn
+from rsir.web.rest.request_types import (
+    AdditionIn,
+    GetIn,
+    IdsIn,
+    ImageSearchIn,
+    ResultFormat,
+    SearchIn,
+)
 from rsir.web.rest.response_types import (
     AdditionOut,
     AdditionsOut,
@@ -111,17 +118,18 @@ async def search_images(
     like: Annotated[list[UploadFile], File(description="Positive examples.")] = [],  # noqa: B006
     unlike: Annotated[list[UploadFile], File(description="Negative examples.")] = [],  # noqa: B006
     options: Annotated[
-        str, Form(description="A JSON object with the fields of `SearchIn`.")
+        str, Form(description="A JSON object with the fields of `ImageSearchIn`.")
     ] = "{}",
     format: FormatParameter = "json",
 ) -> Response:
-    """Search by images: PNG, JPEG, WebP or TIFF with the bands red, green, blue, or grey.
+    """Search by images: pictures, and rasters of any bands and depth (GeoTIFF, JPEG 2000).
 
-    The content of a file determines its format; its name does not matter.
+    The content of a file determines its format; its name does not matter. `bands` and `stretch` of
+    the options hold for all files of the request.
     """
     archive = service.archive(name)
     try:
-        body = SearchIn.model_validate_json(options)
+        body = ImageSearchIn.model_validate_json(options)
     except ValidationError as error:
         raise UsageError(f"the field 'options': {first_message(error)}") from error
     for upload in (*([] if image is None else [image]), *like, *unlike):
@@ -129,9 +137,13 @@ async def search_images(
     most = service.settings.max_examples
     if max(len(like), len(unlike)) > most:
         raise UsageError(f"at most {most} positive and {most} negative examples")
-    pixels = None if image is None else await service.read(image.file)
-    liked: list[QueryLike] = [await service.read(upload.file) for upload in like]
-    unliked: list[QueryLike] = [await service.read(upload.file) for upload in unlike]
+    uploads = [upload.file for upload in (*([] if image is None else [image]), *like, *unlike)]
+    read: list[QueryLike] = [
+        await service.read(file, archive.bands, choice=body.bands, stretch=body.stretch)
+        for file in uploads
+    ]
+    pixels = None if image is None else read.pop(0)
+    liked, unliked = read[: len(like)], read[len(like) :]
     source_of = _source_of(service, name)
     query = await service.run(body.to_query, archive, source_of, pixels, liked, unliked)
     return await _search(service, name, query, body, format)

@@ -174,6 +174,21 @@ class SearchIn(_Request):
         return Examples(liked, not_liked, query)
 
 
+class ImageSearchIn(SearchIn):
+    """One search by uploaded images.
+
+    bands: the bands of the files to read, by name or number, such as "red" or "red=3"; null: the
+    archive's. stretch: "auto", "none", "percentile:2,98" or "range:0,3000". Use the bands and the
+    stretch of the archive's tiles.
+    """
+
+    bands: (
+        Annotated[list[Annotated[Text, Field(max_length=100)]], Field(min_length=1, max_length=64)]
+        | None
+    ) = None
+    stretch: Annotated[Text, Field(max_length=1000)] = "auto"
+
+
 class IdsIn(_Request):
     """Ids of items."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -22,8 +24,11 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from rsir.archive.search.query import ById, Examples, Query, QueryLike, as_query
+from rsir.archive.search.query import ByFile, ById, Examples, Query, QueryLike, as_query
+from rsir.archive.search.query_vectors import file_pixels
 from rsir.errors import DataError, ImageError, UsageError
+from rsir.scenes.bands import RGB
+from rsir.scenes.datasets import open_dataset
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import sql_text
 from rsir.web.problems import ForbiddenError, GoneError, NotFoundError, TooLargeError
@@ -160,9 +165,22 @@ class Service:
         )
         return hits
 
-    async def read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
-        """The pixels (3, H, W) uint8 of an uploaded image; ImageError or TooLargeError if unfit."""
-        return await self.encoding.run(self._read, file)
+    async def read(
+        self,
+        file: IO[bytes] | bytes,
+        bands: tuple[str, ...] = RGB,
+        *,
+        choice: Sequence[str] | None = None,
+        stretch: str = "auto",
+    ) -> NDArray[np.uint8]:
+        """The pixels (C, H, W) uint8 of an uploaded picture or raster, in the bands of an archive.
+
+        bands: of the archive. choice, stretch: as in `ByFile`; a picture needs neither. The raster
+        lies in a folder of its own while it is read.
+
+        Errors: ImageError, or TooLargeError, for an unfit file; UsageError for bands that it lacks.
+        """
+        return await self.encoding.run(self._read, file, bands, choice, stretch)
 
     async def thumbnail(self, name: str, id: str, size: int = 256) -> bytes:
         """A JPEG of an item whose longer side has at most `size` pixels; kept in memory.
@@ -251,16 +269,41 @@ class Service:
         if "file" in {part.kind for part in query.parts}:
             raise UsageError("a file of the service's machine cannot be a query; upload the image")
 
-    def _read(self, file: IO[bytes] | bytes) -> NDArray[np.uint8]:
+    def _read(
+        self,
+        file: IO[bytes] | bytes,
+        bands: tuple[str, ...],
+        choice: Sequence[str] | None,
+        stretch: str,
+    ) -> NDArray[np.uint8]:
         from rsir.images.decode import decode
 
         data = file if isinstance(file, bytes) else file.read()
         if len(data) > self.settings.max_body:
             raise TooLargeError(f"the image has more than {self.settings.max_body} bytes")
-        try:
-            return decode(data, self.settings.max_pixels)[0]
-        except ImageError as error:
-            raise ImageError(f"the uploaded image: {error}") from error
+        no_picture: ImageError | None = None
+        if bands == RGB and choice is None and stretch == "auto":
+            try:
+                return decode(data, self.settings.max_pixels)[0]
+            except ImageError as error:
+                no_picture = ImageError(f"the uploaded image: {error}")
+        # The content decides the format; no file beside it can be meant.
+        with tempfile.TemporaryDirectory(prefix="rsir-") as folder:
+            path = Path(folder, "upload.tif")
+            path.write_bytes(data)
+            try:
+                with ExitStack() as stack:
+                    raster, _ = open_dataset(str(path), stack)
+                    if raster.width * raster.height > self.settings.max_pixels:
+                        raise ImageError(
+                            f"{path}: {raster.width} × {raster.height} pixels, more than "
+                            f"{self.settings.max_pixels}: cut out what you search for"
+                        )
+                return file_pixels(ByFile(path, choice, stretch), bands)
+            except UsageError as error:
+                raise UsageError(_of_upload(error, path)) from error
+            except DataError as error:
+                raise no_picture or ImageError(_of_upload(error, path)) from error
 
     def _thumbnail(self, archive: Archive, id: str, size: int) -> bytes:
         (record,) = archive.get([id])
@@ -269,6 +312,12 @@ class Service:
             return as_jpeg(archive.thumbnail(id, size))
         except ImageError as error:
             raise GoneError(str(error)) from error
+
+
+def _of_upload(error: Exception, path: Path) -> str:
+    """An error's message without the place where the service keeps an upload."""
+    text = str(error).replace(str(path), "the uploaded image")
+    return text.removesuffix(" (use --bands, or ByFile in Python)")
 
 
 def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
