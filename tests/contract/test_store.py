@@ -549,6 +549,7 @@ def filtered(data: st.DataObject, make: Make) -> None:
         for k in (1, 5, 50):
             found = store.search(rows[-2:], k, filter=chosen)
             assert found == reference.search(rows[-2:], k, filter=chosen)
+            assert found.searched == store.count(chosen) == reference.count(chosen)
 
 
 @pytest.mark.slow

@@ -62,6 +62,14 @@ class Neighbour:
         return f"Neighbour({self.record!r}, {self.distance!r})"
 
 
+class Found(list[list[Neighbour]]):
+    """The nearest records of each query. searched: among how many records they were found."""
+
+    def __init__(self, nearest: Iterable[list[Neighbour]], searched: int) -> None:
+        super().__init__(nearest)
+        self.searched = searched
+
+
 K = TypeVar("K")
 
 
@@ -126,11 +134,12 @@ class Store(Protocol):
 
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
-    ) -> list[list[Neighbour]]:
+    ) -> Found:
         """The k nearest records of each query (Q, ...), nearest first, ties by id.
 
         filter: search only the records that meet it; if these are fewer than k, returns all of
-        them. metric: to use instead of the store's metric, see `searched`.
+        them. metric: to use instead of the store's metric, see `searched`. A store with versions
+        counts the records in the version that it searches.
 
         Raises UsageError for k < 1, for a metric that does not fit, and for queries that `add`
         would refuse as vectors.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsir.errors import UnknownIdError, UsageError
 from rsir.ranking import metric_named, nearest
-from rsir.store.base import KEPT_DAYS, Neighbour, Vector, checked_vectors, searched
+from rsir.store.base import KEPT_DAYS, Found, Neighbour, Vector, checked_vectors, searched
 from rsir.store.filters.fields import RecordColumns
 from rsir.store.filters.filter import Filter, select
 from rsir.store.records.record import Record, State, checked_records
@@ -46,23 +46,24 @@ class ExactStore:
 
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
-    ) -> list[list[Neighbour]]:
+    ) -> Found:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id."""
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         kind, rows = searched(self, metric, queries)
         items = [self._items[record.id] for record in self.records(filter)]
         if not items:
-            return [[] for _ in rows]
+            return Found(([] for _ in rows), 0)
         records = [record for record, _ in items]
         gallery = np.stack([vector for _, vector in items])
         if kind.kind == "bits":
             gallery = gallery[:, : kind.width(self.dimension)]
         order, distances = nearest(kind, rows, gallery, [record.id for record in records], k)
-        return [
+        near = (
             [Neighbour(records[row], float(d)) for row, d in zip(found, far, strict=True)]
             for found, far in zip(order, distances, strict=True)
-        ]
+        )
+        return Found(near, len(items))
 
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; None: of all records."""

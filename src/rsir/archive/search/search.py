@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from rsir.archive.search.query import Query, QueryLike, as_query
 from rsir.archive.search.query_vectors import vectors_of
 from rsir.errors import UsageError
 from rsir.ranking import score
-from rsir.store.base import Neighbour, recall_of
+from rsir.store.base import Found, Neighbour, recall_of
 from rsir.store.existing import get_existing
 from rsir.store.filters.filter import Filter
 from rsir.types import Hit
@@ -70,10 +70,10 @@ class GallerySearch:
         found: list[list[Neighbour]] = []
         with translate_store_errors(self.gallery.path):
             nearest = self._nearest(queries, vectors, self.k)
+            searched = nearest.searched
             for query, vector, near in zip(queries, vectors, nearest, strict=True):
                 near = self._above_percentile(near)
                 found.append(self._diverse(query, vector, near) if self.diverse else near)
-            searched = self.gallery.store.count(self.filter)
         seconds = (time.monotonic() - start) / len(queries)
         return [
             Hits(
@@ -87,15 +87,16 @@ class GallerySearch:
             for query, near in zip(given, found, strict=True)
         ]
 
-    def _nearest(
-        self, queries: Sequence[Query], vectors: NDArray[Any], k: int
-    ) -> Iterator[list[Neighbour]]:
+    def _nearest(self, queries: Sequence[Query], vectors: NDArray[Any], k: int) -> Found:
         """The k nearest records of each query, without the tiles that the query names."""
         store, excluded = self.gallery.store, [query.ids for query in queries]
         more = max(map(len, excluded))
         found = store.search(vectors, k + more, filter=self.filter, metric=self.ranking)
-        for ids, near in zip(excluded, found, strict=True):
-            yield [n for n in near if not ids or n.record.id not in ids][:k]
+        others = (
+            [n for n in near if not ids or n.record.id not in ids][:k]
+            for ids, near in zip(excluded, found, strict=True)
+        )
+        return Found(others, found.searched)
 
     def _above_percentile(self, near: list[Neighbour]) -> list[Neighbour]:
         if self.min_percentile is None:

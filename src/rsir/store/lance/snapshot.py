@@ -73,6 +73,10 @@ class Snapshot:
         """The rows of the records that meet `filter`, ascending."""
         return self._matching(filter).rows
 
+    def count(self, filter: Filter | None) -> int:
+        """The number of records that meet `filter`; None: of all records."""
+        return len(self) if filter is None else len(self.rows(filter))
+
     def nearest(
         self, queries: NDArray[Any], k: int, filter: Filter | None, metric: Metric
     ) -> list[list[Neighbour]]:

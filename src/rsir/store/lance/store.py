@@ -20,7 +20,7 @@ from rsir.ranking import metric_named
 from rsir.store.base import (
     APPROXIMATE,
     KEPT_DAYS,
-    Neighbour,
+    Found,
     Vector,
     checked_vectors,
     recall_of,
@@ -202,7 +202,7 @@ class LanceStore:
 
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
-    ) -> list[list[Neighbour]]:
+    ) -> Found:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
         metric: also "approximate", of float vectors, with the store's own distances; `recall`
@@ -212,14 +212,15 @@ class LanceStore:
             raise UsageError(f"k must be at least 1, not {k}")
         if metric != APPROXIMATE:
             kind, rows = searched(self, metric, queries)
-            return self._handle.snapshot().nearest(rows, k, filter, kind)
+            snapshot = self._handle.snapshot()
+            return Found(snapshot.nearest(rows, k, filter, kind), snapshot.count(filter))
         self._check_floats()
         _, rows = searched(self, None, queries)
         snapshot = self._handle.snapshot()
         if not len(snapshot):
-            return [[] for _ in rows]
+            return Found(([] for _ in rows), 0)
         self._attach(snapshot)
-        return snapshot.approximate(rows, k, filter)
+        return Found(snapshot.approximate(rows, k, filter), snapshot.count(filter))
 
     def recall(
         self, queries: Vector, k: int, metric: str = APPROXIMATE, filter: Filter | None = None
@@ -239,7 +240,7 @@ class LanceStore:
 
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; None: of all records."""
-        return len(self) if filter is None else len(self._handle.snapshot().rows(filter))
+        return len(self) if filter is None else self._handle.snapshot().count(filter)
 
     def get(self, ids: Sequence[str]) -> list[tuple[Record, Vector]]:
         """The records and vectors under `ids`, in that order; ArchiveError for an unknown id."""

@@ -17,7 +17,7 @@ from rsir.errors import ArchiveError, UnknownIdError, UsageError
 from rsir.store.base import (
     APPROXIMATE,
     KEPT_DAYS,
-    Neighbour,
+    Found,
     Vector,
     check_identity,
     checked_vectors,
@@ -170,11 +170,12 @@ class MilvusStore:
 
     def search(
         self, queries: Vector, k: int, *, filter: Filter | None = None, metric: str | None = None
-    ) -> list[list[Neighbour]]:
+    ) -> Found:
         """The k nearest records of each query (Q, ...) that meet `filter`, ties by id.
 
-        The first use of a found record reads all found records from the server; a record that was
-        deleted in between raises ArchiveError.
+        The cluster counts the searched records after the search. The first use of a found record
+        reads all found records from the server; a record that was deleted in between raises
+        ArchiveError.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
@@ -186,7 +187,7 @@ class MilvusStore:
         kind, rows = searched(self, metric, queries)
         found = CollectionSearch(self._rows, kind, rows, k, filter).run()
         pairs = [[(row.id, row.distance) for row in nearest] for nearest in found]
-        return lazy_neighbours(pairs, self._records)
+        return Found(lazy_neighbours(pairs, self._records), self.count(filter))
 
     def count(self, filter: Filter | None = None) -> int:
         """Number of records that meet `filter`; None: of all records.
