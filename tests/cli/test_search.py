@@ -188,9 +188,11 @@ def test_a_table(shell: Shell, tiles: Path, images: Path, query: Path, tmp_path:
     done = shell("search", images, query, "-k", 3)
     assert done.status == 0
     lines = done.out.splitlines()
-    assert lines[0].split() == ["rank", "score", "distance", "percentile", "id", "image"]
+    numbers = ["rank", "score", "distance", "percentile"]
+    assert lines[0].split() == [*numbers, "class", "id", "image"]
     for line, hit in zip(lines[2:], rsir.open(images).search(query, 3), strict=True):
-        assert line.split()[4:] == [hit.id, hit.source]  # whole, however long
+        # Whole, however long.
+        assert line.split()[4:] == [hit.properties["class"], hit.id, hit.source]
         assert line.split()[1] == f"{hit.score:.4f}"
     assert "48 images searched" in done.err
     written = shell("search", images, query, "-k", 3, "--out", tmp_path / "hits.txt")

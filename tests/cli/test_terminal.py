@@ -6,13 +6,17 @@ import dataclasses
 import re
 import shutil
 import sys
+from datetime import UTC, datetime
 from os import terminal_size
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rsir.cli import printing
+import rsir
+from rsir.archive.search.hits import Hits
+from rsir.archive.search.query import ById
+from rsir.cli import hits_table, printing
 from rsir.methods import METHODS, method_type
 from rsir.training.settings import TrainingSettings
 from tests.cli.running import Shell
@@ -25,7 +29,7 @@ def test_no_number_of_an_evaluation_is_cut(
     shell: Shell, model: Path, coloured_classes: Path, monkeypatch: pytest.MonkeyPatch,
     width: int, per_class: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(printing, "_width", lambda: width)
+    monkeypatch.setattr(printing, "width", lambda: width)
     more = ["--per-class"] if per_class else []
     done = shell("evaluate", model, "--data", coloured_classes, "--part", "all", *more)
     assert done.status == 0, done.err
@@ -46,10 +50,10 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     def size(*_: Any) -> terminal_size:
         return terminal_size((77, 20))
 
-    assert printing._width() == printing.PIPE_WIDTH
+    assert printing.width() == printing.PIPE_WIDTH
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(shutil, "get_terminal_size", size)
-    assert printing._width() == 77
+    assert printing.width() == 77
 
 
 @pytest.mark.parametrize("command", [(), ("search",), ("datasets",), ("datasets", "list")])
@@ -90,7 +94,73 @@ def test_a_comparison_names_the_runs_and_says_which_way_is_better(
     assert re.search(r"mAP ↑", done.out)
     assert re.search(r"ANMRR ↓", done.out)
     numbers = re.findall(r"\d\.\d+", done.out)
-    monkeypatch.setattr(printing, "_width", lambda: 80)
+    monkeypatch.setattr(printing, "width", lambda: 80)
     done = shell("compare", *files)
     assert max(map(len, done.out.splitlines())) <= 80
     assert sorted(re.findall(r"\d\.\d+", done.out)) == sorted(numbers)
+
+
+@pytest.fixture
+def hits(images: Path) -> Hits:
+    """Hits with a class, a date and a place."""
+    archive = rsir.open(images)
+    ring = [[9.0, 48.0], [9.5, 48.0], [9.5, 48.5], [9.0, 48.5], [9.0, 48.0]]
+    place = {"type": "Polygon", "coordinates": [ring]}
+    found = archive.search(ById(next(archive.records()).id), 5)
+    when = datetime(2024, 5, 6, tzinfo=UTC)
+    return [dataclasses.replace(hit, footprint=place, datetime=when) for hit in found]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("width", [20, 80, 120, 300])
+def test_ids_and_paths_in_the_table_of_hits_can_be_copied(
+    hits: Hits, images: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(hits_table, "width", lambda: width)
+    folder = Path(hits[0].source).parents[1]
+    monkeypatch.chdir(folder)
+    lines = hits_table.hits_table(hits, short=True).splitlines()
+    head, rows = lines[0].split(), [line.split() for line in lines[2:]]
+    for row, hit in zip(rows, hits, strict=True):
+        values = dict(zip(head, row, strict=True))
+        assert (folder / values["image"]) == Path(hit.source)
+        assert not Path(values["image"]).is_absolute()
+        assert len(values["id"]) == 12
+        assert hit.id.startswith(values["id"])
+        assert values["class"] == hit.properties["class"]
+        assert values["date"] == "2024-05-06"
+        assert values["latitude,longitude"] == "48.2500,9.2500"
+        assert ("distance" in values) is (width > 100)
+    long = dataclasses.replace(hits[0], source="/elsewhere/" + 300 * "x", id="an id of ours")
+    text = hits_table.hits_table([long], short=True)
+    assert long.source in text
+    assert long.id in text
+
+
+def test_the_table_of_hits_has_no_empty_columns(hits: Hits) -> None:
+    bare = dataclasses.replace(
+        hits[0], footprint=None, datetime=None, percentile=None, properties={}
+    )
+    lines = hits_table.hits_table([bare], short=False).splitlines()
+    assert lines[0].split() == ["rank", "score", "distance", "id", "image"]
+    none = hits_table.hits_table([], short=True).splitlines()
+    assert none[0].split() == ["rank", "score", "distance", "id", "image"]
+    assert len(none) == 2
+
+
+def test_the_beginning_of_an_id_suffices(shell: Shell, images: Path, copy: Path) -> None:
+    archive = rsir.open(images)
+    ids = [record.id for record in archive.records()]
+    for id in (ids[0], ids[-1]):
+        whole, short = (shell("search", images, "--id", text) for text in (id, id[:12]))
+        assert whole.status == short.status == 0
+        assert whole.out == short.out
+        by_like = shell("search", images, "--like", f"id:{id[:12]}")
+        assert by_like.out == shell("search", images, "--like", f"id:{id}").out
+    common = next(a for a in "0123456789abcdef" if sum(id.startswith(a) for id in ids) > 1)
+    done = shell("search", images, "--id", common)
+    assert (done.status, "begins several ids" in done.err) == (2, True)
+    done = shell("search", images, "--id", "nowhere")
+    assert (done.status, "no record 'nowhere'" in done.err) == (1, True)
+    gone = next(rsir.open(copy).records()).id
+    assert shell("delete", copy, gone[:12], "--yes").status == 0
+    assert gone not in {record.id for record in rsir.open(copy).records()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +45,29 @@ def opened(archive: Path, version: int | None) -> Archive:
 
     found = Archive.open(archive)
     return found if version is None else found.at(version)
+
+
+def full_ids(archive: Archive, texts: Sequence[str]) -> list[str]:
+    """The ids that the texts are, or begin; a text that begins no id stays as it is.
+
+    Raises UsageError for a text that begins several ids.
+    """
+    from rsir.store.existing import get_existing
+    from rsir.store.filters.filter import Filter
+    from rsir.store.filters.sql import sql_text
+
+    known = {record.id for record, _ in get_existing(archive.store, texts)} if texts else set()
+    found = []
+    for text in texts:
+        begun = [text]
+        if text not in known and text:
+            after = sql_text(text + "\U0010ffff")
+            filter = Filter(where=f"id >= {sql_text(text)} AND id < {after}")
+            begun = [record.id for record in islice(archive.records(filter), 3)] or begun
+        if len(begun) > 1:
+            raise UsageError(f"{text} begins several ids: {', '.join(begun)}; give more of it")
+        found += begun
+    return found
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:

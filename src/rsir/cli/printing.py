@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import time
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rsir.archive.indexing.report import IndexReport
-    from rsir.archive.search.hits import Hits
     from rsir.cost.timing import Measured
     from rsir.evaluation.evaluate import Report
     from rsir.evaluation.statistics import Difference
@@ -28,7 +26,7 @@ PIPE_WIDTH = 140
 """Width in characters of a table that does not go to a terminal; our choice: room for a path."""
 _MOST_MASKS = 20
 """Masks that `rsir index` names; our choice: last-index.json names all."""
-_WIDEST = 1 << 16
+WIDEST = 1 << 16
 """Width of a table of hits that does not go to a terminal: no path is folded."""
 
 
@@ -166,7 +164,7 @@ def print_comparison(found: Mapping[str, Difference], first: str, second: str) -
             *shares,
         )
     whole, *parts = (_part(heads, rows, columns) for columns in (range(9), range(4), range(4, 9)))
-    for table in [whole] if _needed(whole) <= _width() else parts:
+    for table in [whole] if needed(whole) <= width() else parts:
         _print(table)
     say(f"difference: {second} − {first}; better, equal, worse: {second}")
     queries = {d.queries for d in found.values()}
@@ -183,7 +181,7 @@ def _part(heads: Sequence[str], rows: Mapping[str, Sequence[str]], columns: rang
     return table
 
 
-def _width() -> int:
+def width() -> int:
     """The width of the terminal in characters, or that of a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
@@ -194,7 +192,7 @@ def _columns_that_fit(first: int) -> Iterator[tuple[str, ...]]:
     used = first + 4
     for key in COLUMNS:
         wide = max(len(measure_name(key)), 6) + 3
-        if group and used + wide > _width():
+        if group and used + wide > width():
             yield tuple(group)
             group, used = [], first + 4
         group.append(key)
@@ -206,14 +204,14 @@ def _print(table: Table) -> None:
     """Print a table at its own width if the terminal is narrower: numbers are never cut."""
     from rich.console import Console
 
-    Console(width=max(_width(), _needed(table))).print(table)
+    Console(width=max(width(), needed(table))).print(table)
 
 
-def _needed(table: Table) -> int:
+def needed(table: Table) -> int:
     """The width in characters at which nothing in a table is cut."""
     from rich.console import Console
 
-    return Console(width=_WIDEST).measure(table).maximum
+    return Console(width=WIDEST).measure(table).maximum
 
 
 def print_timing(timed: Measured) -> None:
@@ -270,29 +268,3 @@ def print_indexed(report: IndexReport, archive: Path, count: int) -> None:
             f"{number} {kind or 'without a suffix'}" for kind, number in report.ignored.items()
         )
         say(f"nothing to index there: no image or scene; other files: {kinds or 'none'}")
-
-
-def hits_table(hits: Hits, *, fold: bool) -> str:
-    """The hits as a table with a line for each; fold: whether to fit it to the terminal's width."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("rank", "score", "distance", "percentile"):
-        table.add_column(column, justify="right")
-    for column in ("id", "image"):
-        table.add_column(column, overflow="fold")
-    for rank, hit in enumerate(hits, start=1):
-        percentile = "" if hit.percentile is None else f"{hit.percentile:.3f}"
-        window = hit.properties.get("window")
-        in_scene = f" [{','.join(map(str, window))}]" if isinstance(window, list) else ""
-        table.add_row(
-            *(str(rank), f"{hit.score:.4f}", f"{hit.distance:.4f}", percentile),
-            # Text, because rich would read a part of a path such as [red] as markup.
-            *(Text(hit.id), Text(hit.source + in_scene)),
-        )
-    text = io.StringIO()
-    Console(file=text, width=None if fold else _WIDEST).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())

@@ -24,8 +24,9 @@ from rsir.cli.filters import (
     numbers,
     say_unknown,
 )
-from rsir.cli.options import Folder, opened
-from rsir.cli.printing import hits_table, say
+from rsir.cli.hits_table import hits_table
+from rsir.cli.options import Folder, full_ids, opened
+from rsir.cli.printing import say
 from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     id: Annotated[
         str | None,
-        typer.Option(help="Id of an image in the archive.", rich_help_panel=_QUERY),
+        typer.Option(
+            help="Id of an image in the archive, or its beginning.", rich_help_panel=_QUERY
+        ),
     ] = None,
     vector: Annotated[
         Path | None,
@@ -202,7 +205,9 @@ def search(
         part = _window(scene, window, scene_bbox, point, size)
         if format is OutputFormat.html:  # the page shows the part too: read it once
             part = _pixels(searched, part)
-    query = _query(image, id, vector, part, like or (), unlike or (), _reading(bands, stretch))
+    id, *_ = full_ids(searched, [id]) if id is not None else [None]
+    like, unlike = (_full(searched, examples or ()) for examples in (like, unlike))
+    query = _query(image, id, vector, part, like, unlike, _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if query.holds_image:
         _ = searched.encoder  # load it now, so that the printed time is the time of the search
@@ -210,7 +215,7 @@ def search(
     hits = searched.search(
         query, k, filter=filter, ranking=ranking, diverse=diverse, min_percentile=min_percentile
     )
-    text = _shown(searched, hits, format, fold=out is None and sys.stdout.isatty())
+    text = _shown(searched, hits, format, short=out is None and sys.stdout.isatty())
     if out is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
@@ -271,6 +276,13 @@ def _query(
     if reading is not None and "file" not in {part.kind for part in query.parts}:
         raise UsageError("--bands and --stretch apply to image files; give one")
     return query
+
+
+def _full(archive: Archive, examples: Sequence[str]) -> list[str]:
+    """Examples, with whole ids."""
+    ids = full_ids(archive, [text[3:] for text in examples if text.startswith("id:")])
+    whole = iter(ids)
+    return [f"id:{next(whole)}" if text.startswith("id:") else text for text in examples]
 
 
 def _example(read: Reading, text: str) -> Query:
@@ -340,9 +352,9 @@ def _pixels(archive: Archive, query: Query) -> Query:
     return ByPixels(archive.pixels(query), str(query))
 
 
-def _shown(archive: Archive, hits: Hits, format: OutputFormat, *, fold: bool) -> str:
+def _shown(archive: Archive, hits: Hits, format: OutputFormat, *, short: bool) -> str:
     if format is OutputFormat.table:
-        return hits_table(hits, fold=fold)
+        return hits_table(hits, short=short)
     if format is OutputFormat.json:
         return json.dumps([hit.to_dict() for hit in hits], indent=2, ensure_ascii=False)
     if format is OutputFormat.html:

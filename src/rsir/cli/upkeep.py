@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsir.cli.filters import Bbox, Classes, From, Taken, Where, Within, filter_of, unknown_names
-from rsir.cli.options import Folder, Json, print_json
+from rsir.cli.options import Folder, Json, full_ids, print_json
 from rsir.cli.printing import confirm, say
 from rsir.errors import ArchiveError, UsageError
 
@@ -63,7 +63,8 @@ def info(
 def delete(
     archive: Folder,
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids of images; or select images by the options.")
+        list[str] | None,
+        typer.Argument(help="Ids of images, or their beginnings; or select images by the options."),
     ] = None,
     bbox: Bbox = None,
     within: Within = None,
@@ -88,7 +89,8 @@ def delete(
             f"{', '.join(_some_names(opened))} …"
         )
     if ids:
-        found = [record.id for record in opened.get(list(dict.fromkeys(ids)))]
+        whole = full_ids(opened, ids)
+        found = [record.id for record in opened.get(list(dict.fromkeys(whole)))]
     else:
         found = [record.id for record in opened.records(filter)]
     before = opened.info()["version"]

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from rsir.errors import RsirError, UsageError
 from rsir.version import VERSION
@@ -29,6 +29,9 @@ from rsir.web.service.settings import ServiceSettings
 if TYPE_CHECKING:
     from rsir.archive.archive import Archive
 
+_OF_PAGE = ("/_nicegui", "/favicon.ico")
+"""Where the page's library keeps its files and its connection."""
+_READING = {"GET", "HEAD"}
 _MOST_ERRORS = 20
 """Validation errors in one response; our choice."""
 
@@ -72,13 +75,16 @@ def create_app(
         policy = {"Content-Security-Policy": DOCUMENT_POLICY}
         return HTMLResponse(page_of_operations(app.openapi()), headers=policy)
 
-    app.router.routes.append(Route("/api/{rest:path}", _UnknownAddress(), include_in_schema=False))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     if page and find_spec("nicegui") is not None:
         from rsir.web.page import mount
 
         mount(app, service)
+        # Before the page, which is the last route and takes every address.
+        app.router.routes.insert(-1, _NoAddress(app, page=True))
+    else:
+        app.router.routes.append(_NoAddress(app, page=False))
     if service.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -92,13 +98,35 @@ def create_app(
     return app
 
 
-class _UnknownAddress:
-    """Answers for unknown addresses below /api, which would otherwise get the page."""
+class _NoAddress(Route):
+    """Answers for what is no address, also of the page, which would show its own error as HTML.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    It names all methods of an address; Starlette names those of one of its routes.
+    """
+
+    def __init__(self, app: FastAPI, *, page: bool) -> None:
+        super().__init__("/{rest:path}", self._refuse, include_in_schema=False)
+        self.methods = None  # all
+        self._routes = [*app.routes, *api.api.routes, *probes.probes.routes]
+        self._page = page
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """FULL for a request that the page does not answer."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        shown = path.startswith(_OF_PAGE) or (path in ("", "/") and scope["method"] in _READING)
+        if self._page and shown:
+            return Match.NONE, {}
+        return super().matches(scope)
+
+    async def _refuse(self, request: Request) -> None:
         """Raise 405 if the address exists with another method, else 404."""
-        others = [route for route in api.api.routes if route.matches(scope)[0] is Match.PARTIAL]
-        methods = {m for route in others for m in getattr(route, "methods", None) or ()}
+        routes = (r for r in self._routes if r.matches(request.scope)[0] is Match.PARTIAL)
+        methods = {m for route in routes for m in getattr(route, "methods", None) or ()}
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        if self._page and path in ("", "/"):
+            methods |= _READING
         if methods:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
         raise HTTPException(404)

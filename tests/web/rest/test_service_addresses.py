@@ -192,3 +192,34 @@ def test_an_archive_that_is_gone_is_not_ready_and_hides_no_other(
         ready = http.get("/ready")
         assert ready.status_code == 503
         assert "gone" in ready.json()["waiting_for"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [False, True])
+@pytest.mark.parametrize(
+    ("method", "address", "status", "allowed"),
+    [
+        ("GET", "/nope", 404, None),
+        ("GET", "/api", 404, None),
+        ("GET", "/api/nope", 404, None),
+        ("GET", "/metrics/x", 404, None),
+        ("GET", "/%ff", 404, None),
+        ("POST", "/health", 405, "GET"),
+        ("DELETE", "/docs", 405, "GET"),
+        ("PUT", "/openapi.json", 405, "GET"),
+        ("PUT", "/api/archives", 405, "GET"),
+    ],
+)
+def test_all_errors_are_problems(
+    world: World, page: bool, method: str, address: str, status: int, allowed: str | None
+) -> None:
+    with TestClient(create_app({"land": world.land}, page=page)) as http:
+        answer = http.request(method, address)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == status
+        assert allowed is None or allowed in answer.headers["allow"]
+        wrong = http.post("/")
+        assert wrong.status_code == (405 if page else 404)
+        assert wrong.headers["content-type"] == "application/problem+json"
+        assert http.get("/").status_code == (200 if page else 404)
