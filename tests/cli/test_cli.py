@@ -21,7 +21,7 @@ def test_evaluate_prints_a_table_and_writes_json(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     done = shell(
-        "evaluate", model, "--data", coloured_classes, "--json", tmp_path / "r.json", "--per-class"
+        "evaluate", model, "--data", coloured_classes, "--out", tmp_path / "r.json", "--per-class"
     )
     assert done.status == 0
     assert "mAP" in done.out
@@ -37,7 +37,7 @@ def test_evaluate_takes_parts_and_protocols(
 ) -> None:
     def report(*options: str) -> dict[str, object]:
         file = tmp_path / "r.json"
-        done = shell("evaluate", model, "--data", coloured_classes, "--json", file, *options)
+        done = shell("evaluate", model, "--data", coloured_classes, "--out", file, *options)
         assert done.status == 0, done.err
         found: dict[str, object] = json.loads(file.read_text())
         return found
@@ -53,7 +53,7 @@ def test_evaluate_says_what_the_model_was_trained_on(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "r.json"
-    evaluate = ("evaluate", model, "--data", coloured_classes, "--json", file)
+    evaluate = ("evaluate", model, "--data", coloured_classes, "--out", file)
     assert "leakage" not in shell(*evaluate).err
     assert json.loads(file.read_text())["leakage"]["queries_trained_on"] == []
     done = shell(*evaluate, "--part", "train", "--near-duplicates")
@@ -73,7 +73,7 @@ def test_evaluate_shows_ties_and_drops_queries_without_relevant(
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(coloured_classes / "lake" / "lake00.png", tmp_path / "set" / name)
     file = tmp_path / "r.json"
-    evaluate = ("evaluate", model, "--data", tmp_path / "set", "--part", "all", "--json", file)
+    evaluate = ("evaluate", model, "--data", tmp_path / "set", "--part", "all", "--out", file)
     done = shell(*evaluate, "--ties")
     assert done.status == 0, done.err
     # Three equal images: the image of the same class comes first or second.
@@ -212,7 +212,7 @@ def test_hash_codes_work_end_to_end(
     for ranking in ("adaptive-hamming", "hamming"):
         options = () if ranking == "adaptive-hamming" else ("--ranking", ranking)
         evaluate = ("evaluate", run, "--data", coloured_classes, "--part", "all")
-        done = shell(*evaluate, "--json", report, *options)
+        done = shell(*evaluate, "--out", report, *options)
         assert done.status == 0, done.err
         found = json.loads(report.read_text())
         assert (found["ranking"], found["model"]["dimension"]) == (ranking, 12)
@@ -340,7 +340,7 @@ def test_a_multi_label_set_works_end_to_end(
     run, report = tmp_path / "run", tmp_path / "report.json"
     train = ("train", "dual-attention", "--data", coloured_classes, "--labels", table)
     assert shell(*train, "--out", run, *TRAIN, "--epochs", 1).status == 0
-    assert shell("evaluate", run, "--data", coloured_classes, "--json", report).status == 0
+    assert shell("evaluate", run, "--data", coloured_classes, "--out", report).status == 0
     found = json.loads(report.read_text())
     assert set(found["per_class"]) == {"warm", "wet", "plant"}
     by_label = sum(values["queries"] for values in found["per_class"].values())
@@ -364,7 +364,7 @@ def test_labels_and_splits_do_not_contradict_each_other(
     done = shell("evaluate", model, "--data", coloured_classes, "--labels", table)
     assert done.status == 2
     report = tmp_path / "r.json"
-    arguments = ("--labels", table, "--part", "all", "--json", report)
+    arguments = ("--labels", table, "--part", "all", "--out", report)
     assert shell("evaluate", model, "--data", coloured_classes, *arguments).status == 0
     assert set(json.loads(report.read_text())["per_class"]) == {"warm", "wet", "plant"}
     for option in (("--labels", table), ("--train-share", 0.5), ("-s", "validation=0.2")):
@@ -409,7 +409,7 @@ def test_training_on_a_split_skips_what_cannot_be_read(
 def test_an_unwritable_folder_gives_a_message(
     shell: Shell, model: Path, coloured_classes: Path, tmp_path: Path
 ) -> None:
-    done = shell("evaluate", model, "--data", coloured_classes, "--json", tmp_path)
+    done = shell("evaluate", model, "--data", coloured_classes, "--out", tmp_path)
     assert done.status == 1
     assert "mAP" in done.out  # the work is not lost
     assert str(tmp_path) in done.err

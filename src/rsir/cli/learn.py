@@ -96,6 +96,7 @@ def train(
     bits: Annotated[int | None, typer.Option(help="Length of the hash code in bits.")] = None,
     labels: Labels = None,
     set_: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Train a method on a labelled set and save the best epoch.
 
@@ -142,7 +143,12 @@ def train(
         on_epoch=say,
         progress=progress,
     )
-    say(f"the model is in {out}")
+    if as_json:
+        from rsir.models.model import read_card
+
+        print_json({"model": str(out), **read_card(out)["training"]})
+    else:
+        say(f"the model is in {out}")
 
 
 @app.command()
@@ -151,6 +157,7 @@ def adapt(
     paths: Annotated[list[Path], typer.Argument(help="The gallery: images and folders of images.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapted model.")],
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Adapt a model to a gallery, without labels: fit the PCA of jsrt.
 
@@ -165,6 +172,9 @@ def adapt(
         _, adapted = adapt_to(Encoder.load(model, device=device), files, out, on_progress=tick)
     for path, reason in adapted.skipped:
         say(f"skipped {path}: {reason.removeprefix(f'{path}: ')}")
+    if as_json:
+        print_json({"model": str(out), **adapted.to_dict()})
+        return
     typer.echo(
         f"adapted to {adapted.images} images, {len(adapted.skipped)} skipped ("
         + ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in adapted.learnt.items())

@@ -94,8 +94,8 @@ def evaluate(
         bool,
         typer.Option(help="Also search for images that look alike across the parts of the split."),
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report to this file.")
+    out: Annotated[
+        Path | None, typer.Option(help="Write the whole report to this file, as JSON.")
     ] = None,
     per_query: Annotated[
         Path | None,
@@ -106,6 +106,7 @@ def evaluate(
         typer.Option(help="Write pictures, and a page with all of them, to this folder."),
     ] = None,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Measure a model on a labelled set: mAP, ANMRR, R@k, P@k, overall and per class."""
     import dataclasses
@@ -161,9 +162,12 @@ def evaluate(
         with progress("comparing") as tick:
             alike = split_near_duplicates(parts, data, on_progress=tick)
         report = dataclasses.replace(report, near_duplicates=alike)
-    print_report(report, per_class=per_class)
-    if json_file is not None:
-        report.write(json_file)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, per_class=per_class)
+    if out is not None:
+        report.write(out)
     if per_query is not None:
         report.write_per_query(per_query)
     if figures is not None:

@@ -25,7 +25,7 @@ from rsir.cli.filters import (
     say_unknown,
 )
 from rsir.cli.hits_table import hits_table
-from rsir.cli.options import Folder, full_ids, opened
+from rsir.cli.options import Folder, Json, full_ids, opened
 from rsir.cli.printing import say
 from rsir.errors import DataError, UsageError
 
@@ -68,6 +68,7 @@ def search(
             ".html), else table."
         ),
     ] = None,
+    as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     id: Annotated[
         str | None,
@@ -197,6 +198,10 @@ def search(
     if recall and ranking is None:
         raise UsageError("--recall compares a --ranking with the exact one; give a --ranking")
     by_name = {f".{each}": each for each in OutputFormat if each is not OutputFormat.table}
+    if as_json:
+        if format not in (None, OutputFormat.json):
+            raise UsageError(f"--json and --format {format.value} are two formats; give one")
+        format = OutputFormat.json
     if format is None:
         format = by_name.get("" if out is None else out.suffix.lower(), OutputFormat.table)
     searched = opened(archive, version)

@@ -35,14 +35,17 @@ def datasets_list(as_json: Json = False) -> None:
 def datasets_check(
     name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
     root: Annotated[Path, typer.Argument(help="Folder that contains the unpacked set.")],
+    as_json: Json = False,
 ) -> None:
     """Report missing, extra and corrupt images of a set."""
     from rsir.data.catalog.check import check
     from rsir.data.catalog.entries import get
 
     report = check(get(name), root)
-    for line in report.lines:
-        typer.echo(line)
+    if as_json:
+        print_json({"name": name, "ok": report.ok, "lines": report.lines})
+    else:
+        typer.echo("\n".join(report.lines))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -51,9 +54,14 @@ def datasets_check(
 def datasets_fetch(
     name: Annotated[str, typer.Argument(help="A set, see `rsir datasets list`.")],
     root: Annotated[Path, typer.Argument(help="Folder to unpack the set into.")],
+    as_json: Json = False,
 ) -> None:
     """Download and unpack a set, if it can be downloaded."""
     from rsir.data.catalog.entries import get
     from rsir.data.catalog.fetch import fetch
 
-    typer.echo(f"{name} is in {fetch(get(name), root)}")
+    folder = fetch(get(name), root)
+    if as_json:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        typer.echo(f"{name} is in {folder}")

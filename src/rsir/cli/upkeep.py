@@ -134,6 +134,7 @@ def optimize(
     keep_days: Annotated[
         float, typer.Option(help="Delete versions older than this; the latest stays.")
     ] = 7.0,
+    as_json: Json = False,
 ) -> None:
     """Merge the small files that many additions leave, and delete old versions."""
     from rsir.archive import Archive
@@ -142,7 +143,9 @@ def optimize(
     before = opened.info()["bytes"]
     opened.optimize(keep_days=keep_days)
     after = opened.info()
-    if before is None:
+    if as_json:
+        print_json({"bytes_before": before, "bytes": after["bytes"], "version": after["version"]})
+    elif before is None:
         typer.echo(f"{after['store']}: optimized")
     else:
         typer.echo(f"{before / 1e6:.1f} MB before, {after['bytes'] / 1e6:.1f} MB now")
@@ -154,12 +157,16 @@ def restore(
     version: Annotated[
         int, typer.Argument(help="Number of a version, see `rsir info --versions`.")
     ],
+    as_json: Json = False,
 ) -> None:
     """Make an earlier version the latest again. The versions in between stay."""
     from rsir.archive import Archive
 
     opened = Archive.open(archive)
     opened.restore(version)
+    if as_json:
+        print_json({"restored": version, "version": opened.info()["version"], "count": len(opened)})
+        return
     typer.echo(f"{archive} is at version {version} again: {len(opened)} images")
 
 

@@ -26,6 +26,7 @@ from rsir.methods import method_type
 from rsir.methods.base import Method
 from rsir.methods.options import check_types, defaults_of
 from rsir.nn.backbone import Backbone
+from rsir.nn.hub import hub_or_cache
 from rsir.version import VERSION
 
 MODEL_FORMAT = "rsir-model/1"
@@ -237,12 +238,14 @@ def resolve(name: str | Path) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    silence = ""
     try:
-        card, _ = (hf_hub_download(text.removeprefix("hf:"), file) for file in (CARD, WEIGHTS))
+        with hub_or_cache() as silence:
+            card, _ = (hf_hub_download(text.removeprefix("hf:"), file) for file in (CARD, WEIGHTS))
     except HFValidationError as error:
         raise UsageError(f"{text}: a hub model is named hf:owner/name") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{text} could not be fetched: {error}") from error
+        raise ModelError(f"{text} could not be fetched: {silence or error}") from error
     return Path(card).parent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rsir.errors import ModelError, UsageError
+from rsir.nn.hub import hub_or_cache
 
 REFUSED_OPTIONS = frozenset(
     {
@@ -81,18 +83,17 @@ class Backbone(nn.Module):
         self.image_size = image_size
         self.bands = bands
         self.net: Any
+        fetches = weights == "pretrained"
+        silence = ""
         try:
-            self.net = timm.create_model(
-                architecture,
-                pretrained=weights == "pretrained",
-                num_classes=0,
-                in_chans=bands,
-                **options,
-            )
+            with hub_or_cache() if fetches else nullcontext("") as silence:
+                self.net = timm.create_model(
+                    architecture, pretrained=fetches, num_classes=0, in_chans=bands, **options
+                )
         except OSError as error:  # before ValueError: some errors of the hub are both
             raise ModelError(
-                f"timm could not fetch the weights of {architecture!r} ({error}); "
-                "without a network, give a safetensors file with --weights"
+                f"timm could not fetch the weights of {architecture!r}: {silence or error}; give a "
+                "safetensors file with --weights, or none"
             ) from error
         except _TIMM_REFUSES as error:
             raise UsageError(f"timm cannot build {name!r}: {_reason(error)}") from error
