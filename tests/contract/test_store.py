@@ -469,6 +469,9 @@ PLACES = st.one_of(
     st.just({"type": "Point", "coordinates": [0.5, 0.5]}),
     st.just({"type": "Polygon", "coordinates": [[[0, 0], [2, 2], [2, 0], [0, 2], [0, 0]]]}),
 )
+ENDS = st.sampled_from(
+    [None, None, "2024-05-01T00:00:00Z", "2024-05-01T02:00:00.000001+02:00", "2024-04-30", "x", 7]
+)
 TIMES = st.sampled_from([None, datetime(2024, 5, 1), datetime(2024, 5, 1, 0, 0, 0, 1)])
 CONDITIONS = st.recursive(
     st.one_of(
@@ -504,6 +507,7 @@ FILTERS = st.builds(
         [None, None, {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [0, 4], [0, 0]]]}]
     ),
     start=TIMES,
+    end=st.sampled_from([None, datetime(2024, 5, 1, 0, 0, 0, 1), datetime(2024, 6, 1)]),
     where=st.one_of(st.none(), CONDITIONS),
     classes=st.sampled_from([None, None, ("a", "1")]),
 )
@@ -520,6 +524,11 @@ def test_filters_find_what_the_reference_finds(fresh, name):
     holds()
 
 
+def interval(start: object, end: object) -> dict[str, object]:
+    ends = {"start_datetime": start, "end_datetime": end}
+    return {name: value for name, value in ends.items() if value is not None}
+
+
 def filtered(data: st.DataObject, make: Make) -> None:
     metric = data.draw(st.sampled_from(ALL), "metric")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
@@ -529,7 +538,7 @@ def filtered(data: st.DataObject, make: Make) -> None:
         record(
             str(n),
             size=n % 3,
-            properties=data.draw(PROPERTIES),
+            properties=data.draw(PROPERTIES) | interval(data.draw(ENDS), data.draw(ENDS)),
             footprint=data.draw(PLACES),
             datetime=data.draw(TIMES),
         )

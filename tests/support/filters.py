@@ -45,10 +45,14 @@ def selected(filter: Filter, *records: Record) -> list[bool]:
 
 def meets(filter: Filter, record: Record) -> bool:
     """Whether `record` meets `filter`, by the oracle."""
-    time = record.datetime
-    if filter.start is not None and (time is None or time < filter.start):
+    times = [moment(record.properties.get(name)) for name in ("start_datetime", "end_datetime")]
+    times = [record.datetime if time is None else time for time in times]
+    known = [time for time in times if time is not None]
+    if (filter.start or filter.end) and not known:
         return False
-    if filter.end is not None and (time is None or time > filter.end):
+    if filter.start is not None and max(known) < filter.start:
+        return False
+    if filter.end is not None and known[0] > filter.end:
         return False
     if not all(truth(node, record) is True for node in filter.conditions()):
         return False
@@ -56,6 +60,14 @@ def meets(filter: Filter, record: Record) -> bool:
         record.footprint is not None and region.intersects(shape(record.footprint))
         for region in filter.regions()
     )
+
+
+def moment(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def truth(node: Node, record: Record) -> bool | None:

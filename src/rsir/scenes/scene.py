@@ -21,6 +21,7 @@ from rsir.images.gdal import reading
 from rsir.scenes.bands import Band, assets_of, bands_of, choose
 from rsir.scenes.datasets import SceneFile, on_grid, open_file
 from rsir.scenes.stretch import Stretch
+from rsir.scenes.units import in_units, units_of
 from rsir.sources.file_state import CONTENT_BYTES, digest, stamp
 from rsir.sources.find import source
 from rsir.sources.gate import guarded
@@ -66,6 +67,12 @@ class Scene:
         self.dtype: np.dtype[Any] = np.result_type(
             *(files[band.file].dataset.dtypes[band.stored - 1] for band in bands)
         )
+        self._units = [
+            units_of(files[b.file].asset, b.stored, files[b.file].dataset.dtypes[b.stored - 1])
+            for b in bands
+        ]
+        if self.has_units:
+            self.dtype = np.result_type(self.dtype, np.float32)
         self.refs = tuple(
             f"{name}={files[band.file].asset.key}:{band.index}"
             if files[band.file].asset.key
@@ -151,6 +158,11 @@ class Scene:
             return None
         return nominal if same_pixel_size(nominal, true) else true
 
+    @property
+    def has_units(self) -> bool:
+        """Whether the STAC item states scale and offset, in whose units the pixels then are."""
+        return any(self._units)
+
     @cached_property
     def datetime(self) -> datetime | None:
         """Acquisition time, from STAC or from the TIFF tag DateTime (read as UTC)."""
@@ -194,6 +206,8 @@ class Scene:
         resampling: str = "bilinear",
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of a window, (C, h, w) in `dtype`, and which of them are valid, (h, w) bool.
+
+        They are in the units that a STAC item states (`rsir.scenes.units`), except 8-bit samples.
 
         window: (column, row, width, height); None: the whole scene. Pixels beyond the right or
         lower edge are 0 and not valid. size: (h, w) to resample to, from overviews where the file
@@ -277,7 +291,7 @@ class Scene:
                 )  # fmt: skip
                 transparent = look.transparent(samples[0])
                 samples = look.shown(samples, [self._bands[i].component for i in slots])
-                samples = look.upright(samples)
+                samples = in_units(look.upright(samples), [self._units[i] for i in slots])
                 if single:
                     pixels = samples.astype(self.dtype, copy=False)
                 else:

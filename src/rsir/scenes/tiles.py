@@ -22,6 +22,7 @@ from rsir.scenes.chips import is_picture
 from rsir.scenes.scene import Scene, settled, to_uint8
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tiling import Grid, Tiling, grid
+from rsir.scenes.units import check_range
 from rsir.sources.find import source
 from rsir.sources.masks import beside
 from rsir.sources.source import Source, file_type, is_remote, normal
@@ -102,6 +103,8 @@ def tiles(
                 yield SkippedTile(name, scene.uri, window, "known")
                 continue
             # Only before the first window is read: a scene whose tiles are known needs no stretch.
+            if stretch is None and scene.has_units and tiling.stretch.kind == "range":
+                check_range(tiling.stretch, scene.samples(), scene.uri)
             stretch = stretch or settled(scene, tiling.stretch)
             try:
                 yield _tile(scene, tiling, windows.size, window, name, stretch, mask)

@@ -13,6 +13,7 @@ from pathlib import Path
 from rsir.errors import DataError, UsageError
 from rsir.sources.folders import BROKEN_LINK, NO_FILE, files_below, source_name
 from rsir.sources.masks import beside, has_one_band, masks_by_name, sidecars
+from rsir.sources.products import products
 from rsir.sources.remote import is_glob, is_web, objects
 from rsir.sources.source import (
     REMOTE,
@@ -97,7 +98,8 @@ def find_sources(
     """The scenes behind the names that a user gives.
 
     A name is a file (of any suffix); a folder, searched recursively as by
-    `rsir.sources.folders.find_images`; a glob ("scenes/**/*_B04.jp2"), local or on an object
+    `rsir.sources.folders.find_images`, except products of a file for each band, which are unusable
+    (`rsir.sources.products`); a glob ("scenes/**/*_B04.jp2"), local or on an object
     store; a STAC item, collection, catalogue or collection of items (.json, .geojson), whose links
     are followed; the uri of one object, or of a prefix that ends in "/" on s3, gs or az.
     exclude: a folder that is not searched.
@@ -245,8 +247,14 @@ def _in_folder(
             raise error
         unusable.append(Unusable(source_name(path), reason))
 
-    for file in files_below([Path(folder)], excluded, skip):
-        if file.suffix.lower() in SCENE_SUFFIXES:
+    files = list(files_below([Path(folder)], excluded, skip))
+    parts = products(files)
+    for product, reason in dict(parts.values()).items():
+        unusable.append(Unusable(source_name(product), reason))
+    for file in files:
+        if file in parts:
+            ignored[file.suffix.lower()] += 1
+        elif file.suffix.lower() in SCENE_SUFFIXES:
             yield _file_source(source_name(file))
         else:
             ignored[file.suffix.lower()] += 1

@@ -34,13 +34,17 @@ class NoStacError(UnfitError):
     """JSON that is not STAC; in folders and globs it counts as any other file without an image."""
 
 
+Units = tuple[float, float]
+"""(scale, offset): the physical value is scale · sample + offset."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One file of a scene.
 
     bands: the names of each band, the common one ("red") first; () if unknown. visual: whether it
     is meant for display, 8-bit (STAC role "visual"). pixels: whether it is imagery, not a mask, a
-    preview or metadata.
+    preview or metadata. units: of each band of the file, what its item states; () if nothing.
     """
 
     uri: str
@@ -48,6 +52,7 @@ class Asset:
     bands: tuple[tuple[str, ...], ...] = ()
     visual: bool = False
     pixels: bool = True
+    units: tuple[Units | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -22,6 +23,7 @@ from rsir.sources.source import (
     NoStacError,
     Source,
     UnfitError,
+    Units,
     Unusable,
     check_file,
     is_remote,
@@ -33,7 +35,10 @@ from rsir.types import is_unicode
 if TYPE_CHECKING:
     import pystac
 
-STAC_PROPERTIES = ("stac_id", "collection", "platform", "constellation", "eo:cloud_cover")
+STAC_PROPERTIES = (
+    "stac_id", "collection", "platform", "constellation", "eo:cloud_cover", "start_datetime",
+    "end_datetime",
+)  # fmt: skip
 """The properties of a STAC item that its tiles get, if the item has them."""
 
 # Roles of assets without imagery: STAC's best practices ('Asset Roles'), and variants of
@@ -203,7 +208,7 @@ def _of_item(uri: str, here: str, item: pystac.Item) -> Source | Unusable:
         visual = "visual" in roles or key == "visual"
         pixels = not (roles & _NO_PIXELS) or visual
         pixels = pixels and key.lower() not in _NO_PIXELS_KEYS
-        assets.append(Asset(href, key, _band_names(asset), visual, pixels))
+        assets.append(Asset(href, key, _band_names(asset), visual, pixels, _units(asset)))
     if not any(asset.pixels for asset in assets):
         return Unusable(uri, "has no asset with imagery (GeoTIFF, JPEG 2000, PNG, JPEG, WebP)")
     acquired = item.datetime or item.common_metadata.start_datetime
@@ -223,6 +228,24 @@ def _is_raster(href: str, media_type: str | None) -> bool:
         return True
     # Servers that do not know the type of a file give it this one.
     return kind in _UNKNOWN_TYPES and suffix_of(href) in SCENE_SUFFIXES
+
+
+def _units(asset: pystac.Asset) -> tuple[Units | None, ...]:
+    """Scale and offset of each band: of STAC 1.1 `bands`, of `raster:bands`, or of the asset."""
+    fields = asset.extra_fields
+    bands = fields.get("raster:bands") or fields.get("bands") or fields.get("eo:bands") or [{}]
+    found = []
+    for band in bands:
+        stated = [
+            next((part[key] for part, key in (
+                (band, name), (band, f"raster:{name}"), (fields, f"raster:{name}")
+            ) if key in part), usual)
+            for name, usual in (("scale", 1), ("offset", 0))
+        ]  # fmt: skip
+        numbers = [n for n in stated if isinstance(n, int | float) and math.isfinite(n)]
+        useful = len(numbers) == 2 and numbers[0] != 0 and numbers != [1, 0]
+        found.append((float(numbers[0]), float(numbers[1])) if useful else None)
+    return tuple(found) if any(found) else ()
 
 
 def _band_names(asset: pystac.Asset) -> tuple[tuple[str, ...], ...]:

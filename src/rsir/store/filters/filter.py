@@ -16,6 +16,7 @@ from rsir.geo.geometry import box_of, checked_bbox, intersects, polygon_of
 from rsir.geo.parse import import_shapely
 from rsir.store.filters.fields import Field, FieldColumns, microseconds
 from rsir.store.filters.sql import TRUE, In, Literal, Node, condition
+from rsir.store.filters.time_spans import spans
 from rsir.store.records.record import in_utc
 from rsir.types import Bounds, Geometry
 
@@ -31,8 +32,9 @@ class Filter:
     counts); west > east reaches over the antimeridian. geometry: a GeoJSON Polygon or
     MultiPolygon in WGS 84; the footprint intersects it. A record without a footprint meets
     neither.
-    start, end: the closed interval of the datetime; None is an open end. Without a time zone they
-    are UTC. A record without a datetime is in no interval.
+    start, end: a closed interval of time, which the record's datetime is in, or which its own
+    interval (the properties "start_datetime" and "end_datetime" of STAC) overlaps; None is an open
+    end. Without a time zone they are UTC. A record without any of them is in no interval.
     classes: the property "class" is one of these texts.
     where: a condition in SQL on the record's fields (`RECORD_FIELDS`) and properties, e.g.
     "cloud < 10 AND folder = 'Harbor'". A name that a record lacks is NULL. A comparison of values
@@ -100,12 +102,12 @@ def select(filter: Filter, columns: FieldColumns) -> NDArray[np.bool_]:
     """Which of N records meet `filter`, (N,)."""
     chosen = np.ones(len(columns), np.bool_)
     if filter.start is not None or filter.end is not None:
-        times, known = columns.times()
+        first, last, known = spans(columns)
         chosen &= known
         if filter.start is not None:
-            chosen &= times >= microseconds(filter.start)
+            chosen &= last >= microseconds(filter.start)
         if filter.end is not None:
-            chosen &= times <= microseconds(filter.end)
+            chosen &= first <= microseconds(filter.end)
     for node in filter.conditions():
         chosen &= node.evaluate(columns) == TRUE
     for region in filter.regions():

@@ -31,6 +31,7 @@ from rsir.geo.geometry import bounds_of
 from rsir.ranking import metric_named, packed, unpacked
 from rsir.store.filters.fields import RecordColumns, microseconds
 from rsir.store.filters.filter import CLASS, Filter, select
+from rsir.store.filters.time_spans import span_of
 from rsir.store.knn.rounding import UNIT_TOLERANCE
 from rsir.store.milvus.connection import pymilvus
 from rsir.store.records.record import Record, State
@@ -39,7 +40,7 @@ CollectionRow = Mapping[str, Any]
 
 KEY, SLOT, NAME, RECORD, VECTOR, REST = "key", "slot", "id", "record", "vector", "rest"
 SURE = "sure"
-_TIME, _CLASS = "time", "class_digest"
+_TIME, _UNTIL, _CLASS = "time", "until", "class_digest"
 _BOUNDS = ("west", "south", "east", "north")
 
 SLOTS = 1 << 63
@@ -107,7 +108,7 @@ class Layout:
         schema.add_field(SLOT, kinds.INT64)
         for name in (NAME, RECORD, REST):
             schema.add_field(name, kinds.VARCHAR, max_length=_LONGEST)
-        for name in (_TIME, _CLASS, SURE):
+        for name in (_TIME, _UNTIL, _CLASS, SURE):
             schema.add_field(name, kinds.INT64)
         for name in _BOUNDS:
             schema.add_field(name, kinds.DOUBLE)
@@ -226,7 +227,7 @@ def expression(filter: Filter | None) -> tuple[str, Filter | None]:
         return "", None
     terms = []
     if filter.start is not None:
-        terms.append(f"{_TIME} >= {microseconds(filter.start)}")
+        terms.append(f"{_UNTIL} >= {microseconds(filter.start)}")
     if filter.end is not None:
         terms.append(f"{_TIME} <= {microseconds(filter.end)} and {_TIME} > {_NO_TIME}")
     if filter.bbox is not None:
@@ -264,6 +265,7 @@ def _within(west: float, south: float, east: float, north: float) -> str:
 
 def _columns(record: Record) -> dict[str, Any]:
     time = record.datetime
+    span = span_of(record) or (_NO_TIME, _NO_TIME)
     fields = {
         "source": record.source,
         "content": record.content,
@@ -290,7 +292,8 @@ def _columns(record: Record) -> dict[str, Any]:
         SLOT: slot,
         NAME: record.id,
         RECORD: text,
-        _TIME: _NO_TIME if time is None else microseconds(time),
+        _TIME: span[0],
+        _UNTIL: span[1],
         _CLASS: _class_digest(label) if isinstance(label, str) else _NO_CLASS,
         **{name: float(side) for name, side in zip(_BOUNDS, bounds, strict=True)},
     }

@@ -49,7 +49,7 @@ from rsir.types import is_unicode
 
 _log = logging.getLogger(__name__)
 
-FORMAT = "rsir-milvus/1"
+FORMAT = "rsir-milvus/2"
 
 _RECORDS_AT_ONCE = 1_000
 """Records read in one request. Our choice."""

@@ -24,6 +24,8 @@ from rsir.geo.georeference import crs_and_transform, gdal_errors
 from rsir.scenes.scene import ground_pixel
 from rsir.scenes.stretch import Stretch
 from rsir.scenes.tile_cut import TileCut
+from rsir.scenes.units import in_units, units_of
+from rsir.sources.source import Asset
 from rsir.store.filters.filter import Filter
 from rsir.store.filters.sql import sql_text
 from rsir.types import Bounds
@@ -169,7 +171,7 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
     with ExitStack() as stack:
         parts = []
         valid = np.zeros((SIDE, SIDE), bool)
-        for reader, indexes in _readers(style, stack):
+        for reader, indexes, asset in _readers(style, stack):
             look = Look.of(reader.dataset, None)
             has_palette = look.palette is not None
             stored = (1,) if has_palette else indexes
@@ -184,7 +186,8 @@ def tile(style: SceneStyle, z: int, x: int, y: int, format: TileFormat) -> bytes
             if has_palette:
                 parts.append(look.shown(np.repeat(samples, 3, axis=0), [0, 1, 2]))
             else:
-                parts.append(look.shown(samples, [None] * len(samples)))
+                units = [units_of(asset, i, reader.dataset.dtypes[i - 1]) for i in indexes]
+                parts.append(in_units(look.shown(samples, [None] * len(samples)), units))
             valid |= seen
     pixels = style.stretch(np.concatenate(parts))
     if len(pixels) != 3:
@@ -223,7 +226,7 @@ def _samples(
     return np.where(parts[0][1], parts[0][0], parts[-1][0]), np.any([part[1] for part in parts], 0)
 
 
-def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, ...]]]:
+def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, ...], Asset]]:
     """rio-tiler's readers of the files with the bands, and the bands to read of each, in order."""
     import rasterio
 
@@ -236,12 +239,13 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
 
     _quiet_about_overviews()
     try:
-        uris = {asset.key: asset.uri for asset in source(style.source).assets}
+        assets = {asset.key: asset for asset in source(style.source).assets}
     except DataError as error:
         raise GoneError(str(error)) from error
     readers = []
     for key, indexes in _files_and_bands(style):
-        uri = uris.get(key, style.source)
+        asset = assets.get(key, Asset(style.source))
+        uri = asset.uri
         try:
             opened, options = open_dataset(uri, stack)
             stack.enter_context(rasterio.Env(**options))
@@ -250,7 +254,8 @@ def _readers(style: SceneStyle, stack: ExitStack) -> list[tuple[Any, tuple[int, 
             raise GoneError(f"{uri}: cannot be opened; is it gone or damaged?") from error
         if reader.crs is None:
             raise NotFoundError(f"{uri} has no georeference, so no map can show it")
-        readers.append((reader, indexes or ((1, 2, 3) if reader.dataset.count >= 3 else (1,))))
+        shown = indexes or ((1, 2, 3) if reader.dataset.count >= 3 else (1,))
+        readers.append((reader, shown, asset))
     return readers
 
 
