@@ -30,6 +30,16 @@ def test_models_differ_in_marker_and_not_only_in_colour() -> None:
     assert [text.get_text() for text in legend.get_texts()] == names
 
 
+def test_the_legend_of_one_model_names_what_its_marks_mean() -> None:
+    picture = figures.precision_recall({"ours": curves_of()})
+    (legend,) = picture.figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["all points", "interpolated, 11 points"]
+    # Below the curves, never over them.
+    picture.figure.canvas.draw()
+    assert not legend.get_window_extent().overlaps(axes_of(picture).get_window_extent())
+
+
 def test_retrieved_and_radius_show_the_given_values() -> None:
     given = curves_of(bits=16)
     for draw, name, x in (

@@ -68,6 +68,7 @@ def test_a_full_report_with_hostile_names(several, tmp_path) -> None:
         names
     )
     assert {"confusion.png", "embeddings.png", "strip-best.png", "heat-best.png"} <= set(names)
+    assert {"confusion.svg", "embeddings.svg", "retrieved.svg", "hamming-radius.svg"} <= set(names)
     assert all(re.fullmatch(r"[a-z0-9-]+\.(png|svg|html)", name) for name in names)
     assert sorted(p.name for p in (tmp_path / "new" / "a").iterdir()) == sorted(names)
 
