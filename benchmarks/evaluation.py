@@ -141,7 +141,8 @@ def of_rsir(*measures: str) -> Contender:
     def contender(vectors: "np.ndarray", classes: "np.ndarray") -> Run:
         import torch
 
-        from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
+        from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
+        from rsir.evaluation.scoring import score_queries
 
         images = LabelledEmbeddings(torch.from_numpy(vectors), torch.from_numpy(classes))
 

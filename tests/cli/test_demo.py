@@ -36,10 +36,15 @@ def test_the_demo_runs_all_steps_and_runs_again(tmp_path: Path) -> None:
     assert rsir.open(archive).info()["count"] == 5 * len(LAND_USES) + 23 * 15
     assert f"rsir serve {archive}" in str(result)
     assert any("mAP" in line for line in lines)
+    steps = [line[:11] for line in lines if line.startswith("step")]
+    assert steps == [f"step {n} of 4" for n in (1, 2, 3, 4)]
+    scenes = tmp_path / "scenes"
+    before = {file: file.stat().st_mtime_ns for file in scenes.rglob("*.tif")}
 
     again: list[str] = []
     assert demo.run(tmp_path, say=again.append) == result
-    assert not any("drawing" in line or "epoch" in line for line in again)
+    assert not any("epoch" in line for line in again)
+    assert before == {file: file.stat().st_mtime_ns for file in scenes.rglob("*.tif")}
 
 
 def test_a_query_is_not_shown_as_its_own_answer(tmp_path: Path) -> None:

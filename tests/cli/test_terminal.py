@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pty
 import re
+import select
 import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime
 from os import terminal_size
@@ -19,7 +23,7 @@ from rsir.archive.search.query import ById
 from rsir.cli import hits_table, printing
 from rsir.methods import METHODS, method_type
 from rsir.training.settings import TrainingSettings
-from tests.cli.running import Shell
+from tests.cli.running import TRAIN, Shell
 
 
 @pytest.mark.slow
@@ -164,3 +168,44 @@ def test_the_beginning_of_an_id_suffices(shell: Shell, images: Path, copy: Path)
     gone = next(rsir.open(copy).records()).id
     assert shell("delete", copy, gone[:12], "--yes").status == 0
     assert gone not in {record.id for record in rsir.open(copy).records()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("search", "loading the model …"),
+        ("evaluate", "loading torch …"),
+        ("index", "loading the model …"),
+        ("train", "training (batches)"),
+        ("demo", "step 4 of 4"),
+    ],
+)
+def test_a_terminal_shows_what_it_waits_for(
+    command: str, told: str, images: Path, copy: Path, model: Path, query: Path,
+    coloured_classes: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    """On a pseudo-terminal; there, commands of several seconds show a line that moves."""
+    arguments = {
+        "search": [images, query],
+        "evaluate": [model, "--data", coloured_classes],
+        "index": [copy, coloured_classes],
+        "train": ["pooled", "--data", coloured_classes, "--out", tmp_path / "r", "--epochs", 1,
+                  *TRAIN],
+        "demo": ["--out", tmp_path / "demo", "--data", coloured_classes],
+    }[command]  # fmt: skip
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rsir.cli", command, *map(str, arguments)],
+        stdin=slave, stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"},
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    while select.select([master], [], [], 60)[0]:
+        try:
+            shown += os.read(master, 1 << 16)
+        except OSError:  # Linux's end of a pseudo-terminal
+            break
+    os.close(master)
+    assert process.wait(60) == 0, shown.decode()
+    assert told in shown.decode()

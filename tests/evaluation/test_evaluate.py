@@ -16,7 +16,8 @@ from rsir.data.folder import LabelledSet
 from rsir.data.transforms import InputSpec
 from rsir.errors import DataError, UsageError
 from rsir.evaluation.evaluate import evaluate
-from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
+from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
+from rsir.evaluation.scoring import score_queries
 from rsir.evaluation.statistics import bootstrap_intervals
 from rsir.models.encoder import Encoder
 from rsir.models.model import build_model

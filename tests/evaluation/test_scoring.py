@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from rsir import ranking
 from rsir.errors import DataError, UsageError
 from rsir.evaluation import scoring
-from rsir.evaluation.distances import Distance
+from rsir.evaluation.distances import DISTANCES, Distance
+from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
 from rsir.evaluation.metrics.binary import (
     average_precision,
     average_precision_at_k,
@@ -25,18 +26,9 @@ from rsir.evaluation.metrics.binary import (
 from rsir.evaluation.metrics.curves import interpolated_precision
 from rsir.evaluation.metrics.graded import acg_at_k, ndcg_at_k, weighted_average_precision
 from rsir.evaluation.metrics.groups import Order, TieGroups, counted_groups, tie_groups
-from rsir.evaluation.scoring import (
-    AP_AT,
-    CODES,
-    GRADED_AT,
-    HITS_AT,
-    PRECISIONS_AT,
-    RANKINGS,
-    LabelledEmbeddings,
-    Scores,
-    relevant_counts,
-    score_queries,
-)
+from rsir.evaluation.ranked_block import AP_AT, CODES, GRADED_AT, HITS_AT, PRECISIONS_AT
+from rsir.evaluation.relevance import relevant_counts
+from rsir.evaluation.scoring import RANKINGS, Scores, score_queries
 
 Gains = list[int]
 
@@ -528,9 +520,9 @@ def test_block_size_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     seen = []
     # The largest class has 13 images: eight queries, each with 50 images and 13 groups.
     monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (24 * 50 + 16 * 13 * 9))
-    between = scoring.DISTANCES["euclidean"].between
+    between = DISTANCES["euclidean"].between
     watched = Distance(lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g))
-    monkeypatch.setattr(scoring, "DISTANCES", {"euclidean": watched})
+    monkeypatch.setitem(DISTANCES, "euclidean", watched)  # type: ignore[arg-type]
     score_queries(images, images, ranking="euclidean", measures=("map",))
     assert seen == [8] * 6 + [2]
 

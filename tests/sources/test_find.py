@@ -545,3 +545,15 @@ def test_assets_are_imagery_by_type_or_suffix(tmp_path, href, type, is_imagery):
     result = find_sources([path])
     assert bool(result.sources) == is_imagery
     assert bool(result.unusable) != is_imagery
+
+
+def test_a_variable_is_refused_with_the_command_that_makes_a_scene_of_it(tmp_path):
+    touch(tmp_path, "a.tif")
+    for name in ('NETCDF:"/data/f.nc":band', "HDF5:f.h5://band", "netcdf:f.nc:band"):
+        with pytest.raises(DataError, match="gdal_translate") as refused:
+            find_sources([name])
+        assert name in str(refused.value)
+        both = find_sources([name, tmp_path / "a.tif"])
+        assert [Path(one.uri).name for one in both.sources] == ["a.tif"]
+        (reason,) = [each.reason for each in both.unusable]
+        assert f"gdal_translate '{name}' OUT.tif" in reason

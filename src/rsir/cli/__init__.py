@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from rsir.cli import archives, learn, measure, serve, sets
-from rsir.cli.printing import say
+from rsir.cli.printing import say, waiting
 from rsir.errors import RsirError
 
 app = typer.Typer(
@@ -54,7 +54,8 @@ def demo_(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve.")] = 8000,
 ) -> None:
     """Show all steps, offline: draw scenes, train, index, search, write a page."""
-    from rsir.cli import demo
+    with waiting("loading torch"):
+        from rsir.cli import demo
 
     result = demo.run(out, data, say=say)
     typer.echo(str(result))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsir.archive import Archive
 from rsir.archive.pictures.cards import Section, page
-from rsir.cli.printing import progress
+from rsir.cli.printing import progress, waiting
 from rsir.data import folder, splits
 from rsir.data.folder import LabelledSet
 from rsir.data.loading import readable
@@ -64,14 +64,15 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> DemoResult:
     folder: it trains on class folders, and searches other folders with a model of the generated
     scenes. A second run continues from existing results.
     """
-    labelled = _generated(out, say) if data is None else _own(data, out, say)
+    say(f"step 1 of 4: {'drawing synthetic scenes' if data is None else f'reading {data}'}")
+    labelled = _generated(out) if data is None else _own(data, out, say)
     images = labelled.root if data is None else data
     split = splits.make(labelled, train=0.8, val=SETTINGS.validation, seed=SETTINGS.seed)
     mark = split.hash[:8]
 
     training_images = len(split.part("train"))
     epochs = max(2, min(SETTINGS.epochs, VIEWS // training_images))
-    say(f"training {METHOD} on {training_images} images, from random weights")
+    say(f"step 2 of 4: training {METHOD} on {training_images} images, from random weights")
     model = train(
         METHOD,
         split,
@@ -85,35 +86,41 @@ def run(out: Path, data: Path | None = None, *, say: Say = print) -> DemoResult:
     )
     encoder = Encoder.load(model)
     test = split.labelled(labelled.root, "test")
-    report = evaluate.evaluate(encoder, test)
+    with progress("testing (images)") as tick:
+        report = evaluate.evaluate(encoder, test, on_progress=tick)
     say(
         f"on {report.queries} test images: mAP "
         f"{report.metrics['map']:.3f}, R@1 {report.metrics['r_at_1']:.3f} (leave-one-out)"
     )
 
+    say("step 3 of 4: indexing")
     archive = Archive.open_or_create(out / f"archive-{mark}", encoder)
-    with progress("indexing") as tick:
+    with progress("indexing (files)") as tick:
         indexed = archive.add(images, on_progress=tick)
     for skipped in indexed.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
     if data is None and (scene := _scene(out)):
-        archive.add(scene, tiling=Tiling(size=FIELD, stride=FIELD // 2))
+        with progress("indexing (tiles of a scene)") as tick:
+            tiling = Tiling(size=FIELD, stride=FIELD // 2)
+            archive.add(scene, tiling=tiling, on_progress=tick)
     say(f"{len(archive)} images in the archive, {len(indexed.skipped)} skipped")
 
+    say(f"step 4 of 4: {QUERIES} searches")
     queries = _queries(test, archive)
     page = out / PAGE
-    page.write_text(_page(archive, queries, data), "utf-8")
+    with waiting("searching"):
+        page.write_text(_page(archive, queries, data), "utf-8")
     return DemoResult(archive.path, page, queries)
 
 
-def _generated(out: Path, say: Say) -> LabelledSet:
+def _generated(out: Path) -> LabelledSet:
     """The labelled scenes in `out`, generated if missing."""
     directory = out / "scenes"
     if not directory.exists():
-        say("drawing synthetic scenes of known land use")
         # The folder gets its name when it is complete, so a second run repeats interrupted drawing.
         partial = out / "scenes.partial"
-        scenes.write_scenes(partial, per_class=PER_CLASS)
+        with progress("drawing") as tick:
+            scenes.write_scenes(partial, per_class=PER_CLASS, on_progress=tick)
         partial.rename(directory)
     return folder.load(directory)
 
@@ -139,7 +146,7 @@ def _own(data: Path, out: Path, say: Say) -> LabelledSet:
         if not find_images([data])[0]:
             raise
         say(f"training on generated scenes instead, because {error}")
-        return _generated(out, say)
+        return _generated(out)
     for path, reason in skipped:
         say(f"skipped {path}: {reason}")
     return labelled

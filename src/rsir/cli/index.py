@@ -11,7 +11,7 @@ import typer
 
 from rsir.cli.filters import numbers
 from rsir.cli.options import Device, Json, print_json
-from rsir.cli.printing import print_indexed, progress
+from rsir.cli.printing import print_indexed, progress, waiting
 from rsir.errors import DataError, RsirError, UsageError
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def index(
     )
     _check(paths or ())
     # On a cluster the workers encode, so this model needs no GPU.
-    opened = _opened(archive, model, store, device if on_ray is None else "cpu")
+    with waiting("loading the model"):
+        opened = _opened(archive, model, store, device if on_ray is None else "cpu")
     with progress("indexing") as tick:
         if on_ray is None:
             report = opened.add(

@@ -18,7 +18,7 @@ from rsir.cli.options import (
     print_json,
     readable_only,
 )
-from rsir.cli.printing import print_timing, progress, say
+from rsir.cli.printing import print_timing, progress, say, waiting
 from rsir.errors import UsageError
 
 app = typer.Typer()
@@ -104,10 +104,11 @@ def train(
     """
     import dataclasses
 
-    from rsir.data import splits
-    from rsir.methods import method_type
-    from rsir.training.settings import resolve_settings
-    from rsir.training.train import train as run
+    with waiting("loading torch"):
+        from rsir.data import splits
+        from rsir.methods import method_type
+        from rsir.training.settings import resolve_settings
+        from rsir.training.train import train as run
 
     kind = method_type(method)
     chosen = parse_assignments(set_ or [])
@@ -163,9 +164,10 @@ def adapt(
 
     Training adapts a model to the training images; this command saves one for another gallery.
     """
-    from rsir.models.adapt import adapt_to
-    from rsir.models.encoder import Encoder
-    from rsir.sources.folders import find_images
+    with waiting("loading torch"):
+        from rsir.models.adapt import adapt_to
+        from rsir.models.encoder import Encoder
+        from rsir.sources.folders import find_images
 
     files, _ = find_images(paths)
     with progress("encoding") as tick:

@@ -18,7 +18,7 @@ from rsir.cli.options import (
     parse_assignments,
     print_json,
 )
-from rsir.cli.printing import print_comparison, print_report, progress, say
+from rsir.cli.printing import print_comparison, print_report, progress, say, waiting
 from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -111,16 +111,18 @@ def evaluate(
     """Measure a model on a labelled set: mAP, ANMRR, R@k, P@k, overall and per class."""
     import dataclasses
 
-    from rsir.data import splits
-    from rsir.data.near_duplicates import split_near_duplicates
-    from rsir.evaluation.evaluate import evaluate as run
-    from rsir.models.encoder import Encoder
+    with waiting("loading torch"):
+        from rsir.data import splits
+        from rsir.data.near_duplicates import split_near_duplicates
+        from rsir.evaluation.evaluate import evaluate as run
+        from rsir.models.encoder import Encoder
 
     if figures is not None:
         from rsir.figures.report import check_folder
 
         check_folder(figures)
-    encoder = Encoder.load(model, device=device)
+    with waiting("loading the model"):
+        encoder = Encoder.load(model, device=device)
     own = (encoder.folder or Path()) / "split.csv"
     manifest = split or (own if own.is_file() and part is not PartChoice.all else None)
     gallery = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsir.cli.printing import say
+from rsir.cli.printing import say, waiting
 from rsir.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def print_json(value: Any) -> None:
 
 def opened(archive: Path, version: int | None) -> Archive:
     """The archive at a path, or its earlier `version` if one is given."""
-    from rsir.archive import Archive
+    with waiting("opening the archive"):
+        from rsir.archive import Archive
 
-    found = Archive.open(archive)
+        found = Archive.open(archive)
     return found if version is None else found.at(version)
 
 

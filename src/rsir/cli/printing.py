@@ -45,6 +45,18 @@ def confirm(question: str) -> None:
 
 
 @contextmanager
+def waiting(activity: str) -> Iterator[None]:
+    """Show on a terminal that something of a few seconds is done, such as loading a model."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{activity} …"):
+        yield
+
+
+@contextmanager
 def progress(activity: str) -> Iterator[Callable[[int, int], None]]:
     """Show progress: on a terminal a bar with the time left, else a line every ten seconds."""
     if not sys.stderr.isatty():

@@ -26,7 +26,7 @@ from rsir.cli.filters import (
 )
 from rsir.cli.hits_table import hits_table
 from rsir.cli.options import Folder, Json, full_ids, opened
-from rsir.cli.printing import say
+from rsir.cli.printing import say, waiting
 from rsir.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +215,8 @@ def search(
     query = _query(image, id, vector, part, like, unlike, _reading(bands, stretch))
     filter = filter_of(bbox, within, taken, where, classes, sources)
     if query.holds_image:
-        _ = searched.encoder  # load it now, so that the printed time is the time of the search
+        with waiting("loading the model"):
+            _ = searched.encoder  # now, so that the printed time is the time of the search
     say_unknown(searched, filter)
     hits = searched.search(
         query, k, filter=filter, ranking=ranking, diverse=diverse, min_percentile=min_percentile

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rsir.cli.printing import say
+from rsir.cli.printing import say, waiting
 from rsir.errors import DataError, MissingExtraError, UsageError
 
 app = typer.Typer()
@@ -70,10 +70,11 @@ def serve(
     The interface documents itself at /docs and /openapi.json.
     """
     try:
-        import uvicorn
+        with waiting("loading the service"):
+            import uvicorn
 
-        from rsir.web import logs
-        from rsir.web.app import create_app
+            from rsir.web import logs
+            from rsir.web.app import create_app
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("rsir"):
             raise
@@ -92,7 +93,8 @@ def serve(
         proxies=tuple(trust_proxy or ()),
         searches=searches,
     )
-    opened = open_archives(archives)
+    with waiting("opening the archives"):
+        opened = open_archives(archives)
     listener = _listener(host, port)
     app = create_app(opened, settings, page=page)
     on_terminal = sys.stderr.isatty()

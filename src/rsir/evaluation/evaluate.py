@@ -21,19 +21,13 @@ from rsir.data.loading import prepared_batches
 from rsir.data.near_duplicates import NearDuplicates
 from rsir.data.splits import Split
 from rsir.errors import DataError, UsageError
+from rsir.evaluation.labelled_embeddings import WITHOUT_PROBABILITIES, LabelledEmbeddings
 from rsir.evaluation.leakage import Leakage, find_leakage
 from rsir.evaluation.metrics.groups import Order
 from rsir.evaluation.per_query import write_per_query
-from rsir.evaluation.scoring import (
-    CODES,
-    RADIUS,
-    RANKINGS,
-    WITHOUT_PROBABILITIES,
-    LabelledEmbeddings,
-    Scores,
-    relevant_counts,
-    score_queries,
-)
+from rsir.evaluation.ranked_block import CODES
+from rsir.evaluation.relevance import relevant_counts
+from rsir.evaluation.scoring import RADIUS, RANKINGS, Scores, score_queries
 from rsir.evaluation.statistics import bootstrap_intervals
 from rsir.methods.base import Output
 from rsir.models.encoder import Encoder
@@ -118,7 +112,7 @@ class Report:
     with several labels counts under each of them), with "queries", their number.
     intervals: (low, high) of each mean. best, worst: the metrics for the best and the worst order
     of items at equal distance; empty unless requested. curves: see
-    `rsir.evaluation.scoring.Curves`.
+    `rsir.evaluation.mean_curves.MeanCurves`.
     dropped: whether every number leaves out the queries without relevant images.
     leakage: queries that the model was trained on, and equal files. near_duplicates: images of
     different parts of the split that look alike; None if they were not searched for.

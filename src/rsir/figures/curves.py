@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 CurveValues = Mapping[str, Mapping[str, Sequence[float]]]
-"""{curve: {axis or measure: values}}, from `rsir.evaluation.scoring.Curves.to_dict`."""
+"""{curve: {axis or measure: values}}, from `rsir.evaluation.mean_curves.MeanCurves.to_dict`."""
 MOST_BARS = 60
 """Most bars of a figure; our choice: one page. The catalogue's largest set has 45 classes."""
 

@@ -33,6 +33,7 @@ from rsir.sources.source import (
 from rsir.sources.stac import load_json, scenes_of
 from rsir.types import printable
 
+_VARIABLE = re.compile(r"(NETCDF|HDF5|HDF4_SDS|HDF4_EOS):", re.IGNORECASE)
 _MASK = "is a mask of %s; to index it as a scene, name it without that scene"
 _STAC_MASK = (
     "is a mask or preview of %s by its STAC item; to index it as a scene, name it without that item"
@@ -209,6 +210,12 @@ def _sources_of(
 def _expanded(
     name: str, excluded: Path | None, ignored: Counter[str]
 ) -> Iterator[Source | Unusable]:
+    if _VARIABLE.match(name):
+        raise UnfitError(
+            f"{name}: a variable of a NetCDF or HDF5 file is not read in place: such a file may "
+            "name others, and a damaged one may end the process; write it as a GeoTIFF: "
+            f"gdal_translate '{name}' OUT.tif"
+        )
     if "://" in name and not is_remote(name) and not name.startswith("file://"):
         scheme = name.partition("://")[0]
         raise DataError(f"{name}: cannot read '{scheme}'; give a path or one of {list(REMOTE)}")

@@ -25,7 +25,8 @@ from rsir.data.loading import Images
 from rsir.data.samplers import EpochSampler, PairSampler, PKSampler, ShuffleSampler
 from rsir.data.transforms import Augmentation, InputSpec
 from rsir.errors import DataError, ModelError, UsageError
-from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
+from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
+from rsir.evaluation.scoring import score_queries
 from rsir.methods.base import Method
 from rsir.models.model import Model
 from rsir.training.checkpoints import CheckpointFiles, naming_full_disks

@@ -76,6 +76,7 @@ def test_processes_that_share_a_new_archive_create_it_once(tmp_path, images):
             assert {file.name for file in path.iterdir()} == {
                 "archive.json",
                 "items.lance",
+                "last-index",
                 "last-index.json",
                 "model",
             }

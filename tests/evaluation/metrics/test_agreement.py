@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional import retrieval
 from torchmetrics.retrieval import RetrievalMAP
 
+from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
 from rsir.evaluation.metrics.binary import (
     average_precision,
     average_precision_at_k,
@@ -21,7 +22,7 @@ from rsir.evaluation.metrics.binary import (
 from rsir.evaluation.metrics.curves import RankCurve
 from rsir.evaluation.metrics.graded import ndcg_at_k
 from rsir.evaluation.metrics.groups import TieGroups, tie_groups
-from rsir.evaluation.scoring import LabelledEmbeddings, score_queries
+from rsir.evaluation.scoring import score_queries
 
 Q, N = 12, 60
 KS = (1, 3, 10, N)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,12 @@ def _start(land_use: LandUse, seed: int) -> tuple[Generator, str]:
 
 
 def write_scenes(
-    folder: str | Path, *, per_class: int = 60, size: int = 128, seed: int = 0
+    folder: str | Path,
+    *,
+    per_class: int = 60,
+    size: int = 128,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write `per_class` synthetic chips of each land use into class folders; returns their paths.
 
@@ -62,7 +68,8 @@ def write_scenes(
     by side in one imaginary region, with ground sampling distances of 0.6 to 1.2 m, a date in the
     season that they show, and a tag that says that they are synthetic. Without rasterio (extra
     'geo'), they are PNGs without location and date; the log says so. Raises UsageError as `draw`
-    does, and OSError if the folder cannot be written.
+    does, and OSError if the folder cannot be written. on_progress: called with the numbers of chips
+    written and in total.
     """
     try:
         import rasterio  # noqa: F401
@@ -89,6 +96,8 @@ def write_scenes(
             west, north = 560_000 + column * pitch, 5_380_000 - row * pitch
             write(path, pixels, west, north, gsd, land_use, chip_seed)
             paths.append(path)
+            if on_progress is not None:
+                on_progress(len(paths), number)
     return paths
 
 
