@@ -144,7 +144,8 @@ def test_the_table_of_hits_has_no_empty_columns(hits: Hits) -> None:
     bare = dataclasses.replace(
         hits[0], footprint=None, datetime=None, percentile=None, properties={}
     )
-    lines = hits_table.hits_table([bare], short=False).splitlines()
+    odd = dataclasses.replace(bare, footprint={"type": "Polygon", "coordinates": "x"})
+    lines = hits_table.hits_table([bare, odd], short=False).splitlines()
     assert lines[0].split() == ["rank", "score", "distance", "id", "image"]
     none = hits_table.hits_table([], short=True).splitlines()
     assert none[0].split() == ["rank", "score", "distance", "id", "image"]

@@ -105,6 +105,42 @@ def test_thumbnails_windows_and_map_tiles_are_in_the_same_units(tmp_path: Path) 
     assert shown[0][..., :3].max() > 200
 
 
+def test_what_an_asset_states_holds_for_all_its_bands(tmp_path: Path) -> None:
+    samples = np.rint((reflectance() + 0.1) / 1e-4).astype(np.uint16)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=3, width=64, height=64, dtype="uint16",
+        photometric="RGB", crs="EPSG:3857", transform=Affine(10, 0, 0, 0, -10, 640),
+    ) as dataset:  # fmt: skip
+        dataset.write(samples)
+    for number, stated in enumerate(
+        ({"raster:scale": 1e-4, "raster:offset": -0.1},
+         {"raster:bands": [{"scale": 1e-4, "offset": -0.1}] * 3})
+    ):  # fmt: skip
+        asset = {"href": "a.tif", "type": "image/tiff", "roles": ["data"]} | stated
+        document = {
+            "type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None,
+            "properties": {"datetime": "2023-06-01T10:20:30Z"}, "links": [],
+            "assets": {"image": asset},
+        }  # fmt: skip
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(document))
+        with Scene.open(path) as scene:
+            np.testing.assert_allclose(scene.read()[0], reflectance(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bands",
+    ["x", {"a": 1}, ["x", 3], [[]], [{"scale": 0}], [{"scale": True}], [{"offset": 10**400}]],
+)
+def test_nonsense_in_an_item_is_no_unit(tmp_path: Path, bands: object) -> None:
+    path = write_item(tmp_path / "a", 0.0, "nothing")
+    document = json.loads(path.read_text())
+    for asset in document["assets"].values():
+        asset["raster:bands"] = bands
+    path.write_text(json.dumps(document))
+    assert all(asset.units == () for asset in source(path).assets)
+
+
 def test_automatic_stretches_do_not_depend_on_units(tmp_path: Path) -> None:
     tiling = Tiling(size=64)
     pixels = []

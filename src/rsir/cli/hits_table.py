@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsir.cli.printing import WIDEST, needed, width
+from rsir.errors import UsageError
 
 if TYPE_CHECKING:
     from rsir.archive.search.hits import Hits
@@ -72,7 +73,10 @@ def _in_scene(hit: Hit) -> str:
 def _place(hit: Hit) -> str:
     from rsir.geo.geometry import bbox_of, middle_of
 
-    bounds = bbox_of(hit.footprint)
+    try:
+        bounds = bbox_of(hit.footprint)
+    except UsageError:  # an archive of somebody else may hold anything
+        return ""
     if bounds is None:
         return ""
     longitude, latitude = middle_of(bounds)

@@ -25,9 +25,10 @@ def units_of(asset: Asset, index: int, dtype: str) -> Units | None:
 
     Samples of 8 bits are made for display; catalogues give them the units of the others.
     """
-    if dtype == "uint8" or len(asset.units) < index:
+    if dtype == "uint8" or not asset.units:
         return None
-    return asset.units[index - 1]
+    units = asset.units if len(asset.units) > 1 else asset.units * index  # of the whole asset
+    return units[index - 1] if index <= len(units) else None
 
 
 def in_units(samples: NDArray[Any], units: Sequence[Units | None]) -> NDArray[Any]:

@@ -233,19 +233,30 @@ def _is_raster(href: str, media_type: str | None) -> bool:
 def _units(asset: pystac.Asset) -> tuple[Units | None, ...]:
     """Scale and offset of each band: of STAC 1.1 `bands`, of `raster:bands`, or of the asset."""
     fields = asset.extra_fields
-    bands = fields.get("raster:bands") or fields.get("bands") or fields.get("eo:bands") or [{}]
+    bands = fields.get("raster:bands") or fields.get("bands") or fields.get("eo:bands")
     found = []
-    for band in bands:
+    for band in bands if isinstance(bands, list) else [{}]:
+        if not isinstance(band, dict):
+            band = {}
         stated = [
             next((part[key] for part, key in (
                 (band, name), (band, f"raster:{name}"), (fields, f"raster:{name}")
             ) if key in part), usual)
             for name, usual in (("scale", 1), ("offset", 0))
         ]  # fmt: skip
-        numbers = [n for n in stated if isinstance(n, int | float) and math.isfinite(n)]
-        useful = len(numbers) == 2 and numbers[0] != 0 and numbers != [1, 0]
-        found.append((float(numbers[0]), float(numbers[1])) if useful else None)
+        scale, offset = map(_number, stated)
+        units = None if not scale or offset is None else (scale, offset)
+        found.append(None if units == (1, 0) else units)
     return tuple(found) if any(found) else ()
+
+
+def _number(value: object) -> float | None:
+    """A finite number as float; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _band_names(asset: pystac.Asset) -> tuple[tuple[str, ...], ...]:

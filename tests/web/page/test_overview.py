@@ -52,6 +52,23 @@ def test_an_overview_counts_records_classes_days_and_scenes(tmp_path):
     assert all(by_id[id].properties["class"] == name for id, name in found.examples)
 
 
+def test_an_outline_takes_any_footprint():
+    odd = [
+        {"type": "Polygon", "coordinates": "x"},
+        {"type": "Polygon", "coordinates": [[[0, 0, 7], [4, 0], [0, 4], [0, 0, 7]]]},
+        {"type": "Point", "coordinates": []},
+        None,
+    ]
+    ring = SceneOutline.of((0, 0, 4, 4), odd).ring
+    assert shapely.Polygon(ring).equals(shapely.Polygon([(0, 0), (4, 0), (0, 4)]))
+    for only in ([], [None], odd[:1]):
+        assert shapely.Polygon(SceneOutline.of((1, 2, 3, 4), only).ring).bounds == (1, 2, 3, 4)
+    over = SceneOutline.of((179, 0, -179, 1), [])
+    assert shapely.Polygon(over.ring).bounds == (179, 0, 181, 1)
+    assert over.size == 2
+    assert SceneOutline.of((-180, -90, 180, 90), []).size == 360 * 180
+
+
 def test_overviews_of_small_archives(tmp_path):
     assert overview_of(archive_of(tmp_path / "a", [])) == Overview(0)
     single = overview_of(archive_of(tmp_path / "b", [Record("x", "/x", "")]))

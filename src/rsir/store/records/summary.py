@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rsir.errors import UsageError
 from rsir.geo.geometry import part_boxes
 from rsir.store.records.record import Record
 from rsir.types import Bounds
@@ -115,7 +116,10 @@ def _halves(batch: Any) -> dict[str, Any]:
     left, right = np.where(eastern, west, np.nan), np.where(west + east < 0, east, np.nan)
     # The columns say (-180, 180) of what is cut at the antimeridian; only its parts tell more.
     for row in np.flatnonzero((west == -180) & (east == 180)).tolist():
-        boxes = part_boxes(json.loads(batch["footprint"][row].as_py()))
+        try:
+            boxes = part_boxes(json.loads(batch["footprint"][row].as_py()))
+        except (TypeError, ValueError, RecursionError, UsageError):
+            continue  # a table of somebody else may hold anything
         left[row] = min((w for w, _, e, _ in boxes if w + e >= 0), default=np.nan)
         right[row] = max((e for w, _, e, _ in boxes if w + e < 0), default=np.nan)
     return {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from rsir.errors import UsageError
 from rsir.geo.geometry import positions_of
 from rsir.geo.parse import import_shapely
 from rsir.types import Bounds, Geometry
@@ -31,10 +33,13 @@ class SceneOutline:
     def of(cls, bounds: Bounds, footprints: Sequence[Geometry | None]) -> SceneOutline:
         """The outline of the tiles with these footprints; without any, that of the bounds."""
         west, south, east, north = bounds
-        found = [position for footprint in footprints for position in positions_of(footprint)]
+        found: list[tuple[float, float]] = []
+        for footprint in footprints:
+            with suppress(UsageError):  # an archive of somebody else may hold anything
+                found += [(p[0], p[1]) for p in positions_of(footprint)]
         east += 360 if east < west else 0
         box = [(west, south), (east, south), (east, north), (west, north), (west, south)]
-        xy = np.array(found or box, np.float64)[:, :2]
+        xy = np.array(found or box, np.float64)
         if bounds[2] < west:
             xy[xy[:, 0] <= bounds[2], 0] += 360
         shapely = import_shapely()
