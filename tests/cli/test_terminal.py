@@ -152,6 +152,7 @@ def test_the_table_of_hits_has_no_empty_columns(hits: Hits) -> None:
     assert len(none) == 2
 
 
+@pytest.mark.slow
 def test_the_beginning_of_an_id_suffices(shell: Shell, images: Path, copy: Path) -> None:
     archive = rsir.open(images)
     ids = [record.id for record in archive.records()]

@@ -60,6 +60,7 @@ def test_a_hub_that_answers_is_used(hub: str) -> None:
     assert Hub.asked
 
 
+@pytest.mark.slow
 def test_a_silent_hub_is_asked_once(
     nowhere: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

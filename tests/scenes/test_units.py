@@ -87,6 +87,7 @@ def test_two_baselines_give_the_same_values(tmp_path: Path, form: str) -> None:
     assert np.abs(pixels[before] - wanted).max() <= 1
 
 
+@pytest.mark.slow
 def test_thumbnails_windows_and_map_tiles_are_in_the_same_units(tmp_path: Path) -> None:
     archive = Archive.create(tmp_path / "archive", ColourEncoder())
     paths = [write_item(tmp_path / name, offset) for name, offset in (("a", 0.0), ("b", -0.1))]

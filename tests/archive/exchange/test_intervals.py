@@ -38,6 +38,7 @@ def archive(tmp_path: Path) -> Archive:
     return made
 
 
+@pytest.mark.slow
 def test_it_is_found_at_any_time_of_the_interval(archive: Archive) -> None:
     (record,) = archive.records()
     assert record.datetime == datetime(2024, 4, 1, tzinfo=UTC)

@@ -15,6 +15,7 @@ from tests.support.images import paint
 from tests.support.modes import UMASKS, check_modes, under_umask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", UMASKS, ids=oct)
 def test_an_archive_and_its_model(umask: int, tmp_path: Path) -> None:
     pictures, made = tmp_path / "pictures", tmp_path / "made"

@@ -15,6 +15,7 @@ from rsir.store.records.record import Record
 MANY = 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filter", [None, Filter(where="x < 2000000000")])
 def test_the_number_is_of_the_same_version_as_the_hits(
     tmp_path: Path, filter: Filter | None
