@@ -28,6 +28,8 @@ from rsir.web.service.service import Service
 from tests.support.colour_encoder import ColourEncoder
 from tests.web.page import page_world
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder:
     """The calls of a page to its components in the browser, and the problems that it shows."""

@@ -25,6 +25,8 @@ from tests.web.served import World, png, problem, running, search, settings, upl
 
 IMAGE = png(np.full((20, 20, 3), 90, np.uint8))
 
+pytestmark = pytest.mark.slow
+
 
 class SlowEncoder(ColourEncoder):
     """An encoder that takes `seconds` for a batch and counts simultaneous batches."""
