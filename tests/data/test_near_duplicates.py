@@ -33,6 +33,8 @@ TURNS: dict[str, Callable[[Pixels], Pixels]] = {
     "anti-transpose": lambda x: np.rot90(x, 2).transpose(1, 0, 2),
 }
 
+pytestmark = pytest.mark.slow
+
 
 def scene(seed: int, size: int = 96) -> Pixels:
     """(size, size, 3) uint8: overlapping rectangles of random colours and a little noise."""

@@ -21,6 +21,8 @@ from rsir.nn.warp import IDENTITY, spatial_transform
 
 SIZE = 64
 
+pytestmark = pytest.mark.slow
+
 
 def make(
     method: str,

@@ -24,7 +24,10 @@ from rsir.web.client import RemoteArchive, connect_with
 from rsir.web.problems import KINDS, OverloadedError, body_of, error_of
 from tests.web.served import KEY, World, running
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

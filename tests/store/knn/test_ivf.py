@@ -22,6 +22,8 @@ from rsir.store.records.record import Record
 
 FLOATS = ("euclidean", "cosine", "ncc")
 
+pytestmark = pytest.mark.slow
+
 
 def clustered(count: int, dimension: int = 24, seed: int = 0) -> np.ndarray:
     """Ten groups, each of which varies in four directions of its own, as trained embeddings do."""

@@ -22,6 +22,8 @@ from rsir.web.service.settings import ServiceSettings
 from tests.support.colour_encoder import ColourEncoder
 from tests.web.served import KEY, OWNER, World, problem, scene, search
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:

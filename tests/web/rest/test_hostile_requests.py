@@ -33,7 +33,10 @@ from tests.web.served import (
     upload,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
