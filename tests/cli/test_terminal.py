@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 import rsir
-from rsir.archive.search.hits import Hits
 from rsir.archive.search.query import ById
 from rsir.cli import hits_table, printing
 from rsir.methods import METHODS, method_type
 from rsir.training.settings import TrainingSettings
+from rsir.types import Hit
 from tests.cli.running import TRAIN, Shell
 
 
@@ -105,19 +105,19 @@ def test_a_comparison_names_the_runs_and_says_which_way_is_better(
 
 
 @pytest.fixture
-def hits(images: Path) -> Hits:
+def hits(images: Path) -> list[Hit]:
     """Hits with a class, a date and a place."""
     archive = rsir.open(images)
     ring = [[9.0, 48.0], [9.5, 48.0], [9.5, 48.5], [9.0, 48.5], [9.0, 48.0]]
     place = {"type": "Polygon", "coordinates": [ring]}
     found = archive.search(ById(next(archive.records()).id), 5)
     when = datetime(2024, 5, 6, tzinfo=UTC)
-    return [dataclasses.replace(hit, footprint=place, datetime=when) for hit in found]  # type: ignore[return-value]
+    return [dataclasses.replace(hit, footprint=place, datetime=when) for hit in found]
 
 
 @pytest.mark.parametrize("width", [20, 80, 120, 300])
 def test_ids_and_paths_in_the_table_of_hits_can_be_copied(
-    hits: Hits, images: Path, monkeypatch: pytest.MonkeyPatch, width: int
+    hits: list[Hit], images: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(hits_table, "width", lambda: width)
     folder = Path(hits[0].source).parents[1]
@@ -140,7 +140,7 @@ def test_ids_and_paths_in_the_table_of_hits_can_be_copied(
     assert long.id in text
 
 
-def test_the_table_of_hits_has_no_empty_columns(hits: Hits) -> None:
+def test_the_table_of_hits_has_no_empty_columns(hits: list[Hit]) -> None:
     bare = dataclasses.replace(
         hits[0], footprint=None, datetime=None, percentile=None, properties={}
     )

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from rsir import ranking
 from rsir.errors import DataError, UsageError
-from rsir.evaluation import scoring
+from rsir.evaluation import ranked_block, scoring
 from rsir.evaluation.distances import DISTANCES, Distance
 from rsir.evaluation.labelled_embeddings import LabelledEmbeddings
 from rsir.evaluation.metrics.binary import (
@@ -522,7 +522,8 @@ def test_block_size_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (24 * 50 + 16 * 13 * 9))
     between = DISTANCES["euclidean"].between
     watched = Distance(lambda q, g: (q, g), lambda q, g: seen.append(len(q)) or between(q, g))
-    monkeypatch.setitem(DISTANCES, "euclidean", watched)  # type: ignore[arg-type]
+    for module in (scoring, ranked_block):
+        monkeypatch.setattr(module, "DISTANCES", {"euclidean": watched})
     score_queries(images, images, ranking="euclidean", measures=("map",))
     assert seen == [8] * 6 + [2]
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from huggingface_hub import constants
@@ -18,7 +19,7 @@ from rsir.nn.hub import hub_or_cache
 
 
 class Hub(BaseHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012 (one for the only server)
+    asked: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
         self.asked.append(self.path)

@@ -11,7 +11,8 @@ from rsir.cli.printing import WIDEST, needed, width
 from rsir.errors import UsageError
 
 if TYPE_CHECKING:
-    from rsir.archive.search.hits import Hits
+    from collections.abc import Sequence
+
     from rsir.types import Hit
 
 _OURS = re.compile("[0-9a-f]{24}")
@@ -20,7 +21,7 @@ _SHORT = 12
 that begin alike."""
 
 
-def hits_table(hits: Hits, *, short: bool) -> str:
+def hits_table(hits: Sequence[Hit], *, short: bool) -> str:
     """The hits as a table with a line for each; columns that are empty for all hits are left out.
 
     short: for a terminal: the beginnings of ids, which `full_ids` of `rsir.cli.options` takes, and

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from rsir.errors import ImageError, MissingExtraError
 from rsir.geo import tiff_tags as tiff
@@ -269,9 +270,10 @@ def is_plain_tiff(path: str | os.PathLike[str]) -> bool:
     """Whether Pillow reads a local TIFF with the same pixels as GDAL; reads only its tags."""
 
     def read(image: ImageFile) -> bool:
-        tags: tiff.Directory = image.tag_v2  # type: ignore[attr-defined]  # a TIFF has them
-        _check_samples(tags)
-        return _is_plain(tags)
+        if not isinstance(image, TiffImageFile):
+            return False
+        _check_samples(image.tag_v2)
+        return _is_plain(image.tag_v2)
 
     return from_header(path, read, False)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_SWITCH = threading.Lock()
 _PATIENCE = 5.0
 """Seconds that the hub has to answer; our choice. Its own library tries for a minute."""
 
@@ -17,13 +19,16 @@ def hub_or_cache() -> Iterator[str]:
     """
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    silence = "" if before else _silence(constants.ENDPOINT)
-    constants.HF_HUB_OFFLINE = before or bool(silence)
-    try:
-        yield f"HF_HUB_OFFLINE is set, so {constants.ENDPOINT} is not asked" if before else silence
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    # One at a time, because the library has one switch for the whole process.
+    with _SWITCH:
+        before = constants.HF_HUB_OFFLINE
+        silence = "" if before else _silence(constants.ENDPOINT)
+        constants.HF_HUB_OFFLINE = before or bool(silence)
+        told = f"HF_HUB_OFFLINE is set, so {constants.ENDPOINT} is not asked" if before else silence
+        try:
+            yield told
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def _silence(endpoint: str) -> str:
